@@ -1,0 +1,58 @@
+"""Exceptions. Each message is one sentence that holds both facts: what was given and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class NegmineError(Exception):
+    """Anything that hf_negmine raises on purpose; catching it catches all of them."""
+
+
+class InputError(NegmineError, ValueError):
+    """An argument or a row of the user's data that cannot be used as it is."""
+
+
+class ColumnError(InputError):
+    """A column that the data set does not have."""
+
+    def __init__(self, column: str, available: Iterable[str], *, argument: str) -> None:
+        super().__init__(f"{argument}: column {column!r} is not among {list(available)}")
+
+
+class TeacherError(NegmineError, ValueError):
+    """A teacher that returned something that is not a finite score or vector of the promised shape."""
+
+
+class NotFittedError(NegmineError, RuntimeError):
+    """A miner that was used before `fit`."""
+
+
+class ShallowPoolError(NegmineError, RuntimeError):
+    """A stored pool that is not deep enough to answer a selection exactly, with no teacher at hand to deepen it."""
+
+
+class ExhaustedError(NegmineError, ValueError):
+    """Rows that cannot have the number of negatives that was asked for, under ``on_exhausted="error"``."""
+
+
+class StorageError(NegmineError, OSError):
+    """A cache or output folder that cannot be read or written: full, read-only, truncated, of another version."""
+
+
+class MissingExtraError(NegmineError, ImportError):
+    """An optional dependency that is not installed."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise InputError(message)
+
+
+def require_choice(value: Any, choices: Iterable[str], *, argument: str) -> None:
+    """Raise `InputError` unless ``value`` is one of ``choices``."""
+    listed = list(choices)
+    if value not in listed:
+        raise InputError(f"{argument}: {value!r} is not among {listed}")

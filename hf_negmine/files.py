@@ -1,0 +1,195 @@
+"""Finish-or-nothing writes, and digests of texts, arrays and settings.
+
+A reader never sees half a file: content goes to a temporary name in the same folder, is flushed to disk, and takes its
+own name last. A process killed at any moment leaves either the old file, the new file, or a temporary name that
+nobody reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import StorageError
+from hf_negmine.schema import FORMAT_VERSION, DigestArray
+
+TEMPORARY_PREFIX = ".unfinished-"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors about ``path`` into one `StorageError` that says what to do."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(_existing_parent(path)).free
+            reason = f"the disk is full ({free / 1e6:,.0f} MB free); free some space and run again, finished parts are kept"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            reason = f"{os.strerror(error.errno)}; give a folder that can be written to"
+        else:
+            reason = str(error)
+        raise StorageError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears as ``path``, whole and on disk, only when the block ends without an error."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder under ``parent`` that is gone when the block ends, unless it was published."""
+    with storage_errors(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_folder(folder: Path, path: Path) -> None:
+    """Give a finished folder its own name. One that is there already is kept: the name is a digest of the content."""
+    with storage_errors(path):
+        os.chmod(folder, 0o755)
+        try:
+            os.rename(folder, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON with sorted keys, finish-or-nothing."""
+    with finish_or_nothing(path) as file:
+        file.write((json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write one array as ``.npy``, finish-or-nothing."""
+    with finish_or_nothing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_array(path: Path) -> np.ndarray[Any, Any]:
+    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one Arrow IPC file, finish-or-nothing."""
+    with finish_or_nothing(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    """Memory-map an Arrow IPC file of the given schema, or raise `StorageError`."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
+    if table.schema != schema:
+        raise StorageError(f"{path} has columns {table.schema.names}, expected {schema.names}")
+    return table
+
+
+def read_versioned_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file with a ``format_version``, or raise `StorageError` if it is damaged or of another version."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"cannot read {path}: {error!r}; delete {path.parent} and run again") from error
+    if version != FORMAT_VERSION:
+        raise StorageError(
+            f"{path.parent} was written in cache format {version}, this version of hf_negmine reads {FORMAT_VERSION}; "
+            "give another cache_dir or delete that folder"
+        )
+    return content
+
+
+def text_digests(texts: pa.Array) -> DigestArray:
+    """128-bit BLAKE2b digests of an Arrow string array without nulls, shape (n, 2), uint64.
+
+    Reads the UTF-8 bytes in place, so that no Python string is made.
+    """
+    large = texts.cast(pa.large_string())
+    _, offsets_buffer, data_buffer = large.buffers()
+    offsets = np.frombuffer(offsets_buffer, dtype=np.int64, count=len(large) + 1 + large.offset)[large.offset :]
+    data = memoryview(data_buffer) if data_buffer is not None else memoryview(b"")
+    blake2b = hashlib.blake2b
+    bounds = offsets.tolist()
+    joined = b"".join(
+        blake2b(data[start:stop], digest_size=16).digest() for start, stop in zip(bounds, bounds[1:], strict=False)
+    )
+    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
+
+
+def digest_of(*parts: Any) -> str:
+    """A 32-digit hexadecimal digest of arrays, bytes and JSON-able settings, in the order given."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            header = f"{part.dtype.str}{part.shape}".encode()
+            content: Any = memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b""
+        elif isinstance(part, bytes | memoryview):
+            header, content = b"bytes", part
+        else:
+            header, content = b"json", json.dumps(part, sort_keys=True).encode()
+        state.update(len(header).to_bytes(8, "little"))
+        state.update(header)
+        state.update(len(content).to_bytes(8, "little"))
+        state.update(content)
+    return state.hexdigest()
+
+
+def default_cache_dir() -> Path:
+    """``$HF_NEGMINE_CACHE``, or ``hf_negmine`` under ``$XDG_CACHE_HOME`` (``~/.cache``)."""
+    if given := os.environ.get("HF_NEGMINE_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hf_negmine"
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.resolve().parents if parent.exists())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

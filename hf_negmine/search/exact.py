@@ -1,0 +1,348 @@
+"""Exact search over vectors: a fast first pass proposes, a canonical score decides.
+
+The score of a (query, passage) pair is *defined* as the float64 dot product of their float32 vectors, rounded to
+float32. Each product of two float32 numbers is exact in float64, and a pair is always summed in the same order, so a
+score depends on nothing but its two vectors: not on the block size, the batch or the number of threads.
+
+Computing that for every pair would be slow. The first pass takes a matrix product in bfloat16 (or float32) and keeps a
+list somewhat longer than needed. Rounding moved no score by more than a bound that follows from the Cauchy-Schwarz
+inequality (`_Precision.error`), so every passage outside the list has a canonical score of at most the list's
+last entry plus the bound. Listed passages that score above that are certainly the best. Rows for which this certifies
+too few go through float32, and what even that cannot separate (ties) is scored canonically as a whole. The result is
+exact whichever way it was reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import torch
+
+from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.protocols import Ranking
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
+
+FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
+
+PASSAGES_A_BLOCK = 32_768
+QUERIES_A_BLOCK = 1024
+RESCORING_BYTES = 8 * 2**20
+"""Gathered vectors of one rescoring step; small enough to stay in a core's cache."""
+RESIDENT_BYTES = 256 * 2**20
+"""Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
+PAIRS_A_STEP = 2**20
+
+
+class VectorSource(Protocol):
+    """Vectors on disk or in memory, float32, one row a text."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(texts, width)."""
+
+    def slice(self, start: int, stop: int) -> FloatArray:
+        """Rows start to stop."""
+
+    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
+        """Rows with these ids, in this order."""
+
+
+@dataclass(frozen=True)
+class _Precision:
+    """The number format of a first pass, and how far it can move a score."""
+
+    dtype: torch.dtype
+    rounds_inputs: float
+    rounds_output: float
+
+    def error(self, queries: torch.Tensor, low: torch.Tensor, block: _PassageBlock) -> torch.Tensor:
+        """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
+
+        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms adds at most 2d * 2^-24 of the
+        norms' product (twice the textbook bound, for accumulators that round less carefully).
+        """
+        norm = torch.linalg.vector_norm(queries, dim=1)
+        residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
+        accumulation = 2 * queries.shape[1] * 2.0**-24 * (norm + residual) * block.max_norm
+        passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
+        return 1.001 * (residual * block.max_norm + norm * passage_residual + accumulation) + 1e-30
+
+
+def _precisions(first_pass: FirstPass, device: torch.device) -> list[_Precision]:
+    # CUDA may compute float32 products in TF32 (10 bits of mantissa), if the user's settings allow it.
+    float32 = _Precision(torch.float32, rounds_inputs=2.0**-11 if device.type == "cuda" else 0.0, rounds_output=0.0)
+    bfloat16 = _Precision(torch.bfloat16, rounds_inputs=0.0, rounds_output=2.0**-8)
+    if first_pass == "auto":
+        first_pass = "bfloat16" if device.type == "cuda" or has_fast_bfloat16() else "float32"
+    return [bfloat16, float32] if first_pass == "bfloat16" else [float32]
+
+
+@dataclass(frozen=True)
+class _PassageBlock:
+    start: int
+    vectors: torch.Tensor
+    max_norm: float
+    max_residual: float
+
+
+class VectorSearcher:
+    """Searches one corpus of vectors with one set of query vectors.
+
+    Args:
+        queries: query vectors; unit length if the similarity is the cosine.
+        passages: passage vectors of the same width.
+        exclusions: known positives and same-text passages, over the query ids.
+        device: ``"cpu"``, ``"cuda"``, …
+        first_pass: number format of the matrix product. It changes the speed, never the result.
+        passages_a_block: columns of one score block; a block holds at most 1024 times as many scores.
+    """
+
+    block_size = QUERIES_A_BLOCK
+
+    def __init__(
+        self,
+        queries: VectorSource,
+        passages: VectorSource,
+        exclusions: Exclusions,
+        *,
+        device: str = "cpu",
+        first_pass: FirstPass = "auto",
+        passages_a_block: int = PASSAGES_A_BLOCK,
+    ) -> None:
+        if queries.shape[1] != passages.shape[1]:
+            raise ValueError(f"queries have {queries.shape[1]} dimensions, passages {passages.shape[1]}")
+        self.queries = queries
+        self.exclusions = exclusions
+        self.device = torch.device(device)
+        self.precisions = _precisions(first_pass, self.device)
+        self._corpus = _Corpus(passages, self.device, passages_a_block)
+        self._score_buffer: dict[torch.dtype, torch.Tensor] = {}
+
+    @property
+    def n_passages(self) -> int:
+        """Number of passages in the corpus."""
+        return self._corpus.count
+
+    def block(self, queries: IdArray) -> _VectorBlock:
+        """Load the given query ids; see `protocols.Searcher`."""
+        vectors = torch.from_numpy(self.queries.gather(queries)).to(self.device)
+        return _VectorBlock(self, queries, vectors)
+
+    def score_buffer(self, dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
+        """Memory for one block of scores, kept between blocks because fresh pages cost as much as the product."""
+        buffer = self._score_buffer.get(dtype)
+        if buffer is None or buffer.numel() < rows * columns:
+            buffer = self._score_buffer[dtype] = torch.empty(rows * columns, dtype=dtype, device=self.device)
+        return buffer[: rows * columns].view(rows, columns)
+
+
+class _Corpus:
+    """The passages in blocks of a first pass's number format, held in memory when they are few."""
+
+    def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int) -> None:
+        self.source = source
+        self.count = source.shape[0]
+        self._device = device
+        self._size = passages_a_block
+        allowed = RESIDENT_BYTES
+        if device.type == "cuda":
+            allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
+        self._resident = self.count * source.shape[1] * 4 <= allowed
+        self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self._resident else None
+        self._blocks: dict[tuple[torch.dtype, int], _PassageBlock] = {}
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        """float32 vectors of the passages ``ids`` (1-dimensional)."""
+        if self._vectors is not None:
+            return self._vectors.index_select(0, ids)
+        return torch.from_numpy(self.source.gather(ids.cpu().numpy())).to(self._device)
+
+    def blocks(self, dtype: torch.dtype) -> Iterator[_PassageBlock]:
+        """All passages, block by block."""
+        for start in range(0, self.count, self._size):
+            block = self._blocks.get((dtype, start))
+            if block is None:
+                block = self._load(dtype, start)
+                if self._resident:
+                    self._blocks[dtype, start] = block
+            yield block
+
+    def _load(self, dtype: torch.dtype, start: int) -> _PassageBlock:
+        stop = min(start + self._size, self.count)
+        if self._vectors is not None:
+            vectors = self._vectors[start:stop]
+        else:
+            vectors = torch.from_numpy(self.source.slice(start, stop)).to(self._device)
+        low = vectors.to(dtype)
+        norm = float(torch.linalg.vector_norm(low.float(), dim=1).max())
+        residual = 0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
+        return _PassageBlock(start, low, norm + residual, residual)
+
+
+@dataclass(frozen=True)
+class _VectorBlock:
+    """Some queries of a `VectorSearcher`; see `protocols.QueryBlock`."""
+
+    searcher: VectorSearcher
+    queries: IdArray
+    vectors: torch.Tensor
+
+    def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
+        """Canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
+        device = self.vectors.device
+        scores = self._pair_scores(torch.from_numpy(rows).to(device), torch.from_numpy(passages).to(device))
+        return scores.cpu().numpy()
+
+    def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
+        """Exactly the best passages under each ceiling; see `protocols.QueryBlock`."""
+        device = self.vectors.device
+        wanted = min(depth + skip, self.searcher.n_passages)
+        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
+        keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=device)
+        more = torch.zeros(len(rows), dtype=torch.bool, device=device)
+        pending = torch.arange(len(rows), device=device)
+        # A list about twice as long as wanted certifies nearly every row at the first attempt.
+        length = min(wanted + max(wanted // 4, 16), self.searcher.n_passages)
+        threshold = torch.empty(0, device=device)
+        for precision in self.searcher.precisions:
+            if not len(pending):
+                break
+            local = torch.from_numpy(rows).to(device)[pending]
+            attempt = self._attempt(local, limits[pending], wanted, length, precision)
+            done = attempt.certified
+            keys[pending[done]] = attempt.keys[done][:, :wanted]
+            more[pending[done]] = attempt.more[done]
+            threshold = attempt.keep_above[~done]
+            pending = pending[~done]
+        if len(pending):
+            local = torch.from_numpy(rows).to(device)[pending]
+            keys[pending], more[pending] = self._score_all_above(local, limits[pending], threshold, wanted)
+        ranking = ranking_of_keys(keys, depth, skip)
+        return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
+
+    def _attempt(
+        self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: _Precision
+    ) -> _Attempt:
+        """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
+        approximate, listed, error = self._first_pass(rows, limits, length, precision)
+        scores = self._list_scores(rows, listed)
+        ineligible = (approximate == -torch.inf) | (scores >= limits[:, None])
+        keys = pack_keys(scores.masked_fill(ineligible, -torch.inf), listed).sort(dim=1, descending=True).values
+        last = approximate[:, -1]
+        full = (last > -torch.inf) & (length < self.searcher.n_passages)
+        unseen = torch.where(full, last + precision.rounds_output * last.abs() + error, -torch.inf)
+        kth_key = keys[:, wanted - 1]
+        kth = torch.where(kth_key == NOTHING, -torch.inf, unpack_keys(kth_key)[0])
+        has_more = (keys[:, wanted:] != NOTHING).any(dim=1)
+        return _Attempt(
+            keys=keys,
+            certified=((kth > unseen) & has_more) | ~full,
+            more=has_more,
+            keep_above=torch.where(kth > -torch.inf, kth - error - precision.rounds_output * kth.abs(), -torch.inf),
+        )
+
+    def _first_pass(
+        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The ``length`` best approximate scores a row (falling, -inf padded), their passages, and the error bound."""
+        approximate = torch.empty((len(rows), 0), device=rows.device)
+        listed = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
+        worst_error = torch.zeros(len(rows), device=rows.device)
+        for start, block_scores, error in self._score_blocks(rows, limits, precision):
+            top = block_scores.topk(min(length, block_scores.shape[1]), dim=1)
+            approximate = torch.cat([approximate, top.values.float()], dim=1)
+            listed = torch.cat([listed, top.indices + start], dim=1)
+            if approximate.shape[1] > length:
+                merged = approximate.topk(length, dim=1)
+                approximate, listed = merged.values, listed.gather(1, merged.indices)
+            worst_error = torch.maximum(worst_error, error)
+        return approximate, listed, worst_error
+
+    def _score_blocks(
+        self, rows: torch.Tensor, limits: torch.Tensor, precision: _Precision
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
+        vectors = self.vectors[rows]
+        low = vectors.to(precision.dtype)
+        excluded_rows, excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
+        has_limits = bool((limits < torch.inf).any())
+        for block in self.searcher._corpus.blocks(precision.dtype):
+            columns = len(block.vectors)
+            scores = self.searcher.score_buffer(precision.dtype, len(rows), columns)
+            torch.mm(low, block.vectors.T, out=scores)
+            error = precision.error(vectors, low, block)
+            if has_limits:
+                # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
+                surely_over = limits + error
+                surely_over = surely_over + 2 * precision.rounds_output * surely_over.abs()
+                scores.masked_fill_(scores > surely_over.to(precision.dtype)[:, None], -torch.inf)
+            here = (excluded >= block.start) & (excluded < block.start + columns)
+            scores[
+                torch.from_numpy(excluded_rows[here]).to(rows.device),
+                torch.from_numpy(excluded[here] - block.start).to(rows.device),
+            ] = -torch.inf
+            yield block.start, scores, error
+
+    def _score_all_above(
+        self, rows: torch.Tensor, limits: torch.Tensor, threshold: torch.Tensor, wanted: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys of the ``wanted`` best when no list can tell them apart: all that may reach ``threshold`` are scored."""
+        precision = self.searcher.precisions[-1]
+        keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=rows.device)
+        more = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        for start, block_scores, _ in self._score_blocks(rows, limits, precision):
+            reachable = block_scores >= threshold[:, None]
+            more |= ((block_scores > -torch.inf) & ~reachable).any(dim=1)
+            reachable &= block_scores > -torch.inf
+            step = max(1, PAIRS_A_STEP // block_scores.shape[1])
+            for first in range(0, len(rows), step):
+                some = slice(first, first + step)
+                row, column = reachable[some].nonzero(as_tuple=True)
+                scores = torch.full_like(block_scores[some], -torch.inf, dtype=torch.float32)
+                exact = self._pair_scores(rows[some][row], column + start)
+                scores[row, column] = exact.masked_fill(exact >= limits[some][row], -torch.inf)
+                columns = torch.arange(start, start + block_scores.shape[1], device=rows.device).expand_as(scores)
+                together = torch.cat([keys[some], pack_keys(scores, columns)], dim=1).sort(dim=1, descending=True).values
+                keys[some] = together[:, :wanted]
+                more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
+        return keys, more
+
+    def _list_scores(self, rows: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
+        """Canonical scores of lists of passages, shape (rows, length)."""
+        length, width = listed.shape[1], self.vectors.shape[1]
+        step = max(1, RESCORING_BYTES // (12 * length * width))
+        scores = torch.empty(listed.shape, device=rows.device)
+        for start in range(0, len(rows), step):
+            part = listed[start : start + step]
+            passages = self.searcher._corpus.gather(part.reshape(-1)).view(*part.shape, width)
+            queries = self.vectors[rows[start : start + step]].unsqueeze(1)
+            scores[start : start + step] = canonical_scores(queries, passages)
+        return scores
+
+    def _pair_scores(self, rows: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        """Canonical scores of pairs, shape (pairs,)."""
+        step = max(1, RESCORING_BYTES // (12 * self.vectors.shape[1]))
+        scores = torch.empty(len(rows), device=rows.device)
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            scores[some] = canonical_scores(
+                self.vectors[rows[some]], self.searcher._corpus.gather(passages[some].to(torch.int64))
+            )
+        return scores
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    keys: torch.Tensor
+    certified: torch.Tensor
+    more: torch.Tensor
+    keep_above: torch.Tensor
+
+
+def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+    """The score of a pair: the float64 dot product over the last dimension, rounded to float32."""
+    return (queries.double() * passages.double()).sum(dim=-1).float()

@@ -1,0 +1,69 @@
+"""Sorting by (score falling, passage id rising) in one key, and rankings as CSR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.protocols import Ranking
+from hf_negmine.schema import IdArray, PassageArray
+
+LOW_BITS = 0x7FFFFFFF
+NOTHING = torch.iinfo(torch.int64).min
+"""Key of an empty place; below the key of every finite score."""
+
+
+def pack_keys(scores: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+    """One int64 a candidate that sorts, falling, by score and then by the lower passage id.
+
+    A float32 read as an integer sorts like the number once the sign is folded in. -inf becomes `NOTHING`.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
+    ordered = torch.where(bits >= 0, bits, bits ^ LOW_BITS).to(torch.int64)
+    keys = ordered * 2**32 + (LOW_BITS - passages.to(torch.int64))
+    return torch.where(scores == -torch.inf, NOTHING, keys)
+
+
+def unpack_keys(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (float32) and passage ids (int32) of packed keys. Empty places come out as -inf and some id."""
+    ordered = (keys >> 32).to(torch.int32)
+    bits = torch.where(ordered >= 0, ordered, ordered ^ LOW_BITS)
+    scores = torch.where(keys == NOTHING, -torch.inf, bits.view(torch.float32))
+    return scores, (LOW_BITS - (keys & LOW_BITS)).to(torch.int32)
+
+
+def ranking_of_keys(keys: torch.Tensor, depth: int, skip: int) -> Ranking:
+    """A `Ranking` from keys of shape (rows, at least depth + skip or all there are), falling along a row."""
+    present = (keys != NOTHING).sum(dim=1)
+    counts = (present.clamp(max=depth + skip) - skip).clamp(min=0).cpu().numpy()
+    window = keys[:, skip : skip + depth]
+    scores, passages = unpack_keys(window)
+    valid = torch.arange(window.shape[1], device=keys.device) < torch.from_numpy(counts).to(keys.device)[:, None]
+    return Ranking(
+        offsets=offsets_of_counts(counts),
+        passages=passages[valid].cpu().numpy(),
+        scores=scores[valid].cpu().numpy(),
+        exhausted=(present <= depth + skip).cpu().numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Passages that are never a candidate of a query, as CSR over query ids (`TextSet.excluded`)."""
+
+    offsets: IdArray
+    passages: PassageArray
+
+    def of(self, queries: IdArray) -> tuple[IdArray, IdArray]:
+        """Row (position in ``queries``) and passage id of every exclusion of these queries."""
+        starts = self.offsets[queries]
+        positions, rows = flat_positions(starts, self.offsets[queries + 1] - starts)
+        return rows, self.passages[positions].astype(np.int64)
+
+    def counts(self, queries: IdArray) -> IdArray:
+        """How many passages are excluded for each of these queries."""
+        return self.offsets[queries + 1] - self.offsets[queries]
+

@@ -1,0 +1,79 @@
+"""Exact search for teachers that score passages directly (BM25, random): every score, then the best under the ceiling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_negmine.errors import TeacherError
+from hf_negmine.protocols import PassageScorer, Ranking
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.search.ranking import Exclusions, pack_keys, ranking_of_keys
+
+SCORES_A_BLOCK = 2**22
+
+
+class ScoreSearcher:
+    """Searches a corpus that a `PassageScorer` has prepared.
+
+    Args:
+        scorer: scores of all passages for a list of queries.
+        queries: query texts.
+        n_passages: passages in the corpus.
+        exclusions: known positives and same-text passages, over the query ids.
+        teacher: how the teacher is called, for errors.
+    """
+
+    def __init__(
+        self,
+        scorer: PassageScorer,
+        queries: pa.LargeStringArray,
+        n_passages: int,
+        exclusions: Exclusions,
+        *,
+        teacher: str,
+    ) -> None:
+        self.n_passages = n_passages
+        self.block_size = int(np.clip(SCORES_A_BLOCK // max(n_passages, 1), 1, 1024))
+        self._scorer, self._queries, self._exclusions, self._teacher = scorer, queries, exclusions, teacher
+
+    def block(self, queries: IdArray) -> _ScoreBlock:
+        """Score every passage for the given query ids; see `protocols.Searcher`."""
+        scores = np.asarray(self._scorer.scores(self._queries.take(pa.array(queries)).to_pylist()), dtype=np.float32)
+        expected = (len(queries), self.n_passages)
+        if scores.shape != expected:
+            raise TeacherError(f"teacher {self._teacher!r} gave scores of shape {scores.shape}, expected {expected}")
+        if not np.isfinite(scores).all():
+            row, passage = np.argwhere(~np.isfinite(scores))[0]
+            raise TeacherError(
+                f"teacher {self._teacher!r} gave the score {scores[row, passage]} to passage {passage} for the query "
+                f"{self._queries[int(queries[row])].as_py()!r}, expected finite scores"
+            )
+        eligible = scores.copy()
+        excluded_rows, excluded = self._exclusions.of(queries)
+        eligible[excluded_rows, excluded] = -np.inf
+        return _ScoreBlock(torch.from_numpy(scores), torch.from_numpy(eligible))
+
+
+@dataclass(frozen=True)
+class _ScoreBlock:
+    """Some queries of a `ScoreSearcher`; see `protocols.QueryBlock`."""
+
+    scores: torch.Tensor
+    eligible: torch.Tensor
+
+    def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
+        """See `protocols.QueryBlock`."""
+        return self.scores[torch.from_numpy(rows), torch.from_numpy(passages.astype(np.int64))].numpy()
+
+    def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
+        """See `protocols.QueryBlock`."""
+        scores = self.eligible[torch.from_numpy(rows)]
+        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32))[:, None]
+        scores = scores.masked_fill(scores >= limits, -torch.inf)
+        keys = pack_keys(scores, torch.arange(scores.shape[1]).expand_as(scores))
+        # One more than wanted, to know whether anything is left below.
+        return ranking_of_keys(keys.topk(min(depth + skip + 1, keys.shape[1]), dim=1).values, depth, skip)

@@ -1,0 +1,41 @@
+"""Teachers: what scores passages for a query. They never import one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_negmine.errors import InputError
+from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
+from hf_negmine.teachers.bm25 import BM25Teacher
+from hf_negmine.teachers.dense import DenseTeacher
+from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+__all__ = ["BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher", "resolve_teacher"]
+
+
+def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer) -> Teacher:
+    """A teacher from what users write.
+
+    ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``, ``"fixed:FOLDER"``, any Sentence Transformers model id,
+    folder or loaded model, or an object that keeps the `Teacher` protocol.
+    """
+    if isinstance(teacher, VectorTeacher | ScoringTeacher):
+        return teacher
+    if isinstance(teacher, str):
+        kind, _, rest = teacher.partition(":")
+        if kind == "bm25":
+            return BM25Teacher(rest or "english")
+        if kind == "random" and (not rest or rest.lstrip("-").isdigit()):
+            return RandomTeacher(int(rest or 0))
+        if kind == "fixed" and rest:
+            return FixedTeacher.from_folder(rest)
+    if isinstance(teacher, str | Path) or hasattr(teacher, "encode_query"):
+        return DenseTeacher(teacher)  # type: ignore[arg-type]
+    raise InputError(
+        f"teacher {teacher!r} is not a model, and lacks what a teacher needs: name, fingerprint(role), and either "
+        "similarity with encode(texts, role) or index(passages)"
+    )

@@ -1,0 +1,129 @@
+"""Teachers that need no model: precomputed vectors, and random scores (the paper's baseline, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_negmine.errors import InputError, TeacherError, require, require_choice
+from hf_negmine.files import digest_of, text_digests
+from hf_negmine.protocols import Role, Similarity
+from hf_negmine.randomness import random_keys, uniform
+from hf_negmine.schema import DigestArray, FloatArray
+from hf_negmine.texts import find_digests
+
+
+class FixedTeacher:
+    """Vectors that were computed elsewhere.
+
+    Args:
+        query_texts: every query text that will be mined.
+        query_vectors: shape (len(query_texts), width).
+        passage_texts: every passage text, positives included.
+        passage_vectors: shape (len(passage_texts), width).
+        similarity: ``"cosine"`` or ``"dot"``.
+        name: how the vectors are called in summaries.
+    """
+
+    def __init__(
+        self,
+        query_texts: Sequence[str],
+        query_vectors: np.ndarray[Any, Any],
+        passage_texts: Sequence[str],
+        passage_vectors: np.ndarray[Any, Any],
+        *,
+        similarity: Similarity = "cosine",
+        name: str = "fixed",
+    ) -> None:
+        require_choice(similarity, ("cosine", "dot"), argument="similarity")
+        self.name = name
+        self.similarity = similarity
+        self._vectors = {"query": query_vectors, "passage": passage_vectors}
+        self._digests: dict[str, DigestArray] = {}
+        self._order: dict[str, np.ndarray[Any, Any]] = {}
+        for role, texts, vectors in (
+            ("query", query_texts, query_vectors),
+            ("passage", passage_texts, passage_vectors),
+        ):
+            require(
+                vectors.ndim == 2 and len(vectors) == len(texts),
+                f"{name}: {len(texts)} {role} texts need vectors of shape ({len(texts)}, width), got {vectors.shape}",
+            )
+            digests = text_digests(pa.array(texts, type=pa.large_string()))
+            self._order[role] = np.lexsort((digests[:, 1], digests[:, 0]))
+            self._digests[role] = digests[self._order[role]]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> FixedTeacher:
+        """Read ``queries.parquet`` and ``passages.parquet``, each with the columns ``text`` and ``vector``."""
+        parts: list[Any] = []
+        for name in ("queries", "passages"):
+            path = Path(folder) / f"{name}.parquet"
+            try:
+                table = pq.read_table(path, columns=["text", "vector"])
+            except (OSError, pa.ArrowInvalid, KeyError) as error:
+                raise InputError(f"{path}: expected a Parquet file with the columns text and vector: {error}") from error
+            parts += [table["text"].to_pylist(), np.stack(table["vector"].to_numpy())]
+        return cls(*parts, name=f"fixed-{Path(folder).resolve().name}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the vectors: they stay in the process that has them (the vector store serves the others)."""
+        return {"name": self.name, "similarity": self.similarity, "_vectors": {}, "_digests": {}, "_order": {}}
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of the texts and vectors (see `protocols.Teacher`)."""
+        return digest_of("fixed", self.similarity, self._digests[role], self._order[role], self._vectors[role])
+
+    def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
+        """The given vectors of ``texts``, or `TeacherError` naming the first text without one."""
+        if not self._vectors:
+            raise TeacherError(f"{self.name}: the vectors stay in the process that made the teacher; mine the rows there")
+        at = find_digests(self._digests[role], text_digests(pa.array(texts, type=pa.large_string())))
+        if (at < 0).any():
+            first = texts[int(np.flatnonzero(at < 0)[0])]
+            raise TeacherError(
+                f"{self.name} has no vector for {int((at < 0).sum())} of {len(texts)} {role} texts, the first is {first[:80]!r}"
+            )
+        return np.asarray(self._vectors[role][self._order[role][at]], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RandomTeacher:
+    """Scores every pair by a random number between 0 and 1 that depends on the seed and the two texts only.
+
+    With a positive-aware ceiling the positive's score is random, too; `NaiveTopK` gives random negatives.
+    """
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """``random`` and the seed."""
+        return f"random-{self.seed}"
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of the seed (see `protocols.Teacher`)."""
+        return digest_of("random", self.seed)
+
+    def index(self, passages: pa.LargeStringArray) -> RandomScorer:
+        """Digest the corpus."""
+        return RandomScorer(self.seed, text_digests(passages))
+
+
+@dataclass(frozen=True)
+class RandomScorer:
+    """See `protocols.PassageScorer`."""
+
+    seed: int
+    digests: DigestArray
+
+    def scores(self, queries: Sequence[str]) -> FloatArray:
+        """Scores in (0, 1), shape (len(queries), n_passages)."""
+        query_digests = text_digests(pa.array(queries, type=pa.large_string()))
+        return uniform(random_keys(self.seed, query_digests[:, 0], self.digests[None, :, 0])).astype(np.float32)

@@ -1,0 +1,320 @@
+"""Rows to unique queries, a corpus and positives as CSR.
+
+Identity is by text: two passages with the same text are one passage, two rows with the same query text share their
+positives, and a passage with the query's own text is never its negative.
+
+Ids do not depend on the order of the rows: a corpus that is given keeps its own order, and positives that it lacks
+follow in the order of their digests, so ties that are broken by the lower passage id fall the same way in any order.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_negmine.csr import offsets_of_counts, offsets_of_rows
+from hf_negmine.errors import InputError, StorageError
+from hf_negmine.files import (
+    digest_of,
+    finish_or_nothing,
+    publish_folder,
+    read_array,
+    read_versioned_json,
+    scratch_folder,
+    text_digests,
+    write_array,
+    write_json,
+)
+from hf_negmine.schema import FORMAT_VERSION, MAX_PASSAGES, DigestArray, IdArray, PassageArray
+
+TEXTS_A_BATCH = 16_384
+
+
+class TextColumn:
+    """Unique texts on disk, read by memory map: one flat UTF-8 file, int64 offsets, and a digest a text."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.digests: DigestArray = read_array(folder / "digests.npy")
+        offsets = read_array(folder / "offsets.npy")
+        try:
+            size = (folder / "utf8.bin").stat().st_size
+            data = pa.memory_map(str(folder / "utf8.bin")).read_buffer() if size else pa.py_buffer(b"")
+        except OSError as error:
+            raise StorageError(f"cannot read {folder / 'utf8.bin'}: {error}; delete {folder} and run again") from error
+        if len(offsets) != len(self.digests) + 1 or size != offsets[-1]:
+            raise StorageError(f"{folder} is damaged: {size} bytes of text, {offsets[-1]} expected; delete it")
+        self.texts: pa.LargeStringArray = pa.LargeStringArray.from_buffers(
+            len(offsets) - 1, pa.py_buffer(offsets), data
+        )
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def take(self, ids: np.ndarray[Any, Any]) -> pa.LargeStringArray:
+        """The texts with these ids, in this order."""
+        return self.texts.take(pa.array(ids))
+
+    def find(self, digests: DigestArray) -> IdArray:
+        """Ids of the texts with these digests, -1 where there is none. Shape (n,)."""
+        order, ordered = self._sorted_digests
+        at = find_digests(ordered, digests)
+        return np.where(at >= 0, order[at], -1) if len(order) else at
+
+    @cached_property
+    def _sorted_digests(self) -> tuple[IdArray, DigestArray]:
+        order = np.lexsort((self.digests[:, 1], self.digests[:, 0]))
+        return order, self.digests[order]
+
+
+def find_digests(ordered: DigestArray, digests: DigestArray) -> IdArray:
+    """Position of each digest in ``ordered`` (sorted by first, then second half), -1 where it is not. Shape (n,)."""
+    found = np.full(len(digests), -1, dtype=np.int64)
+    at = np.searchsorted(np.ascontiguousarray(ordered[:, 0]), digests[:, 0], side="left")
+    # Different texts whose digests share the first half are neighbours: step on while any row has one more to try.
+    active = np.flatnonzero(at < len(ordered))
+    while len(active):
+        candidate, sought = ordered[at[active]], digests[active]
+        match = (candidate == sought).all(axis=1)
+        found[active[match]] = at[active[match]]
+        at[active] += 1
+        active = active[~match & (candidate[:, 0] == sought[:, 0]) & (at[active] < len(ordered))]
+    return found
+
+
+@dataclass(frozen=True)
+class TextSet:
+    """Everything the later rooms know about the user's data.
+
+    Attributes:
+        queries: unique query texts.
+        corpus: unique passage texts; a passage id is a position in it.
+        positive_offsets: int64, shape (n_queries + 1,).
+        positive_ids: int32 passage ids, rising within a query.
+        own_text: int64, shape (n_queries,): the passage with the query's own text, -1 without one.
+    """
+
+    folder: Path
+    queries: TextColumn
+    corpus: TextColumn
+    positive_offsets: IdArray
+    positive_ids: PassageArray
+    own_text: IdArray
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the queries, the corpus and the positives."""
+        return self.folder.name
+
+    def excluded(self) -> tuple[IdArray, PassageArray]:
+        """Passages that are never a negative of a query, as CSR: its positives, and a passage with its own text."""
+        counts = np.diff(self.positive_offsets)
+        query_ids = np.repeat(np.arange(len(self.queries)), counts)
+        with_own = np.flatnonzero(self.own_text >= 0)
+        pairs = np.stack(
+            [np.concatenate([query_ids, with_own]), np.concatenate([self.positive_ids, self.own_text[with_own]])]
+        )
+        pairs = np.unique(pairs, axis=1)
+        return offsets_of_rows(pairs[0], len(self.queries)), pairs[1].astype(np.int32)
+
+
+def unique_digests(digests: DigestArray) -> tuple[IdArray, IdArray]:
+    """First position of each distinct digest, by rising digest, and for each digest its place among those."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    ordered = digests[order]
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.cumsum(new) - 1
+    return order[new], place  # lexsort is stable: the first of a run is the first position
+
+
+def check_texts(texts: pa.Array, rows: IdArray, *, column: str) -> pa.LargeStringArray:
+    """Texts as a large-string array, or `InputError` naming the first of ``rows`` that is null, blank or not text."""
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        if pa.types.is_dictionary(texts.type) or pa.types.is_string_view(texts.type):
+            texts = texts.cast(pa.large_string())
+        else:
+            raise InputError(f"column {column!r} holds {texts.type}, expected text (string)")
+    blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
+    if pc.any(blank).as_py():
+        blank_rows = rows[blank.to_numpy(zero_copy_only=False)]
+        raise InputError(
+            f"column {column!r} has {len(blank_rows)} empty text(s) among rows {rows[0]} to {rows[-1]}, the first in row "
+            f"{blank_rows[0]}; remove them first, for example with rows.filter(lambda row: (row[{column!r}] or '').strip())"
+        )
+    return texts.cast(pa.large_string())
+
+
+def build_text_set(
+    cache_dir: Path,
+    pairs: Iterable[tuple[pa.Array, pa.Array]],
+    corpus: Iterable[pa.Array] | None,
+    *,
+    query_column: str,
+    positive_column: str,
+) -> TextSet:
+    """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
+
+    Args:
+        pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text.
+        corpus: batches of Arrow text arrays, or None if the positives are the corpus.
+
+    Raises:
+        InputError: nothing in it, a text that is empty or no text, or a row without a positive.
+    """
+    with scratch_folder(cache_dir / "texts") as folder:
+        positive_texts, query_texts = _Writer(folder / "all_positives"), _Writer(folder / "all_queries")
+        counts: list[np.ndarray[Any, Any]] = []
+        row = 0
+        for queries, positives in pairs:
+            numbers = np.arange(row, row + len(queries))
+            query_texts.add(check_texts(queries, numbers, column=query_column))
+            flat, lengths = _flatten_positives(positives, numbers, column=positive_column)
+            positive_texts.add(flat)
+            counts.append(lengths)
+            row += len(queries)
+        if row == 0:
+            raise InputError(f"the data set is empty: no row with {query_column!r} and {positive_column!r}")
+        all_queries, all_positives = query_texts.close(), positive_texts.close()
+
+        first_query, query_of_row = _by_first_position(all_queries.digests)
+        _copy_texts(folder / "queries", [(all_queries, first_query)])
+        first_positive, positive_place = unique_digests(all_positives.digests)
+        given = _collect_corpus(folder, corpus)
+        if given is None:
+            _copy_texts(folder / "corpus", [(all_positives, first_positive)])
+            positive_id = positive_place
+        else:
+            in_given = given.find(all_positives.digests[first_positive])
+            lacking = np.flatnonzero(in_given < 0)
+            in_given[lacking] = len(given) + np.arange(len(lacking))
+            _copy_texts(
+                folder / "corpus", [(given, np.arange(len(given))), (all_positives, first_positive[lacking])]
+            )
+            positive_id = in_given[positive_place]
+
+        texts_queries, texts_corpus = TextColumn(folder / "queries"), TextColumn(folder / "corpus")
+        if len(texts_corpus) > MAX_PASSAGES:
+            raise InputError(f"the corpus has {len(texts_corpus)} passages, at most {MAX_PASSAGES} are supported")
+        query_of_positive = np.repeat(query_of_row, np.concatenate(counts))
+        edges = np.unique(np.stack([query_of_positive, positive_id]), axis=1)
+        offsets = offsets_of_rows(edges[0], len(texts_queries))
+        write_array(folder / "positive_offsets.npy", offsets)
+        write_array(folder / "positive_ids.npy", edges[1].astype(np.int32))
+        write_array(folder / "own_text.npy", texts_corpus.find(texts_queries.digests))
+        for scratch in ("all_queries", "all_positives", "given"):
+            shutil.rmtree(folder / scratch, ignore_errors=True)
+        name = digest_of(
+            "texts", FORMAT_VERSION, texts_queries.digests, texts_corpus.digests, offsets, edges[1].astype(np.int32)
+        )
+        write_json(folder / "texts.json", {"format_version": FORMAT_VERSION, "fingerprint": name})
+        publish_folder(folder, cache_dir / "texts" / name)
+    return open_text_set(cache_dir / "texts" / name)
+
+
+def open_text_set(folder: Path) -> TextSet:
+    """Open a `TextSet` that `build_text_set` wrote, by memory map."""
+    content = read_versioned_json(folder / "texts.json")
+    if content.get("fingerprint") != folder.name:
+        raise StorageError(f"{folder} holds the texts {content.get('fingerprint')}; delete it and run again")
+    return TextSet(
+        folder=folder,
+        queries=TextColumn(folder / "queries"),
+        corpus=TextColumn(folder / "corpus"),
+        positive_offsets=read_array(folder / "positive_offsets.npy"),
+        positive_ids=read_array(folder / "positive_ids.npy"),
+        own_text=read_array(folder / "own_text.npy"),
+    )
+
+
+class _Writer:
+    """Streams text batches into the files of a `TextColumn`; memory holds the offsets and digests only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._digests: list[DigestArray] = []
+        self._lengths: list[np.ndarray[Any, Any]] = []
+        folder.mkdir()
+        self._context = finish_or_nothing(folder / "utf8.bin")
+        self._file = self._context.__enter__()
+
+    def add(self, texts: pa.LargeStringArray) -> None:
+        compact = pa.concat_arrays([texts])
+        _, offset_buffer, data = compact.buffers()
+        bounds = np.frombuffer(offset_buffer, dtype=np.int64, count=len(compact) + 1 + compact.offset)[compact.offset :]
+        if data is not None:
+            self._file.write(memoryview(data)[bounds[0] : bounds[-1]])
+        self._digests.append(text_digests(compact))
+        self._lengths.append(np.diff(bounds))
+
+    def close(self) -> TextColumn:
+        self._context.__exit__(None, None, None)
+        digests = np.concatenate(self._digests) if self._digests else np.empty((0, 2), dtype=np.uint64)
+        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
+        write_array(self._folder / "digests.npy", digests)
+        write_array(self._folder / "offsets.npy", offsets_of_counts(lengths))
+        return TextColumn(self._folder)
+
+
+def _copy_texts(folder: Path, parts: list[tuple[TextColumn, IdArray]]) -> None:
+    writer = _Writer(folder)
+    for column, ids in parts:
+        for start in range(0, len(ids), TEXTS_A_BATCH):
+            writer.add(column.take(ids[start : start + TEXTS_A_BATCH]))
+    writer.close()
+
+
+def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None) -> TextColumn | None:
+    if corpus is None:
+        return None
+    everything = _Writer(folder / "all_given")
+    row = 0
+    for texts in corpus:
+        everything.add(check_texts(texts, np.arange(row, row + len(texts)), column="corpus"))
+        row += len(texts)
+    column = everything.close()
+    first, _ = _by_first_position(column.digests)
+    _copy_texts(folder / "given", [(column, first)])
+    shutil.rmtree(folder / "all_given")
+    return TextColumn(folder / "given")
+
+
+def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:
+    """Like `unique_digests`, with the distinct ones in the order of their first position."""
+    first, place = unique_digests(digests)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[place]
+
+
+def _flatten_positives(
+    positives: pa.Array, rows: IdArray, *, column: str
+) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
+    """All positives of these rows one after another, and how many each row has."""
+    if not (pa.types.is_list(positives.type) or pa.types.is_large_list(positives.type)):
+        return check_texts(positives, rows, column=column), np.ones(len(positives), dtype=np.int64)
+    lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if len(bare := np.flatnonzero(lengths == 0)):
+        raise InputError(
+            f"column {column!r} has {len(bare)} row(s) without a positive, the first is row {rows[bare[0]]}; "
+            "a query needs at least one"
+        )
+    return check_texts(positives.flatten(), np.repeat(rows, lengths), column=column), lengths
+
+
+def batches_of(array: pa.ChunkedArray | pa.Array, size: int = TEXTS_A_BATCH) -> Iterator[pa.Array]:
+    """Cut an Arrow column into arrays of at most ``size`` texts without copying it whole."""
+    chunks = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+    for chunk in chunks:
+        for start in range(0, len(chunk), size):
+            yield chunk.slice(start, size)
