@@ -9,7 +9,7 @@ where it ends and whether anything lies below, every question is answered exactl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,11 @@ class Answer:
         starts: int64, shape (targets,).
         counts: int64, at most ``wanted``.
         certain: bool; False where the lists do not reach far enough to know.
-        over_ceiling: int64; how many listed candidates of the query are at or over the ceiling.
     """
 
     starts: IdArray
     counts: IdArray
     certain: BoolArray
-    over_ceiling: IdArray
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,12 @@ class CandidateLists:
             np.where(beyond, scored.starts, ranked.starts),
             np.where(beyond, scored.counts, ranked.counts),
             np.where(beyond, scored.certain, ranked.certain),
-            scored.over_ceiling,
         )
+
+    def count_at_or_over(self, queries: IdArray, ceilings: FloatArray) -> IdArray:
+        """How many candidates of each query's first segment score at or over the ceiling, shape (targets,)."""
+        top = self.offsets[queries]
+        return self._first_under(self.starts[top], self.stops[top], ceilings) - self.starts[top]
 
     def merged(self, queries: IdArray, found: CandidateLists) -> CandidateLists:
         """These lists with one more segment for each of ``queries``; segments that touch become one."""
@@ -215,9 +217,7 @@ class CandidateLists:
             reaches_limit |= start + stop <= end
         counts = np.clip(limit - begin, 0, demand.wanted)
         certain = known & ((counts == demand.wanted) | reaches_limit)
-        top = self.offsets[demand.queries]
-        over = self._first_under(self.starts[top], self.stops[top], demand.ceilings) - self.starts[top]
-        return Answer(begin, np.where(known, counts, 0), certain, over)
+        return Answer(begin, np.where(known, counts, 0), certain)
 
     def _first_under(self, start: IdArray, end: IdArray, limit: FloatArray | float) -> IdArray:
         """First entry in [start, end) that scores under ``limit``, else end; a binary search on all targets at once."""
@@ -259,7 +259,21 @@ class CandidateLists:
         more_starts[one], more_sizes[one] = cut, self.stops[one + 1] - cut
         exhausted = self.exhausted.copy()
         exhausted[one] |= self.exhausted[one + 1]
-        return self._gathered(kept, more_starts, more_sizes, exhausted)
+        first_ranks = self.first_ranks.copy()
+        learns = one[(first_ranks[one] < 0) & (first_ranks[one + 1] >= 0) & (self._sizes[one + 1] > 0)]
+        first_ranks[learns] = first_ranks[learns + 1] - (self._place_of_first(learns, learns + 1) - self.starts[learns])
+        return replace(self, first_ranks=first_ranks)._gathered(kept, more_starts, more_sizes, exhausted)
+
+    def _place_of_first(self, one: IdArray, two: IdArray) -> IdArray:
+        """The entry of segments ``one`` that is the first one of segments ``two``."""
+        score, passage = self.scores[self.starts[two]], self.passages[self.starts[two]]
+        return self._first_where(
+            self.starts[one],
+            self.stops[one],
+            lambda entry: (
+                (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] >= passage))
+            ),
+        )
 
     def _after_last_of(self, one: IdArray, two: IdArray) -> IdArray:
         """The first entry of segments ``two`` that ranks below the last one of segments ``one``."""

@@ -104,7 +104,7 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
     """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
 
 

@@ -163,7 +163,7 @@ def ScoreFloor(minimum: float) -> Method:
     return Method(floor=_finite(minimum, "ScoreFloor: minimum"))
 
 
-_RANK = r"(\d+(?:\.\d+)?)(%?)"
+_RANK = r"(\d+(?:\.\d+)?(?:e-\d+)?)(%?)"
 
 
 def parse_method(spec: str) -> Method:
@@ -192,9 +192,9 @@ def _parse_part(name: str, value: str, spec: str) -> Method:
         first, first_unit, last, last_unit = match.groups()
         if first_unit or last_unit:
             return RankBand(float(first) / 100, float(last) / 100)
-        if first.isdigit() and last.isdigit():
+        if first.isdecimal() and last.isdecimal():
             return RankBand(int(first), int(last))
-    if name == "shifted" and value.isdigit():
+    if name == "shifted" and value.isdecimal():
         return TopKShifted(int(value))
     if name in makers:
         try:
@@ -214,11 +214,11 @@ def _rank(rank: int | float, n_passages: int) -> int:
 
 
 def _rank_text(rank: int | float) -> str:
-    return f"{_number(rank * 100)}%" if isinstance(rank, float) else str(rank)
+    return f"{rank * 100:.10g}%" if isinstance(rank, float) else str(rank)
 
 
 def _number(value: float) -> str:
-    return f"{value:.10g}"
+    return repr(float(value)).removesuffix(".0").replace("e+", "e")
 
 
 def _whole(value: object) -> bool:

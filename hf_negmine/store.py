@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.errors import StorageError, TeacherError
+from hf_negmine.errors import InputError, StorageError, TeacherError
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -80,6 +80,8 @@ class VectorStore:
         self._encode_missing(folder, teacher, texts, missing, role, width=shards[0].shape[1] if shards else None)
         if len(missing):
             shards, index = self._read_shards(folder)
+        if not shards:
+            raise InputError(f"no {role} texts to encode")
         shard_of, row_of = index.find(texts.digests)
         if (shard_of < 0).any():
             raise StorageError(f"{folder} lost {int((shard_of < 0).sum())} vectors while it was used; run again")
@@ -183,6 +185,8 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
         raise TeacherError(
             f"teacher {teacher.name!r} gave vectors of width {array.shape[1]}, and {width} for earlier texts"
         )
+    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
+        array = np.ascontiguousarray(array, dtype=np.float32)
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         first = int(np.flatnonzero(~finite)[0])
@@ -190,7 +194,7 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
             f"teacher {teacher.name!r} gave NaN or infinite vectors for {int((~finite).sum())} of {len(texts)} texts, the "
             f"first for {texts[first][:80]!r}; earlier shards are kept"
         )
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return array
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:

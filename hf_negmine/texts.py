@@ -165,7 +165,8 @@ def build_text_set(
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
     Args:
-        pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text.
+        pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text. None at all is
+            fine if there is a corpus.
         corpus: batches of Arrow text arrays, or None if the positives are the corpus.
 
     Raises:
@@ -178,11 +179,11 @@ def build_text_set(
         for queries, positives in pairs:
             numbers = np.arange(row, row + len(queries))
             query_texts.add(check_texts(queries, numbers, column=query_column))
-            flat, lengths = _flatten_positives(positives, numbers, column=positive_column)
+            flat, lengths = flatten_positives(positives, numbers, column=positive_column)
             positive_texts.add(flat)
             counts.append(lengths)
             row += len(queries)
-        if row == 0:
+        if row == 0 and corpus is None:
             raise InputError(f"the data set is empty: no row with {query_column!r} and {positive_column!r}")
         all_queries, all_positives = query_texts.close(), positive_texts.close()
 
@@ -205,7 +206,7 @@ def build_text_set(
         texts_queries, texts_corpus = TextColumn(folder / "queries"), TextColumn(folder / "corpus")
         if len(texts_corpus) > MAX_PASSAGES:
             raise InputError(f"the corpus has {len(texts_corpus)} passages, at most {MAX_PASSAGES} are supported")
-        query_of_positive = np.repeat(query_of_row, np.concatenate(counts))
+        query_of_positive = np.repeat(query_of_row, np.concatenate(counts) if counts else 0)
         edges = np.unique(np.stack([query_of_positive, positive_id]), axis=1)
         offsets = offsets_of_rows(edges[0], len(texts_queries))
         write_array(folder / "positive_offsets.npy", offsets)
@@ -297,7 +298,7 @@ def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:
     return first[order], rank[place]
 
 
-def _flatten_positives(
+def flatten_positives(
     positives: pa.Array, rows: IdArray, *, column: str
 ) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
     """All positives of these rows one after another, and how many each row has."""

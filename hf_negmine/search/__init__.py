@@ -20,7 +20,8 @@ def open_searcher(
     exclusions = Exclusions(*texts.excluded())
     if isinstance(teacher, VectorTeacher):
         passages = store.vectors(teacher, texts.corpus, "passage")
-        queries = store.vectors(teacher, texts.queries, "query")
+        # A miner that is fitted on a corpus alone has no queries yet; `with_queries` brings them.
+        queries = store.vectors(teacher, texts.queries, "query") if len(texts.queries) else passages
         return VectorSearcher(queries, passages, exclusions, device=device or best_device(), first_pass=first_pass)
     if isinstance(teacher, ScoringTeacher):
         scorer = teacher.index(texts.corpus.texts)

@@ -14,6 +14,7 @@ exact whichever way it was reached.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
@@ -127,6 +128,12 @@ class VectorSearcher:
         """Number of passages in the corpus."""
         return self._corpus.count
 
+    def with_queries(self, queries: VectorSource, exclusions: Exclusions) -> VectorSearcher:
+        """A searcher of the same corpus, loaded once, for other queries."""
+        other = copy.copy(self)
+        other.queries, other.exclusions = queries, exclusions
+        return other
+
     def block(self, queries: IdArray) -> _VectorBlock:
         """Load the given query ids; see `protocols.Searcher`."""
         vectors = torch.from_numpy(self.queries.gather(queries)).to(self.device)
@@ -194,7 +201,7 @@ class _VectorBlock:
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
         """Canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
         device = self.vectors.device
-        scores = self._pair_scores(torch.from_numpy(rows).to(device), torch.from_numpy(passages).to(device))
+        scores = self._pair_scores(torch.from_numpy(rows).to(device), torch.tensor(passages, device=device))
         return scores.cpu().numpy()
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
@@ -205,8 +212,10 @@ class _VectorBlock:
         keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=device)
         more = torch.zeros(len(rows), dtype=torch.bool, device=device)
         pending = torch.arange(len(rows), device=device)
-        # A list about twice as long as wanted certifies nearly every row at the first attempt.
-        length = min(wanted + max(wanted // 4, 16), self.searcher.n_passages)
+        # A list somewhat longer than wanted certifies nearly every row at the first attempt. Right under a ceiling many
+        # places go to passages that rounding cannot tell from it.
+        slack = max(wanted // 4, 128 if bool((limits < torch.inf).any()) else 16)
+        length = min(wanted + slack, self.searcher.n_passages)
         threshold = torch.empty(0, device=device)
         for precision in self.searcher.precisions:
             if not len(pending):

@@ -40,6 +40,10 @@ class ScoreSearcher:
         self.block_size = int(np.clip(SCORES_A_BLOCK // max(n_passages, 1), 1, 1024))
         self._scorer, self._queries, self._exclusions, self._teacher = scorer, queries, exclusions, teacher
 
+    def with_queries(self, queries: pa.LargeStringArray, exclusions: Exclusions) -> ScoreSearcher:
+        """A searcher of the same corpus, indexed once, for other queries."""
+        return ScoreSearcher(self._scorer, queries, self.n_passages, exclusions, teacher=self._teacher)
+
     def block(self, queries: IdArray) -> _ScoreBlock:
         """Score every passage for the given query ids; see `protocols.Searcher`."""
         scores = np.asarray(self._scorer.scores(self._queries.take(pa.array(queries)).to_pylist()), dtype=np.float32)

@@ -62,6 +62,10 @@ class BM25Teacher:
             list(texts), stopwords=self._stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the stemmer, which cannot be pickled; a copy makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_stemmer"}
+
     @cached_property
     def _stemmer(self) -> Any:
         import Stemmer

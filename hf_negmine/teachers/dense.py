@@ -35,6 +35,7 @@ class DenseTeacher:
         device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
+        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
 
     Raises:
         InputError: the model cannot be loaded, or measures similarity by a distance.
@@ -54,6 +55,7 @@ class DenseTeacher:
         device: str | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        name: str | None = None,
     ) -> None:
         require_choice(dtype, ("auto", "float32", "bfloat16", "float16"), argument="dtype")
         require_choice(similarity, (None, "cosine", "dot"), argument="similarity")
@@ -71,11 +73,14 @@ class DenseTeacher:
         self._device = device
         self._revision = revision
         self._trust_remote_code = trust_remote_code
+        self._name = name
         self._weights_digest: str | None = None
 
     @property
     def name(self) -> str:
-        """The model's id, or its folder's name without the path."""
+        """The given name, the model's id, or its folder's name without the path."""
+        if self._name is not None:
+            return self._name
         if self._source is not None:
             return Path(self._source).resolve().name if Path(self._source).exists() else str(self._source)
         card = self.model.model_card_data

@@ -1,0 +1,94 @@
+"""Positive-aware hard negatives for retrieval training sets (NV-Retriever, arXiv 2407.15831).
+
+The names below are loaded when they are first used: ``import hf_negmine`` itself costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_negmine.drop_in import mine_hard_negatives
+    from hf_negmine.errors import NegmineError
+    from hf_negmine.methods import (
+        Method,
+        NaiveTopK,
+        RankBand,
+        ScoreFloor,
+        TopKAbs,
+        TopKMarginPos,
+        TopKPercPos,
+        TopKShifted,
+    )
+    from hf_negmine.mined import MiningSummary
+    from hf_negmine.miner import NegativeMiner
+    from hf_negmine.pool import CandidatePool
+    from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
+    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher
+
+_HOMES = {
+    "drop_in": ("mine_hard_negatives",),
+    "errors": ("NegmineError",),
+    "methods": (
+        "Method",
+        "NaiveTopK",
+        "RankBand",
+        "ScoreFloor",
+        "TopKAbs",
+        "TopKMarginPos",
+        "TopKPercPos",
+        "TopKShifted",
+    ),
+    "mined": ("MiningSummary",),
+    "miner": ("NegativeMiner",),
+    "pool": ("CandidatePool",),
+    "protocols": ("ScoringTeacher", "Teacher", "VectorTeacher"),
+    "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
+    "teachers": ("BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: F822 - loaded by __getattr__
+    "BM25Teacher",
+    "CandidatePool",
+    "DenseTeacher",
+    "FixedTeacher",
+    "Method",
+    "MiningSummary",
+    "NaiveTopK",
+    "NegativeMiner",
+    "NegmineError",
+    "RandomTeacher",
+    "RankBand",
+    "Sampled",
+    "ScoreFloor",
+    "ScoringTeacher",
+    "Selection",
+    "Teacher",
+    "Top",
+    "Top1Sampled",
+    "TopKAbs",
+    "TopKMarginPos",
+    "TopKPercPos",
+    "TopKShifted",
+    "VectorTeacher",
+    "mine_hard_negatives",
+]
+
+try:
+    __version__ = version("hf_negmine")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'hf_negmine' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hf_negmine.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,341 @@
+"""The result: rows with their negatives, in the layouts that trainers read, and a summary of how they came about."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.errors import ExhaustedError, InputError, require_choice
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.texts import TextColumn
+
+Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
+OnExhausted: TypeAlias = Literal["drop", "keep", "error"]
+
+FORMATS = ("n-tuple", "triplet", "labeled-pair", "labeled-list", "ids")
+ON_EXHAUSTED = ("drop", "keep", "error")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row with its negatives is written.
+
+    Attributes:
+        format: ``n-tuple`` (query, positive, negative_1 … negative_n), ``triplet`` (a row a negative), ``labeled-pair``
+            (a row a passage, label 1 or 0), ``labeled-list`` (lists of passages and labels), or ``ids`` (query_id,
+            document_ids, scores; texts in lookup tables).
+        query_column: name of the query column.
+        positive_column: name of the positive column; the labelled formats put all passages there.
+        n: negatives a query.
+        scores: also write the teacher's scores; in the labelled formats they take the labels' place.
+        on_exhausted: what becomes of a row with fewer than n negatives.
+        share_negatives: whether all positives of a row have the same negatives (one ceiling a query).
+    """
+
+    format: Format
+    query_column: str
+    positive_column: str
+    n: int
+    scores: bool
+    on_exhausted: OnExhausted
+    share_negatives: bool
+
+    def __post_init__(self) -> None:
+        require_choice(self.format, FORMATS, argument="format")
+        require_choice(self.on_exhausted, ON_EXHAUSTED, argument="on_exhausted")
+
+    @property
+    def replaced_columns(self) -> tuple[str, ...]:
+        """Columns of the input whose content the output has under other names."""
+        return (self.query_column, self.positive_column) if self.format == "ids" else ()
+
+    @property
+    def new_columns(self) -> dict[str, pa.DataType]:
+        """Columns that are written, with their types; the others are kept as they are."""
+        text, score = pa.string(), pa.float32()
+        if self.format == "n-tuple":
+            columns = {self.positive_column: text, **{f"negative_{i}": text for i in range(1, self.n + 1)}}
+            return {**columns, "scores": pa.list_(score)} if self.scores else columns
+        if self.format == "triplet":
+            columns = {self.positive_column: text, "negative": text}
+            return {**columns, "scores": pa.list_(score)} if self.scores else columns
+        if self.format == "labeled-pair":
+            return {self.positive_column: text, **({"score": score} if self.scores else {"label": pa.int64()})}
+        if self.format == "labeled-list":
+            last = {"scores": pa.list_(score)} if self.scores else {"labels": pa.list_(pa.int64())}
+            return {self.positive_column: pa.list_(text), **last}
+        return {"query_id": pa.int64(), "document_ids": pa.list_(pa.int64()), "scores": pa.list_(score)}
+
+
+@dataclass(frozen=True)
+class RowNegatives:
+    """Some rows with their positives and negatives, one entry a (row, positive) pair.
+
+    Attributes:
+        queries: the query text of each row.
+        query_ids: int64, shape (rows,); -1 for a query that was not there at `fit`.
+        rows: int64, shape (pairs,): the row of each pair, rising.
+        positives: positive texts, shape (pairs,).
+        positive_ids: int64 passage ids, shape (pairs,); -1 for one outside the corpus.
+        positive_scores: float32, shape (pairs,).
+        offsets: int64, shape (pairs + 1,): the negatives of each pair.
+        passages: int32 passage ids of the negatives, by falling score.
+        scores: float32, same shape.
+    """
+
+    queries: pa.LargeStringArray
+    query_ids: IdArray
+    rows: IdArray
+    positives: pa.LargeStringArray
+    positive_ids: IdArray
+    positive_scores: FloatArray
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+
+    @property
+    def counts(self) -> IdArray:
+        """Negatives of each pair."""
+        return np.diff(self.offsets)
+
+    def joined(self, other: RowNegatives) -> RowNegatives:
+        """The pairs of both, which are about the same rows, in the order of the rows."""
+        together = RowNegatives(
+            self.queries,
+            self.query_ids,
+            np.concatenate([self.rows, other.rows]),
+            pa.concat_arrays([self.positives, other.positives]),
+            np.concatenate([self.positive_ids, other.positive_ids]),
+            np.concatenate([self.positive_scores, other.positive_scores]),
+            offsets_of_counts(np.concatenate([self.counts, other.counts])),
+            np.concatenate([self.passages, other.passages]),
+            np.concatenate([self.scores, other.scores]),
+        )
+        return together.of(np.argsort(together.rows, kind="stable"))
+
+    def of(self, pairs: IdArray) -> RowNegatives:
+        """The same for some of the pairs, in the order given."""
+        counts = self.counts[pairs]
+        entries, _ = flat_positions(self.offsets[pairs], counts)
+        return RowNegatives(
+            self.queries,
+            self.query_ids,
+            self.rows[pairs],
+            self.positives.take(pa.array(pairs)),
+            self.positive_ids[pairs],
+            self.positive_scores[pairs],
+            offsets_of_counts(counts),
+            self.passages[entries],
+            self.scores[entries],
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """Output rows: which input row each one continues, and the columns that are new or changed."""
+
+    rows: IdArray
+    columns: dict[str, pa.Array]
+
+
+def write_rows(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    """Lay out rows with their negatives.
+
+    Raises:
+        ExhaustedError: a row has fewer than n negatives, under ``on_exhausted="error"``.
+    """
+    found = _settle_exhausted(found, layout)
+    if layout.format == "n-tuple":
+        return _n_tuples(found, corpus, layout)
+    if layout.format == "triplet":
+        return _triplets(found, corpus, layout)
+    return _grouped(found, corpus, layout)
+
+
+def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
+    short = found.counts < layout.n
+    if not short.any() or layout.on_exhausted == "keep":
+        return found
+    if layout.on_exhausted == "error":
+        first = int(np.flatnonzero(short)[0])
+        query = found.queries[int(found.rows[first])].as_py()
+        raise ExhaustedError(
+            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} eligible "
+            f"passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
+        )
+    return found.of(np.flatnonzero(~short))
+
+
+def _n_tuples(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    columns: dict[str, pa.Array] = {layout.positive_column: found.positives.cast(pa.string())}
+    for place in range(layout.n):
+        there = found.counts > place
+        entries = np.where(there, found.offsets[:-1] + place, 0)
+        ids = found.passages[entries] if len(found.passages) else np.zeros(len(entries), dtype=np.int32)
+        texts = corpus.texts.take(pa.array(ids, mask=~there))
+        columns[f"negative_{place + 1}"] = texts.cast(pa.string())
+    if layout.scores:
+        columns["scores"] = _lists(found.positive_scores, np.arange(len(found.rows)), found, len(found.rows))
+    return Written(found.rows, columns)
+
+
+def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    pair = np.repeat(np.arange(len(found.rows)), found.counts)
+    columns: dict[str, pa.Array] = {
+        layout.positive_column: found.positives.take(pa.array(pair)).cast(pa.string()),
+        "negative": corpus.take(found.passages).cast(pa.string()),
+    }
+    if layout.scores:
+        both = np.stack([found.positive_scores[pair], found.scores], axis=1).reshape(-1)
+        columns["scores"] = pa.ListArray.from_arrays(np.arange(0, len(both) + 1, 2, dtype=np.int32), both)
+    return Written(found.rows[pair], columns)
+
+
+def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    """The formats that put positives and negatives into one column: a group is a row, or a pair of it."""
+    if layout.share_negatives and len(found.rows):
+        first_of_row = np.concatenate([[True], np.diff(found.rows) > 0])
+        group_of_pair = np.cumsum(first_of_row) - 1
+        negatives = found.of(np.flatnonzero(first_of_row))
+    else:
+        group_of_pair, negatives = np.arange(len(found.rows)), found
+    n_groups = len(negatives.rows)
+    group_of_negative = np.repeat(np.arange(n_groups), negatives.counts)
+    groups = np.concatenate([group_of_pair, group_of_negative])
+    order = np.argsort(groups, kind="stable")
+    is_positive = np.concatenate([np.ones(len(group_of_pair), bool), np.zeros(len(group_of_negative), bool)])[order]
+    scores = np.concatenate([found.positive_scores, negatives.scores])[order]
+    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
+
+    if layout.format == "ids":
+        ids = np.concatenate([found.positive_ids, negatives.passages.astype(np.int64)])[order]
+        if (ids < 0).any() or (found.query_ids[negatives.rows] < 0).any():
+            raise InputError(
+                "format 'ids' names queries and passages that were there at fit(), and a row has others; fit on these rows"
+            )
+        columns = {
+            "query_id": pa.array(found.query_ids[negatives.rows]),
+            "document_ids": pa.ListArray.from_arrays(offsets, ids),
+            "scores": pa.ListArray.from_arrays(offsets, scores),
+        }
+        return Written(negatives.rows, columns)
+    texts = pa.concat_arrays([found.positives.cast(pa.large_string()), corpus.take(negatives.passages)])
+    texts = texts.take(pa.array(order)).cast(pa.string())
+    labels = is_positive.astype(np.int64)
+    if layout.format == "labeled-pair":
+        last = {"score": pa.array(scores)} if layout.scores else {"label": pa.array(labels)}
+        return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last})
+    values, name = (scores, "scores") if layout.scores else (labels, "labels")
+    return Written(
+        negatives.rows,
+        {
+            layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
+            name: pa.ListArray.from_arrays(offsets, values),
+        },
+    )
+
+
+def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:
+    """A list a pair: the positive's score, then its negatives'."""
+    groups = np.concatenate([group_of_first, np.repeat(np.arange(n_groups), found.counts)])
+    order = np.argsort(groups, kind="stable")
+    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, np.concatenate([first, found.scores])[order])
+
+
+@dataclass(frozen=True)
+class ScoreStatistics:
+    """Mean, standard deviation, extremes and quartiles of some scores; None for each where there is no score."""
+
+    count: int
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    quartile_1: float | None = None
+    median: float | None = None
+    quartile_3: float | None = None
+    max: float | None = None
+
+    @classmethod
+    def of(cls, scores: FloatArray) -> ScoreStatistics:
+        """Statistics of an array of any length."""
+        if not len(scores):
+            return cls(0)
+        values = scores.astype(np.float64)
+        quartiles = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0])
+        low, first, median, third, high = (round(float(value), 6) for value in quartiles)
+        return cls(
+            len(values), round(float(values.mean()), 6), round(float(values.std()), 6), low, first, median, third, high
+        )
+
+
+@dataclass(frozen=True)
+class MiningSummary:
+    """What was mined and how; printed as a table, kept as JSON beside the data set.
+
+    Attributes:
+        settings: teacher, method, sampler and every other setting, with digests and versions.
+        rows: rows that were given.
+        queries, passages: unique texts.
+        positives_per_query: mean number of labelled passages.
+        complete, exhausted: queries (or pairs, with one ceiling a positive) that have n negatives, or for which the
+            corpus holds fewer eligible passages.
+        removed: for each rule, how many of the pool's candidates it kept out.
+        positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
+            set the ceiling minus a negative's score.
+        rows_written: rows of the result, None before it is written.
+    """
+
+    settings: dict[str, Any]
+    rows: int
+    queries: int
+    passages: int
+    positives_per_query: float
+    complete: int
+    exhausted: int
+    removed: dict[str, int]
+    positive_scores: ScoreStatistics
+    negative_scores: ScoreStatistics
+    differences: ScoreStatistics
+    rows_written: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-able content."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        settings = self.settings
+        lines = [
+            f"{settings['num_negatives']} negatives a query by {settings['method']} with {settings['sampler']}, "
+            f"teacher {settings['teacher']}",
+            f"{self.rows:,} rows: {self.queries:,} queries with {self.positives_per_query:.2f} positives each, "
+            f"corpus of {self.passages:,} passages",
+            f"complete {self.complete:,}, exhausted {self.exhausted:,}"
+            + ("" if self.rows_written is None else f"; {self.rows_written:,} rows written ({settings['format']})"),
+            "",
+            f"{'':<9}{'positives':>12}{'negatives':>12}{'difference':>12}",
+        ]
+        names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
+        for name in names:
+            values = [getattr(part, name) for part in (self.positive_scores, self.negative_scores, self.differences)]
+            cells = "".join(f"{_cell(value):>12}" for value in values)
+            lines.append(f"{name.replace('_', ' '):<11}{cells[2:]}")
+        lines.append("")
+        lines += [f"{count:,} candidates kept out by {rule}" for rule, count in self.removed.items()]
+        return "\n".join(lines).rstrip()
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def status_words(complete: BoolArray) -> list[str]:
+    """The status of each target as a word."""
+    return np.where(complete, "complete", "exhausted").tolist()  # type: ignore[no-any-return]

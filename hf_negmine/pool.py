@@ -1,0 +1,379 @@
+"""The candidate pool: each query's best candidates with their scores, retrieved once, selected from many times.
+
+Retrieval writes a part for every `QUERIES_A_PART` queries, whole or not at all, so a killed run goes on where it
+stopped. A selection that needs to look further than the pool reaches deepens it for just those queries.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from hf_negmine.candidates import Answer, CandidateLists, Demand
+from hf_negmine.errors import ShallowPoolError, StorageError, require, require_choice
+from hf_negmine.files import (
+    digest_of,
+    publish_folder,
+    read_array,
+    read_table,
+    read_versioned_json,
+    scratch_folder,
+    storage_errors,
+    write_array,
+    write_json,
+    write_table,
+)
+from hf_negmine.methods import Method, parse_method
+from hf_negmine.protocols import Sampler, Searcher
+from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, POSITIVES_SCHEMA, SEGMENTS_SCHEMA, FloatArray, IdArray
+from hf_negmine.select.samplers import Top, parse_sampler
+from hf_negmine.select.selection import Positives, PositiveScore, Selection, choose, count_removed, demand_of
+from hf_negmine.texts import TextSet
+
+QUERIES_A_PART = 8192
+
+
+class CandidatePool:
+    """Scored candidates of every query of one data set under one teacher.
+
+    Attributes:
+        lists: segments of each query's ranking (see `candidates`).
+        positives: the labelled passages and their scores.
+        query_keys: uint64, shape (n_queries,), first halves of the query digests.
+        passage_keys: uint64, shape (n_passages,).
+        about: where the pool comes from: teacher, texts, depth, versions.
+        folder: where it is stored, None if it is not.
+    """
+
+    def __init__(
+        self,
+        lists: CandidateLists,
+        positives: Positives,
+        query_keys: np.ndarray[Any, np.dtype[np.uint64]],
+        passage_keys: np.ndarray[Any, np.dtype[np.uint64]],
+        about: dict[str, Any],
+        *,
+        folder: Path | None = None,
+        open_searcher: Callable[[], Searcher] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.lists, self.positives = lists, positives
+        self.query_keys, self.passage_keys = query_keys, passage_keys
+        self.about, self.folder = about, folder
+        self._open_searcher, self._progress = open_searcher, progress
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries."""
+        return self.lists.n_queries
+
+    @property
+    def n_passages(self) -> int:
+        """Number of passages in the corpus."""
+        return len(self.passage_keys)
+
+    def __repr__(self) -> str:
+        return (
+            f"CandidatePool({self.n_queries:,} queries, {self.n_passages:,} passages, {len(self.lists.passages):,} "
+            f"candidates, teacher {self.about.get('teacher')!r})"
+        )
+
+    def select(
+        self,
+        method: Method | str,
+        sampler: Sampler | str | None = None,
+        n: int = 4,
+        *,
+        seed: int = 0,
+        positive_score: PositiveScore = "min",
+    ) -> Selection:
+        """Choose n negatives for every query, exactly.
+
+        Args:
+            method: which candidates may be negatives, as a `Method` or its spec, such as ``"perc_pos:0.95"``.
+            sampler: how n of them are drawn; the n best if None.
+            n: negatives a query.
+            seed: of the draws.
+            positive_score: for a query with several positives, whether the lowest positive score sets its ceiling
+                (``"min"``) or each pair has its own (``"each"``).
+
+        Raises:
+            ShallowPoolError: the pool does not reach far enough for some query, and no teacher is at hand.
+            InputError: an argument that makes no sense.
+        """
+        method = parse_method(method) if isinstance(method, str) else method
+        sampler = parse_sampler(sampler) if isinstance(sampler, str) else sampler or Top()
+        require(n >= 1, f"n: at least 1 negative a query, got {n}")
+        require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
+        require_choice(positive_score, ("min", "each"), argument="positive_score")
+        queries, positive_scores = self.positives.targets(positive_score)
+        demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
+        answer = self._answer(demand, f"{method} with {sampler}")
+        offsets, passages, scores = choose(
+            self.lists, demand, answer, sampler, n, seed, self.query_keys, self.passage_keys
+        )
+        return Selection(
+            method=method,
+            sampler=sampler,
+            n=n,
+            seed=seed,
+            positive_score=positive_score,
+            offsets=offsets,
+            passages=passages,
+            scores=scores,
+            positive_scores=positive_scores,
+            pair_scores=np.asarray(self.positives.scores),
+            removed=count_removed(self.lists, demand, method, positive_scores),
+        )
+
+    def _answer(self, demand: Demand, purpose: str) -> Answer:
+        """The answer to ``demand``, after deepening the pool where it does not reach far enough."""
+        answer = self.lists.answer(demand)
+        before = self.lists
+        while not answer.certain.all():
+            shallow = np.flatnonzero(~answer.certain)
+            if self._open_searcher is None:
+                raise ShallowPoolError(
+                    f"{len(np.unique(demand.queries[shallow])):,} of {self.n_queries:,} queries need more candidates for "
+                    f"{purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} a query), and its "
+                    "teacher is not loaded; select through the miner that made it, or retrieve with a larger pool_depth"
+                )
+            self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
+            answer = self.lists.answer(demand)
+        if self.lists is not before and self.folder is not None:
+            self.save(self.folder)
+        return answer
+
+    def save(self, folder: Path | str) -> None:
+        """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file."""
+        folder = Path(folder)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lists, positives = self.lists, self.positives
+        candidates = pa.table([lists.passages, lists.scores], schema=CANDIDATES_SCHEMA)
+        segments = pa.table(
+            [
+                np.repeat(np.arange(self.n_queries), np.diff(lists.offsets)),
+                lists.starts,
+                lists.stops,
+                lists.ceilings,
+                lists.first_ranks,
+                lists.exhausted,
+            ],
+            schema=SEGMENTS_SCHEMA,
+        )
+        # Both belong together: they get a common name, and pool.json, written last, says which pair counts.
+        name = digest_of(lists.passages, lists.scores, lists.starts, lists.ceilings, lists.exhausted)[:12]
+        write_table(folder / f"candidates-{name}.arrow", candidates)
+        write_table(folder / f"segments-{name}.arrow", segments)
+        write_table(
+            folder / "positives.arrow",
+            pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
+        )
+        write_array(folder / "query_keys.npy", np.asarray(self.query_keys))
+        write_array(folder / "passage_keys.npy", np.asarray(self.passage_keys))
+        write_json(
+            folder / "pool.json",
+            {**self.about, "format_version": FORMAT_VERSION, "lists": name, "n_queries": self.n_queries},
+        )
+        for stale in folder.glob("*-*.arrow"):
+            if name not in stale.name:
+                stale.unlink()
+        self.folder = folder
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, *, open_searcher: Callable[[], Searcher] | None = None, progress: bool = True
+    ) -> CandidatePool:
+        """Open a stored pool by memory map.
+
+        Args:
+            open_searcher: makes the teacher's searcher when a selection needs to look further; without it such a
+                selection raises `ShallowPoolError`.
+        """
+        folder = Path(folder)
+        about = read_versioned_json(folder / "pool.json")
+        name, n_queries = about.pop("lists"), about.pop("n_queries")
+        del about["format_version"]
+        candidates = read_table(folder / f"candidates-{name}.arrow", CANDIDATES_SCHEMA)
+        segments = read_table(folder / f"segments-{name}.arrow", SEGMENTS_SCHEMA)
+        positives = read_table(folder / "positives.arrow", POSITIVES_SCHEMA)
+        lists = CandidateLists(
+            _column(candidates, "passage_id"),
+            _column(candidates, "score"),
+            _offsets_of_sorted(_column(segments, "query_id"), n_queries),
+            *(_column(segments, name) for name in ("start", "stop", "ceiling", "first_rank", "exhausted")),
+        )
+        return cls(
+            lists,
+            Positives(
+                _offsets_of_sorted(_column(positives, "query_id"), n_queries),
+                _column(positives, "passage_id"),
+                _column(positives, "score"),
+            ),
+            read_array(folder / "query_keys.npy"),
+            read_array(folder / "passage_keys.npy"),
+            about,
+            folder=folder,
+            open_searcher=open_searcher,
+            progress=progress,
+        )
+
+
+def retrieve(
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    depth: int,
+    progress: bool = True,
+) -> CandidatePool:
+    """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
+
+    Args:
+        open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
+        about: provenance that is kept with the pool.
+        depth: candidates a query at first; selections deepen the pool where they need more.
+    """
+    require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
+    if (folder / "pool.json").exists():
+        return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
+    n_queries = len(texts.queries)
+    part_starts = range(0, n_queries, QUERIES_A_PART)
+    part_folders = [folder / "parts" / f"{start:012d}" for start in part_starts]
+    missing = [place for place, part in enumerate(part_folders) if not part.exists()]
+    if missing:
+        searcher = open_searcher()
+        with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress) as bar:
+            bar.update(n_queries - sum(min(QUERIES_A_PART, n_queries - part_starts[place]) for place in missing))
+            for place in missing:
+                queries = np.arange(part_starts[place], min(part_starts[place] + QUERIES_A_PART, n_queries))
+                lists, positive_scores = _search_part(texts, searcher, queries, depth, bar)
+                with scratch_folder(folder / "parts") as scratch:
+                    _write_part(scratch, lists, positive_scores)
+                    publish_folder(scratch, part_folders[place])
+    lists_of_parts, scores_of_parts = zip(*(_read_part(part) for part in part_folders), strict=True)
+    pool = CandidatePool(
+        CandidateLists.concatenated(lists_of_parts),
+        Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts)),
+        texts.queries.digests[:, 0],
+        texts.corpus.digests[:, 0],
+        {**about, "depth": depth},
+        open_searcher=open_searcher,
+        progress=progress,
+    )
+    pool.save(folder)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    return pool
+
+
+def search_queries(
+    searcher: Searcher,
+    queries: IdArray,
+    positive_rows: IdArray,
+    positive_ids: np.ndarray[Any, Any],
+    depth: int,
+) -> tuple[CandidateLists, FloatArray]:
+    """Top candidates of a block of queries, and the scores of their positives (rows are places in ``queries``)."""
+    block = searcher.block(queries)
+    no_ceiling = np.full(len(queries), np.inf, dtype=np.float32)
+    ranking = block.best(np.arange(len(queries)), no_ceiling, depth)
+    return CandidateLists.from_ranking(ranking, no_ceiling), block.pair_scores(positive_rows, positive_ids)
+
+
+def deepen(lists: CandidateLists, searcher: Searcher, demand: Demand, *, progress: bool = False) -> CandidateLists:
+    """The lists with one more segment for every query of ``demand``, where the demand begins.
+
+    A query with several targets is served at the highest ceiling first; asking again serves the next.
+    """
+    order = np.lexsort((-demand.ceilings, demand.queries))
+    queries, first = np.unique(demand.queries[order], return_index=True)
+    demand = demand.of(order[first])
+    ranked = _needs_ranks(lists, demand)
+    found: list[CandidateLists] = []
+    served: list[IdArray] = []
+    with tqdm(
+        total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress or len(queries) < 1000
+    ) as bar:
+        for by_rank in (False, True):
+            some = np.flatnonzero(ranked == by_rank)
+            skip = demand.first_rank if by_rank else 0
+            depth = _deeper(demand, by_rank)
+            for start in range(0, len(some), searcher.block_size):
+                rows = some[start : start + searcher.block_size]
+                ceilings = np.where(by_rank, np.inf, demand.ceilings[rows]).astype(np.float32)
+                ranking = searcher.block(queries[rows]).best(np.arange(len(rows)), ceilings, depth, skip)
+                found.append(CandidateLists.from_ranking(ranking, ceilings, skip))
+                served.append(queries[rows])
+                bar.update(len(rows))
+    return lists.merged(np.concatenate(served), CandidateLists.concatenated(found))
+
+
+def _needs_ranks(lists: CandidateLists, demand: Demand) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Whether the demand of each target begins at a rank, rather than at its ceiling further down, as far as is known."""
+    if demand.first_rank == 0 and demand.last_rank is None:
+        return np.zeros(len(demand.queries), dtype=bool)
+    if demand.last_rank is not None:
+        return np.ones(len(demand.queries), dtype=bool)
+    ranks_only = replace(demand, ceilings=np.full_like(demand.ceilings, np.inf), floor=-np.inf, wanted=1)
+    first = lists.answer(ranks_only)
+    under_ceiling = np.ones(len(first.starts), dtype=bool)
+    found = np.flatnonzero(first.certain & (first.counts == 1))
+    under_ceiling[found] = lists.scores[first.starts[found]] < demand.ceilings[found]
+    return under_ceiling
+
+
+def _deeper(demand: Demand, by_rank: bool) -> int:
+    """How many candidates to fetch: what is wanted, twice, so that the next question is likely answered, too."""
+    if by_rank and demand.last_rank is not None:
+        return demand.last_rank - demand.first_rank
+    return 2 * demand.wanted
+
+
+def _search_part(
+    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, bar: Any
+) -> tuple[CandidateLists, FloatArray]:
+    lists: list[CandidateLists] = []
+    scores: list[FloatArray] = []
+    for start in range(0, len(queries), searcher.block_size):
+        block = queries[start : start + searcher.block_size]
+        first, last = texts.positive_offsets[block[0]], texts.positive_offsets[block[-1] + 1]
+        rows = np.repeat(np.arange(len(block)), np.diff(texts.positive_offsets[block[0] : block[-1] + 2]))
+        found, positive_scores = search_queries(searcher, block, rows, texts.positive_ids[first:last], depth)
+        lists.append(found)
+        scores.append(positive_scores)
+        bar.update(len(block))
+    return CandidateLists.concatenated(lists), np.concatenate(scores)
+
+
+def _write_part(folder: Path, lists: CandidateLists, positive_scores: FloatArray) -> None:
+    for name in ("passages", "scores", "offsets", "starts", "stops", "ceilings", "first_ranks", "exhausted"):
+        write_array(folder / f"{name}.npy", getattr(lists, name))
+    write_array(folder / "positive_scores.npy", positive_scores)
+
+
+def _read_part(folder: Path) -> tuple[CandidateLists, FloatArray]:
+    names = ("passages", "scores", "offsets", "starts", "stops", "ceilings", "first_ranks", "exhausted")
+    return CandidateLists(*(read_array(folder / f"{name}.npy") for name in names)), read_array(
+        folder / "positive_scores.npy"
+    )
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    column = table[name]
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def _offsets_of_sorted(rows: np.ndarray[Any, Any], n_rows: int) -> IdArray:
+    if len(rows) and rows[-1] >= n_rows:
+        raise StorageError(f"the pool names query {rows[-1]} of {n_rows}; delete its folder and run again")
+    return np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int64)

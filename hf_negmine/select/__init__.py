@@ -1,0 +1,8 @@
+"""Selection: how negatives are chosen among a query's candidates."""
+
+from __future__ import annotations
+
+from hf_negmine.select.samplers import Sampled, Top, Top1Sampled, parse_sampler
+from hf_negmine.select.selection import Positives, PositiveScore, Selection
+
+__all__ = ["PositiveScore", "Positives", "Sampled", "Selection", "Top", "Top1Sampled", "parse_sampler"]

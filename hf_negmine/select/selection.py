@@ -1,0 +1,150 @@
+"""Choosing negatives among scored candidates: array operations only, no loop over rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from hf_negmine.candidates import Answer, CandidateLists, Demand
+from hf_negmine.csr import offsets_of_counts
+from hf_negmine.methods import Method
+from hf_negmine.protocols import Sampler
+from hf_negmine.randomness import KeyArray, random_keys
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+
+PositiveScore: TypeAlias = Literal["min", "each"]
+"""Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
+
+TARGETS_A_STEP = 65_536
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The scored positives of every query, as CSR.
+
+    Attributes:
+        offsets: int64, shape (n_queries + 1,).
+        ids: int32 passage ids, rising within a query.
+        scores: float32, the teacher's score of each.
+    """
+
+    offsets: IdArray
+    ids: PassageArray
+    scores: FloatArray
+
+    @property
+    def query_of_pair(self) -> IdArray:
+        """The query id of each (query, positive) pair."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def targets(self, positive_score: PositiveScore) -> tuple[IdArray, FloatArray]:
+        """Query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
+        if positive_score == "each":
+            return self.query_of_pair, self.scores
+        return np.arange(len(self.offsets) - 1), np.minimum.reduceat(self.scores, self.offsets[:-1])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The negatives that were chosen, as CSR over targets (queries, or pairs under ``positive_score="each"``).
+
+    Attributes:
+        method, sampler, n, seed, positive_score: how they were chosen.
+        offsets: int64, shape (targets + 1,).
+        passages: int32 passage ids, by falling score within a target.
+        scores: float32, same shape.
+        positive_scores: float32, shape (targets,): the score that set each ceiling.
+        pair_scores: float32, shape (pairs,): the score of every positive.
+        removed: for each rule, how many candidates of the pool it kept out.
+    """
+
+    method: Method
+    sampler: Sampler
+    n: int
+    seed: int
+    positive_score: PositiveScore
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+    positive_scores: FloatArray
+    pair_scores: FloatArray
+    removed: dict[str, int]
+
+    @property
+    def counts(self) -> IdArray:
+        """Negatives of each target, shape (targets,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def complete(self) -> BoolArray:
+        """Status of each target: True if it has n negatives, False if the corpus is exhausted."""
+        return self.counts == self.n
+
+
+def demand_of(
+    queries: IdArray, positive_scores: FloatArray, method: Method, sampler: Sampler, n: int, n_passages: int
+) -> Demand:
+    """What a selection by ``method`` and ``sampler`` needs to know of each target's ranking."""
+    first_rank, last_rank = method.ranks(n_passages)
+    return Demand(
+        queries=queries,
+        ceilings=method.ceilings(positive_scores),
+        floor=method.floor,
+        first_rank=first_rank,
+        last_rank=last_rank,
+        wanted=min(sampler.depth(n), n_passages),
+    )
+
+
+def choose(
+    lists: CandidateLists,
+    demand: Demand,
+    answer: Answer,
+    sampler: Sampler,
+    n: int,
+    seed: int,
+    query_keys: KeyArray,
+    passage_keys: KeyArray,
+) -> tuple[IdArray, PassageArray, FloatArray]:
+    """Offsets, passages and scores of the n negatives (or as many as there are) of each target.
+
+    Args:
+        answer: where the candidates lie; all certain.
+        query_keys: first halves of the query digests, uint64, shape (n_queries,).
+        passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
+    """
+    passages: list[PassageArray] = []
+    scores: list[FloatArray] = []
+    for first in range(0, len(answer.starts), TARGETS_A_STEP):
+        some = slice(first, first + TARGETS_A_STEP)
+        width = max(demand.wanted, n)
+        present = np.arange(width) < answer.counts[some, None]
+        entries = np.where(present, answer.starts[some, None] + np.arange(width), 0)
+        candidate_scores = _at(lists.scores, entries, present, -np.inf)
+        candidates = _at(lists.passages, entries, present, 0)
+        keys = random_keys(seed, query_keys[demand.queries[some]], passage_keys[candidates])
+        columns = sampler.choose(candidate_scores, keys, n)
+        chosen = np.take_along_axis(present, columns, axis=1)
+        passages.append(np.take_along_axis(candidates, columns, axis=1)[chosen])
+        scores.append(np.take_along_axis(candidate_scores, columns, axis=1)[chosen])
+    offsets = offsets_of_counts(np.minimum(answer.counts, n))
+    return offsets, np.concatenate(passages).astype(np.int32), np.concatenate(scores).astype(np.float32)
+
+
+def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
+    """For each rule, the candidates at the top of the pool's rankings that it kept out (each rule on its own)."""
+    removed = {
+        str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
+        for rule in method.rules
+    }
+    if demand.first_rank:
+        removed[f"ranks before {demand.first_rank}"] = demand.first_rank * len(demand.queries)
+    return removed
+
+
+def _at(values: np.ndarray, entries: IdArray, present: BoolArray, absent: float) -> np.ndarray:  # type: ignore[type-arg]
+    if not len(values):
+        return np.full(entries.shape, absent, dtype=values.dtype)
+    return np.where(present, values[entries], np.asarray(absent, dtype=values.dtype))

@@ -1,0 +1,293 @@
+"""What users have, opened: data sets, files, Hub ids and BEIR folders, as rows and a corpus."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_negmine.errors import ColumnError, InputError, require
+from hf_negmine.texts import TEXTS_A_BATCH, batches_of
+
+Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
+RowSource: TypeAlias = Rows | datasets.DatasetDict | str | Path | Sequence[dict[str, Any]] | pa.Table
+CorpusSource: TypeAlias = datasets.Dataset | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
+
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+@dataclass(frozen=True)
+class OpenedRows:
+    """Rows of (query, positive), and the corpus that came with them, if any."""
+
+    rows: Rows
+    corpus: pa.ChunkedArray | None = None
+
+
+def open_rows(source: RowSource, *, split: str | None = None) -> OpenedRows:
+    """Open what a user calls rows.
+
+    Args:
+        source: a data set, a list of dictionaries, an Arrow table, a Parquet, JSONL, CSV or TSV file, a BEIR folder, a
+            folder of `Dataset.save_to_disk`, or a data set id on the Hub.
+        split: of a DatasetDict, a Hub data set or a BEIR folder; may be left out where there is one, or a "train".
+    """
+    if isinstance(source, datasets.Dataset | datasets.IterableDataset):
+        return OpenedRows(source)
+    if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
+        return OpenedRows(source[choose_split(list(source), split, where="the DatasetDict")])
+    if isinstance(source, pa.Table):
+        return OpenedRows(datasets.Dataset(source))
+    if isinstance(source, str | Path):
+        return _open_path(source, split)
+    require(isinstance(source, Sequence), f"rows: expected a data set, a file or a list of rows, got {type(source)}")
+    return OpenedRows(datasets.Dataset.from_list(list(source)))
+
+
+def _open_path(source: str | Path, split: str | None) -> OpenedRows:
+    path = Path(source)
+    if path.is_dir():
+        if _find(path, "corpus") and _find(path, "queries"):
+            return open_beir(path, split=split)
+        try:
+            return open_rows(datasets.load_from_disk(str(path)), split=split)
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one of Dataset.save_to_disk"
+            ) from error
+    if path.is_file():
+        return OpenedRows(open_file(path))
+    if isinstance(source, Path) or path.suffix in BUILDERS or source.startswith((".", "/", "~")):
+        raise InputError(f"{source} does not exist")
+    try:
+        loaded = datasets.load_dataset(source, split=split) if split else datasets.load_dataset(source)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{source!r} is no file or folder here, and could not be loaded from the Hub: {reason}"
+        ) from error
+    return open_rows(loaded)
+
+
+def open_file(path: Path) -> datasets.Dataset:
+    """Rows of a Parquet, JSONL, CSV or TSV file."""
+    builder = BUILDERS.get(path.suffix)
+    if builder is None:
+        raise InputError(f"{path}: the ending {path.suffix!r} is not among {sorted(BUILDERS)}")
+    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    try:
+        rows = datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+    except Exception as error:  # each builder has its own exceptions; all of them mean an unreadable file
+        raise InputError(f"{path} could not be read as {builder}: {error.__cause__ or error}") from error
+    assert isinstance(rows, datasets.Dataset)
+    return rows
+
+
+def choose_split(available: list[str], wanted: str | None, *, where: str) -> str:
+    """The split that was asked for, the only one, or ``train``."""
+    if wanted is not None:
+        if wanted not in available:
+            raise InputError(f"split: {wanted!r} is not among {available} in {where}")
+        return wanted
+    if len(available) == 1:
+        return available[0]
+    require("train" in available, f"split: {where} has {available}; name one")
+    return "train"
+
+
+def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple[str, str]:
+    """The query and positive columns: as named, or the two columns of a data set that has no others."""
+    available = list(rows.column_names or [])
+    if not available and isinstance(rows, datasets.IterableDataset):
+        available = list(next(iter(rows.take(1)), {}))
+    for argument, name in (("query_column", query), ("positive_column", positive)):
+        if name is not None and name not in available:
+            raise ColumnError(name, available, argument=argument)
+    if query is None or positive is None:
+        others = [name for name in available if name not in (query, positive)]
+        lacking = [name for name in (query, positive) if name is None]
+        if len(others) != len(lacking):
+            raise InputError(
+                f"query_column and positive_column: name them, the data set has the columns {available} and only one with "
+                "exactly two is clear by itself"
+            )
+        query = query if query is not None else others.pop(0)
+        positive = positive if positive is not None else others.pop(0)
+    require(query != positive, f"query_column and positive_column are both {query!r}")
+    return query, positive
+
+
+def pair_batches(rows: Rows, query: str, positive: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Batches of the two columns as Arrow arrays, in order."""
+    for table in table_batches(rows, [query, positive]):
+        yield _whole(table[query]), _whole(table[positive])
+
+
+def table_batches(rows: Rows, columns: list[str] | None = None, size: int = TEXTS_A_BATCH) -> Iterator[pa.Table]:
+    """Batches of rows as Arrow tables, in order."""
+    if columns is not None:
+        rows = rows.select_columns(columns)
+    if isinstance(rows, datasets.IterableDataset):
+        for batch in rows.iter(batch_size=size):
+            yield pa.table({name: pa.array(values) for name, values in batch.items()})
+        return
+    yield from rows.with_format("arrow").iter(batch_size=size)
+
+
+def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[pa.Array]:
+    """Batches of passage texts from texts, a data set, or a file (of a BEIR folder: its corpus)."""
+    if isinstance(source, pa.Array | pa.ChunkedArray):
+        return batches_of(source)
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir() and _find(path, "corpus"):
+            return batches_of(read_beir_texts(path, "corpus")[1])
+        opened = open_rows(source)
+        require(
+            isinstance(opened.rows, datasets.Dataset), f"corpus: {source} does not hold a data set that can be read twice"
+        )
+        source = opened.rows  # type: ignore[assignment]
+    if isinstance(source, datasets.Dataset):
+        return _corpus_column(source, column)
+    texts = list(source)
+    wrong = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InputError(f"corpus: passage {wrong} is {texts[wrong]!r}, expected text")
+    return batches_of(pa.array(texts, type=pa.large_string()))
+
+
+def _corpus_column(source: datasets.Dataset, column: str | None) -> Iterable[pa.Array]:
+    available = source.column_names
+    if column is None:
+        texts = [name for name in available if getattr(source.features[name], "dtype", "") in ("string", "large_string")]
+        candidates = [name for name in texts if name in ("text", "passage", "document")] or texts
+        require(
+            len(candidates) == 1, f"corpus_column: name the column of passage texts, the corpus has {available}"
+        )
+        column = candidates[0]
+    elif column not in available:
+        raise ColumnError(column, available, argument="corpus_column")
+    return (_whole(table[column]) for table in table_batches(source, [column]))
+
+
+def open_beir(folder: Path, *, split: str | None = None) -> OpenedRows:
+    """Rows (query, positive, query-id, corpus-id) and the corpus of a BEIR folder.
+
+    ``corpus`` and ``queries`` are JSONL or Parquet files with an id (``_id`` or ``id``) and a text; a title is put
+    before the text. ``qrels`` is a folder with a TSV (or Parquet) file a split, or one Parquet file with a ``split``
+    column. A score of 0 or less is no positive.
+
+    Raises:
+        InputError: an id that stands for two texts, or a judged id without a text.
+    """
+    corpus_ids, corpus = read_beir_texts(folder, "corpus")
+    query_ids, queries = read_beir_texts(folder, "queries")
+    judged_queries, judged_passages = _read_qrels(folder, split)
+    query_rows = _positions(query_ids, judged_queries, what=f"{folder / 'queries'}")
+    passage_rows = _positions(corpus_ids, judged_passages, what=f"{folder / 'corpus'}")
+    rows = pa.table(
+        {
+            "query": queries.take(query_rows),
+            "positive": corpus.take(passage_rows),
+            "query-id": judged_queries,
+            "corpus-id": judged_passages,
+        }
+    )
+    require(len(rows) > 0, f"{folder} has no judgement with a score over 0")
+    return OpenedRows(datasets.Dataset(rows), corpus)
+
+
+def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
+    """Ids and texts of ``corpus`` or ``queries``."""
+    path = _find(folder, name)
+    if path is None:
+        raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+    else:
+        table = open_file(path).with_format("arrow")[:]
+    id_column = next((column for column in ("_id", "id") if column in table.column_names), None)
+    if id_column is None or "text" not in table.column_names:
+        raise InputError(f"{path} has the columns {table.column_names}, expected _id (or id) and text")
+    ids, texts = table[id_column].cast(pa.string()).combine_chunks(), table["text"].cast(pa.large_string())
+    if "title" in table.column_names:
+        titles = pc.fill_null(table["title"].cast(pa.large_string()), "")
+        texts = pc.utf8_trim_whitespace(pc.binary_join_element_wise(titles, pc.fill_null(texts, ""), pa.scalar(" ", pa.large_string())))
+    _check_ids(_whole(ids), texts, path)
+    return _whole(ids), texts
+
+
+def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path) -> None:
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    for name in repeated.to_pylist():
+        its_texts = pc.unique(texts.filter(pc.equal(ids, name))).to_pylist()
+        if len(its_texts) > 1:
+            raise InputError(
+                f"{path}: the id {name!r} stands for two texts, {its_texts[0][:60]!r} and {its_texts[1][:60]!r}"
+            )
+
+
+def _read_qrels(folder: Path, split: str | None) -> tuple[pa.Array, pa.Array]:
+    single, several = folder / "qrels.parquet", folder / "qrels"
+    if single.is_file():
+        table = pq.read_table(single)
+        if "split" in table.column_names:
+            chosen = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single))
+            table = table.filter(pc.equal(table["split"], chosen))
+    elif several.is_dir():
+        files = {path.stem: path for path in sorted(several.iterdir()) if path.suffix in (".tsv", ".parquet")}
+        require(bool(files), f"{several} holds no TSV or Parquet file")
+        path = files[choose_split(list(files), split, where=str(several))]
+        table = pq.read_table(path) if path.suffix == ".parquet" else _read_tsv(path)
+    else:
+        raise InputError(f"{folder} lacks qrels (a folder with a TSV file a split, or qrels.parquet)")
+    names = {name.replace("-", "_"): name for name in table.column_names}
+    missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
+    if missing:
+        raise InputError(f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score")
+    table = table.filter(pc.greater(table[names["score"]].cast(pa.float64()), 0.0))
+    return _whole(table[names["query_id"]].cast(pa.string())), _whole(table[names["corpus_id"]].cast(pa.string()))
+
+
+def _read_tsv(path: Path) -> pa.Table:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    require(bool(rows) and all(len(row) == 3 for row in rows), f"{path}: expected three tab-separated columns in every line")
+    columns = list(zip(*rows[1:], strict=True)) or [(), (), ()]
+    return pa.table({name: pa.array(values, type=pa.string()) for name, values in zip(rows[0], columns, strict=True)})
+
+
+def _positions(ids: pa.Array, wanted: pa.Array, *, what: str) -> pa.Array:
+    at = pc.index_in(wanted, value_set=ids)
+    if at.null_count:
+        missing = wanted.filter(pc.is_null(at))
+        raise InputError(f"{what} lacks {len(pc.unique(missing))} judged id(s), the first is {missing[0].as_py()!r}")
+    return at
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next((path for ending in (".parquet", ".jsonl") if (path := folder / f"{name}{ending}").is_file()), None)
+
+
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.Array):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def take_rows(batch: dict[str, Any], rows: np.ndarray[Any, Any]) -> dict[str, list[Any]]:
+    """Some rows of a dictionary of columns, in the order given."""
+    places = rows.tolist()
+    return {name: [values[place] for place in places] for name, values in batch.items()}

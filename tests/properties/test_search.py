@@ -1,0 +1,198 @@
+"""Exact search against a full score matrix, whatever way it goes about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_negmine.protocols import QueryBlock
+from hf_negmine.schema import FloatArray
+from hf_negmine.search import ScoreSearcher, VectorSearcher, exact
+from tests.reference import ArraySource, MatrixScorer, exclusions_of, ranked, rows_of, score_matrix
+
+Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Queries, passages and exclusions; ``scores`` holds the score of every pair."""
+
+    queries: FloatArray
+    passages: FloatArray
+    excluded: list[list[int]]
+    scores: FloatArray
+    rng: np.random.Generator
+
+
+def make_vectors(rng: np.random.Generator, kind: Kind, count: int, width: int) -> FloatArray:
+    vectors = rng.standard_normal((count, width))
+    if kind == "integers":  # many exact ties
+        vectors = np.round(vectors)
+    elif kind == "zeros":
+        vectors[rng.random(count) < 0.3] = 0.0
+    elif kind == "large":
+        vectors *= 10.0 ** rng.uniform(0, 6, (count, 1))
+    elif kind == "tiny":
+        vectors *= 1e-12
+    elif kind == "crowded":  # scores that no first pass can tell apart
+        vectors = 1.0 + 1e-6 * vectors
+    elif kind == "unit":
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+@st.composite
+def problems(draw: st.DrawFn, *, most_passages: int = 200) -> Problem:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_passages, n_queries, width = draw(st.integers(1, most_passages)), draw(st.integers(1, 12)), draw(st.integers(1, 40))
+    kinds = st.sampled_from(Kind.__args__)  # type: ignore[attr-defined]
+    queries, passages = make_vectors(rng, draw(kinds), n_queries, width), make_vectors(rng, draw(kinds), n_passages, width)
+    if draw(st.booleans()):  # duplicates
+        passages = passages[rng.integers(0, max(1, n_passages // 4), n_passages)]
+    excluded = [
+        np.sort(rng.choice(n_passages, rng.integers(0, min(n_passages, 6) + 1), replace=False)).tolist()
+        for _ in range(n_queries)
+    ]
+    return Problem(queries, passages, excluded, score_matrix(queries, passages), rng)
+
+
+def vector_searcher(problem: Problem, *, passages_a_block: int = 50, first_pass: exact.FirstPass = "float32") -> VectorSearcher:
+    return VectorSearcher(
+        ArraySource(problem.queries),
+        ArraySource(problem.passages),
+        exclusions_of(problem.excluded),
+        first_pass=first_pass,
+        passages_a_block=passages_a_block,
+    )
+
+
+def some_ceilings(problem: Problem, kind: str) -> FloatArray:
+    """A ceiling a query: none, the very score of some passage, a little over it, or under everything."""
+    rows = np.arange(len(problem.queries))
+    own = problem.scores[rows, problem.rng.integers(0, problem.scores.shape[1], len(rows))]
+    choices = {
+        "none": np.full(len(rows), np.inf),
+        "score": own,
+        "next": np.nextafter(own, np.float32(np.inf)),
+        "under all": problem.scores.min(axis=1),
+        "mixed": np.where(rows % 2 == 0, np.inf, own),
+    }
+    return choices[kind].astype(np.float32)
+
+
+ceiling_kinds = st.sampled_from(["none", "score", "next", "under all", "mixed"])
+
+
+def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth: int, skip: int) -> None:
+    """Compare `best` for all queries, in a shuffled order, with a sorted list of all scores."""
+    rows = problem.rng.permutation(len(problem.queries))
+    ranking = block.best(rows, ceilings[rows], depth, skip)
+    eligible = [
+        [pair for pair in ranked(problem.scores[row], problem.excluded[row]) if pair[0] < ceilings[row]] for row in rows
+    ]
+    assert rows_of(ranking) == [row[skip : skip + depth] for row in eligible]
+    assert ranking.exhausted.tolist() == [len(row) <= skip + depth for row in eligible]
+    assert (ranking.passages.dtype, ranking.scores.dtype) == (np.int32, np.float32)
+    assert np.isfinite(ranking.scores).all()
+    assert (ranking.passages >= 0).all() and (ranking.passages < problem.scores.shape[1]).all()
+    query_of = np.repeat(rows, np.diff(ranking.offsets))
+    place_of = np.repeat(np.arange(len(rows)), np.diff(ranking.offsets))
+    assert (ranking.scores < ceilings[query_of]).all()
+    np.testing.assert_array_equal(block.pair_scores(rows[place_of], ranking.passages), ranking.scores)
+
+
+@settings(max_examples=300)
+@given(
+    problem=problems(),
+    kind=ceiling_kinds,
+    depth=st.integers(1, 40),
+    skip=st.sampled_from([0, 0, 1, 3, 250]),
+    passages_a_block=st.sampled_from([1, 7, 64, 1000]),
+    first_pass=st.sampled_from(["bfloat16", "float32"]),
+)
+def test_vector_search_equals_sorting_every_score(
+    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: exact.FirstPass
+) -> None:
+    searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
+    block = searcher.block(np.arange(len(problem.queries)))
+    assert_best(block, problem, some_ceilings(problem, kind), depth, skip)
+
+
+@settings(max_examples=100)
+@given(problem=problems(), kind=ceiling_kinds, depth=st.integers(1, 40), skip=st.sampled_from([0, 2, 250]))
+def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, depth: int, skip: int) -> None:
+    texts = pa.array([str(row) for row in range(len(problem.queries))], pa.large_string())
+    searcher = ScoreSearcher(
+        MatrixScorer(problem.scores), texts, problem.scores.shape[1], exclusions_of(problem.excluded), teacher="matrix"
+    )
+    assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, skip)
+
+
+@settings(max_examples=30)
+@given(problem=problems(), kind=ceiling_kinds, depth=st.integers(1, 40))
+def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(problem: Problem, kind: str, depth: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "RESIDENT_BYTES", 0)
+        patch.setattr(exact, "RESCORING_BYTES", 4096)
+        patch.setattr(exact, "PAIRS_A_STEP", 64)
+        searcher = vector_searcher(problem, passages_a_block=17, first_pass="bfloat16")
+        assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
+
+
+@settings(max_examples=30)
+@given(problem=problems(), depth=st.integers(1, 20))
+def test_a_block_of_some_queries_keeps_their_exclusions_and_scores(problem: Problem, depth: int) -> None:
+    queries = problem.rng.permutation(len(problem.queries))[: max(1, len(problem.queries) // 2)]
+    searcher = vector_searcher(problem)
+    no_ceiling = np.full(len(queries), np.inf, dtype=np.float32)
+    found = rows_of(searcher.block(queries).best(np.arange(len(queries)), no_ceiling, depth))
+    assert found == [ranked(problem.scores[query], problem.excluded[query])[:depth] for query in queries]
+
+
+@settings(max_examples=20)
+@given(problem=problems(most_passages=1500), kind=ceiling_kinds)
+@pytest.mark.usefixtures("torch_threads")
+def test_formats_blocks_and_threads_give_the_same_bits(problem: Problem, kind: str) -> None:
+    ceilings = some_ceilings(problem, kind)
+    rows = np.arange(len(problem.queries))
+    seen = set()
+    ways: list[tuple[exact.FirstPass, int, int]] = [
+        ("bfloat16", 2000, 2),
+        ("float32", 2000, 2),
+        ("bfloat16", 333, 1),
+        ("float32", 100, 1),
+    ]
+    for first_pass, passages_a_block, threads in ways:
+        torch.set_num_threads(threads)
+        searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
+        ranking = searcher.block(rows).best(rows, ceilings, 25)
+        seen.add((ranking.offsets.tobytes(), ranking.passages.tobytes(), ranking.scores.tobytes()))
+    assert len(seen) == 1
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 500), rows=st.integers(1, 6), length=st.integers(1, 30))
+@pytest.mark.usefixtures("torch_threads")
+def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: int, length: int) -> None:
+    """Sums that cancel to almost nothing would show any other order of summation."""
+    rng = np.random.default_rng(seed)
+
+    def vectors(*shape: int) -> FloatArray:
+        wild = rng.standard_normal(shape) * 10.0 ** rng.uniform(-6, 6, shape)
+        return np.concatenate([wild, -wild[..., : shape[-1] // 2]], axis=-1).astype(np.float32)
+
+    queries, passages = torch.from_numpy(np.abs(vectors(rows, width))), torch.from_numpy(vectors(rows, length, width))
+    torch.set_num_threads(2)
+    together = exact.canonical_scores(queries[:, None], passages)
+    pairs = exact.canonical_scores(queries.repeat_interleave(length, 0), passages.reshape(rows * length, -1))
+    torch.set_num_threads(1)
+    single = torch.stack([exact.canonical_scores(queries[i], passages[i, j]) for i in range(rows) for j in range(length)])
+    assert torch.equal(together.view(-1), pairs)
+    assert torch.equal(pairs, single)
