@@ -260,7 +260,8 @@ class NegativeMiner:
             batch: columns of equal length, as ``map(batched=True)`` hands them, or an Arrow table.
 
         Returns:
-            All columns of the batch (rows may be fewer or more), and the new ones; the same kind as ``batch``.
+            All columns of the batch (rows may be fewer or more), and the new ones; the same kind as ``batch``. Format
+            ``ids`` leaves the two text columns out: give their names to ``map(remove_columns=…)``, too.
 
         Raises:
             NotFittedError: before `fit`.
@@ -277,7 +278,10 @@ class NegativeMiner:
             raise InputError("the miner takes batches and was handed one row; call rows.map(miner, batched=True)")
         columns = {name: pa.array(batch[name]) for name in (fitted.query_column, fitted.positive_column)}
         written = self._write(pa.table(columns))
-        result: dict[str, Any] = take_rows(dict(batch), written.rows)
+        replaced = self._layout_of_fit.replaced_columns
+        result: dict[str, Any] = take_rows(
+            {name: values for name, values in batch.items() if name not in replaced}, written.rows
+        )
         return {**result, **{name: column.to_pylist() for name, column in written.columns.items()}}
 
     def mine(

@@ -32,6 +32,7 @@ from hf_negmine.schema import FORMAT_VERSION, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import TextColumn, find_digests
 
 TEXTS_A_SHARD = 4096
+LONGEST_VECTOR = 1e18
 
 
 class StoredVectors:
@@ -193,6 +194,12 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
         raise TeacherError(
             f"teacher {teacher.name!r} gave NaN or infinite vectors for {int((~finite).sum())} of {len(texts)} texts, the "
             f"first for {texts[first][:80]!r}; earlier shards are kept"
+        )
+    longest = float(np.linalg.norm(array.astype(np.float64), axis=1).max(initial=0.0))
+    if teacher.similarity == "dot" and longest > LONGEST_VECTOR:
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave a vector of length {longest:.3g}, at most {LONGEST_VECTOR:g} is supported: "
+            "longer ones have dot products beyond the range of float32"
         )
     return array
 
