@@ -22,11 +22,11 @@ if TYPE_CHECKING:
         TopKPercPos,
         TopKShifted,
     )
-    from hf_negmine.mined import MiningSummary
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.pool import CandidatePool
     from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.summary import MiningSummary
     from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher
 
 _HOMES = {
@@ -42,16 +42,16 @@ _HOMES = {
         "TopKPercPos",
         "TopKShifted",
     ),
-    "mined": ("MiningSummary",),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
     "protocols": ("ScoringTeacher", "Teacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
+    "summary": ("MiningSummary",),
     "teachers": ("BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: F822 - loaded by __getattr__
+__all__ = [
     "BM25Teacher",
     "CandidatePool",
     "DenseTeacher",

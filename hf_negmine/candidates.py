@@ -284,7 +284,9 @@ class CandidateLists:
         cut = self._first_where(
             self.starts[two],
             self.stops[two],
-            lambda entry: (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] > passage)),
+            lambda entry: (
+                (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] > passage))
+            ),
         )
         return np.where(self.exhausted[one], self.stops[two], cut)
 
@@ -311,4 +313,3 @@ class CandidateLists:
             self.first_ranks[kept],
             exhausted[kept],
         )
-

@@ -37,7 +37,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(_existing_parent(path)).free
-            reason = f"the disk is full ({free / 1e6:,.0f} MB free); free some space and run again, finished parts are kept"
+            reason = (
+                f"the disk is full ({free / 1e6:,.0f} MB free); free some space and run again, finished parts are kept"
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = f"{os.strerror(error.errno)}; give a folder that can be written to"
         else:

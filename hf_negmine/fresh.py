@@ -16,6 +16,7 @@ import torch
 from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.errors import InputError
 from hf_negmine.files import text_digests
+from hf_negmine.fitted import RowPairs
 from hf_negmine.methods import Method
 from hf_negmine.mined import RowNegatives
 from hf_negmine.pool import CandidatePool, search_queries
@@ -26,28 +27,6 @@ from hf_negmine.search.exact import canonical_scores
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.store import check_vectors, unit_length
 from hf_negmine.texts import TextSet
-
-
-@dataclass(frozen=True)
-class RowPairs:
-    """Rows with their positives, before anything is known of their negatives; the fields are those of `RowNegatives`."""
-
-    queries: pa.LargeStringArray
-    query_ids: IdArray
-    rows: IdArray
-    positives: pa.LargeStringArray
-    positive_ids: IdArray
-
-    def of_rows(self, rows: IdArray) -> RowPairs:
-        """The same for some rows (rising), which get the numbers 0, 1, 2, …"""
-        pairs = np.flatnonzero(np.isin(self.rows, rows))
-        return RowPairs(
-            self.queries.take(pa.array(rows)),
-            self.query_ids[rows],
-            np.searchsorted(rows, self.rows[pairs]),
-            self.positives.take(pa.array(pairs)),
-            self.positive_ids[pairs],
-        )
 
 
 @dataclass(frozen=True)
@@ -115,9 +94,7 @@ class FreshMiner:
             open_searcher=lambda: searcher,
             progress=False,
         )
-        selection = pool.select(
-            self.method, self.sampler, self.n, seed=self.seed, positive_score=self.positive_score
-        )
+        selection = pool.select(self.method, self.sampler, self.n, seed=self.seed, positive_score=self.positive_score)
         targets = np.arange(len(pairs.rows)) if self.positive_score == "each" else pairs.rows
         counts = selection.counts[targets]
         entries, _ = flat_positions(selection.offsets[targets], counts)

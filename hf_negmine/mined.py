@@ -1,16 +1,16 @@
-"""The result: rows with their negatives, in the layouts that trainers read, and a summary of how they came about."""
+"""The result: rows with their negatives, in the layouts that trainers read."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import ExhaustedError, InputError, require_choice
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.texts import TextColumn
 
 Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
@@ -245,97 +245,3 @@ def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_gr
     order = np.argsort(groups, kind="stable")
     offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, np.concatenate([first, found.scores])[order])
-
-
-@dataclass(frozen=True)
-class ScoreStatistics:
-    """Mean, standard deviation, extremes and quartiles of some scores; None for each where there is no score."""
-
-    count: int
-    mean: float | None = None
-    std: float | None = None
-    min: float | None = None
-    quartile_1: float | None = None
-    median: float | None = None
-    quartile_3: float | None = None
-    max: float | None = None
-
-    @classmethod
-    def of(cls, scores: FloatArray) -> ScoreStatistics:
-        """Statistics of an array of any length."""
-        if not len(scores):
-            return cls(0)
-        values = scores.astype(np.float64)
-        quartiles = np.quantile(values, [0.0, 0.25, 0.5, 0.75, 1.0])
-        low, first, median, third, high = (round(float(value), 6) for value in quartiles)
-        return cls(
-            len(values), round(float(values.mean()), 6), round(float(values.std()), 6), low, first, median, third, high
-        )
-
-
-@dataclass(frozen=True)
-class MiningSummary:
-    """What was mined and how; printed as a table, kept as JSON beside the data set.
-
-    Attributes:
-        settings: teacher, method, sampler and every other setting, with digests and versions.
-        rows: rows that were given.
-        queries, passages: unique texts.
-        positives_per_query: mean number of labelled passages.
-        complete, exhausted: queries (or pairs, with one ceiling a positive) that have n negatives, or for which the
-            corpus holds fewer eligible passages.
-        removed: for each rule, how many of the pool's candidates it kept out.
-        positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
-            set the ceiling minus a negative's score.
-        rows_written: rows of the result, None before it is written.
-    """
-
-    settings: dict[str, Any]
-    rows: int
-    queries: int
-    passages: int
-    positives_per_query: float
-    complete: int
-    exhausted: int
-    removed: dict[str, int]
-    positive_scores: ScoreStatistics
-    negative_scores: ScoreStatistics
-    differences: ScoreStatistics
-    rows_written: int | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-able content."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        settings = self.settings
-        lines = [
-            f"{settings['num_negatives']} negatives a query by {settings['method']} with {settings['sampler']}, "
-            f"teacher {settings['teacher']}",
-            f"{self.rows:,} rows: {self.queries:,} queries with {self.positives_per_query:.2f} positives each, "
-            f"corpus of {self.passages:,} passages",
-            f"complete {self.complete:,}, exhausted {self.exhausted:,}"
-            + ("" if self.rows_written is None else f"; {self.rows_written:,} rows written ({settings['format']})"),
-            "",
-            f"{'':<9}{'positives':>12}{'negatives':>12}{'difference':>12}",
-        ]
-        names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
-        for name in names:
-            values = [getattr(part, name) for part in (self.positive_scores, self.negative_scores, self.differences)]
-            cells = "".join(f"{_cell(value):>12}" for value in values)
-            lines.append(f"{name.replace('_', ' '):<11}{cells[2:]}")
-        lines.append("")
-        lines += [f"{count:,} candidates kept out by {rule}" for rule, count in self.removed.items()]
-        return "\n".join(lines).rstrip()
-
-
-def _cell(value: float | int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-
-
-def status_words(complete: BoolArray) -> list[str]:
-    """The status of each target as a word."""
-    return np.where(complete, "complete", "exhausted").tolist()  # type: ignore[no-any-return]

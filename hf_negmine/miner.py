@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,26 +16,15 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, StorageError, require
-from hf_negmine.files import (
-    default_cache_dir,
-    digest_of,
-    publish_folder,
-    read_array,
-    read_versioned_json,
-    scratch_folder,
-    storage_errors,
-    text_digests,
-    write_array,
-    write_json,
-)
-from hf_negmine.fresh import FreshMiner, RowPairs
+from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, require
+from hf_negmine.files import default_cache_dir, digest_of, scratch_folder, storage_errors
+from hf_negmine.fitted import Fitted, write_fit
+from hf_negmine.fresh import FreshMiner
 from hf_negmine.methods import Method, TopKPercPos, parse_method
-from hf_negmine.mined import Format, Layout, MiningSummary, OnExhausted, RowNegatives, ScoreStatistics, Written, write_rows
+from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
-from hf_negmine.protocols import Sampler, Searcher, Teacher
-from hf_negmine.schema import FORMAT_VERSION, FloatArray, IdArray, PassageArray
+from hf_negmine.protocols import Role, Sampler, Searcher, Teacher
+from hf_negmine.schema import FORMAT_VERSION
 from hf_negmine.search import open_searcher
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, Top, parse_sampler
@@ -51,34 +40,14 @@ from hf_negmine.sources import (
     take_rows,
 )
 from hf_negmine.store import VectorStore, writable_folder
+from hf_negmine.summary import MiningSummary, ScoreStatistics
 from hf_negmine.teachers import resolve_teacher
-from hf_negmine.texts import TextSet, build_text_set, check_texts, flatten_positives, open_text_set
+from hf_negmine.texts import TextSet, build_text_set
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 ROWS_A_BATCH = 8192
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """What `fit` left on disk, opened by memory map."""
-
-    folder: Path
-    texts: TextSet
-    offsets: IdArray
-    passages: PassageArray
-    scores: FloatArray
-    positive_scores: FloatArray
-    query_column: str
-    positive_column: str
-    summary: MiningSummary
-
-    @cached_property
-    def pair_keys(self) -> IdArray:
-        """One number a (query, positive) pair, rising; to find the pair of a row."""
-        query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
-        return query * len(self.texts.corpus) + self.texts.positive_ids
 
 
 class NegativeMiner:
@@ -101,6 +70,8 @@ class NegativeMiner:
         include_scores: also write the teacher's scores.
         positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
             (``"min"``) or each positive has its own (``"each"``).
+        include_positives: leave positives (and a passage with the query's own text) among the candidates; for full
+            rankings that rerankers are evaluated on, not for training.
         on_exhausted: what becomes of a row whose query has fewer than ``num_negatives`` eligible passages in the whole
             corpus: ``"drop"`` it, ``"keep"`` it with what there is, or ``"error"``.
         pool_depth: candidates a query that are kept for later selections.
@@ -126,6 +97,7 @@ class NegativeMiner:
         format: Format = "n-tuple",
         include_scores: bool = False,
         positive_score: PositiveScore = "min",
+        include_positives: bool = False,
         on_exhausted: OnExhausted = "drop",
         pool_depth: int = 64,
         seed: int = 0,
@@ -145,6 +117,7 @@ class NegativeMiner:
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
         self.positive_score, self.pool_depth, self.seed = positive_score, pool_depth, seed
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
         self._corpus = corpus
         self._folder: Path | None = None
@@ -174,37 +147,13 @@ class NegativeMiner:
         """
         started = time.perf_counter()
         writable_folder(self.cache_dir)
-        opened = open_rows(rows, split=split) if rows is not None else None
-        corpus = corpus if corpus is not None else self._corpus
-        if corpus is None and opened is not None:
-            corpus = opened.corpus
-        if opened is None and corpus is None:
-            raise InputError("fit: give rows, a corpus, or both")
-        query, positive = self.query_column or "query", self.positive_column or "positive"
-        counted = _Counted(())
-        if opened is not None:
-            query, positive = choose_columns(opened.rows, self.query_column, self.positive_column)
-            self._check_new_columns(list(opened.rows.column_names or []), query, positive)
-            counted = _Counted(pair_batches(opened.rows, query, positive))
-        texts = build_text_set(
-            self.cache_dir,
-            counted,
-            open_corpus(corpus, column=self.corpus_column) if corpus is not None else None,
-            query_column=query,
-            positive_column=positive,
-        )
+        texts, columns, n_rows = self._read_texts(rows, corpus, split)
         read = time.perf_counter()
-        teacher_prints = {role: self.teacher.fingerprint(role) for role in ("query", "passage")}  # type: ignore[arg-type]
-        about = {
-            "teacher": self.teacher.name,
-            "teacher_fingerprints": teacher_prints,
-            "texts": texts.fingerprint,
-            "library_version": version("hf_negmine"),
-        }
+        about = self._provenance(texts)
+        key = digest_of("pool", FORMAT_VERSION, about, self.pool_depth, self.include_positives)
         self._searcher = self._pool = None
-        key = digest_of("pool", FORMAT_VERSION, texts.fingerprint, teacher_prints, self.pool_depth)
         if len(texts.queries):
-            self._pool = retrieve(
+            pool = retrieve(
                 texts,
                 lambda: self._open_searcher(texts),
                 self.cache_dir / "pools" / key,
@@ -212,14 +161,62 @@ class NegativeMiner:
                 depth=self.pool_depth,
                 progress=self.progress,
             )
+            self._pool = self._ranked_again(pool, texts)
         else:
-            self._open_searcher(texts)
+            self._open_searcher(texts)  # so that the corpus is encoded now, not at the first batch
         searched = time.perf_counter()
         selection = self._select(texts)
-        seconds = {"read": read - started, "encode and search": searched - read, "select": time.perf_counter() - searched}
-        summary = self._summarise(texts, selection, counted.rows, about, seconds)
-        self._save_fit(texts, selection, query, positive, summary, pool_key=key)
+        seconds = {
+            "read": read - started,
+            "encode and search": searched - read,
+            "select": time.perf_counter() - searched,
+        }
+        summary = self._summarise(texts, selection, n_rows, about, seconds)
+        settings = {**summary.settings, "columns": columns}
+        self._digest = digest_of("fit", FORMAT_VERSION, texts.fingerprint, key, settings)
+        self._folder = self.cache_dir / "fits" / self._digest
+        write_fit(self._folder, texts, selection, columns, summary, key)
+        self._summary = None
+        self.__dict__.pop("_fitted", None)
+        self.__dict__.pop("_fresh", None)
         return self
+
+    def _read_texts(
+        self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None
+    ) -> tuple[TextSet, tuple[str, str], int]:
+        """The text set of rows and corpus, the names of the columns, and the number of rows."""
+        corpus = corpus if corpus is not None else self._corpus
+        query, positive = self.query_column or "query", self.positive_column or "positive"
+        counted = _Counted(())
+        if rows is not None:
+            opened = open_rows(rows, split=split)
+            corpus = corpus if corpus is not None else opened.corpus
+            query, positive = choose_columns(opened.rows, self.query_column, self.positive_column)
+            self._check_new_columns(list(opened.rows.column_names or []), query, positive)
+            counted = _Counted(pair_batches(opened.rows, query, positive))
+        elif corpus is None:
+            raise InputError("fit: give rows, a corpus, or both")
+        texts = build_text_set(
+            self.cache_dir,
+            counted,
+            open_corpus(corpus, column=self.corpus_column) if corpus is not None else None,
+            query_column=query,
+            positive_column=positive,
+        )
+        return texts, (query, positive), counted.rows
+
+    def _provenance(self, texts: TextSet) -> dict[str, Any]:
+        roles: tuple[Role, ...] = ("query", "passage")
+        return {
+            "teacher": self.teacher.name,
+            "teacher_fingerprints": {role: self.teacher.fingerprint(role) for role in roles},
+            "texts": texts.fingerprint,
+            "library_version": version("hf_negmine"),
+        }
+
+    def _ranked_again(self, pool: CandidatePool, texts: TextSet) -> CandidatePool:
+        """The pool that is selected from: a place for a second teacher that scores the first one's candidates."""
+        return pool
 
     @property
     def pool(self) -> CandidatePool:
@@ -228,12 +225,12 @@ class NegativeMiner:
             texts = self._fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
-            key = read_versioned_json(self._fitted.folder / "miner.json")["pool"]
-            self._pool = CandidatePool.load(
-                self.cache_dir / "pools" / key,
+            pool = CandidatePool.load(
+                self.cache_dir / "pools" / self._fitted.pool_key,
                 open_searcher=lambda: self._open_searcher(texts),
                 progress=self.progress,
             )
+            self._pool = self._ranked_again(pool, texts)
         return self._pool
 
     @property
@@ -323,45 +320,14 @@ class NegativeMiner:
 
     def _find_negatives(self, batch: pa.Table) -> RowNegatives:
         fitted = self._fitted
-        numbers = np.arange(len(batch))
-        queries = check_texts(_array(batch[fitted.query_column]), numbers, column=fitted.query_column)
-        positives, lengths = flatten_positives(
-            _array(batch[fitted.positive_column]), numbers, column=fitted.positive_column
-        )
-        rows = np.repeat(numbers, lengths)
-        query_ids = fitted.texts.queries.find(text_digests(queries))
-        positive_ids = fitted.texts.corpus.find(text_digests(positives))
-        # A pair that fit() saw has a place among the sorted pair keys.
-        keys = query_ids[rows] * len(fitted.texts.corpus) + positive_ids
-        pairs = np.minimum(np.searchsorted(fitted.pair_keys, keys), max(len(fitted.pair_keys) - 1, 0))
-        seen = (query_ids[rows] >= 0) & (positive_ids >= 0)
-        if len(fitted.pair_keys):
-            seen &= fitted.pair_keys[pairs] == keys
-        unseen_rows = np.unique(rows[~seen])
-        every = RowPairs(queries, query_ids, rows, positives, positive_ids)
+        pairs = fitted.pairs_of(batch)
+        places, seen = fitted.find(pairs)
+        unseen_rows = np.unique(pairs.rows[~seen])
         if not len(unseen_rows):
-            return self._stored(every, np.arange(len(rows)), pairs)
-        fresh = self._fresh.mine(every.of_rows(unseen_rows))
-        fresh = replace(fresh, queries=queries, query_ids=query_ids, rows=unseen_rows[fresh.rows])
-        return self._stored(every, np.flatnonzero(~np.isin(rows, unseen_rows)), pairs).joined(fresh)
-
-    def _stored(self, every: RowPairs, some: IdArray, pairs_of_fit: IdArray) -> RowNegatives:
-        """The negatives that `fit` chose for some of the pairs, of which it has seen each."""
-        fitted, seen = self._fitted, pairs_of_fit[some]
-        targets = seen if self.positive_score == "each" else every.query_ids[every.rows[some]]
-        counts = np.diff(fitted.offsets)[targets]
-        entries, _ = flat_positions(fitted.offsets[targets], counts)
-        return RowNegatives(
-            every.queries,
-            every.query_ids,
-            every.rows[some],
-            every.positives.take(pa.array(some)),
-            every.positive_ids[some],
-            fitted.positive_scores[seen],
-            offsets_of_counts(counts),
-            fitted.passages[entries],
-            fitted.scores[entries],
-        )
+            return fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
+        fresh = self._fresh.mine(pairs.of_rows(unseen_rows))
+        fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
+        return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
 
     def _write_dataset(self, rows: Rows) -> datasets.Dataset:
         layout, features = self._layout_of_fit, self.features(rows)
@@ -384,64 +350,23 @@ class NegativeMiner:
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
-    @property
-    def _fitted(self) -> _Fitted:
-        opened: _Fitted | None = self.__dict__.get("_opened")
-        if opened is None:
-            if self._folder is None:
-                raise NotFittedError("the miner is not fitted: call miner.fit(rows) first, or miner.mine(rows) for both")
-            opened = self.__dict__["_opened"] = self._open_fit(self._folder)
-        return opened
-
-    def _open_fit(self, folder: Path) -> _Fitted:
-        content = read_versioned_json(folder / "miner.json")
-        summary = dict(content["summary"])
-        for name in ("positive_scores", "negative_scores", "differences"):
-            summary[name] = ScoreStatistics(**summary[name])
-        return _Fitted(
-            folder=folder,
-            texts=open_text_set(self.cache_dir / "texts" / content["texts"]),
-            offsets=read_array(folder / "offsets.npy"),
-            passages=read_array(folder / "passages.npy"),
-            scores=read_array(folder / "scores.npy"),
-            positive_scores=read_array(folder / "positive_scores.npy"),
-            query_column=content["query_column"],
-            positive_column=content["positive_column"],
-            summary=MiningSummary(**summary),
-        )
-
-    def _save_fit(
-        self, texts: TextSet, selection: Selection, query: str, positive: str, summary: MiningSummary, *, pool_key: str
-    ) -> None:
-        settings = {**summary.settings, "query_column": query, "positive_column": positive}
-        self._digest = digest_of("miner", FORMAT_VERSION, texts.fingerprint, pool_key, settings)
-        folder = self.cache_dir / "fits" / self._digest
-        if not folder.exists():
-            with scratch_folder(folder.parent) as scratch:
-                write_array(scratch / "offsets.npy", selection.offsets)
-                write_array(scratch / "passages.npy", selection.passages)
-                write_array(scratch / "scores.npy", selection.scores)
-                write_array(scratch / "positive_scores.npy", np.asarray(selection.pair_scores))
-                write_json(
-                    scratch / "miner.json",
-                    {
-                        "format_version": FORMAT_VERSION,
-                        "texts": texts.fingerprint,
-                        "pool": pool_key,
-                        "query_column": query,
-                        "positive_column": positive,
-                        "summary": summary.as_dict(),
-                    },
-                )
-                publish_folder(scratch, folder)
-        self._folder, self._summary = folder, None
-        self.__dict__.pop("_opened", None)
-        self.__dict__.pop("_fresh", None)
+    @cached_property
+    def _fitted(self) -> Fitted:
+        if self._folder is None:
+            raise NotFittedError("the miner is not fitted: call miner.fit(rows) first, or miner.mine(rows) for both")
+        return Fitted.open(self._folder, self.cache_dir / "texts")
 
     def _open_searcher(self, texts: TextSet) -> Searcher:
         if self._searcher is None:
             store = VectorStore(self.cache_dir, progress=self.progress)
-            self._searcher = open_searcher(self.teacher, texts, store, device=self.device, first_pass=self.first_pass)
+            self._searcher = open_searcher(
+                self.teacher,
+                texts,
+                store,
+                device=self.device,
+                first_pass=self.first_pass,
+                exclude_positives=not self.include_positives,
+            )
         return self._searcher
 
     @cached_property
@@ -464,7 +389,7 @@ class NegativeMiner:
         kept = {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_pool", "_searcher", "_corpus", "_opened", "_fresh", "_summary")
+            if name not in ("_pool", "_searcher", "_corpus", "_fitted", "_fresh", "_summary")
         }
         return {**kept, "library_version": version("hf_negmine"), "progress": False}
 
@@ -541,6 +466,7 @@ class NegativeMiner:
             "sampler": str(self.sampler),
             "num_negatives": self.num_negatives,
             "positive_score": self.positive_score,
+            "include_positives": self.include_positives,
             "on_exhausted": self.on_exhausted,
             "format": self.format,
             "include_scores": self.include_scores,
@@ -564,9 +490,7 @@ class NegativeMiner:
             removed=removed,
             positive_scores=ScoreStatistics.of(selection.pair_scores),
             negative_scores=ScoreStatistics.of(selection.scores),
-            differences=ScoreStatistics.of(
-                np.repeat(selection.positive_scores, selection.counts) - selection.scores
-            ),
+            differences=ScoreStatistics.of(np.repeat(selection.positive_scores, selection.counts) - selection.scores),
             seconds={name: round(value, 3) for name, value in seconds.items()},
         )
 
@@ -598,7 +522,3 @@ def _with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table
 
 def _lookup(id_name: str, text_name: str, texts: pa.LargeStringArray) -> datasets.Dataset:
     return datasets.Dataset(pa.table({id_name: np.arange(len(texts)), text_name: texts}))
-
-
-def _array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

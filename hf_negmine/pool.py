@@ -17,6 +17,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
+from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import ShallowPoolError, StorageError, require, require_choice
 from hf_negmine.files import (
     digest_of,
@@ -31,8 +32,16 @@ from hf_negmine.files import (
     write_table,
 )
 from hf_negmine.methods import Method, parse_method
-from hf_negmine.protocols import Sampler, Searcher
-from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, POSITIVES_SCHEMA, SEGMENTS_SCHEMA, FloatArray, IdArray
+from hf_negmine.protocols import Ranking, Sampler, Searcher
+from hf_negmine.schema import (
+    CANDIDATES_SCHEMA,
+    FORMAT_VERSION,
+    POSITIVES_SCHEMA,
+    SEGMENTS_SCHEMA,
+    FloatArray,
+    IdArray,
+    PassageArray,
+)
 from hf_negmine.select.samplers import Top, parse_sampler
 from hf_negmine.select.selection import Positives, PositiveScore, Selection, choose, count_removed, demand_of
 from hf_negmine.texts import TextSet
@@ -131,6 +140,34 @@ class CandidatePool:
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
             removed=count_removed(self.lists, demand, method, positive_scores),
+        )
+
+    def rescored(self, score_pairs: Callable[[IdArray, PassageArray], FloatArray], teacher: str) -> CandidatePool:
+        """A pool of the same candidates, ranked by another teacher that is too slow to search the corpus.
+
+        Only the first segment of each query takes part, and it is all there is: what lies below was never scored.
+
+        Args:
+            score_pairs: scores of (query id, passage id) pairs, float32, given all of them at once.
+            teacher: how the other teacher is called.
+        """
+        top = self.lists.offsets[:-1]
+        starts, stops = self.lists.starts[top], self.lists.stops[top]
+        entries, queries = flat_positions(starts, stops - starts)
+        passages = self.lists.passages[entries]
+        scores = score_pairs(queries, passages)
+        order = np.lexsort((passages, -scores, queries))
+        ranking = Ranking(
+            offsets_of_counts(stops - starts), passages[order], scores[order], np.ones(self.n_queries, dtype=bool)
+        )
+        positives = self.positives
+        return CandidatePool(
+            CandidateLists.from_ranking(ranking, np.full(self.n_queries, np.inf, dtype=np.float32)),
+            Positives(positives.offsets, positives.ids, score_pairs(positives.query_of_pair, positives.ids)),
+            self.query_keys,
+            self.passage_keys,
+            {**self.about, "teacher": teacher, "first_stage": self.about.get("teacher")},
+            progress=self._progress,
         )
 
     def _answer(self, demand: Demand, purpose: str) -> Answer:

@@ -152,7 +152,8 @@ def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[
             return batches_of(read_beir_texts(path, "corpus")[1])
         opened = open_rows(source)
         require(
-            isinstance(opened.rows, datasets.Dataset), f"corpus: {source} does not hold a data set that can be read twice"
+            isinstance(opened.rows, datasets.Dataset),
+            f"corpus: {source} does not hold a data set that can be read twice",
         )
         source = opened.rows  # type: ignore[assignment]
     if isinstance(source, datasets.Dataset):
@@ -167,11 +168,11 @@ def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[
 def _corpus_column(source: datasets.Dataset, column: str | None) -> Iterable[pa.Array]:
     available = source.column_names
     if column is None:
-        texts = [name for name in available if getattr(source.features[name], "dtype", "") in ("string", "large_string")]
+        texts = [
+            name for name in available if getattr(source.features[name], "dtype", "") in ("string", "large_string")
+        ]
         candidates = [name for name in texts if name in ("text", "passage", "document")] or texts
-        require(
-            len(candidates) == 1, f"corpus_column: name the column of passage texts, the corpus has {available}"
-        )
+        require(len(candidates) == 1, f"corpus_column: name the column of passage texts, the corpus has {available}")
         column = candidates[0]
     elif column not in available:
         raise ColumnError(column, available, argument="corpus_column")
@@ -220,7 +221,9 @@ def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]
     ids, texts = table[id_column].cast(pa.string()).combine_chunks(), table["text"].cast(pa.large_string())
     if "title" in table.column_names:
         titles = pc.fill_null(table["title"].cast(pa.large_string()), "")
-        texts = pc.utf8_trim_whitespace(pc.binary_join_element_wise(titles, pc.fill_null(texts, ""), pa.scalar(" ", pa.large_string())))
+        texts = pc.utf8_trim_whitespace(
+            pc.binary_join_element_wise(titles, pc.fill_null(texts, ""), pa.scalar(" ", pa.large_string()))
+        )
     _check_ids(_whole(ids), texts, path)
     return _whole(ids), texts
 
@@ -253,7 +256,9 @@ def _read_qrels(folder: Path, split: str | None) -> tuple[pa.Array, pa.Array]:
     names = {name.replace("-", "_"): name for name in table.column_names}
     missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
     if missing:
-        raise InputError(f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score")
+        raise InputError(
+            f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score"
+        )
     table = table.filter(pc.greater(table[names["score"]].cast(pa.float64()), 0.0))
     return _whole(table[names["query_id"]].cast(pa.string())), _whole(table[names["corpus_id"]].cast(pa.string()))
 
@@ -261,7 +266,9 @@ def _read_qrels(folder: Path, split: str | None) -> tuple[pa.Array, pa.Array]:
 def _read_tsv(path: Path) -> pa.Table:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    require(bool(rows) and all(len(row) == 3 for row in rows), f"{path}: expected three tab-separated columns in every line")
+    require(
+        bool(rows) and all(len(row) == 3 for row in rows), f"{path}: expected three tab-separated columns in every line"
+    )
     columns = list(zip(*rows[1:], strict=True)) or [(), (), ()]
     return pa.table({name: pa.array(values, type=pa.string()) for name, values in zip(rows[0], columns, strict=True)})
 

@@ -173,19 +173,19 @@ def build_text_set(
         InputError: nothing in it, a text that is empty or no text, or a row without a positive.
     """
     with scratch_folder(cache_dir / "texts") as folder:
-        positive_texts, query_texts = _Writer(folder / "all_positives"), _Writer(folder / "all_queries")
         counts: list[np.ndarray[Any, Any]] = []
         row = 0
-        for queries, positives in pairs:
-            numbers = np.arange(row, row + len(queries))
-            query_texts.add(check_texts(queries, numbers, column=query_column))
-            flat, lengths = flatten_positives(positives, numbers, column=positive_column)
-            positive_texts.add(flat)
-            counts.append(lengths)
-            row += len(queries)
+        with _Writer(folder / "all_positives") as positive_texts, _Writer(folder / "all_queries") as query_texts:
+            for queries, positives in pairs:
+                numbers = np.arange(row, row + len(queries))
+                query_texts.add(check_texts(queries, numbers, column=query_column))
+                flat, lengths = flatten_positives(positives, numbers, column=positive_column)
+                positive_texts.add(flat)
+                counts.append(lengths)
+                row += len(queries)
         if row == 0 and corpus is None:
             raise InputError(f"the data set is empty: no row with {query_column!r} and {positive_column!r}")
-        all_queries, all_positives = query_texts.close(), positive_texts.close()
+        all_queries, all_positives = query_texts.column(), positive_texts.column()
 
         first_query, query_of_row = _by_first_position(all_queries.digests)
         _copy_texts(folder / "queries", [(all_queries, first_query)])
@@ -198,9 +198,7 @@ def build_text_set(
             in_given = given.find(all_positives.digests[first_positive])
             lacking = np.flatnonzero(in_given < 0)
             in_given[lacking] = len(given) + np.arange(len(lacking))
-            _copy_texts(
-                folder / "corpus", [(given, np.arange(len(given))), (all_positives, first_positive[lacking])]
-            )
+            _copy_texts(folder / "corpus", [(given, np.arange(len(given))), (all_positives, first_positive[lacking])])
             positive_id = in_given[positive_place]
 
         texts_queries, texts_corpus = TextColumn(folder / "queries"), TextColumn(folder / "corpus")
@@ -248,6 +246,12 @@ class _Writer:
         self._context = finish_or_nothing(folder / "utf8.bin")
         self._file = self._context.__enter__()
 
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._context.__exit__(*error)
+
     def add(self, texts: pa.LargeStringArray) -> None:
         compact = pa.concat_arrays([texts])
         _, offset_buffer, data = compact.buffers()
@@ -257,8 +261,8 @@ class _Writer:
         self._digests.append(text_digests(compact))
         self._lengths.append(np.diff(bounds))
 
-    def close(self) -> TextColumn:
-        self._context.__exit__(None, None, None)
+    def column(self) -> TextColumn:
+        """What was written, once the block has ended."""
         digests = np.concatenate(self._digests) if self._digests else np.empty((0, 2), dtype=np.uint64)
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
         write_array(self._folder / "digests.npy", digests)
@@ -267,22 +271,22 @@ class _Writer:
 
 
 def _copy_texts(folder: Path, parts: list[tuple[TextColumn, IdArray]]) -> None:
-    writer = _Writer(folder)
-    for column, ids in parts:
-        for start in range(0, len(ids), TEXTS_A_BATCH):
-            writer.add(column.take(ids[start : start + TEXTS_A_BATCH]))
-    writer.close()
+    with _Writer(folder) as writer:
+        for column, ids in parts:
+            for start in range(0, len(ids), TEXTS_A_BATCH):
+                writer.add(column.take(ids[start : start + TEXTS_A_BATCH]))
+    writer.column()
 
 
 def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None) -> TextColumn | None:
     if corpus is None:
         return None
-    everything = _Writer(folder / "all_given")
     row = 0
-    for texts in corpus:
-        everything.add(check_texts(texts, np.arange(row, row + len(texts)), column="corpus"))
-        row += len(texts)
-    column = everything.close()
+    with _Writer(folder / "all_given") as everything:
+        for texts in corpus:
+            everything.add(check_texts(texts, np.arange(row, row + len(texts)), column="corpus"))
+            row += len(texts)
+    column = everything.column()
     first, _ = _by_first_position(column.digests)
     _copy_texts(folder / "given", [(column, first)])
     shutil.rmtree(folder / "all_given")

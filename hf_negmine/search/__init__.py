@@ -14,10 +14,19 @@ __all__ = ["Exclusions", "ScoreSearcher", "VectorSearcher", "open_searcher"]
 
 
 def open_searcher(
-    teacher: Teacher, texts: TextSet, store: VectorStore, *, device: str | None = None, first_pass: FirstPass = "auto"
+    teacher: Teacher,
+    texts: TextSet,
+    store: VectorStore,
+    *,
+    device: str | None = None,
+    first_pass: FirstPass = "auto",
+    exclude_positives: bool = True,
 ) -> Searcher:
-    """Make the teacher's view of ``texts`` ready to search, encoding what the store lacks."""
-    exclusions = Exclusions(*texts.excluded())
+    """Make the teacher's view of ``texts`` ready to search, encoding what the store lacks.
+
+    Positives and a passage with the query's own text are no candidates, unless ``exclude_positives`` is False.
+    """
+    exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
     if isinstance(teacher, VectorTeacher):
         passages = store.vectors(teacher, texts.corpus, "passage")
         # A miner that is fitted on a corpus alone has no queries yet; `with_queries` brings them.

@@ -186,7 +186,9 @@ class _Corpus:
             vectors = torch.from_numpy(self.source.slice(start, stop)).to(self._device)
         low = vectors.to(dtype)
         norm = float(torch.linalg.vector_norm(low.float(), dim=1).max())
-        residual = 0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
+        residual = (
+            0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
+        )
         return _PassageBlock(start, low, norm + residual, residual)
 
 
@@ -315,7 +317,9 @@ class _VectorBlock:
                 exact = self._pair_scores(rows[some][row], column + start)
                 scores[row, column] = exact.masked_fill(exact >= limits[some][row], -torch.inf)
                 columns = torch.arange(start, start + block_scores.shape[1], device=rows.device).expand_as(scores)
-                together = torch.cat([keys[some], pack_keys(scores, columns)], dim=1).sort(dim=1, descending=True).values
+                together = (
+                    torch.cat([keys[some], pack_keys(scores, columns)], dim=1).sort(dim=1, descending=True).values
+                )
                 keys[some] = together[:, :wanted]
                 more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
         return keys, more

@@ -57,13 +57,13 @@ class Exclusions:
     offsets: IdArray
     passages: PassageArray
 
+    @classmethod
+    def none(cls, n_queries: int) -> Exclusions:
+        """Every passage is a candidate."""
+        return cls(np.zeros(n_queries + 1, dtype=np.int64), np.empty(0, dtype=np.int32))
+
     def of(self, queries: IdArray) -> tuple[IdArray, IdArray]:
         """Row (position in ``queries``) and passage id of every exclusion of these queries."""
         starts = self.offsets[queries]
         positions, rows = flat_positions(starts, self.offsets[queries + 1] - starts)
         return rows, self.passages[positions].astype(np.int64)
-
-    def counts(self, queries: IdArray) -> IdArray:
-        """How many passages are excluded for each of these queries."""
-        return self.offsets[queries + 1] - self.offsets[queries]
-

@@ -77,7 +77,9 @@ class BM25Teacher:
         """bm25s' list of the language; none where it has none."""
         from bm25s import stopwords
 
-        return list(getattr(stopwords, f"STOPWORDS_{_STOPWORD_NAMES.get(self.language, str(self.language).upper())}", ()))
+        return list(
+            getattr(stopwords, f"STOPWORDS_{_STOPWORD_NAMES.get(self.language, str(self.language).upper())}", ())
+        )
 
 
 _STOPWORD_NAMES = {"english": "EN"}

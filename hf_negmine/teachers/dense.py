@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -75,6 +76,7 @@ class DenseTeacher:
         self._trust_remote_code = trust_remote_code
         self._name = name
         self._weights_digest: str | None = None
+        self._workers: Any = None
 
     @property
     def name(self) -> str:
@@ -135,8 +137,19 @@ class DenseTeacher:
             show_progress_bar=False,
             convert_to_numpy=True,
             truncate_dim=self._truncate_dim,
+            pool=self._workers,
         )
         return np.asarray(vectors, dtype=np.float32)
+
+    @contextmanager
+    def processes(self, devices: list[str] | None = None) -> Iterator[None]:
+        """Encode in one process a device while the block lasts; None takes all GPUs, or four processes on a CPU."""
+        self._workers = self.model.start_multi_process_pool(target_devices=devices)
+        try:
+            yield
+        finally:
+            self.model.stop_multi_process_pool(self._workers)
+            self._workers = None
 
     def _load(self) -> SentenceTransformer:
         import torch
@@ -165,7 +178,7 @@ class DenseTeacher:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: a copy in another process loads it again, if it was named."""
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_workers": None}
 
 
 def _weights_digest(model: SentenceTransformer) -> str:

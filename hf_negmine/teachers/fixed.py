@@ -68,7 +68,9 @@ class FixedTeacher:
             try:
                 table = pq.read_table(path, columns=["text", "vector"])
             except (OSError, pa.ArrowInvalid, KeyError) as error:
-                raise InputError(f"{path}: expected a Parquet file with the columns text and vector: {error}") from error
+                raise InputError(
+                    f"{path}: expected a Parquet file with the columns text and vector: {error}"
+                ) from error
             parts += [table["text"].to_pylist(), np.stack(table["vector"].to_numpy())]
         return cls(*parts, name=f"fixed-{Path(folder).resolve().name}")
 
@@ -83,7 +85,9 @@ class FixedTeacher:
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """The given vectors of ``texts``, or `TeacherError` naming the first text without one."""
         if not self._vectors:
-            raise TeacherError(f"{self.name}: the vectors stay in the process that made the teacher; mine the rows there")
+            raise TeacherError(
+                f"{self.name}: the vectors stay in the process that made the teacher; mine the rows there"
+            )
         at = find_digests(self._digests[role], text_digests(pa.array(texts, type=pa.large_string())))
         if (at < 0).any():
             first = texts[int(np.flatnonzero(at < 0)[0])]

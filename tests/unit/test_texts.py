@@ -235,10 +235,17 @@ def test_a_column_without_text_is_refused_by_its_type(tmp_path: Path, values: li
 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the data set is empty: no row with 'query' and 'positive'"):
-        text_set(tmp_path, [], pa.array([], pa.string()).to_pylist())
+    empty = pa.array([], pa.string())
+    with pytest.raises(InputError, match="the data set is empty: no row with 'query' and 'answer'"):
+        built(tmp_path, empty, empty)
     with pytest.raises(InputError, match="the data set is empty"):
         build_text_set(tmp_path, [], None, query_column="query", positive_column="positive")
+
+
+def test_a_corpus_without_rows_is_a_corpus(tmp_path: Path) -> None:
+    texts = build_text_set(tmp_path, [], [pa.array(["a", "b", "a"])], query_column="query", positive_column="positive")
+    assert (len(texts.queries), texts.corpus.texts.to_pylist()) == (0, ["a", "b"])
+    assert texts.excluded()[0].tolist() == [0]
 
 
 def test_chunked_columns_are_cut_without_losing_a_row() -> None:

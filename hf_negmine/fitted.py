@@ -1,0 +1,170 @@
+"""What `NegativeMiner.fit` leaves on disk: the chosen negatives of every query, found again by the texts of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.files import (
+    publish_folder,
+    read_array,
+    read_versioned_json,
+    scratch_folder,
+    text_digests,
+    write_array,
+    write_json,
+)
+from hf_negmine.mined import RowNegatives
+from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.select import PositiveScore, Selection
+from hf_negmine.summary import MiningSummary
+from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Rows with their positives, before anything is known of their negatives; the fields are those of `RowNegatives`."""
+
+    queries: pa.LargeStringArray
+    query_ids: IdArray
+    rows: IdArray
+    positives: pa.LargeStringArray
+    positive_ids: IdArray
+
+    def of_rows(self, rows: IdArray) -> RowPairs:
+        """The same for some rows (rising), which get the numbers 0, 1, 2, …"""
+        pairs = np.flatnonzero(np.isin(self.rows, rows))
+        return RowPairs(
+            self.queries.take(pa.array(rows)),
+            self.query_ids[rows],
+            np.searchsorted(rows, self.rows[pairs]),
+            self.positives.take(pa.array(pairs)),
+            self.positive_ids[pairs],
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit, opened by memory map.
+
+    Attributes:
+        folder: where it lies.
+        texts: queries, corpus and positives.
+        offsets, passages, scores: the negatives of each target (see `Selection`).
+        pair_scores: float32, shape (pairs,): the score of every positive.
+        positive_score: whether a target is a query (``min``) or a pair (``each``).
+        query_column, positive_column: names of the columns.
+        pool_key: name of the pool's folder.
+        summary: what was mined.
+    """
+
+    folder: Path
+    texts: TextSet
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+    pair_scores: FloatArray
+    positive_score: PositiveScore
+    query_column: str
+    positive_column: str
+    pool_key: str
+    summary: MiningSummary
+
+    @classmethod
+    def open(cls, folder: Path, texts_folder: Path) -> Fitted:
+        """Open what `write_fit` wrote."""
+        content = read_versioned_json(folder / "fit.json")
+        return cls(
+            folder=folder,
+            texts=open_text_set(texts_folder / content["texts"]),
+            offsets=read_array(folder / "offsets.npy"),
+            passages=read_array(folder / "passages.npy"),
+            scores=read_array(folder / "scores.npy"),
+            pair_scores=read_array(folder / "pair_scores.npy"),
+            positive_score=content["positive_score"],
+            query_column=content["query_column"],
+            positive_column=content["positive_column"],
+            pool_key=content["pool"],
+            summary=MiningSummary.from_dict(content["summary"]),
+        )
+
+    @cached_property
+    def _pair_keys(self) -> IdArray:
+        """One number a (query, positive) pair, rising."""
+        query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
+        return query * len(self.texts.corpus) + self.texts.positive_ids
+
+    def pairs_of(self, batch: pa.Table) -> RowPairs:
+        """The pairs of some rows, checked and with their ids."""
+        numbers = np.arange(len(batch))
+        queries = check_texts(_array(batch[self.query_column]), numbers, column=self.query_column)
+        positives, lengths = flatten_positives(
+            _array(batch[self.positive_column]), numbers, column=self.positive_column
+        )
+        return RowPairs(
+            queries,
+            self.texts.queries.find(text_digests(queries)),
+            np.repeat(numbers, lengths),
+            positives,
+            self.texts.corpus.find(text_digests(positives)),
+        )
+
+    def find(self, pairs: RowPairs) -> tuple[IdArray, BoolArray]:
+        """Place of each pair among those of the fit, and whether it is one of them."""
+        query_ids = pairs.query_ids[pairs.rows]
+        if not len(self._pair_keys):
+            return np.zeros(len(query_ids), dtype=np.int64), np.zeros(len(query_ids), dtype=bool)
+        keys = query_ids * len(self.texts.corpus) + pairs.positive_ids
+        places = np.minimum(np.searchsorted(self._pair_keys, keys), len(self._pair_keys) - 1)
+        return places, (query_ids >= 0) & (pairs.positive_ids >= 0) & (self._pair_keys[places] == keys)
+
+    def negatives(self, pairs: RowPairs, some: IdArray, places: IdArray) -> RowNegatives:
+        """The negatives of some of the pairs, whose places `find` has found."""
+        places = places[some]
+        targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows[some]]
+        counts = np.diff(self.offsets)[targets]
+        entries, _ = flat_positions(self.offsets[targets], counts)
+        return RowNegatives(
+            pairs.queries,
+            pairs.query_ids,
+            pairs.rows[some],
+            pairs.positives.take(pa.array(some)),
+            pairs.positive_ids[some],
+            self.pair_scores[places],
+            offsets_of_counts(counts),
+            self.passages[entries],
+            self.scores[entries],
+        )
+
+
+def write_fit(
+    folder: Path, texts: TextSet, selection: Selection, columns: tuple[str, str], summary: MiningSummary, pool_key: str
+) -> None:
+    """Write a fit, whole or not at all."""
+    if folder.exists():
+        return
+    with scratch_folder(folder.parent) as scratch:
+        for name in ("offsets", "passages", "scores", "pair_scores"):
+            write_array(scratch / f"{name}.npy", getattr(selection, name))
+        write_json(
+            scratch / "fit.json",
+            {
+                "format_version": FORMAT_VERSION,
+                "texts": texts.fingerprint,
+                "pool": pool_key,
+                "positive_score": selection.positive_score,
+                "query_column": columns[0],
+                "positive_column": columns[1],
+                "summary": summary.as_dict(),
+            },
+        )
+        publish_folder(scratch, folder)
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

@@ -1,0 +1,40 @@
+"""Exceptions hold both facts and can be caught as one family or by their usual Python kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_negmine import errors
+from hf_negmine.extras import import_extra
+
+
+@pytest.mark.parametrize(
+    ("kind", "python_kind"),
+    [
+        (errors.InputError, ValueError),
+        (errors.ColumnError, ValueError),
+        (errors.TeacherError, ValueError),
+        (errors.ShallowPoolError, RuntimeError),
+        (errors.StorageError, OSError),
+        (errors.MissingExtraError, ImportError),
+    ],
+)
+def test_every_exception_is_of_the_family(kind: type[Exception], python_kind: type[Exception]) -> None:
+    assert issubclass(kind, errors.NegmineError) and issubclass(kind, python_kind)
+
+
+def test_a_wrong_column_names_those_there_are() -> None:
+    error = errors.ColumnError("querry", ["query", "answer"], argument="query_column")
+    assert str(error) == "query_column: column 'querry' is not among ['query', 'answer']"
+
+
+def test_a_wrong_choice_names_the_choices() -> None:
+    errors.require_choice("min", ["min", "each"], argument="positive_score")
+    with pytest.raises(errors.InputError, match=r"positive_score: 'max' is not among \['min', 'each'\]"):
+        errors.require_choice("max", ["min", "each"], argument="positive_score")
+
+
+def test_a_missing_optional_dependency_says_how_to_install_it() -> None:
+    assert import_extra("json", extra="none", purpose="reading").__name__ == "json"
+    with pytest.raises(errors.MissingExtraError, match=r"Plotting needs the module 'no_such_module'.*hf_negmine\[plots\]"):
+        import_extra("no_such_module", extra="plots", purpose="Plotting")

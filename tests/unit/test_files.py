@@ -1,0 +1,180 @@
+"""Finish-or-nothing writes, what is said of damaged files, and digests."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from hf_negmine import files
+from hf_negmine.errors import StorageError
+from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION
+
+ARRAY = np.arange(6).reshape(2, 3)
+TABLE = pa.table([np.array([1], dtype=np.int32), np.array([0.5], dtype=np.float32)], schema=CANDIDATES_SCHEMA)
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "array": lambda path: files.write_array(path, ARRAY),
+    "json": lambda path: files.write_json(path, {"a": 1}),
+    "table": lambda path: files.write_table(path, TABLE),
+}
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    files.write_array(tmp_path / "new" / "array.npy", ARRAY)
+    np.testing.assert_array_equal(files.read_array(tmp_path / "new" / "array.npy"), ARRAY)
+    files.write_table(tmp_path / "table.arrow", TABLE)
+    assert files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA).equals(TABLE)
+    files.write_json(tmp_path / "about.json", {"format_version": FORMAT_VERSION, "name": "é"})
+    assert files.read_versioned_json(tmp_path / "about.json")["name"] == "é"
+
+
+def no_space(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_leaves_the_old_file_and_no_half_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StorageError, match=r"the disk is full \([\d,]+ MB free\); free some space and run again"):
+        write(path)
+    assert (os.listdir(tmp_path), path.read_bytes()) == (["file"], b"old")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_while_bytes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_full_disk(*_: Any, **__: Any) -> tuple[int, str]:
+        (tmp_path / "temporary").touch()
+        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "temporary")
+
+    monkeypatch.setattr(files.tempfile, "mkstemp", on_full_disk)
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    with pytest.raises(StorageError, match="the disk is full"):
+        files.write_array(tmp_path / "array.npy", np.zeros(100_000))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_path_below_a_file_cannot_be_written(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="cannot write .*give a folder that can be written to"):
+        write(tmp_path / "file" / "deeper" / "name")
+
+
+def test_an_error_inside_the_block_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), files.finish_or_nothing(tmp_path / "file") as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_scratch_folder_is_gone_unless_published(tmp_path: Path) -> None:
+    with files.scratch_folder(tmp_path) as folder:
+        (folder / "a").write_text("1")
+        files.publish_folder(folder, tmp_path / "kept")
+    with files.scratch_folder(tmp_path) as folder:
+        (folder / "a").write_text("2")
+        files.publish_folder(folder, tmp_path / "kept")  # somebody else was first
+    with pytest.raises(ZeroDivisionError), files.scratch_folder(tmp_path) as folder:
+        (folder / "a").write_text("3")
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["kept"]
+    assert (tmp_path / "kept" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("left", [0, 5, 100])
+def test_a_truncated_file_is_reported_with_what_to_do(tmp_path: Path, left: int) -> None:
+    files.write_array(tmp_path / "array.npy", np.arange(100))
+    files.write_table(tmp_path / "table.arrow", TABLE)
+    for path in tmp_path.iterdir():
+        os.truncate(path, left)
+    with pytest.raises(StorageError, match=r"cannot read .*array\.npy.*delete its folder and run again"):
+        files.read_array(tmp_path / "array.npy")
+    with pytest.raises(StorageError, match=r"cannot read .*table\.arrow.*delete its folder and run again"):
+        files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA)
+
+
+def test_a_table_of_another_schema_is_refused(tmp_path: Path) -> None:
+    files.write_table(tmp_path / "table.arrow", TABLE.rename_columns(["passage", "score"]))
+    with pytest.raises(StorageError, match=r"columns \['passage', 'score'\], expected \['passage_id', 'score'\]"):
+        files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b"null"])
+def test_damaged_json_is_reported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "about.json").write_bytes(content)
+    with pytest.raises(StorageError, match="cannot read .*delete .* and run again"):
+        files.read_versioned_json(tmp_path / "about.json")
+
+
+def test_another_format_version_is_refused_with_both_versions(tmp_path: Path) -> None:
+    (tmp_path / "about.json").write_text(json.dumps({"format_version": 99}))
+    with pytest.raises(StorageError, match=f"cache format 99, this version of hf_negmine reads {FORMAT_VERSION}"):
+        files.read_versioned_json(tmp_path / "about.json")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["", "a", "日本", "x" * 1000]),
+        pa.array(["", "a", "日本", "x" * 1000], pa.large_string()),
+        pa.array(["cut", "", "a", "日本", "x" * 1000, "off"]).slice(1, 4),
+        pa.array(["cut", "", "a", "日本", "x" * 1000], pa.large_string()).slice(1),
+    ],
+)
+def test_text_digests_are_blake2b_of_the_utf8_bytes(array: pa.Array) -> None:
+    expected = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in array.to_pylist())
+    assert files.text_digests(array).tobytes() == expected
+    assert files.text_digests(array[:0]).shape == (0, 2)
+
+
+def test_digests_tell_values_types_shapes_and_boundaries_apart() -> None:
+    parts: list[tuple[Any, ...]] = [
+        (np.arange(6),),
+        (np.arange(6, dtype=np.int32),),
+        (np.arange(6).reshape(2, 3),),
+        (np.arange(6).reshape(2, 3).T.copy(),),
+        (np.arange(3), np.arange(3)),
+        (b"ab", b"c"),
+        (b"a", b"bc"),
+        ("ab", "c"),
+        ({"a": 1},),
+        ({"a": 1.5},),
+        (np.empty(0),),
+        (),
+    ]
+    assert len({files.digest_of(*part) for part in parts}) == len(parts)
+
+
+def test_digests_depend_on_content_not_on_memory_order_or_key_order() -> None:
+    array = np.arange(6).reshape(2, 3)
+    assert files.digest_of(np.asfortranarray(array)) == files.digest_of(array)
+    assert files.digest_of({"a": 1, "b": 2}) == files.digest_of({"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"HF_NEGMINE_CACHE": "/a/b", "XDG_CACHE_HOME": "/c"}, "/a/b"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/hf_negmine"),
+        ({"HOME": "/home/me"}, "/home/me/.cache/hf_negmine"),
+    ],
+)
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str) -> None:
+    for name in ("HF_NEGMINE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert files.default_cache_dir() == Path(expected)
