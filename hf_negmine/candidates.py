@@ -225,12 +225,13 @@ class CandidateLists:
 
     def _first_where(self, start: IdArray, end: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:
         """First entry in [start, end) for which ``holds``, else end; once it holds, it holds for all that follow."""
-        low, high = start.copy(), end.copy()
+        low: IdArray = start.copy()
+        high: IdArray = end.copy()
         while (open_ := low < high).any():
             middle = np.minimum((low + high) // 2, len(self.scores) - 1)
             held = holds(middle)
-            low = np.where(open_ & ~held, middle + 1, low)
-            high = np.where(open_ & held, middle, high)
+            low[open_ & ~held] = middle[open_ & ~held] + 1
+            high[open_ & held] = middle[open_ & held]
         return low
 
     def _touching(self) -> BoolArray:

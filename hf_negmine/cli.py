@@ -242,7 +242,8 @@ def mine(
         ),
     ] = OnExhaustedName.DROP,
     seed: Annotated[
-        int, typer.Option(rich_help_panel=NEGATIVES_PANEL, help="Seed of the sampler; the same seed, the same negatives.")
+        int,
+        typer.Option(rich_help_panel=NEGATIVES_PANEL, help="Seed of the sampler; the same seed, the same negatives."),
     ] = 0,
     pool_depth: Annotated[
         int,

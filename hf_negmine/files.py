@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -37,9 +38,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(_existing_parent(path)).free
-            reason = (
-                f"the disk is full ({free / 1e6:,.0f} MB free); free some space and run again, finished parts are kept"
-            )
+            reason = f"the disk is full ({free / 1e6:,.0f} MB free); make room and run again, finished parts are kept"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             reason = f"{os.strerror(error.errno)}; give a folder that can be written to"
         else:
@@ -154,9 +153,7 @@ def text_digests(texts: pa.Array) -> DigestArray:
     data = memoryview(data_buffer) if data_buffer is not None else memoryview(b"")
     blake2b = hashlib.blake2b
     bounds = offsets.tolist()
-    joined = b"".join(
-        blake2b(data[start:stop], digest_size=16).digest() for start, stop in zip(bounds, bounds[1:], strict=False)
-    )
+    joined = b"".join(blake2b(data[start:stop], digest_size=16).digest() for start, stop in itertools.pairwise(bounds))
     return np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
 
 
@@ -166,7 +163,7 @@ def digest_of(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             header = f"{part.dtype.str}{part.shape}".encode()
-            content: Any = memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b""
+            content: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
         elif isinstance(part, bytes | memoryview):
             header, content = b"bytes", part
         else:

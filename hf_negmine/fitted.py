@@ -28,7 +28,7 @@ from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Rows with their positives, before anything is known of their negatives; the fields are those of `RowNegatives`."""
+    """Rows with their positives, before anything is known of their negatives; fields as in `RowNegatives`."""
 
     queries: pa.LargeStringArray
     query_ids: IdArray
@@ -37,7 +37,7 @@ class RowPairs:
     positive_ids: IdArray
 
     def of_rows(self, rows: IdArray) -> RowPairs:
-        """The same for some rows (rising), which get the numbers 0, 1, 2, …"""
+        """The same for some rows (rising), which are numbered anew from 0."""
         pairs = np.flatnonzero(np.isin(self.rows, rows))
         return RowPairs(
             self.queries.take(pa.array(rows)),

@@ -38,7 +38,7 @@ class VectorArray:
     @property
     def shape(self) -> tuple[int, int]:
         """(texts, width)."""
-        return self.vectors.shape  # type: ignore[return-value]
+        return self.vectors.shape[0], self.vectors.shape[1]
 
     def slice(self, start: int, stop: int) -> FloatArray:
         """Rows start to stop."""
@@ -132,8 +132,8 @@ class FreshMiner:
         if not isinstance(self.teacher, VectorTeacher):
             first = pairs.positives[int(outside[0])].as_py()
             raise InputError(
-                f"{self.teacher.name} scores passages of its corpus only, and a positive is not in it: {first[:80]!r}; fit "
-                "on a corpus that holds the positives"
+                f"{self.teacher.name} scores passages of its corpus only, and a positive is not in it: {first[:80]!r}; "
+                "fit on a corpus that holds the positives"
             )
         queries = self._encode(pairs.queries.take(pa.array(pairs.rows[outside])).to_pylist(), "query")
         passages = self._encode(pairs.positives.take(pa.array(outside)).to_pylist(), "passage")

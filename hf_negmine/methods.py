@@ -18,7 +18,7 @@ from hf_negmine.schema import FloatArray
 
 
 def perc_pos_ceiling(positive_scores: FloatArray, percentage: float) -> FloatArray:
-    """Section 3.1, TopK-PercPos: ``p * percentage``, written ``p - |p| (1 - percentage)`` so that p < 0 lowers it too."""
+    """Section 3.1, TopK-PercPos: ``p * percentage``, as ``p - |p| (1 - percentage)`` so that p < 0 lowers it, too."""
     scores = positive_scores.astype(np.float64)
     return (scores - np.abs(scores) * (1.0 - percentage)).astype(np.float32)
 

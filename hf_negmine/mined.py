@@ -164,8 +164,9 @@ def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
         first = int(np.flatnonzero(short)[0])
         query = found.queries[int(found.rows[first])].as_py()
         raise ExhaustedError(
-            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} eligible "
-            f"passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
+            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} "
+            f"eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or take "
+            "on_exhausted='drop' or 'keep'"
         )
     return found.of(np.flatnonzero(~short))
 
@@ -215,7 +216,7 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
         ids = np.concatenate([found.positive_ids, negatives.passages.astype(np.int64)])[order]
         if (ids < 0).any() or (found.query_ids[negatives.rows] < 0).any():
             raise InputError(
-                "format 'ids' names queries and passages that were there at fit(), and a row has others; fit on these rows"
+                "format 'ids' names queries and passages that were there at fit(), and a row has others; fit on these"
             )
         columns = {
             "query_id": pa.array(found.query_ids[negatives.rows]),

@@ -422,7 +422,8 @@ class NegativeMiner:
         clash = [name for name in self._layout(query, positive).new_columns if name in available and name != positive]
         if clash:
             raise InputError(
-                f"the data set already has the column(s) {clash} that format {self.format!r} writes; remove or rename them"
+                f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove them "
+                "or rename them"
             )
 
     def _select(self, texts: TextSet) -> Selection:
@@ -450,9 +451,9 @@ class NegativeMiner:
             queries, _ = self._pool.positives.targets(self.positive_score)
             first = texts.queries.texts[int(queries[short[0]])].as_py()
             raise ExhaustedError(
-                f"{len(short):,} of {len(selection.counts):,} queries have fewer than {self.num_negatives} eligible passages "
-                f"under {self.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the method, lower "
-                "num_negatives, or take on_exhausted='drop' or 'keep'"
+                f"{len(short):,} of {len(selection.counts):,} queries have fewer than {self.num_negatives} eligible "
+                f"passages under {self.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the "
+                "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
         return selection
 

@@ -142,31 +142,31 @@ class CandidatePool:
             removed=count_removed(self.lists, demand, method, positive_scores),
         )
 
-    def rescored(self, score_pairs: Callable[[IdArray, PassageArray], FloatArray], teacher: str) -> CandidatePool:
+    def rescored(self, score_pairs: Callable[[IdArray, PassageArray], FloatArray], *, depth: int) -> CandidatePool:
         """A pool of the same candidates, ranked by another teacher that is too slow to search the corpus.
 
-        Only the first segment of each query takes part, and it is all there is: what lies below was never scored.
+        Only the best ``depth`` of each query take part, and they are all there is: what lies below was never scored.
 
         Args:
             score_pairs: scores of (query id, passage id) pairs, float32, given all of them at once.
-            teacher: how the other teacher is called.
+            depth: candidates a query.
         """
         top = self.lists.offsets[:-1]
-        starts, stops = self.lists.starts[top], self.lists.stops[top]
-        entries, queries = flat_positions(starts, stops - starts)
+        starts = self.lists.starts[top]
+        counts = np.minimum(self.lists.stops[top] - starts, depth)
+        entries, queries = flat_positions(starts, counts)
         passages = self.lists.passages[entries]
         scores = score_pairs(queries, passages)
         order = np.lexsort((passages, -scores, queries))
-        ranking = Ranking(
-            offsets_of_counts(stops - starts), passages[order], scores[order], np.ones(self.n_queries, dtype=bool)
-        )
+        everything = np.ones(self.n_queries, dtype=bool)
+        ranking = Ranking(offsets_of_counts(counts), passages[order], scores[order], everything)
         positives = self.positives
         return CandidatePool(
             CandidateLists.from_ranking(ranking, np.full(self.n_queries, np.inf, dtype=np.float32)),
             Positives(positives.offsets, positives.ids, score_pairs(positives.query_of_pair, positives.ids)),
             self.query_keys,
             self.passage_keys,
-            {**self.about, "teacher": teacher, "first_stage": self.about.get("teacher")},
+            self.about,
             progress=self._progress,
         )
 
@@ -178,9 +178,9 @@ class CandidatePool:
             shallow = np.flatnonzero(~answer.certain)
             if self._open_searcher is None:
                 raise ShallowPoolError(
-                    f"{len(np.unique(demand.queries[shallow])):,} of {self.n_queries:,} queries need more candidates for "
-                    f"{purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} a query), and its "
-                    "teacher is not loaded; select through the miner that made it, or retrieve with a larger pool_depth"
+                    f"{len(np.unique(demand.queries[shallow])):,} of {self.n_queries:,} queries need more candidates "
+                    f"for {purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} a query), and "
+                    "its teacher is not loaded; select through the miner that made it, or take a larger pool_depth"
                 )
             self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
             answer = self.lists.answer(demand)
@@ -232,6 +232,8 @@ class CandidatePool:
         """Open a stored pool by memory map.
 
         Args:
+            folder: of the pool.
+            progress: show bars when it is deepened.
             open_searcher: makes the teacher's searcher when a selection needs to look further; without it such a
                 selection raises `ShallowPoolError`.
         """
@@ -276,7 +278,10 @@ def retrieve(
     """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
 
     Args:
+        texts: queries, corpus and positives.
         open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
+        folder: where the pool is kept.
+        progress: show bars.
         about: provenance that is kept with the pool.
         depth: candidates a query at first; selections deepen the pool where they need more.
     """
@@ -355,7 +360,7 @@ def deepen(lists: CandidateLists, searcher: Searcher, demand: Demand, *, progres
 
 
 def _needs_ranks(lists: CandidateLists, demand: Demand) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Whether the demand of each target begins at a rank, rather than at its ceiling further down, as far as is known."""
+    """Whether each target's demand begins at a rank, rather than at its ceiling further down, for all we know."""
     if demand.first_rank == 0 and demand.last_rank is None:
         return np.zeros(len(demand.queries), dtype=bool)
     if demand.last_rank is not None:

@@ -26,7 +26,7 @@ def random_keys(seed: int, query_keys: KeyArray, passage_keys: KeyArray) -> KeyA
 
 def uniform(keys: KeyArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Numbers strictly between 0 and 1 from random 64-bit keys, same shape."""
-    return ((keys >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return np.asarray(((keys >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53)
 
 
 def _mix(values: KeyArray) -> KeyArray:
@@ -37,4 +37,4 @@ def _mix(values: KeyArray) -> KeyArray:
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return np.asarray(values ^ (values >> np.uint64(31)))

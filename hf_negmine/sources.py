@@ -116,8 +116,8 @@ def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple
         lacking = [name for name in (query, positive) if name is None]
         if len(others) != len(lacking):
             raise InputError(
-                f"query_column and positive_column: name them, the data set has the columns {available} and only one with "
-                "exactly two is clear by itself"
+                f"query_column and positive_column: name them, the data set has the columns {available} and only one "
+                "with exactly two is clear by itself"
             )
         query = query if query is not None else others.pop(0)
         positive = positive if positive is not None else others.pop(0)
@@ -155,7 +155,7 @@ def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[
             isinstance(opened.rows, datasets.Dataset),
             f"corpus: {source} does not hold a data set that can be read twice",
         )
-        source = opened.rows  # type: ignore[assignment]
+        source = opened.rows
     if isinstance(source, datasets.Dataset):
         return _corpus_column(source, column)
     texts = list(source)
@@ -211,10 +211,7 @@ def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]
     path = _find(folder, name)
     if path is None:
         raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-    else:
-        table = open_file(path).with_format("arrow")[:]
+    table = pq.read_table(path) if path.suffix == ".parquet" else open_file(path).with_format("arrow")[:]
     id_column = next((column for column in ("_id", "id") if column in table.column_names), None)
     if id_column is None or "text" not in table.column_names:
         raise InputError(f"{path} has the columns {table.column_names}, expected _id (or id) and text")

@@ -118,7 +118,7 @@ class VectorStore:
                 )
             if shards and vectors.shape[1] != shards[0].shape[1]:
                 raise StorageError(
-                    f"{shard} has vectors of width {vectors.shape[1]}, the shards before it {shards[0].shape[1]}; delete it"
+                    f"{shard} has vectors of width {vectors.shape[1]}, the others {shards[0].shape[1]}; delete it"
                 )
             shards.append(vectors)
             digests.append(its_digests)
@@ -191,8 +191,8 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
     if not finite.all():
         first = int(np.flatnonzero(~finite)[0])
         raise TeacherError(
-            f"teacher {teacher.name!r} gave NaN or infinite vectors for {int((~finite).sum())} of {len(texts)} texts, the "
-            f"first for {texts[first][:80]!r}; earlier shards are kept"
+            f"teacher {teacher.name!r} gave NaN or infinite vectors for {int((~finite).sum())} of {len(texts)} texts, "
+            f"the first for {texts[first][:80]!r}; earlier shards are kept"
         )
     longest = float(np.linalg.norm(array.astype(np.float64), axis=1).max(initial=0.0))
     if teacher.similarity == "dot" and longest > LONGEST_VECTOR:

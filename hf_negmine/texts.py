@@ -148,8 +148,9 @@ def check_texts(texts: pa.Array, rows: IdArray, *, column: str) -> pa.LargeStrin
     if pc.any(blank).as_py():
         blank_rows = rows[blank.to_numpy(zero_copy_only=False)]
         raise InputError(
-            f"column {column!r} has {len(blank_rows)} empty text(s) among rows {rows[0]} to {rows[-1]}, the first in row "
-            f"{blank_rows[0]}; remove them first, for example with rows.filter(lambda row: (row[{column!r}] or '').strip())"
+            f"column {column!r} has {len(blank_rows)} empty text(s) among rows {rows[0]} to {rows[-1]}, the first in "
+            f"row {blank_rows[0]}; remove them first, for example with "
+            f"rows.filter(lambda row: (row[{column!r}] or '').strip())"
         )
     return texts.cast(pa.large_string())
 
@@ -165,6 +166,8 @@ def build_text_set(
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
     Args:
+        cache_dir: the set is kept in its folder ``texts``.
+        query_column, positive_column: names for errors.
         pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text. None at all is
             fine if there is a corpus.
         corpus: batches of Arrow text arrays, or None if the positives are the corpus.

@@ -70,7 +70,8 @@ class _Precision:
         residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
         accumulation = 2 * queries.shape[1] * 2.0**-24 * (norm + residual) * block.max_norm
         passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
-        return 1.001 * (residual * block.max_norm + norm * passage_residual + accumulation) + 1e-30
+        bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
+        return bound * 1.001 + 1e-30
 
 
 def _precisions(first_pass: FirstPass, device: torch.device) -> list[_Precision]:

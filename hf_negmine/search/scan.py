@@ -1,4 +1,4 @@
-"""Exact search for teachers that score passages directly (BM25, random): every score, then the best under the ceiling."""
+"""Exact search for teachers that score passages directly (BM25, random): all scores, then the best under a ceiling."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled:
         if isinstance(error, InputError):
             raise
     raise InputError(
-        f"sampler {spec!r} is not understood; write top, sampled:10, top1_sampled:10, or sampled:10@0.05 with a temperature"
+        f"sampler {spec!r} is not understood; write top, sampled:10, top1_sampled:10, or with a temperature "
+        "sampled:10@0.05"
     )
 
 

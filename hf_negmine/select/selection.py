@@ -12,7 +12,7 @@ from hf_negmine.csr import offsets_of_counts
 from hf_negmine.methods import Method
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 
 PositiveScore: TypeAlias = Literal["min", "each"]
 """Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
@@ -80,7 +80,7 @@ class Selection:
     @property
     def complete(self) -> BoolArray:
         """Status of each target: True if it has n negatives, False if the corpus is exhausted."""
-        return self.counts == self.n
+        return np.asarray(self.counts == self.n)
 
 
 def demand_of(
@@ -111,7 +111,12 @@ def choose(
     """Offsets, passages and scores of the n negatives (or as many as there are) of each target.
 
     Args:
+        lists: the candidates.
+        demand: what was asked.
         answer: where the candidates lie; all certain.
+        sampler: draws n of them.
+        n: negatives a target.
+        seed: of the draws.
         query_keys: first halves of the query digests, uint64, shape (n_queries,).
         passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
     """
@@ -144,7 +149,7 @@ def count_removed(lists: CandidateLists, demand: Demand, method: Method, positiv
     return removed
 
 
-def _at(values: np.ndarray, entries: IdArray, present: BoolArray, absent: float) -> np.ndarray:  # type: ignore[type-arg]
+def _at(values: AnyArray, entries: IdArray, present: BoolArray, absent: float) -> AnyArray:
     if not len(values):
         return np.full(entries.shape, absent, dtype=values.dtype)
     return np.where(present, values[entries], np.asarray(absent, dtype=values.dtype))

@@ -77,12 +77,8 @@ class BM25Teacher:
         """bm25s' list of the language; none where it has none."""
         from bm25s import stopwords
 
-        return list(
-            getattr(stopwords, f"STOPWORDS_{_STOPWORD_NAMES.get(self.language, str(self.language).upper())}", ())
-        )
-
-
-_STOPWORD_NAMES = {"english": "EN"}
+        name = "EN" if self.language == "english" else str(self.language).upper()
+        return list(getattr(stopwords, f"STOPWORDS_{name}", ()))
 
 
 class BM25Scorer:

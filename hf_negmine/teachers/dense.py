@@ -59,7 +59,8 @@ class DenseTeacher:
         name: str | None = None,
     ) -> None:
         require_choice(dtype, ("auto", "float32", "bfloat16", "float16"), argument="dtype")
-        require_choice(similarity, (None, "cosine", "dot"), argument="similarity")
+        if similarity is not None:
+            require_choice(similarity, ("cosine", "dot"), argument="similarity")
         require(batch_size >= 1, f"batch_size: at least 1, got {batch_size}")
         self._source: str | Path | None = model if isinstance(model, str | Path) else None
         self._model: SentenceTransformer | None = None if isinstance(model, str | Path) else model
@@ -85,8 +86,9 @@ class DenseTeacher:
             return self._name
         if self._source is not None:
             return Path(self._source).resolve().name if Path(self._source).exists() else str(self._source)
-        card = self.model.model_card_data
-        given = str(card.model_id or card.base_model or "SentenceTransformer")
+        model = self.model
+        loaded_from = getattr(getattr(getattr(model[0], "auto_model", None), "config", None), "_name_or_path", None)
+        given = str(model.model_card_data.model_id or loaded_from or type(model).__name__)
         return Path(given).name if Path(given).exists() else given
 
     @property
@@ -104,15 +106,15 @@ class DenseTeacher:
         own = str(getattr(self.model.similarity_fn_name, "value", self.model.similarity_fn_name))
         if own not in ("cosine", "dot"):
             raise InputError(
-                f"{self.name} compares vectors by {own!r}, supported are 'cosine' and 'dot'; pass similarity= to choose one"
+                f"{self.name} compares vectors by {own!r}, supported are 'cosine' and 'dot'; choose one by similarity="
             )
         return cast(Similarity, own)
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of weights, tokenizer, modules, prompt, length limit, dtype and truncation (see `protocols.Teacher`)."""
+        """Digest of weights, tokenizer, modules, prompts, length limit and dtype (see `protocols.Teacher`)."""
         model = self.model
         if self._weights_digest is None:
-            self._weights_digest = _weights_digest(model)
+            self._weights_digest = weights_digest(model)
         return digest_of(
             "dense",
             self._weights_digest,
@@ -181,23 +183,23 @@ class DenseTeacher:
         return {**self.__dict__, "_model": None, "_workers": None}
 
 
-def _weights_digest(model: SentenceTransformer) -> str:
-    """Digest of every tensor, the modules' settings and the tokenizer."""
+def weights_digest(model: Any) -> str:
+    """Digest of every tensor, the modules' settings and the tokenizer of a Sentence Transformers model of any kind."""
     state = hashlib.blake2b(digest_size=16)
     for key, tensor in sorted(model.state_dict().items()):
         state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(_bytes_of(tensor))
-    for module in model:
-        state.update(type(module).__name__.encode())
+    for module in model.children():
         settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+        state.update(type(module).__name__.encode())
         state.update(repr(sorted((key, repr(value)) for key, value in settings.items())).encode())
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     state.update((backend.to_str() if backend is not None else type(model.tokenizer).__name__).encode())
     return state.hexdigest()
 
 
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
+def _bytes_of(tensor: torch.Tensor) -> bytes:
     import torch
 
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().tobytes()

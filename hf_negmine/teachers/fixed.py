@@ -92,7 +92,8 @@ class FixedTeacher:
         if (at < 0).any():
             first = texts[int(np.flatnonzero(at < 0)[0])]
             raise TeacherError(
-                f"{self.name} has no vector for {int((at < 0).sum())} of {len(texts)} {role} texts, the first is {first[:80]!r}"
+                f"{self.name} has no vector for {int((at < 0).sum())} of {len(texts)} {role} texts, the first is "
+                f"{first[:80]!r}"
             )
         return np.asarray(self._vectors[role][self._order[role][at]], dtype=np.float32)
 
