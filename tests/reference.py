@@ -80,9 +80,14 @@ def rows_of(ranking: Ranking) -> list[Ranked]:
     ]
 
 
-def search(rankings: Sequence[Ranked], queries: Sequence[int], ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
+def search(
+    rankings: Sequence[Ranked], queries: Sequence[int], ceilings: FloatArray, depth: int, skip: int = 0
+) -> Ranking:
     """What a searcher answers, from whole rankings."""
-    found = [[pair for pair in rankings[query] if pair[0] < ceiling] for query, ceiling in zip(queries, ceilings, strict=True)]
+    found = [
+        [pair for pair in rankings[query] if pair[0] < ceiling]
+        for query, ceiling in zip(queries, ceilings, strict=True)
+    ]
     window = [row[skip : skip + depth] for row in found]
     return Ranking(
         offsets=np.cumsum([0] + [len(row) for row in window]).astype(np.int64),
@@ -116,6 +121,4 @@ def searcher_maker(folder: Path, teacher: Teacher, texts: TextSet) -> Callable[[
 def make_pool(folder: Path, teacher: Teacher, texts: TextSet, depth: int) -> CandidatePool:
     """Retrieve a pool into ``folder / "pool"``."""
     about = {"teacher": teacher.name}
-    return retrieve(
-        texts, searcher_maker(folder, teacher, texts), folder / "pool", about, depth=depth, progress=False
-    )
+    return retrieve(texts, searcher_maker(folder, teacher, texts), folder / "pool", about, depth=depth, progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,9 +194,19 @@ def weights_digest(model: Any) -> str:
         settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
         state.update(type(module).__name__.encode())
         state.update(repr(sorted((key, repr(value)) for key, value in settings.items())).encode())
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    state.update((backend.to_str() if backend is not None else type(model.tokenizer).__name__).encode())
+    state.update(_tokenizer_settings(model.tokenizer).encode())
     return state.hexdigest()
+
+
+def _tokenizer_settings(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return type(tokenizer).__name__
+    settings = json.loads(backend.to_str())
+    # Every call that encodes sets these two anew; what they are set from is in the fingerprint as the length limit.
+    settings["truncation"] = getattr(tokenizer, "truncation_side", None)
+    settings["padding"] = getattr(tokenizer, "padding_side", None)
+    return json.dumps(settings, sort_keys=True)
 
 
 def _bytes_of(tensor: torch.Tensor) -> bytes:

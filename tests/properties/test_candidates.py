@@ -36,7 +36,12 @@ def assert_segments_are_true(lists: CandidateLists, rankings: list[Ranked]) -> N
 
 
 def with_search(
-    lists: CandidateLists, rankings: list[Ranked], queries: list[int], ceilings: np.ndarray, depth: int, skip: int  # type: ignore[type-arg]
+    lists: CandidateLists,
+    rankings: list[Ranked],
+    queries: list[int],
+    ceilings: np.ndarray,
+    depth: int,
+    skip: int,  # type: ignore[type-arg]
 ) -> CandidateLists:
     found = CandidateLists.from_ranking(search(rankings, queries, ceilings, depth, skip), ceilings, skip)
     return lists.merged(np.array(queries), found)
@@ -86,7 +91,9 @@ def test_merged_lists_answer_rightly_or_not_at_all(data: st.DataObject, seed: in
 
 @settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 12), ceiling=st.integers(-4, 4), first=st.integers(0, 30))
-def test_a_search_that_begins_where_the_demand_begins_answers_it(seed: int, depth: int, ceiling: int, first: int) -> None:
+def test_a_search_that_begins_where_the_demand_begins_answers_it(
+    seed: int, depth: int, ceiling: int, first: int
+) -> None:
     """Whatever is known already, even a stretch of unknown rank around the place."""
     rankings = rankings_of(np.random.default_rng(seed), 1, 40)
     no_ceiling = np.array([np.inf], dtype=np.float32)
@@ -109,7 +116,9 @@ def test_concatenated_parts_equal_one_search(seed: int, sizes: list[int]) -> Non
     no_ceiling = np.full(sum(sizes), np.inf, dtype=np.float32)
 
     def lists_of(queries: range) -> CandidateLists:
-        return CandidateLists.from_ranking(search(rankings, queries, no_ceiling[: len(queries)], 6), no_ceiling[: len(queries)])
+        return CandidateLists.from_ranking(
+            search(rankings, queries, no_ceiling[: len(queries)], 6), no_ceiling[: len(queries)]
+        )
 
     bounds = np.cumsum([0, *sizes]).tolist()
     parts = [lists_of(range(first, last)) for first, last in zip(bounds, bounds[1:], strict=False)]

@@ -51,9 +51,16 @@ def make_vectors(rng: np.random.Generator, kind: Kind, count: int, width: int) -
 @st.composite
 def problems(draw: st.DrawFn, *, most_passages: int = 200) -> Problem:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n_passages, n_queries, width = draw(st.integers(1, most_passages)), draw(st.integers(1, 12)), draw(st.integers(1, 40))
+    n_passages, n_queries, width = (
+        draw(st.integers(1, most_passages)),
+        draw(st.integers(1, 12)),
+        draw(st.integers(1, 40)),
+    )
     kinds = st.sampled_from(Kind.__args__)  # type: ignore[attr-defined]
-    queries, passages = make_vectors(rng, draw(kinds), n_queries, width), make_vectors(rng, draw(kinds), n_passages, width)
+    queries, passages = (
+        make_vectors(rng, draw(kinds), n_queries, width),
+        make_vectors(rng, draw(kinds), n_passages, width),
+    )
     if draw(st.booleans()):  # duplicates
         passages = passages[rng.integers(0, max(1, n_passages // 4), n_passages)]
     excluded = [
@@ -63,7 +70,9 @@ def problems(draw: st.DrawFn, *, most_passages: int = 200) -> Problem:
     return Problem(queries, passages, excluded, score_matrix(queries, passages), rng)
 
 
-def vector_searcher(problem: Problem, *, passages_a_block: int = 50, first_pass: exact.FirstPass = "float32") -> VectorSearcher:
+def vector_searcher(
+    problem: Problem, *, passages_a_block: int = 50, first_pass: exact.FirstPass = "float32"
+) -> VectorSearcher:
     return VectorSearcher(
         ArraySource(problem.queries),
         ArraySource(problem.passages),
@@ -193,6 +202,8 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
     together = exact.canonical_scores(queries[:, None], passages)
     pairs = exact.canonical_scores(queries.repeat_interleave(length, 0), passages.reshape(rows * length, -1))
     torch.set_num_threads(1)
-    single = torch.stack([exact.canonical_scores(queries[i], passages[i, j]) for i in range(rows) for j in range(length)])
+    single = torch.stack(
+        [exact.canonical_scores(queries[i], passages[i, j]) for i in range(rows) for j in range(length)]
+    )
     assert torch.equal(together.view(-1), pairs)
     assert torch.equal(pairs, single)

@@ -36,5 +36,7 @@ def test_a_wrong_choice_names_the_choices() -> None:
 
 def test_a_missing_optional_dependency_says_how_to_install_it() -> None:
     assert import_extra("json", extra="none", purpose="reading").__name__ == "json"
-    with pytest.raises(errors.MissingExtraError, match=r"Plotting needs the module 'no_such_module'.*hf_negmine\[plots\]"):
+    with pytest.raises(
+        errors.MissingExtraError, match=r"Plotting needs the module 'no_such_module'.*hf_negmine\[plots\]"
+    ):
         import_extra("no_such_module", extra="plots", purpose="Plotting")

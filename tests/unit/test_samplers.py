@@ -85,7 +85,9 @@ def test_a_row_is_drawn_alike_in_any_batch(sampler: Sampler) -> None:
     order = np.random.default_rng(1).permutation(50)
     np.testing.assert_array_equal(sampler.choose(scores[order], keys[order], 3), whole[order])
     for row in (0, 17, 49):
-        np.testing.assert_array_equal(sampler.choose(scores[row : row + 1], keys[row : row + 1], 3), whole[row : row + 1])
+        np.testing.assert_array_equal(
+            sampler.choose(scores[row : row + 1], keys[row : row + 1], 3), whole[row : row + 1]
+        )
 
 
 def test_another_seed_draws_others_and_the_same_seed_the_same() -> None:

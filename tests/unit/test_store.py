@@ -137,7 +137,9 @@ def only_for(text: str, value: float) -> Callable[[np.ndarray[Any, Any], Sequenc
 @pytest.mark.usefixtures("small_shards")
 def test_vectors_that_are_not_finite_are_refused_and_earlier_shards_kept(tmp_path: Path, value: float) -> None:
     store, texts = VectorStore(tmp_path, progress=False), column(tmp_path, TEXTS)
-    with pytest.raises(TeacherError, match="'letters' gave NaN or infinite vectors for 1 of 2 texts, the first for 'bad'"):
+    with pytest.raises(
+        TeacherError, match="'letters' gave NaN or infinite vectors for 1 of 2 texts, the first for 'bad'"
+    ):
         store.vectors(LetterTeacher(spoil=only_for("bad", value)), texts, "passage")
     assert len(shards_under(tmp_path)) == 1
     assert not list(tmp_path.rglob(".unfinished-*"))

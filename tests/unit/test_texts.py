@@ -34,7 +34,11 @@ def positives_of(texts: TextSet) -> dict[str, list[str]]:
 def built(folder: Path, queries: Any, positives: Any, corpus: Any = None) -> TextSet:
     """A `TextSet` of Arrow arrays."""
     return build_text_set(
-        folder, [(queries, positives)], None if corpus is None else [corpus], query_column="query", positive_column="answer"
+        folder,
+        [(queries, positives)],
+        None if corpus is None else [corpus],
+        query_column="query",
+        positive_column="answer",
     )
 
 
@@ -112,10 +116,10 @@ def test_positives_and_the_querys_own_text_are_excluded_together(tmp_path: Path)
         lambda array: array.cast(pa.large_string()),
         lambda array: array.cast(pa.string_view()),
         lambda array: array.dictionary_encode(),
-        lambda array: pa.concat_arrays([pa.array(["before", "earlier"]), array, pa.array(["after"])]).slice(2, len(array)),
-        lambda array: (
-            pa.concat_arrays([pa.array(["x"] * 9), array]).cast(pa.large_string()).slice(9)
+        lambda array: pa.concat_arrays([pa.array(["before", "earlier"]), array, pa.array(["after"])]).slice(
+            2, len(array)
         ),
+        lambda array: pa.concat_arrays([pa.array(["x"] * 9), array]).cast(pa.large_string()).slice(9),
         lambda array: pa.concat_arrays([pa.array(["x"] * 3), array]).dictionary_encode().slice(3),
     ],
     ids=["string", "large", "view", "dictionary", "sliced", "sliced large", "sliced dictionary"],
@@ -145,7 +149,17 @@ def test_empty_batches_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_any_unicode_text_comes_back_as_it_was(tmp_path: Path) -> None:
-    passages = ["é", "e\u0301", "日本語のテキスト", "🙂" * 50, "\u200bzero width", "a\x00b", " padded ", "padded", "x" * 100_000]
+    passages = [
+        "é",
+        "e\u0301",
+        "日本語のテキスト",
+        "🙂" * 50,
+        "\u200bzero width",
+        "a\x00b",
+        " padded ",
+        "padded",
+        "x" * 100_000,
+    ]
     texts = text_set(tmp_path, [f"q{i}" for i in range(len(passages))], passages, passages)
     assert texts.corpus.texts.to_pylist() == passages
     assert [found for (found,) in positives_of(texts).values()] == passages

@@ -1,0 +1,96 @@
+"""The layering of docs/architecture.md, kept."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "hf_negmine"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+LIGHT_ROOMS = "errors schema csr files randomness devices extras protocols texts store teachers search methods candidates select pool"
+HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
+
+
+def rooms() -> list[str]:
+    """The rooms of the table in docs/architecture.md, in its order."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("| room | what it is for |")[1].split("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    return [name.rstrip("/") for cell in cells for name in re.findall(r"`([\w/]+)`", cell)]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules that a file imports, but for those under `if TYPE_CHECKING:`."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return found
+
+
+def test_every_module_has_a_room() -> None:
+    assert {room_of(path) for path in MODULES} == set(rooms())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_from_rooms_above(path: Path) -> None:
+    order = {room: place for place, room in enumerate(rooms())}
+    first_row = rooms()[: rooms().index("texts")]
+    mine = room_of(path)
+    for module in imported_modules(path):
+        parts = module.split(".")
+        if parts[0] != "hf_negmine" or len(parts) == 1:
+            continue
+        theirs = parts[1]
+        if theirs == mine or {theirs, mine} <= set(first_row):
+            continue
+        assert order[theirs] < order[mine], f"{path.name} in {mine!r} imports {module}, which is further down"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
+    if room_of(path) in LIGHT_ROOMS.split():
+        assert not {module.split(".")[0] for module in imported_modules(path)} & HEAVY
+
+
+def test_teachers_do_not_import_one_another() -> None:
+    teachers = [path for path in (PACKAGE / "teachers").glob("*.py") if path.name != "__init__.py"]
+    for path in teachers:
+        others = {f"hf_negmine.teachers.{other.stem}" for other in teachers if other != path}
+        assert not imported_modules(path) & others
+
+
+def test_import_costs_no_torch() -> None:
+    code = "import sys, hf_negmine; print([m for m in ('torch', 'datasets', 'numpy', 'pyarrow') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_loads() -> None:
+    import hf_negmine
+
+    for name in hf_negmine.__all__:
+        assert getattr(hf_negmine, name) is not None
+    with pytest.raises(AttributeError, match="NegativeMinr"):
+        hf_negmine.NegativeMinr  # noqa: B018
