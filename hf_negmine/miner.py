@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets.arrow_writer import ArrowWriter
 from tqdm.auto import tqdm
 
 from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, require
-from hf_negmine.files import default_cache_dir, digest_of, scratch_folder, storage_errors
+from hf_negmine.files import default_cache_dir, digest_of
 from hf_negmine.fitted import Fitted, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.methods import Method, TopKPercPos, parse_method
@@ -40,9 +40,10 @@ from hf_negmine.sources import (
     take_rows,
 )
 from hf_negmine.store import VectorStore, writable_folder
-from hf_negmine.summary import MiningSummary, ScoreStatistics
+from hf_negmine.summary import MiningSummary
 from hf_negmine.teachers import resolve_teacher
 from hf_negmine.texts import TextSet, build_text_set
+from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -171,7 +172,7 @@ class NegativeMiner:
             "encode and search": searched - read,
             "select": time.perf_counter() - searched,
         }
-        summary = self._summarise(texts, selection, n_rows, about, seconds)
+        summary = MiningSummary.of(texts, selection, n_rows, self._settings(about), seconds)
         settings = {**summary.settings, "columns": columns}
         self._digest = digest_of("fit", FORMAT_VERSION, texts.fingerprint, key, settings)
         self._folder = self.cache_dir / "fits" / self._digest
@@ -214,6 +215,21 @@ class NegativeMiner:
             "library_version": version("hf_negmine"),
         }
 
+    def _settings(self, about: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **about,
+            "method": str(self.method),
+            "sampler": str(self.sampler),
+            "num_negatives": self.num_negatives,
+            "positive_score": self.positive_score,
+            "include_positives": self.include_positives,
+            "on_exhausted": self.on_exhausted,
+            "format": self.format,
+            "include_scores": self.include_scores,
+            "pool_depth": self.pool_depth,
+            "seed": self.seed,
+        }
+
     def _ranked_again(self, pool: CandidatePool, texts: TextSet) -> CandidatePool:
         """The pool that is selected from: a place for a second teacher that scores the first one's candidates."""
         return pool
@@ -241,12 +257,12 @@ class NegativeMiner:
     @property
     def queries(self) -> datasets.Dataset:
         """Lookup table of the queries (query_id, query), for format ``ids``."""
-        return _lookup("query_id", "query", self._fitted.texts.queries.texts)
+        return lookup_table("query_id", "query", self._fitted.texts.queries.texts)
 
     @property
     def corpus(self) -> datasets.Dataset:
         """Lookup table of the passages (document_id, document), for format ``ids``."""
-        return _lookup("document_id", "document", self._fitted.texts.corpus.texts)
+        return lookup_table("document_id", "document", self._fitted.texts.corpus.texts)
 
     # ---- mining ------------------------------------------------------------------------------------------------
 
@@ -267,7 +283,7 @@ class NegativeMiner:
         fitted = self._fitted
         if isinstance(batch, pa.Table):
             written = self._write(batch)
-            return _with_columns(batch.take(pa.array(written.rows)), written, self._layout_of_fit)
+            return with_columns(batch, written, self._layout_of_fit)
         for name in (fitted.query_column, fitted.positive_column):
             if name not in batch:
                 raise ColumnError(name, batch, argument="map")
@@ -306,13 +322,7 @@ class NegativeMiner:
 
     def features(self, rows: Rows) -> datasets.Features:
         """Features of the result, for ``rows.map(miner, batched=True, features=miner.features(rows))``."""
-        layout = self._layout_of_fit
-        features = datasets.Features(
-            {name: kind for name, kind in (rows.features or {}).items() if name not in layout.replaced_columns}
-        )
-        for name, kind in layout.new_columns.items():
-            features[name] = datasets.features.features.generate_from_arrow_type(kind)
-        return features
+        return mined_features(rows.features or datasets.Features(), self._layout_of_fit)
 
     def _write(self, batch: pa.Table) -> Written:
         """Look up (or mine on the fly) the negatives of a batch and lay them out."""
@@ -330,23 +340,23 @@ class NegativeMiner:
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
 
     def _write_dataset(self, rows: Rows) -> datasets.Dataset:
-        layout, features = self._layout_of_fit, self.features(rows)
-        name = digest_of("mined", self._digest, getattr(rows, "_fingerprint", None) or str(time.time_ns()))
+        layout = self._layout_of_fit
         total = len(rows) if isinstance(rows, datasets.Dataset) else None
-        final = self.cache_dir / "mined" / f"{name}.arrow"
-        with scratch_folder(final.parent) as scratch, storage_errors(final):
-            with (
-                tqdm(total=total, desc="Writing", unit=" rows", disable=not self.progress) as bar,
-                ArrowWriter(path=str(scratch / "rows.arrow"), features=features) as writer,
-            ):
-                for batch in table_batches(rows, size=ROWS_A_BATCH):
-                    written = self._write(batch)
-                    table = _with_columns(batch.take(pa.array(written.rows)), written, layout)
-                    writer.write_table(table.select(list(features)))
+        batches = table_batches(rows, size=ROWS_A_BATCH)
+        first = next(batches, None)
+        features = rows.features
+        if features is None and first is not None:  # a stream need not know its features before it is read
+            features = datasets.Features.from_arrow_schema(first.schema)
+
+        def tables() -> Iterator[pa.Table]:
+            with tqdm(total=total, desc="Writing", unit=" rows", disable=not self.progress) as bar:
+                for batch in itertools.chain([first] if first is not None else [], batches):
+                    yield with_columns(batch, self._write(batch), layout)
                     bar.update(len(batch))
-                writer.finalize()
-            (scratch / "rows.arrow").replace(final)
-        return datasets.Dataset.from_file(str(final))
+
+        name = digest_of("mined", self._digest, getattr(rows, "_fingerprint", None) or str(time.time_ns()))
+        path = self.cache_dir / "mined" / f"{name}.arrow"
+        return write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
@@ -457,44 +467,6 @@ class NegativeMiner:
             )
         return selection
 
-    def _summarise(
-        self, texts: TextSet, selection: Selection, rows: int, about: dict[str, Any], seconds: dict[str, float]
-    ) -> MiningSummary:
-        complete = int(selection.complete.sum())
-        settings = {
-            **about,
-            "method": str(self.method),
-            "sampler": str(self.sampler),
-            "num_negatives": self.num_negatives,
-            "positive_score": self.positive_score,
-            "include_positives": self.include_positives,
-            "on_exhausted": self.on_exhausted,
-            "format": self.format,
-            "include_scores": self.include_scores,
-            "pool_depth": self.pool_depth,
-            "seed": self.seed,
-        }
-        own = int((texts.own_text >= 0).sum())
-        removed = {
-            "being labelled positives": len(texts.positive_ids),
-            **({"having the query's own text": own} if own else {}),
-            **selection.removed,
-        }
-        return MiningSummary(
-            settings=settings,
-            rows=rows,
-            queries=len(texts.queries),
-            passages=len(texts.corpus),
-            positives_per_query=round(len(texts.positive_ids) / max(len(texts.queries), 1), 4),
-            complete=complete,
-            exhausted=len(selection.counts) - complete,
-            removed=removed,
-            positive_scores=ScoreStatistics.of(selection.pair_scores),
-            negative_scores=ScoreStatistics.of(selection.scores),
-            differences=ScoreStatistics.of(np.repeat(selection.positive_scores, selection.counts) - selection.scores),
-            seconds={name: round(value, 3) for name, value in seconds.items()},
-        )
-
 
 class _Counted:
     """Batches passed on, and how many rows went by."""
@@ -507,19 +479,3 @@ class _Counted:
         for queries, positives in self._batches:
             self.rows += len(queries)
             yield queries, positives
-
-
-def _with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
-    for name in layout.replaced_columns:
-        if name in table.column_names:
-            table = table.drop_columns([name])
-    for name, column in written.columns.items():
-        if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, column)
-        else:
-            table = table.append_column(name, column)
-    return table
-
-
-def _lookup(id_name: str, text_name: str, texts: pa.LargeStringArray) -> datasets.Dataset:
-    return datasets.Dataset(pa.table({id_name: np.arange(len(texts)), text_name: texts}))

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from hf_negmine.schema import FloatArray
+from hf_negmine.select import Selection
+from hf_negmine.texts import TextSet
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,33 @@ class MiningSummary:
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-able content."""
         return asdict(self)
+
+    @classmethod
+    def of(
+        cls, texts: TextSet, selection: Selection, rows: int, settings: dict[str, Any], seconds: dict[str, float]
+    ) -> MiningSummary:
+        """Sum up a selection."""
+        complete = int(selection.complete.sum())
+        own = int((texts.own_text >= 0).sum())
+        removed = {
+            "being labelled positives": len(texts.positive_ids),
+            **({"having the query's own text": own} if own else {}),
+            **selection.removed,
+        }
+        return cls(
+            settings=settings,
+            rows=rows,
+            queries=len(texts.queries),
+            passages=len(texts.corpus),
+            positives_per_query=round(len(texts.positive_ids) / max(len(texts.queries), 1), 4),
+            complete=complete,
+            exhausted=len(selection.counts) - complete,
+            removed=removed,
+            positive_scores=ScoreStatistics.of(selection.pair_scores),
+            negative_scores=ScoreStatistics.of(selection.scores),
+            differences=ScoreStatistics.of(np.repeat(selection.positive_scores, selection.counts) - selection.scores),
+            seconds={name: round(value, 3) for name, value in seconds.items()},
+        )
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> MiningSummary:

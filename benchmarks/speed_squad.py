@@ -1,0 +1,259 @@
+"""What mining costs once the vectors are there: hf_negmine, sentence-transformers, and the bare matrix product.
+
+SQuAD's training questions against its paragraphs, 4 negatives a row by TopK-PercPos (95 %), on the CPU. Every run is a
+process of its own, so that its memory is its own; the three take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import (
+    AnonymousPeak,
+    Stopwatch,
+    dense_teacher,
+    forget,
+    machine,
+    median,
+    memory,
+    open_squad,
+    parser,
+    prepare,
+    print_table,
+    spread,
+    store_squad,
+    teacher_folder,
+)
+
+NEGATIVES = 4
+QUERIES_A_BLOCK = 1024
+TEXTS, FINGERPRINT = "read and number the texts", "fingerprint the teacher"
+OPEN, SEARCH, STORE, SELECT = "open the stored vectors", "search", "write the pool", "select"
+DEEPEN, WRITE, OTHER = "deepen the pool", "write the rows", "everything else"
+PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, STORE, DEEPEN, SELECT, WRITE, OTHER)
+
+
+def peer_folder(cache: Path) -> Path:
+    """Where the vectors lie in sentence-transformers' own layout."""
+    return cache / "sentence_transformers"
+
+
+# ---- one run, in a process of its own --------------------------------------------------------------------------------
+
+
+def run_product(cache: Path) -> dict[str, Any]:
+    """The float32 product of all queries with all passages, a block of queries at a time, into one buffer."""
+    import numpy as np
+    import torch
+
+    queries, passages = (
+        torch.from_numpy(np.load(next(peer_folder(cache).glob(f"{name}_embeddings_*.npy")))) for name in ("query", "corpus")
+    )
+    buffer = torch.empty(QUERIES_A_BLOCK, len(passages))
+    torch.mm(queries[:QUERIES_A_BLOCK], passages.T, out=buffer)
+    started = time.perf_counter()
+    for start in range(0, len(queries), QUERIES_A_BLOCK):
+        block = queries[start : start + QUERIES_A_BLOCK]
+        torch.mm(block, passages.T, out=buffer[: len(block)])
+    return {"seconds": time.perf_counter() - started, "queries": len(queries), "passages": len(passages)}
+
+
+def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """`NegativeMiner.fit` and `mine` with stored vectors, nothing else stored."""
+    import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
+
+    import hf_negmine.miner
+    import hf_negmine.pool
+    from hf_negmine import NegativeMiner, TopKPercPos
+    from hf_negmine.teachers import DenseTeacher
+
+    idle = _idle()
+    given = open_squad(arguments)
+    teacher = dense_teacher(arguments)
+    _ = teacher.model
+    forget(cache, "pools", "fits", "mined")
+    loaded = _idle()
+    watch = Stopwatch()
+    functions = [
+        (hf_negmine.miner, "build_text_set", TEXTS),
+        (DenseTeacher, "fingerprint", FINGERPRINT),
+        (hf_negmine.miner, "open_searcher", OPEN),
+        (hf_negmine.pool, "search_queries", SEARCH),
+        (hf_negmine.pool, "deepen", DEEPEN),
+        (hf_negmine.miner, "retrieve", STORE),
+        (hf_negmine.pool.CandidatePool, "save", STORE),
+        (hf_negmine.pool.CandidatePool, "select", SELECT),
+        (NegativeMiner, "mine", WRITE),
+    ]
+    with AnonymousPeak() as anonymous:
+        started = time.perf_counter()
+        with watch.watching(functions), watch.part(OTHER):
+            miner = NegativeMiner(
+                teacher,
+                method=TopKPercPos(0.95),
+                num_negatives=NEGATIVES,
+                cache_dir=cache,
+                device="cpu",
+                query_column="query",
+                positive_column="positive",
+                progress=False,
+            )
+            miner.fit(given.rows, corpus=given.corpus)
+            mined = miner.mine(given.rows)
+        seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "rows": len(mined),
+        "parts": dict(watch.seconds),
+        **_memory(idle, loaded, anonymous.peak),
+    }
+
+
+def run_peer(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """`sentence_transformers.util.mine_hard_negatives` with the same vectors in its own cache folder."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    import hf_negmine.miner  # noqa: F401 - part of the idle memory on both sides
+
+    idle = _idle()
+    given = open_squad(arguments)
+    corpus = given.corpus.to_pylist()
+    model_options = {"dtype": getattr(torch, arguments.dtype)}
+    model = SentenceTransformer(teacher_folder(arguments), device="cpu", model_kwargs=model_options)
+    model.encode_query = model.encode_document = _refuse  # type: ignore[method-assign]
+    loaded = _idle()
+    with AnonymousPeak() as anonymous:
+        started = time.perf_counter()
+        mined = mine_hard_negatives(
+            given.rows,
+            model,
+            anchor_column_name="query",
+            positive_column_name="positive",
+            corpus=corpus,
+            relative_margin=0.05,
+            num_negatives=NEGATIVES,
+            output_format="n-tuple",
+            cache_folder=str(peer_folder(cache)),
+            verbose=False,
+        )
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "rows": len(mined), **_memory(idle, loaded, anonymous.peak)}
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise RuntimeError("sentence-transformers did not find the stored vectors: its cache key has changed")
+
+
+def _idle() -> dict[str, float]:
+    return {"all": memory("VmRSS"), "anonymous": memory("RssAnon")}
+
+
+def _memory(idle: dict[str, float], loaded: dict[str, float], anonymous_peak: float) -> dict[str, float]:
+    return {
+        "idle": idle["all"],
+        "input": loaded["anonymous"] - idle["anonymous"],
+        "peak": memory("VmHWM") - idle["all"],
+        "anonymous": anonymous_peak - idle["anonymous"],
+    }
+
+
+# ---- all runs --------------------------------------------------------------------------------------------------------
+
+
+def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
+    """The stored vectors as sentence-transformers' cache wants them: keys as in its util/hard_negatives.py."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from hf_negmine.store import VectorStore
+
+    folder = peer_folder(cache)
+    forget(cache, folder.name)
+    folder.mkdir()
+    teacher = dense_teacher(arguments)
+    model_name = SentenceTransformer(teacher_folder(arguments), device="cpu").model_card_data.base_model or ""
+    for name, role, column in (("query", "query", texts.queries), ("corpus", "passage", texts.corpus)):
+        key = repr((model_name, None, None, column.texts.to_pylist())).encode()
+        vectors = VectorStore(cache).vectors(teacher, column, role)  # type: ignore[arg-type]
+        path = folder / f"{name}_embeddings_{hashlib.sha256(key, usedforsecurity=False).hexdigest()}.npy"
+        np.save(path, vectors.slice(0, len(column)))
+
+
+def in_child(kind: str, arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
+    """One run of a kind in a process of its own."""
+    command = [sys.executable, __file__, "--run", kind, "--data", str(arguments.data), "--cache", str(cache)]
+    command += ["--dtype", arguments.dtype]
+    for option in ("teacher", "threads"):
+        if getattr(arguments, option):
+            command += [f"--{option}", str(getattr(arguments, option))]
+    quiet = {**os.environ, "TQDM_DISABLE": "1"}
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=quiet).stdout
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def report(product: list[dict[str, Any]], ours: list[dict[str, Any]], peer: list[dict[str, Any]]) -> None:
+    """Print the three tables."""
+    base = median([run["seconds"] for run in product])
+    size = f"{product[0]['queries']:,} x {product[0]['passages']:,}"
+    mining = [run["seconds"] - run["parts"][TEXTS] - run["parts"][FINGERPRINT] for run in ours]
+    rows = [
+        _row(f"float32 product, {size}", [run["seconds"] for run in product], base),
+        _row("hf_negmine, fit and mine", [run["seconds"] for run in ours], base, ours),
+        _row("hf_negmine, without texts and fingerprint", mining, base),
+        _row("sentence-transformers mine_hard_negatives", [run["seconds"] for run in peer], base, peer),
+    ]
+    print_table(["median", "seconds", "range", "products", "rows written"], rows)
+    total = median([run["seconds"] for run in ours])
+    parts = [(part, median([run["parts"].get(part, 0.0) for run in ours])) for part in PARTS]
+    print_table(
+        ["part of hf_negmine, median", "seconds", "share"],
+        [[part, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"] for part, seconds in parts],
+    )
+    kinds = (("hf_negmine", ours), ("sentence-transformers", peer))
+    names = ("idle", "input", "peak", "anonymous")
+    print_table(
+        ["MiB, median", "idle process", "rows and model", "peak over idle", "peak over idle, anonymous"],
+        [[kind, *(f"{median([run[name] for run in runs]):,.0f}" for name in names)] for kind, runs in kinds],
+    )
+
+
+def _row(name: str, seconds: list[float], base: float, runs: list[dict[str, Any]] | None = None) -> list[str]:
+    written = f"{runs[0]['rows']:,}" if runs else ""
+    return [name, f"{median(seconds):.1f}", spread(seconds), f"{median(seconds) / base:.2f}", written]
+
+
+def main() -> None:
+    assert __doc__
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument(
+        "--vectors", type=Path, default=None, help="folder of queries.npy and corpus.npy, rows as in the Parquet files"
+    )
+    options.add_argument("--run", choices=("product", "ours", "peer"), default=None, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    cache = prepare(arguments)
+    if arguments.run is not None:
+        runs = {"product": lambda: run_product(cache), "ours": lambda: run_ours(arguments, cache)}
+        print(json.dumps(runs.get(arguments.run, lambda: run_peer(arguments, cache))()))
+        return
+    store_peer(arguments, cache, store_squad(arguments, cache))
+    print(f"{machine()}; {arguments.repeats} repeats\n", flush=True)
+    results: dict[str, list[dict[str, Any]]] = {"product": [], "ours": [], "peer": []}
+    for _ in range(arguments.repeats):
+        for kind, found in results.items():
+            found.append(in_child(kind, arguments, cache))
+    report(results["product"], results["ours"], results["peer"])
+
+
+if __name__ == "__main__":
+    main()
