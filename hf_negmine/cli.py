@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
+MINE_HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
+
+The teacher scores the passages of the corpus for each query. Passages that score as high as the positive, or nearly \
+so, are often right answers that nobody labelled: the method keeps them out, and the best of the others are taken.
+"""
 MINE_EPILOG = """
 [bold]Examples[/]
 
@@ -69,16 +74,20 @@ def _common(
     """Positive-aware hard negatives for retrieval training sets."""
 
 
-@app.command(epilog=MINE_EPILOG)
+@app.command(help=MINE_HELP, short_help="Mine hard negatives and write them as Parquet.", epilog=MINE_EPILOG)
 def mine(
     rows: options.RowsArgument,
-    teacher: options.TeacherSpec,
-    output: options.Output,
+    *,
     corpus: options.Corpus = None,
     split: options.Split = None,
     query_column: options.QueryColumn = None,
     positive_column: options.PositiveColumn = None,
     corpus_column: options.CorpusColumn = None,
+    teacher: options.TeacherSpec,
+    query_prompt: options.QueryPrompt = None,
+    passage_prompt: options.PassagePrompt = None,
+    dtype: options.Dtype = options.DtypeName.AUTO,
+    max_length: options.MaxLength = None,
     method: options.MethodSpec = "perc_pos:0.95",
     sampler: options.SamplerSpec = "top",
     num_negatives: options.NumNegatives = 4,
@@ -86,10 +95,7 @@ def mine(
     on_exhausted: options.OnExhausted = options.OnExhaustedName.DROP,
     seed: options.Seed = 0,
     pool_depth: options.PoolDepth = 64,
-    query_prompt: options.QueryPrompt = None,
-    passage_prompt: options.PassagePrompt = None,
-    dtype: options.Dtype = options.DtypeName.AUTO,
-    max_length: options.MaxLength = None,
+    output: options.Output,
     format: options.FormatOption = options.FormatName.N_TUPLE,
     scores: options.Scores = False,
     overwrite: options.Overwrite = False,
@@ -98,11 +104,7 @@ def mine(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Mine hard negatives for the queries of ROWS and write them as Parquet.
-
-    The teacher scores the passages of the corpus for each query. Passages that score as high as the positive, or nearly
-    so, are often right answers that nobody labelled: the method keeps them out, and the best of the others are taken.
-    """
+    """Mine hard negatives for ROWS."""
     with _reported_errors(debug):
         loading = {
             "query_prompt": query_prompt,
@@ -222,7 +224,8 @@ def _sentence(error: Exception) -> str:
         return f"the GPU's memory is full, give --device cpu or a smaller --max-length: {reason}"
     if isinstance(error, OSError | MemoryError):
         return f"the system refused ({type(error).__name__}): {reason}"
-    return f"this is a bug of hf_negmine ({type(error).__name__}: {reason}); run again with --debug and report what it says"
+    kind = type(error).__name__
+    return f"this is a bug of hf_negmine ({kind}: {reason}); run again with --debug and report what it says"
 
 
 def _quieten_libraries(*, everything: bool) -> None:
@@ -232,8 +235,8 @@ def _quieten_libraries(*, everything: bool) -> None:
     import datasets
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
 
 
@@ -256,7 +259,7 @@ def _note_on_exhausted(summary: MiningSummary) -> str:
     if not summary.exhausted or settings["on_exhausted"] != "drop":
         return ""
     return (
-        f"Note: {summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries have fewer than "
-        f"{settings['num_negatives']} passages that {settings['method']} allows in the whole corpus; their rows were left "
-        "out (--on-exhausted keep keeps them)."
+        f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
+        f"{summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries; their rows were left out "
+        "(--on-exhausted keep keeps them)."
     )

@@ -15,9 +15,9 @@ DATA, NEGATIVES, TEACHER, OUTPUT, RUNNING = "Data", "Negatives", "Teacher", "Out
 
 METHODS_HELP = (
     "Which passages may be negatives, by the teacher's score: [cyan]perc_pos:0.95[/] under 95 % of the positive's "
-    "score, [cyan]margin_pos:0.05[/] more than 0.05 below it, [cyan]abs:0.7[/] under 0.7, [cyan]shifted:10[/] all but the "
-    "first 10 ranks, [cyan]band:30-100[/] only these ranks ([cyan]band:3%-4%[/] of the corpus), [cyan]min:0.2[/] at least "
-    "0.2, [cyan]naive[/] all. Several joined by + must all agree."
+    "score, [cyan]margin_pos:0.05[/] more than 0.05 below it, [cyan]abs:0.7[/] under 0.7, [cyan]shifted:10[/] all but "
+    "the first 10 ranks, [cyan]band:30-100[/] only these ranks ([cyan]band:3%-4%[/] of the corpus), [cyan]min:0.2[/] "
+    "at least 0.2, [cyan]naive[/] all. Several joined by + must all agree."
 )
 SAMPLERS_HELP = (
     "How negatives are drawn from them: [cyan]top[/] the best, [cyan]sampled:10[/] by softmax from the 10 best, "
@@ -28,8 +28,9 @@ TEACHERS_HELP = (
     "[cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own."
 )
 FORMATS_HELP = (
-    "Layout: a row with all its negatives (n-tuple), a row a negative (triplet), a row a passage with a label "
-    "(labeled-pair), lists of passages and labels (labeled-list), or ids and scores with lookup tables (ids)."
+    "Layout of the rows: [cyan]n-tuple[/] with all negatives, [cyan]triplet[/] one for each negative, "
+    "[cyan]labeled-pair[/] one for each passage with a label, [cyan]labeled-list[/] lists of passages and labels, "
+    "[cyan]ids[/] passage ids and scores with lookup tables."
 )
 
 
@@ -88,17 +89,24 @@ def _checked(parse: Callable[[str], object], value: str) -> str:
     return value
 
 
-def _option(panel: str, help: str, *names: str, default: str | bool = True, **more: Any) -> Any:
-    """An option in a panel of the help; ``default`` says in words what leaving it out means."""
-    return typer.Option(*names, rich_help_panel=panel, help=help, show_default=default, **more)
+def _option(
+    panel: str, help: str, *names: str, value: str | None = None, default: str | bool = True, **more: Any
+) -> Any:
+    """An option in a panel of the help.
+
+    Args:
+        value: what its value is called.
+        default: what leaving it out means, in words.
+    """
+    return typer.Option(*names, rich_help_panel=panel, help=help, metavar=value, show_default=default, **more)
 
 
 RowsArgument: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="ROWS",
-        help="Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file, a BEIR folder, or a "
-        "folder of save_to_disk.",
+        help="Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file, a BEIR folder, "
+        "or a folder of save_to_disk.",
     ),
 ]
 Corpus: TypeAlias = Annotated[
@@ -106,27 +114,41 @@ Corpus: TypeAlias = Annotated[
     _option(
         DATA,
         "Passages to search besides the positives: a file, a folder or a data set id.",
+        value="PATH",
         default="the positives alone, or a BEIR folder's own",
     ),
 ]
-Split: TypeAlias = Annotated[str | None, _option(DATA, "Split of ROWS.", default="the only one, or train")]
+Split: TypeAlias = Annotated[
+    str | None, _option(DATA, "Split of ROWS.", value="NAME", default="the only one, or train")
+]
 QueryColumn: TypeAlias = Annotated[
-    str | None, _option(DATA, "Column of the query texts.", default="the first of just two columns")
+    str | None, _option(DATA, "Column of the query texts.", value="NAME", default="the first of just two columns")
 ]
 PositiveColumn: TypeAlias = Annotated[
     str | None,
     _option(
-        DATA, "Column of the positives, a text or a list of texts a row.", default="the second of just two columns"
+        DATA,
+        "Column of the positives, a text or a list of texts a row.",
+        value="NAME",
+        default="the second of just two columns",
     ),
 ]
 CorpusColumn: TypeAlias = Annotated[
     str | None,
-    _option(DATA, "Column of the passages in the corpus.", default="text, passage, document, or the only text"),
+    _option(
+        DATA, "Column of the passages in the corpus.", value="NAME", default="text, passage, document, or the only text"
+    ),
 ]
 
-MethodSpec: TypeAlias = Annotated[str, _option(NEGATIVES, METHODS_HELP, "--method", "-m", callback=_method_spec)]
-SamplerSpec: TypeAlias = Annotated[str, _option(NEGATIVES, SAMPLERS_HELP, "--sampler", "-s", callback=_sampler_spec)]
-NumNegatives: TypeAlias = Annotated[int, _option(NEGATIVES, "Negatives a query.", "--num-negatives", "-n", min=1)]
+MethodSpec: TypeAlias = Annotated[
+    str, _option(NEGATIVES, METHODS_HELP, "--method", "-m", value="SPEC", callback=_method_spec)
+]
+SamplerSpec: TypeAlias = Annotated[
+    str, _option(NEGATIVES, SAMPLERS_HELP, "--sampler", "-s", value="SPEC", callback=_sampler_spec)
+]
+NumNegatives: TypeAlias = Annotated[
+    int, _option(NEGATIVES, "Negatives a query.", "--num-negatives", "-n", value="N", min=1)
+]
 PositiveScoreOption: TypeAlias = Annotated[
     PositiveScoreName,
     _option(
@@ -137,28 +159,33 @@ OnExhausted: TypeAlias = Annotated[
     OnExhaustedName,
     _option(NEGATIVES, "A row for which the corpus has too few passages is dropped, kept with fewer, or an error."),
 ]
-Seed: TypeAlias = Annotated[int, _option(NEGATIVES, "Seed of the sampler; the same seed gives the same negatives.")]
-PoolDepth: TypeAlias = Annotated[int, _option(NEGATIVES, "Candidates a query that are kept in the cache.", min=1)]
+Seed: TypeAlias = Annotated[
+    int, _option(NEGATIVES, "Seed of the sampler; the same seed gives the same negatives.", value="N")
+]
+PoolDepth: TypeAlias = Annotated[
+    int, _option(NEGATIVES, "Candidates a query that are kept in the cache.", value="N", min=1)
+]
 
-TeacherSpec: TypeAlias = Annotated[str, _option(TEACHER, TEACHERS_HELP, "--teacher", "-t")]
+TeacherSpec: TypeAlias = Annotated[str, _option(TEACHER, TEACHERS_HELP, "--teacher", "-t", value="MODEL")]
 QueryPrompt: TypeAlias = Annotated[
-    str | None, _option(TEACHER, "Text put before every query.", default="the model's own")
+    str | None, _option(TEACHER, "Text put before every query.", value="TEXT", default="the model's own")
 ]
 PassagePrompt: TypeAlias = Annotated[
-    str | None, _option(TEACHER, "Text put before every passage.", default="the model's own")
+    str | None, _option(TEACHER, "Text put before every passage.", value="TEXT", default="the model's own")
 ]
 Dtype: TypeAlias = Annotated[
-    DtypeName, _option(TEACHER, "Number format of the model's weights; auto is bfloat16 where that is fast.")
+    DtypeName,
+    _option(TEACHER, "Weights as float32, bfloat16, float16, or auto: bfloat16 where that is fast.", value="NAME"),
 ]
 MaxLength: TypeAlias = Annotated[
-    int | None, _option(TEACHER, "Tokens that the model reads of a text.", default="the model's own", min=1)
+    int | None, _option(TEACHER, "Tokens that the model reads of a text.", value="N", default="the model's own", min=1)
 ]
 
-Output: TypeAlias = Annotated[Path, _option(OUTPUT, "Folder to write to.", "--output", "-o", metavar="DIR")]
-FormatOption: TypeAlias = Annotated[FormatName, _option(OUTPUT, FORMATS_HELP, "--format", "-f")]
+Output: TypeAlias = Annotated[Path, _option(OUTPUT, "Folder to write to.", "--output", "-o", value="DIR")]
+FormatOption: TypeAlias = Annotated[FormatName, _option(OUTPUT, FORMATS_HELP, "--format", "-f", value="NAME")]
 Scores: TypeAlias = Annotated[bool, _option(OUTPUT, "Also write the teacher's scores.", "--scores")]
 Overwrite: TypeAlias = Annotated[
-    bool, _option(OUTPUT, "Write into a folder that holds other files; those stay.", "--overwrite")
+    bool, _option(OUTPUT, "Write into a folder with files that this command did not write.", "--overwrite")
 ]
 
 CacheDir: TypeAlias = Annotated[
@@ -166,11 +193,13 @@ CacheDir: TypeAlias = Annotated[
     _option(
         RUNNING,
         "Where vectors and scores are kept, so that a second run is quick.",
+        value="DIR",
         default="$HF_NEGMINE_CACHE or ~/.cache/hf_negmine",
     ),
 ]
 Device: TypeAlias = Annotated[
-    str | None, _option(RUNNING, "Where to encode and search: cpu, cuda, cuda:1, …", default="a GPU if there is one")
+    str | None,
+    _option(RUNNING, "Where to encode and search: cpu, cuda, cuda:1, …", value="NAME", default="a GPU if there is one"),
 ]
 Quiet: TypeAlias = Annotated[bool, _option(RUNNING, "Print only where the data went.", "--quiet", "-q")]
 Debug: TypeAlias = Annotated[bool, _option(RUNNING, "Show the traceback when something fails.", "--debug")]

@@ -59,8 +59,8 @@ def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
         if others and not overwrite and not is_output(folder):
             raise StorageError(
-                f"{folder} holds {sorted(others)[0]!r}{' and more' if len(others) > 1 else ''} and no {SUMMARY} of this "
-                "command; give another folder, or --overwrite to write there all the same"
+                f"{folder} holds {min(others)!r} and no {SUMMARY} of this command, so nothing was written; give another "
+                "folder, or --overwrite"
             )
     with scratch_folder(folder):
         pass

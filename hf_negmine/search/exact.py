@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -285,7 +286,8 @@ class _VectorBlock:
         for block in self.searcher._corpus.blocks(precision.dtype):
             columns = len(block.vectors)
             scores = self.searcher.score_buffer(precision.dtype, len(rows), columns)
-            torch.mm(low, block.vectors.T, out=scores)
+            with _exact_accumulation(rows.device):
+                torch.mm(low, block.vectors.T, out=scores)
             error = precision.error(vectors, low, block)
             if has_limits:
                 # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
@@ -355,6 +357,21 @@ class _Attempt:
     certified: torch.Tensor
     more: torch.Tensor
     keep_above: torch.Tensor
+
+
+@contextmanager
+def _exact_accumulation(device: torch.device) -> Iterator[None]:
+    """Forbid CUDA to add up partial sums in bfloat16, which `_Precision.error` does not allow for."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_bf16_reduced_precision_reduction
+    settings.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        settings.allow_bf16_reduced_precision_reduction = before
 
 
 def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:

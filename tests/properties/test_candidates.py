@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def with_search(
     queries: list[int],
     ceilings: np.ndarray,
     depth: int,
-    skip: int,  # type: ignore[type-arg]
+    skip: int,
 ) -> CandidateLists:
     found = CandidateLists.from_ranking(search(rankings, queries, ceilings, depth, skip), ceilings, skip)
     return lists.merged(np.array(queries), found)
@@ -105,7 +107,8 @@ def test_a_search_that_begins_where_the_demand_begins_answers_it(
     lists = with_search(lists, rankings, [0], no_ceiling, 5, first)
     by_rank = Demand(np.array([0]), no_ceiling, -np.inf, first, first + 5, 5)
     answer = lists.answer(by_rank)
-    assert answer.certain.all() and lists.answer(by_ceiling).certain.all()
+    assert answer.certain.all()
+    assert lists.answer(by_ceiling).certain.all()
     assert entries(lists, answer.starts[0], answer.starts[0] + answer.counts[0]) == rankings[0][first : first + 5]
 
 
@@ -121,7 +124,7 @@ def test_concatenated_parts_equal_one_search(seed: int, sizes: list[int]) -> Non
         )
 
     bounds = np.cumsum([0, *sizes]).tolist()
-    parts = [lists_of(range(first, last)) for first, last in zip(bounds, bounds[1:], strict=False)]
+    parts = [lists_of(range(first, last)) for first, last in itertools.pairwise(bounds)]
     one, many = lists_of(range(sum(sizes))), CandidateLists.concatenated(parts)
     for name in ("passages", "scores", "offsets", "starts", "stops", "ceilings", "first_ranks", "exhausted"):
         np.testing.assert_array_equal(getattr(many, name), getattr(one, name), err_msg=name)

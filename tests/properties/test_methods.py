@@ -62,7 +62,8 @@ def test_a_spec_means_the_method_it_was_made_from(rules: list[Method], window: M
         method = rule & method
     again = parse_method(str(method))
     positive_scores = np.array([0.5, -3.0, 0.0], dtype=np.float32)
-    assert again.rules == method.rules and again.floor == method.floor
+    assert again.rules == method.rules
+    assert again.floor == method.floor
     np.testing.assert_array_equal(again.ceilings(positive_scores), method.ceilings(positive_scores))
     assert again.ranks(n_passages) == method.ranks(n_passages)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def rows_of(selection: Selection) -> list[Ranked]:
     bounds = selection.offsets
     return [
         list(zip(selection.scores[a:b].tolist(), selection.passages[a:b].tolist(), strict=True))
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        for a, b in itertools.pairwise(bounds)
     ]
 
 

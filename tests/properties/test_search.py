@@ -110,7 +110,8 @@ def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth
     assert ranking.exhausted.tolist() == [len(row) <= skip + depth for row in eligible]
     assert (ranking.passages.dtype, ranking.scores.dtype) == (np.int32, np.float32)
     assert np.isfinite(ranking.scores).all()
-    assert (ranking.passages >= 0).all() and (ranking.passages < problem.scores.shape[1]).all()
+    assert (ranking.passages >= 0).all()
+    assert (ranking.passages < problem.scores.shape[1]).all()
     query_of = np.repeat(rows, np.diff(ranking.offsets))
     place_of = np.repeat(np.arange(len(rows)), np.diff(ranking.offsets))
     assert (ranking.scores < ceilings[query_of]).all()

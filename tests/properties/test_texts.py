@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +19,10 @@ rows = st.lists(st.tuples(few_words | words, few_words | words), min_size=1, max
 @settings(max_examples=60)
 @given(rows=rows, corpus=st.none() | st.lists(few_words | words, max_size=12), order=st.randoms(use_true_random=False))
 def test_a_text_set_is_what_dictionaries_say(
-    rows: list[tuple[str, str]], corpus: list[str] | None, order: np.random.Generator
+    rows: list[tuple[str, str]], corpus: list[str] | None, order: random.Random
 ) -> None:
     shuffled = rows.copy()
-    order.shuffle(shuffled)  # type: ignore[arg-type]
+    order.shuffle(shuffled)
     with tempfile.TemporaryDirectory() as folder:
         texts = text_set(Path(folder), [query for query, _ in rows], [positive for _, positive in rows], corpus)
         again = text_set(Path(folder), [query for query, _ in shuffled], [positive for _, positive in shuffled], corpus)
@@ -39,7 +39,8 @@ def test_a_text_set_is_what_dictionaries_say(
             found = texts.positive_ids[texts.positive_offsets[row] : texts.positive_offsets[row + 1]].tolist()
             assert found == sorted(found)
             positives = {positive for other, positive in rows if other == query}
-            assert {passages[passage] for passage in found} == positives and len(found) == len(positives)
+            assert {passages[passage] for passage in found} == positives
+            assert len(found) == len(positives)
             own = {query} if query in passages else set()
             assert {passages[passage] for passage in excluded[offsets[row] : offsets[row + 1]]} == positives | own
             assert texts.own_text[row] == (passages.index(query) if own else -1)

@@ -84,7 +84,9 @@ def test_teachers_do_not_import_one_another() -> None:
 
 def test_import_costs_no_torch() -> None:
     code = "import sys, hf_negmine; print([m for m in ('torch', 'datasets', 'numpy', 'pyarrow') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_every_public_name_loads() -> None:

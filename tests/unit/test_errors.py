@@ -20,7 +20,8 @@ from hf_negmine.extras import import_extra
     ],
 )
 def test_every_exception_is_of_the_family(kind: type[Exception], python_kind: type[Exception]) -> None:
-    assert issubclass(kind, errors.NegmineError) and issubclass(kind, python_kind)
+    assert issubclass(kind, errors.NegmineError)
+    assert issubclass(kind, python_kind)
 
 
 def test_a_wrong_column_names_those_there_are() -> None:

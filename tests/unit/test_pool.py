@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def test_a_pool_that_is_too_shallow_says_so_without_a_teacher(tmp_path: Path) ->
         ShallowPoolError, match=r"10 of 10 queries need more candidates for naive with top .*\(3 a query\)"
     ):
         pool.select("naive", n=4)
-    with pytest.raises(ShallowPoolError, match="perc_pos:0.1 with sampled:10 .*pool_depth"):
+    with pytest.raises(ShallowPoolError, match=r"perc_pos:0\.1 with sampled:10 .*pool_depth"):
         pool.select("perc_pos:0.1", Sampled(10), n=2)
 
 
@@ -76,7 +77,8 @@ def test_a_deepened_pool_is_stored_and_its_old_files_are_gone(tmp_path: Path) ->
     before = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
     deep = chosen(pool, "abs:-0.5", "top", 5)
     after = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
-    assert len(after) == len(before) == 3 and len(after & before) == 1
+    assert len(after) == len(before) == 3
+    assert len(after & before) == 1
     loaded = CandidatePool.load(tmp_path / "pool")
     assert chosen(loaded, "abs:-0.5", "top", 5) == deep
     assert chosen(loaded, "naive", n=3) == chosen(pool, "naive", n=3)
@@ -139,8 +141,8 @@ def test_a_deepening_that_is_killed_leaves_the_pool_as_it_was(tmp_path: Path, mo
     def killed(*_: Any) -> None:
         raise Dies
 
-    with monkeypatch.context() as patch, pytest.raises(Dies):
-        patch.setattr(pool_module, "write_json", killed)
+    monkeypatch.setattr(pool_module, "write_json", killed)
+    with pytest.raises(Dies):
         pool.select("naive", n=9)
     assert chosen(CandidatePool.load(tmp_path / "pool"), "naive", n=3) == before
 
@@ -182,7 +184,7 @@ def test_several_positives_set_the_ceiling_by_the_lowest_or_each_by_its_own(tmp_
 
     def names(selection: selection_module.Selection) -> list[list[str]]:
         bounds = selection.offsets
-        return [[corpus[i] for i in selection.passages[a:b]] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [[corpus[i] for i in selection.passages[a:b]] for a, b in itertools.pairwise(bounds)]
 
     lowest = pool.select("perc_pos:0.95", n=2)
     assert (names(lowest), lowest.positive_scores.tolist()) == ([["e", "f"]], [0.5])
@@ -194,7 +196,8 @@ def test_several_positives_set_the_ceiling_by_the_lowest_or_each_by_its_own(tmp_
 def test_a_query_with_too_few_eligible_passages_is_exhausted_not_cut_short(tmp_path: Path) -> None:
     pool = make_pool(tmp_path, teacher(), texts_in(tmp_path), 1)
     selection = pool.select("perc_pos:0.95+min:0.1", n=30)
-    assert not selection.complete.all() and selection.counts.max() > 1
+    assert not selection.complete.all()
+    assert selection.counts.max() > 1
     assert (selection.scores >= 0.1).all()
 
 
@@ -262,7 +265,7 @@ def test_a_damaged_pool_is_reported(tmp_path: Path, pattern: str, left: int | No
         path.unlink()
     else:
         os.truncate(path, left)
-    with pytest.raises(StorageError, match="delete .* and run again"):
+    with pytest.raises(StorageError, match=r"delete .* and run again"):
         CandidatePool.load(tmp_path / "pool")
 
 

@@ -184,7 +184,8 @@ def test_another_width_than_before_is_refused(tmp_path: Path) -> None:
 def test_any_number_format_is_stored_as_float32(tmp_path: Path, dtype: Any) -> None:
     teacher = LetterTeacher(spoil=lambda vectors, texts: vectors.astype(dtype))
     found = whole(VectorStore(tmp_path, progress=False).vectors(teacher, column(tmp_path, TEXTS), "passage"))
-    assert found.dtype == np.float32 and found[3].tolist() == [1, 0, 0, 2]
+    assert found.dtype == np.float32
+    assert found[3].tolist() == [1, 0, 0, 2]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -256,10 +257,12 @@ def test_a_disk_that_fills_keeps_the_finished_shards(tmp_path: Path, monkeypatch
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         synced(descriptor)
 
-    with monkeypatch.context() as patch, pytest.raises(StorageError, match="the disk is full.*finished parts are kept"):
-        patch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"the disk is full.*finished parts are kept"):
         store.vectors(LetterTeacher(), texts, "passage")
     assert not list(tmp_path.rglob(".unfinished-*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(store_module, "TEXTS_A_SHARD", 4)
     again = LetterTeacher()
     store.vectors(again, texts, "passage")
     assert again.encoded == TEXTS[4:]

@@ -62,7 +62,8 @@ class OverlapScorer:
 
 def test_a_vector_teacher_of_ones_own_mines(tmp_path: Path) -> None:
     teacher = LetterTeacher()
-    assert isinstance(teacher, VectorTeacher) and not isinstance(teacher, ScoringTeacher)
+    assert isinstance(teacher, VectorTeacher)
+    assert not isinstance(teacher, ScoringTeacher)
     assert resolve_teacher(teacher) is teacher  # type: ignore[arg-type]
     pool = make_pool(tmp_path, teacher, text_set(tmp_path, ["aaa"], ["e"], ["e", "aa", "o", "aae"]), 2)  # type: ignore[arg-type]
     assert pool.select("naive", n=3).passages.tolist() == [1, 3, 2]
@@ -70,7 +71,8 @@ def test_a_vector_teacher_of_ones_own_mines(tmp_path: Path) -> None:
 
 def test_a_scoring_teacher_of_ones_own_mines(tmp_path: Path) -> None:
     teacher = OverlapTeacher()
-    assert isinstance(teacher, ScoringTeacher) and not isinstance(teacher, VectorTeacher)
+    assert isinstance(teacher, ScoringTeacher)
+    assert not isinstance(teacher, VectorTeacher)
     assert resolve_teacher(teacher) is teacher
     texts = text_set(tmp_path, ["the running cat"], [PASSAGES[0]], PASSAGES)
     selection = make_pool(tmp_path, teacher, texts, 1).select("margin_pos:0.5", n=3)
@@ -95,7 +97,8 @@ def test_teachers_by_their_spec(spec: str, expected: Teacher) -> None:
 
 def test_any_other_name_is_a_model_and_is_not_loaded_yet() -> None:
     teacher = resolve_teacher("nobody/no-such-model")
-    assert isinstance(teacher, DenseTeacher) and teacher.name == "nobody/no-such-model"
+    assert isinstance(teacher, DenseTeacher)
+    assert teacher.name == "nobody/no-such-model"
     with pytest.raises(InputError, match="teacher 'nobody/no-such-model' could not be loaded"):
         teacher.fingerprint("query")
 
@@ -140,8 +143,10 @@ def test_bm25_in_german() -> None:
 @pytest.mark.parametrize("query", ["", "   ", "!?", "zebra xylophone"])
 def test_a_query_without_a_known_word_scores_zero(variant: str, query: str) -> None:
     scores = index(BM25Teacher(variant=variant))([query, "cat"])  # type: ignore[arg-type]
-    assert (scores[0] == 0).all() and scores[1].any()
-    assert scores.dtype == np.float32 and scores.shape == (2, 5)
+    assert (scores[0] == 0).all()
+    assert scores[1].any()
+    assert scores.dtype == np.float32
+    assert scores.shape == (2, 5)
 
 
 def test_a_bm25_row_does_not_depend_on_the_other_queries() -> None:
@@ -155,7 +160,7 @@ def test_a_bm25_row_does_not_depend_on_the_other_queries() -> None:
 def test_bm25_refuses_a_corpus_without_words_and_an_unknown_language() -> None:
     with pytest.raises(TeacherError, match="BM25 found no word in 2 passages that is not a stop word"):
         index(BM25Teacher(), ["the", "and of"])
-    with pytest.raises(InputError, match="language 'klingon' is not among .*'english'"):
+    with pytest.raises(InputError, match=r"language 'klingon' is not among .*'english'"):
         BM25Teacher("klingon")
 
 
@@ -221,7 +226,8 @@ def test_fixed_vectors_are_read_from_parquet(tmp_path: Path) -> None:
         FixedTeacher.from_folder(tmp_path)
     pq.write_table(pa.table({"text": ["a", "b"], "vector": [[3.0, 4.0], [5.0, 6.0]]}), tmp_path / "passages.parquet")
     teacher = resolve_teacher(f"fixed:{tmp_path}")
-    assert isinstance(teacher, FixedTeacher) and teacher.name == f"fixed-{tmp_path.name}"
+    assert isinstance(teacher, FixedTeacher)
+    assert teacher.name == f"fixed-{tmp_path.name}"
     assert teacher.encode(["b"], "passage").tolist() == [[5, 6]]
 
 
@@ -242,7 +248,8 @@ def test_random_scores_are_uniform_and_depend_on_seed_and_texts_only() -> None:
         return RandomTeacher(seed).index(pa.array(passages, pa.large_string())).scores(queries)
 
     scores = score(0, passages, queries)
-    assert scores.shape == (20, 2000) and scores.dtype == np.float32
+    assert scores.shape == (20, 2000)
+    assert scores.dtype == np.float32
     np.testing.assert_allclose(np.histogram(scores, bins=10, range=(0, 1))[0] / scores.size, 0.1, atol=0.01)
     np.testing.assert_array_equal(score(0, passages[::-1], queries[3:4])[0], scores[3][::-1])
     assert abs(np.corrcoef(scores.reshape(-1), score(1, passages, queries).reshape(-1))[0, 1]) < 0.02

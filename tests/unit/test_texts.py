@@ -81,7 +81,8 @@ def test_positives_that_the_corpus_lacks_follow_it_in_any_row_order(tmp_path: Pa
     forward = text_set(tmp_path, ["q", "r", "s"], ["new 1", "old", "new 2"], ["old", "other"])
     backward = text_set(tmp_path, ["s", "r", "q"], ["new 2", "old", "new 1"], ["old", "other"])
     found = forward.corpus.texts.to_pylist()
-    assert found[:2] == ["old", "other"] and sorted(found[2:]) == ["new 1", "new 2"]
+    assert found[:2] == ["old", "other"]
+    assert sorted(found[2:]) == ["new 1", "new 2"]
     assert backward.corpus.texts.to_pylist() == found
     assert positives_of(forward) == {"q": ["new 1"], "r": ["old"], "s": ["new 2"]}
 
@@ -176,7 +177,8 @@ def test_more_texts_than_fit_one_batch(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_built_set_opens_again_and_nothing_else_is_left(tmp_path: Path) -> None:
     texts = text_set(tmp_path, QUERIES, POSITIVES)
     again = open_text_set(texts.folder)
-    assert again.queries.texts.equals(texts.queries.texts) and again.corpus.texts.equals(texts.corpus.texts)
+    assert again.queries.texts.equals(texts.queries.texts)
+    assert again.corpus.texts.equals(texts.corpus.texts)
     np.testing.assert_array_equal(again.positive_ids, texts.positive_ids)
     assert os.listdir(tmp_path / "texts") == [texts.fingerprint]
     assert sorted(os.listdir(texts.folder)) == [
@@ -221,7 +223,7 @@ def test_an_empty_text_is_refused_with_its_row(tmp_path: Path, bad: str | None, 
 
 def test_the_row_of_an_empty_text_counts_over_the_batches(tmp_path: Path) -> None:
     pairs = [(pa.array(["a", "b"]), pa.array(["c", "d"])), (pa.array(["e", "f"]), pa.array(["g", " "]))]
-    with pytest.raises(InputError, match="'answer'.*the first in row 3"):
+    with pytest.raises(InputError, match=r"'answer'.*the first in row 3"):
         build_text_set(tmp_path, pairs, None, query_column="query", positive_column="answer")
 
 
