@@ -37,7 +37,10 @@ def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
         help="folder with one BEIR-like folder a data set (corpus, queries, qrels)",
     )
     result.add_argument(
-        "--cache", type=Path, default=None, help="where vectors are kept between runs; by default under the user's cache"
+        "--cache",
+        type=Path,
+        default=None,
+        help="where vectors are kept between runs; by default under the user's cache",
     )
     result.add_argument("--teacher", default=None, help="a Sentence Transformers model; by default all-MiniLM-L6-v2")
     result.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the teacher's weights")
@@ -181,11 +184,13 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(zip(cells, widths, strict=True))]
+        pairs = list(zip(cells, widths, strict=True))
+        padded = [pairs[0][0].ljust(pairs[0][1])] + [cell.rjust(width) for cell, width in pairs[1:]]
         return "| " + " | ".join(padded) + " |"
 
     print(line(headers))
-    print("|" + "|".join("-" * (width + 2) if not place else "-" * (width + 1) + ":" for place, width in enumerate(widths)) + "|")
+    rules = ["-" * (widths[0] + 2)] + ["-" * (width + 1) + ":" for width in widths[1:]]
+    print("|" + "|".join(rules) + "|")
     for row in rows:
         print(line(row))
     print(flush=True)
@@ -202,6 +207,17 @@ def spread(values: Sequence[float]) -> str:
 
 
 # ---- time and memory -------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Wall-clock and processor seconds since it was made. On a busy machine the first alone says little."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """``seconds`` and ``cpu``."""
+        return {"seconds": time.perf_counter() - self._wall, "cpu": time.process_time() - self._cpu}
 
 
 class Stopwatch:

@@ -111,8 +111,8 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     judged = open_judged(arguments.data / name, SPLITS[name])
     mean_hidden = np.mean([len(hidden) for hidden in judged.hidden.values()])
     print(
-        f"### {name}: {len(judged.rows):,} queries, {len(judged.corpus):,} passages, {mean_hidden:.1f} hidden positives "
-        "a query\n"
+        f"### {name}: {len(judged.rows):,} queries, {len(judged.corpus):,} passages, {mean_hidden:.1f} hidden "
+        "positives a query\n"
     )
     minilm = dense_teacher(arguments)
     for teacher in (minilm, BM25Teacher(), RandomTeacher()):

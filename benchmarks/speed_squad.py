@@ -12,12 +12,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from common import (
     AnonymousPeak,
+    Clock,
     Stopwatch,
     dense_teacher,
     forget,
@@ -55,15 +55,16 @@ def run_product(cache: Path) -> dict[str, Any]:
     import torch
 
     queries, passages = (
-        torch.from_numpy(np.load(next(peer_folder(cache).glob(f"{name}_embeddings_*.npy")))) for name in ("query", "corpus")
+        torch.from_numpy(np.load(next(peer_folder(cache).glob(f"{name}_embeddings_*.npy"))))
+        for name in ("query", "corpus")
     )
     buffer = torch.empty(QUERIES_A_BLOCK, len(passages))
     torch.mm(queries[:QUERIES_A_BLOCK], passages.T, out=buffer)
-    started = time.perf_counter()
+    clock = Clock()
     for start in range(0, len(queries), QUERIES_A_BLOCK):
         block = queries[start : start + QUERIES_A_BLOCK]
         torch.mm(block, passages.T, out=buffer[: len(block)])
-    return {"seconds": time.perf_counter() - started, "queries": len(queries), "passages": len(passages)}
+    return {**clock.read(), "queries": len(queries), "passages": len(passages)}
 
 
 def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         (NegativeMiner, "mine", WRITE),
     ]
     with AnonymousPeak() as anonymous:
-        started = time.perf_counter()
+        clock = Clock()
         with watch.watching(functions), watch.part(OTHER):
             miner = NegativeMiner(
                 teacher,
@@ -108,9 +109,9 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
             )
             miner.fit(given.rows, corpus=given.corpus)
             mined = miner.mine(given.rows)
-        seconds = time.perf_counter() - started
+        taken = clock.read()
     return {
-        "seconds": seconds,
+        **taken,
         "rows": len(mined),
         "parts": dict(watch.seconds),
         **_memory(idle, loaded, anonymous.peak),
@@ -130,10 +131,10 @@ def run_peer(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     corpus = given.corpus.to_pylist()
     model_options = {"dtype": getattr(torch, arguments.dtype)}
     model = SentenceTransformer(teacher_folder(arguments), device="cpu", model_kwargs=model_options)
-    model.encode_query = model.encode_document = _refuse  # type: ignore[method-assign]
+    model.encode_query = model.encode_document = _refuse  # type: ignore[method-assign,assignment]
     loaded = _idle()
     with AnonymousPeak() as anonymous:
-        started = time.perf_counter()
+        clock = Clock()
         mined = mine_hard_negatives(
             given.rows,
             model,
@@ -146,8 +147,8 @@ def run_peer(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
             cache_folder=str(peer_folder(cache)),
             verbose=False,
         )
-        seconds = time.perf_counter() - started
-    return {"seconds": seconds, "rows": len(mined), **_memory(idle, loaded, anonymous.peak)}
+        taken = clock.read()
+    return {**taken, "rows": len(mined), **_memory(idle, loaded, anonymous.peak)}
 
 
 def _refuse(*_: Any, **__: Any) -> None:
@@ -208,12 +209,12 @@ def report(product: list[dict[str, Any]], ours: list[dict[str, Any]], peer: list
     size = f"{product[0]['queries']:,} x {product[0]['passages']:,}"
     mining = [run["seconds"] - run["parts"][TEXTS] - run["parts"][FINGERPRINT] for run in ours]
     rows = [
-        _row(f"float32 product, {size}", [run["seconds"] for run in product], base),
+        _row(f"float32 product, {size}", [run["seconds"] for run in product], base, product),
         _row("hf_negmine, fit and mine", [run["seconds"] for run in ours], base, ours),
-        _row("hf_negmine, without texts and fingerprint", mining, base),
+        _row("hf_negmine, search, select and write alone", mining, base),
         _row("sentence-transformers mine_hard_negatives", [run["seconds"] for run in peer], base, peer),
     ]
-    print_table(["median", "seconds", "range", "products", "rows written"], rows)
+    print_table(["median", "seconds", "range", "products", "CPU seconds", "rows written"], rows)
     total = median([run["seconds"] for run in ours])
     parts = [(part, median([run["parts"].get(part, 0.0) for run in ours])) for part in PARTS]
     print_table(
@@ -229,8 +230,9 @@ def report(product: list[dict[str, Any]], ours: list[dict[str, Any]], peer: list
 
 
 def _row(name: str, seconds: list[float], base: float, runs: list[dict[str, Any]] | None = None) -> list[str]:
-    written = f"{runs[0]['rows']:,}" if runs else ""
-    return [name, f"{median(seconds):.1f}", spread(seconds), f"{median(seconds) / base:.2f}", written]
+    written = f"{runs[0]['rows']:,}" if runs and "rows" in runs[0] else ""
+    processor = f"{median([run['cpu'] for run in runs]):.1f}" if runs else ""
+    return [name, f"{median(seconds):.1f}", spread(seconds), f"{median(seconds) / base:.2f}", processor, written]
 
 
 def main() -> None:

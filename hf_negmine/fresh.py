@@ -6,6 +6,7 @@ the corpus is scored, but is no candidate for others.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from hf_negmine.search.exact import canonical_scores
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.store import check_vectors, unit_length
 from hf_negmine.texts import TextSet
+
+PROCESS_OF_IMPORT = os.getpid()
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class FreshMiner:
 
     def mine(self, pairs: RowPairs) -> RowNegatives:
         """Negatives of every row of ``pairs``."""
+        if os.getpid() != PROCESS_OF_IMPORT:
+            # A fork, such as map(num_proc=…) makes, has none of OpenMP's threads and would wait for them forever.
+            torch.set_num_threads(1)
         n_rows = len(pairs.queries)
         exclusions = self._exclusions(pairs)
         searcher = self._searcher(pairs.queries, exclusions)

@@ -211,6 +211,7 @@ class NegativeMiner:
         return {
             "teacher": self.teacher.name,
             "teacher_fingerprints": {role: self.teacher.fingerprint(role) for role in roles},
+            "similarity": getattr(self.teacher, "similarity", None),
             "texts": texts.fingerprint,
             "library_version": version("hf_negmine"),
         }
