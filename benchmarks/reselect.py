@@ -1,7 +1,7 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 40 thresholds.
 
-Each method starts from the pool as it was retrieved: the best 64 candidates of each query. Where that is not deep enough
-the first selection deepens it, and the second does not have to. The sweep goes through all thresholds with one pool.
+Each method starts from the pool as it was retrieved: the best 64 candidates of each query. Where that is not deep
+enough the first selection deepens it, and the second does not have to. The sweep puts all thresholds to one pool.
 """
 
 from __future__ import annotations

@@ -245,7 +245,9 @@ class CandidateLists:
         by_score = self.ceilings[two] > last_score
         known = (self.first_ranks[one] >= 0) & (self.first_ranks[two] >= 0)
         by_rank = known & (self.first_ranks[two] <= self.first_ranks[one] + self._sizes[one])
-        touching[:-1] = (query[one] == query[two]) & (self.exhausted[one] | by_score | by_rank)
+        # An empty segment of known rank says that the ranking ends before it, which one of unknown rank cannot tell.
+        tells_end = (self.first_ranks[one] < 0) & (self.first_ranks[two] >= 0) & (self._sizes[two] == 0)
+        touching[:-1] = (query[one] == query[two]) & ~tells_end & (self.exhausted[one] | by_score | by_rank)
         return touching
 
     def _join(self, touching: BoolArray) -> CandidateLists:

@@ -16,7 +16,6 @@ from hf_negmine.errors import InputError, NegmineError
 
 if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
-    from hf_negmine.summary import MiningSummary
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
@@ -143,7 +142,7 @@ def _mine(
     *,
     overwrite: bool,
 ) -> None:
-    from hf_negmine.output import prepare_folder, save
+    from hf_negmine.output import note_on_exhausted, prepare_folder, save
 
     prepare_folder(output, overwrite=overwrite)
     _quieten_libraries(everything=not settings["progress"])
@@ -154,7 +153,7 @@ def _mine(
     saved = save(mined, miner, output)
     if settings["progress"]:
         typer.echo(f"\n{miner.summary}\n")
-        if note := _note_on_exhausted(miner.summary):
+        if note := note_on_exhausted(miner.summary):
             typer.echo(f"{note}\n")
     typer.echo(saved)
 
@@ -191,7 +190,8 @@ def demo(
         _quieten_libraries(everything=False)
         from hf_negmine.demo import run_demo
 
-        run_demo(output, n_pairs=pairs, teacher=teacher, cache_dir=cache_dir, device=device)
+        chosen = None if teacher is None else _teacher(teacher, {}, device)
+        run_demo(output, n_pairs=pairs, teacher=chosen, cache_dir=cache_dir, device=device)
 
 
 def main() -> None:
@@ -252,14 +252,3 @@ def _teacher(spec: str, loading: dict[str, Any], device: str | None) -> Teacher:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(f"{names}: for Sentence Transformers models, and the teacher {spec!r} is none")
     return teacher
-
-
-def _note_on_exhausted(summary: MiningSummary) -> str:
-    settings = summary.settings
-    if not summary.exhausted or settings["on_exhausted"] != "drop":
-        return ""
-    return (
-        f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
-        f"{summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries; their rows were left out "
-        "(--on-exhausted keep keeps them)."
-    )

@@ -13,23 +13,25 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import typer
 
 from hf_negmine.errors import require
-from hf_negmine.output import save
+from hf_negmine.output import note_on_exhausted, save
 
 if TYPE_CHECKING:
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.protocols import Teacher
-    from hf_negmine.select import Selection
+    from hf_negmine.schema import BoolArray, FloatArray
+    from hf_negmine.select import Positives, Selection
 
 METHOD, NUM_NEGATIVES = "perc_pos:0.95", 4
 SHORTEST_QUERY, LONGEST_QUERY, LEAST_LINES, LONGEST_CODE = 25, 400, 3, 700
-TOKENS = 128
+TOKENS = 96
 SHOWN_QUERIES = 3
 WIDTH = 100
 SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages", "__pycache__"}
@@ -68,12 +70,14 @@ def _pairs_of_module(path: Path, module: str) -> Iterator[Pair]:
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError):
         return  # some installations carry templates and files for other versions
-    lines = source.splitlines()
+    lines, docstrings = source.splitlines(), _docstring_lines(tree)
     for name, node in _definitions(tree, module):
         query = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
-        code = _code_without_docstrings(node, lines)
-        if len(query) >= SHORTEST_QUERY and code.count("\n") + 1 >= LEAST_LINES:
-            yield Pair(name, query[:LONGEST_QUERY], code[:LONGEST_CODE].rstrip())
+        if len(query) >= SHORTEST_QUERY:
+            numbers = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            code = [line for number in numbers if number not in docstrings and (line := lines[number - 1]).strip()]
+            if len(code) >= LEAST_LINES:
+                yield Pair(name, query[:LONGEST_QUERY], textwrap.dedent("\n".join(code))[:LONGEST_CODE].rstrip())
 
 
 def _definitions(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tuple[str, Definition]]:
@@ -85,33 +89,36 @@ def _definitions(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tup
                 yield from _definitions(node, name)
 
 
-def _code_without_docstrings(node: Definition, lines: list[str]) -> str:
-    left_out: set[int] = set()
-    for inner in ast.walk(node):
-        if isinstance(inner, Definition) and ast.get_docstring(inner, clean=False) is not None:
-            docstring = inner.body[0]
-            left_out.update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
-    numbers = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    code = [lines[number - 1] for number in numbers if number not in left_out]
-    return textwrap.dedent("\n".join(line for line in code if line.strip()))
+def _docstring_lines(tree: ast.Module) -> set[int]:
+    """Numbers of the lines that docstrings stand on."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, Definition) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            found.update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
+    return found
 
 
 def run_demo(
-    output: Path, *, n_pairs: int, teacher: str | None = None, cache_dir: Path | None = None, device: str | None = None
+    output: Path,
+    *,
+    n_pairs: int,
+    teacher: Teacher | None = None,
+    cache_dir: Path | None = None,
+    device: str | None = None,
 ) -> None:
     """Mine the pairs, write them to ``output``, and print what happened.
 
     Args:
         n_pairs: how many functions and classes take part.
-        teacher: as in `NegativeMiner`; None takes all-MiniLM-L6-v2 if its package is installed, else BM25.
+        teacher: None takes all-MiniLM-L6-v2 if its package is installed, else BM25.
     """
     import datasets
 
     from hf_negmine.miner import NegativeMiner
-    from hf_negmine.teachers import resolve_teacher
 
     started = time.perf_counter()
-    chosen, remark = (resolve_teacher(teacher), "") if teacher else _default_teacher(device)
+    chosen, remark = (teacher, "") if teacher is not None else _default_teacher(device)
     pairs = standard_library_pairs(n_pairs)
     require(
         len(pairs) >= 50, f"the standard library of this Python comes with {len(pairs)} docstrings, too few to mine"
@@ -130,8 +137,10 @@ def run_demo(
     )
     saved = save(miner.mine(rows), miner, output)
     _heading("What was mined")
-    typer.echo(f"{miner.summary}")
-    _print_comparison(miner, {pair.code: pair.name for pair in reversed(pairs)})
+    typer.echo(miner.summary)
+    if note := note_on_exhausted(miner.summary):
+        typer.echo(f"\n{textwrap.fill(note, WIDTH)}")
+    _print_comparison(Comparison.of(miner, pairs))
     _heading("Where it is")
     typer.echo(f"{saved}\n\nVectors and scores stay in {miner.cache_dir}, so a second run is quick.")
     typer.echo(f"The demo took {time.perf_counter() - started:.0f} s.")
@@ -150,99 +159,117 @@ def _default_teacher(device: str | None) -> tuple[Teacher, str]:
 
 def _print_intention(n: int, teacher: str, remark: str) -> None:
     text = (
-        f"The queries are the docstrings of {n:,} functions and classes of this Python's standard library; the passages "
-        f"are their code without the docstrings. The teacher {teacher} scores every passage for each query, and each query "
-        f"gets the {NUM_NEGATIVES} best wrong passages that score under 95 % of its right one."
+        f"The queries are the docstrings of {n:,} functions and classes in this Python's standard library, the "
+        f"passages are their code without docstrings. The teacher {teacher} scores every passage for each query, and a "
+        f"query gets the {NUM_NEGATIVES} best wrong passages that score under 95 % of its right one."
     )
     typer.echo(textwrap.fill(text, WIDTH))
-    typer.echo(f"{remark}\n" if remark else "")
+    if remark:
+        typer.echo(remark)
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """The miner's own selection and the naive one, from the same pool."""
+class Comparison:
+    """The miner's own selection and the naive one, from the same pool.
 
-    miner: NegativeMiner
-    names: dict[str, str]
+    Attributes:
+        queries: their texts.
+        passages: the pair of each passage.
+        positives: the labelled passages and their scores.
+        seconds: what the naive selection took.
+    """
+
+    queries: list[str]
+    passages: list[Pair]
+    positives: Positives
     ours: Selection
     naive: Selection
+    seconds: float
 
-    def text(self, passage: int) -> str:
-        return str(self.miner.corpus[passage]["document"])
+    @classmethod
+    def of(cls, miner: NegativeMiner, pairs: list[Pair]) -> Comparison:
+        """Select both ways."""
+        pair_of = {pair.code: pair for pair in reversed(pairs)}
+        passages = [pair_of[text] for text in miner.corpus["document"]]
+        ours = miner.pool.select(METHOD, n=NUM_NEGATIVES)
+        started = time.perf_counter()
+        naive = miner.pool.select("naive", n=NUM_NEGATIVES)
+        seconds = time.perf_counter() - started
+        return cls(list(miner.queries["query"]), passages, miner.pool.positives, ours, naive, seconds)
 
-    def query(self, query: int) -> str:
-        return str(self.miner.queries[query]["query"])
-
-    def ceilings(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+    @cached_property
+    def ceilings(self) -> FloatArray:
+        """The score that a negative of each query must stay under."""
         return self.ours.method.ceilings(self.ours.positive_scores)
 
-    def kept_out(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """For each query, how many of the naive negatives score at its ceiling or over it."""
-        query_of = np.repeat(np.arange(len(self.naive.counts)), self.naive.counts)
-        over = self.naive.scores >= self.ceilings()[query_of]
-        return np.bincount(query_of, weights=over, minlength=len(self.naive.counts)).astype(np.int64)
+    @cached_property
+    def kept_out(self) -> BoolArray:
+        """For each naive negative, whether it scores at its query's ceiling or over it."""
+        return self.naive.scores >= np.repeat(self.ceilings, self.naive.counts)
+
+    def likeness(self, query: int) -> float:
+        """How far the docstrings of the passages that are kept out, unseen by the teacher, share the query's words."""
+        entries = range(int(self.naive.offsets[query]), int(self.naive.offsets[query + 1]))
+        others = [self.passages[self.naive.passages[entry]].query for entry in entries if self.kept_out[entry]]
+        return sum(sorted((_overlap(self.queries[query], other) for other in others), reverse=True)[:2])
+
+    def telling_queries(self) -> list[int]:
+        """Queries with one positive that the teacher finds well, whose naive negatives read most like right answers."""
+        offsets = self.positives.offsets
+        good = self.ours.positive_scores >= np.quantile(self.ours.positive_scores, 0.6)
+        single = np.flatnonzero((np.diff(offsets) == 1) & self.ours.complete & good).tolist()
+        short = [query for query in single if len(self.queries[query]) <= WIDTH - 20]
+        chosen: dict[str, int] = {}
+        for query in sorted(short, key=lambda query: (-self.likeness(query), query)):
+            positive = self.passages[self.positives.ids[offsets[query]]]
+            chosen.setdefault(positive.name.split(".")[0].lstrip("_"), query)
+        return list(chosen.values())[:SHOWN_QUERIES]
 
 
-def _print_comparison(miner: NegativeMiner, names: dict[str, str]) -> None:
-    ours = miner.pool.select(METHOD, n=NUM_NEGATIVES)
-    started = time.perf_counter()
-    naive = miner.pool.select("naive", n=NUM_NEGATIVES)
-    milliseconds = 1000 * (time.perf_counter() - started)
-    compared = _Compared(miner, names, ours, naive)
-    kept_out = compared.kept_out()
-    _heading(f"{SHOWN_QUERIES} queries, and what naive mining takes instead")
+def _overlap(first: str, second: str) -> float:
+    words, others = set(first.lower().split()), set(second.lower().split())
+    return len(words & others) / len(words | others)
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    telling = comparison.telling_queries()
+    _heading(f"{len(telling)} queries, and what naive mining takes")
+    naive, kept_out = comparison.naive, int(comparison.kept_out.sum())
     text = (
-        f"Naive mining takes the {NUM_NEGATIVES} best-scored passages whatever they are. Selecting so from the same scores "
-        f"took {milliseconds:.0f} ms for {len(naive.counts):,} queries. Of its {len(naive.passages):,} negatives "
-        f"{int(kept_out.sum()):,} score at or over 95 % of the positive's score (marked !): likely false negatives, which "
-        "would teach a model that right answers are wrong."
+        f"Naive mining takes the {NUM_NEGATIVES} best passages whatever they score. Selecting so from the same pool of "
+        f"candidates took {1000 * comparison.seconds:.0f} ms for {len(naive.counts):,} queries. {kept_out:,} of its "
+        f"{len(naive.passages):,} negatives score at or over 95 % of the positive (marked !): too near to be trusted "
+        "as wrong answers. Beside each name stands the docstring of that code, which was not part of the passage."
     )
     typer.echo(textwrap.fill(text, WIDTH))
-    for number, query in enumerate(telling_queries(compared, kept_out), start=1):
-        _print_query(compared, number, query)
+    for number, query in enumerate(telling, start=1):
+        _print_query(comparison, number, query)
 
 
-def telling_queries(compared: _Compared, kept_out: np.ndarray[Any, np.dtype[np.int64]]) -> list[int]:
-    """Queries with one short positive where both selections differ most and the teacher finds the positive well."""
-    positives = compared.miner.pool.positives
-    single = np.diff(positives.offsets) == 1
-    short = np.array(
-        [len(text.as_py()) <= WIDTH - 15 for text in compared.miner.queries.data["query"].combine_chunks()]
-    )
-    order = np.lexsort((-compared.ours.positive_scores, -np.minimum(kept_out, 3)))
-    chosen: list[int] = []
-    seen: set[str] = set()
-    for query in order[(single & short & compared.ours.complete)[order]].tolist():
-        name = compared.names[compared.text(int(positives.ids[positives.offsets[query]]))]
-        if (module := name.split(".")[0].lstrip("_")) not in seen:
-            seen.add(module)
-            chosen.append(query)
-        if len(chosen) == SHOWN_QUERIES:
-            break
-    return chosen
-
-
-def _print_query(compared: _Compared, number: int, query: int) -> None:
-    positives = compared.miner.pool.positives
-    positive = int(positives.offsets[query])
-    ceiling = float(compared.ceilings()[query])
-    typer.echo(f"\n{number}. {typer.style(compared.query(query), bold=True)}")
-    typer.echo(f"   right  {_passage(compared, int(positives.ids[positive]), float(positives.scores[positive]))}")
-    for title, selection in ((METHOD, compared.ours), ("naive", compared.naive)):
-        limit = f" (under {ceiling:.3f})" if selection is compared.ours else ""
-        typer.echo(f"   negatives by {title}{limit}")
-        for place in range(int(selection.offsets[query]), int(selection.offsets[query + 1])):
+def _print_query(comparison: Comparison, number: int, query: int) -> None:
+    positive = int(comparison.positives.offsets[query])
+    pair = comparison.passages[comparison.positives.ids[positive]]
+    ceiling = float(comparison.ceilings[query])
+    typer.echo(f"\n{number}. {typer.style(comparison.queries[query], bold=True)}")
+    typer.echo(f"   {'positive':<16}{comparison.positives.scores[positive]:.4f}  {pair.name}")
+    for line in pair.code.splitlines()[:3]:
+        typer.echo(f"{'':<27}{_shortened(line, WIDTH - 27)}")
+    for label, selection in ((f"under {ceiling:.4f}", comparison.ours), ("naive", comparison.naive)):
+        first, last = int(selection.offsets[query]), int(selection.offsets[query + 1])
+        for place in range(first, last):
             score = float(selection.scores[place])
-            line = _passage(compared, int(selection.passages[place]), score)
-            marked = f"        ! {line}" if score >= ceiling else f"          {line}"
-            typer.echo(typer.style(marked, fg="red") if score >= ceiling else marked)
+            found = comparison.passages[selection.passages[place]]
+            line = f"{score:.4f}  {_last_part(found.name, 30):<30}  {_shortened(found.query, WIDTH - 59)}"
+            line = f"   {label if place == first else '':<14}{'!' if score >= ceiling else ' '} {line}"
+            typer.echo(typer.style(line, fg="red") if score >= ceiling else line)
 
 
-def _passage(compared: _Compared, passage: int, score: float) -> str:
-    """One line: score, name and the beginning of the code."""
-    text = compared.text(passage)
-    code = " ".join(text.split())
-    return textwrap.shorten(f"{score:.3f}  {compared.names[text]:<36}  ", 60) + f"  {code}"[: WIDTH - 60]
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def _last_part(name: str, width: int) -> str:
+    return name if len(name) <= width else f"…{name[1 - width :]}"
 
 
 def _heading(title: str) -> None:

@@ -36,6 +36,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
+        if error.errno is None:  # of a network, say, which the rows are read from while they are written
+            raise
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(_existing_parent(path)).free
             reason = f"the disk is full ({free / 1e6:,.0f} MB free); make room and run again, finished parts are kept"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import torch
 from tqdm.auto import tqdm
 
-from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, require
+from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, require, require_choice
 from hf_negmine.files import default_cache_dir, digest_of
 from hf_negmine.fitted import Fitted, write_fit
 from hf_negmine.fresh import FreshMiner
@@ -37,6 +38,7 @@ from hf_negmine.sources import (
     open_rows,
     pair_batches,
     table_batches,
+    table_of,
     take_rows,
 )
 from hf_negmine.store import VectorStore, writable_folder
@@ -107,11 +109,15 @@ class NegativeMiner:
         first_pass: FirstPass = "auto",
         progress: bool = True,
     ) -> None:
-        require(num_negatives >= 1, f"num_negatives: at least 1, got {num_negatives}")
-        require(pool_depth >= 1, f"pool_depth: at least 1, got {pool_depth}")
+        _require_whole(num_negatives, "num_negatives", at_least=1)
+        _require_whole(pool_depth, "pool_depth", at_least=1)
+        _require_whole(seed, "seed")
+        require_choice(positive_score, ("min", "each"), argument="positive_score")
+        require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
+        _require_device(device)
         self.teacher = resolve_teacher(teacher)
-        self.method = parse_method(method) if isinstance(method, str) else method or TopKPercPos()
-        self.sampler = parse_sampler(sampler) if isinstance(sampler, str) else sampler or Top()
+        self.method = _method_of(method)
+        self.sampler = _sampler_of(sampler)
         self.sampler.depth(num_negatives)
         self.num_negatives = num_negatives
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
@@ -149,6 +155,10 @@ class NegativeMiner:
         started = time.perf_counter()
         writable_folder(self.cache_dir)
         texts, columns, n_rows = self._read_texts(rows, corpus, split)
+        require(
+            self.num_negatives < len(texts.corpus),
+            f"num_negatives: {self.num_negatives} negatives a query from a corpus of {len(texts.corpus)} passages",
+        )
         read = time.perf_counter()
         about = self._provenance(texts)
         key = digest_of("pool", FORMAT_VERSION, about, self.pool_depth, self.include_positives)
@@ -192,7 +202,10 @@ class NegativeMiner:
         if rows is not None:
             opened = open_rows(rows, split=split)
             corpus = corpus if corpus is not None else opened.corpus
-            query, positive = choose_columns(opened.rows, self.query_column, self.positive_column)
+            known_query, known_positive = opened.columns
+            query, positive = choose_columns(
+                opened.rows, self.query_column or known_query, self.positive_column or known_positive
+            )
             self._check_new_columns(list(opened.rows.column_names or []), query, positive)
             counted = _Counted(pair_batches(opened.rows, query, positive))
         elif corpus is None:
@@ -282,16 +295,13 @@ class NegativeMiner:
             InputError: a batch without the columns that the miner was fitted on, or a single row.
         """
         fitted = self._fitted
+        available = batch.column_names if isinstance(batch, pa.Table) else list(batch)
+        self._check_columns_of_fit(available, argument="map")
         if isinstance(batch, pa.Table):
-            written = self._write(batch)
-            return with_columns(batch, written, self._layout_of_fit)
-        for name in (fitted.query_column, fitted.positive_column):
-            if name not in batch:
-                raise ColumnError(name, batch, argument="map")
+            return with_columns(batch, self._write(batch), self._layout_of_fit)
         if isinstance(batch[fitted.query_column], str):
             raise InputError("the miner takes batches and was handed one row; call rows.map(miner, batched=True)")
-        columns = {name: pa.array(batch[name]) for name in (fitted.query_column, fitted.positive_column)}
-        written = self._write(pa.table(columns))
+        written = self._write(table_of({name: batch[name] for name in (fitted.query_column, fitted.positive_column)}))
         replaced = self._layout_of_fit.replaced_columns
         result: dict[str, Any] = take_rows(
             {name: values for name, values in batch.items() if name not in replaced}, written.rows
@@ -311,10 +321,6 @@ class NegativeMiner:
             raise InputError("mine: the miner is fitted already; give another corpus to fit()")
         opened = open_rows(rows, split=split).rows
         fitted = self._fitted
-        available = list(opened.column_names or [])
-        for name in (fitted.query_column, fitted.positive_column):
-            if available and name not in available:
-                raise ColumnError(name, available, argument="mine")
         started = time.perf_counter()
         mined = self._write_dataset(opened)
         seconds = {**fitted.summary.seconds, "write": round(time.perf_counter() - started, 3)}
@@ -345,6 +351,8 @@ class NegativeMiner:
         total = len(rows) if isinstance(rows, datasets.Dataset) else None
         batches = table_batches(rows, size=ROWS_A_BATCH)
         first = next(batches, None)
+        if first is not None:
+            self._check_columns_of_fit(first.column_names, argument="mine")
         features = rows.features
         if features is None and first is not None:  # a stream need not know its features before it is read
             features = datasets.Features.from_arrow_schema(first.schema)
@@ -429,6 +437,13 @@ class NegativeMiner:
     def _layout_of_fit(self) -> Layout:
         return self._layout(self._fitted.query_column, self._fitted.positive_column)
 
+    def _check_columns_of_fit(self, available: list[str], *, argument: str) -> None:
+        query, positive = self._fitted.query_column, self._fitted.positive_column
+        for name in (query, positive):
+            if name not in available:
+                raise ColumnError(name, available, argument=argument)
+        self._check_new_columns(available, query, positive)
+
     def _check_new_columns(self, available: list[str], query: str, positive: str) -> None:
         clash = [name for name in self._layout(query, positive).new_columns if name in available and name != positive]
         if clash:
@@ -467,6 +482,38 @@ class NegativeMiner:
                 "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
         return selection
+
+
+def _require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
+    least = "" if at_least is None else f", at least {at_least}"
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
+
+
+def _require_device(device: str | None) -> None:
+    try:
+        torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise InputError(f"device: {device!r} is none of torch's, such as 'cpu', 'cuda' or 'cuda:1'") from error
+
+
+def _method_of(method: Any) -> Method:
+    if method is None:
+        return TopKPercPos()
+    if isinstance(method, str):
+        return parse_method(method)
+    require(isinstance(method, Method), f"method: expected a method such as TopKPercPos(0.95), got {method!r}")
+    return method  # type: ignore[no-any-return]
+
+
+def _sampler_of(sampler: Any) -> Sampler:
+    if sampler is None:
+        return Top()
+    if isinstance(sampler, str):
+        return parse_sampler(sampler)
+    valid = isinstance(sampler, Sampler) and not isinstance(sampler, type)
+    require(valid, f"sampler: expected a sampler such as Sampled(10), got {sampler!r}")
+    return sampler  # type: ignore[no-any-return]
 
 
 class _Counted:

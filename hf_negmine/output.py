@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_negmine.errors import StorageError
+from hf_negmine.errors import ExhaustedError, StorageError
 from hf_negmine.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
     import datasets
 
     from hf_negmine.miner import NegativeMiner
+    from hf_negmine.summary import MiningSummary
 
 DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parquet", "summary.json"
 
@@ -59,8 +60,8 @@ def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
         if others and not overwrite and not is_output(folder):
             raise StorageError(
-                f"{folder} holds {min(others)!r} and no {SUMMARY} of this command, so nothing was written; give another "
-                "folder, or --overwrite"
+                f"{folder} holds {min(others)!r} and no {SUMMARY} of this command, so nothing was written; give "
+                "another folder, or --overwrite"
             )
     with scratch_folder(folder):
         pass
@@ -82,7 +83,14 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
+        ExhaustedError: there is no row to write.
     """
+    if not len(mined):
+        settings = miner.summary.settings
+        raise ExhaustedError(
+            f"no row is left to write: of {miner.summary.rows:,} rows none has the negatives that were asked for "
+            f"({settings['num_negatives']} under {settings['method']}); relax the method or ask for fewer"
+        )
     tables = {DATA: mined}
     if miner.format == "ids":
         tables |= {QUERIES: miner.queries, CORPUS: miner.corpus}
@@ -102,6 +110,18 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
                 for name in {QUERIES, CORPUS} - set(tables):
                     (folder / name).unlink(missing_ok=True)
     return SavedData(folder, len(mined), (folder / DATA).stat().st_size, lookups=QUERIES in tables)
+
+
+def note_on_exhausted(summary: MiningSummary) -> str:
+    """A sentence on the rows that were left out for want of negatives; empty if there are none."""
+    settings = summary.settings
+    if not summary.exhausted or settings["on_exhausted"] != "drop":
+        return ""
+    return (
+        f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
+        f"{summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries; their rows were left out "
+        "(--on-exhausted keep keeps them)."
+    )
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,17 +20,23 @@ from hf_negmine.texts import TEXTS_A_BATCH, batches_of
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 RowSource: TypeAlias = Rows | datasets.DatasetDict | str | Path | Sequence[dict[str, Any]] | pa.Table
-CorpusSource: TypeAlias = datasets.Dataset | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
+CorpusSource: TypeAlias = datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 
 
 @dataclass(frozen=True)
 class OpenedRows:
-    """Rows of (query, positive), and the corpus that came with them, if any."""
+    """Rows of (query, positive).
+
+    Attributes:
+        corpus: the corpus that came with them, if any.
+        columns: the query and the positive column, where the source itself says which they are.
+    """
 
     rows: Rows
     corpus: pa.ChunkedArray | None = None
+    columns: tuple[str | None, str | None] = (None, None)
 
 
 def open_rows(source: RowSource, *, split: str | None = None) -> OpenedRows:
@@ -48,13 +55,26 @@ def open_rows(source: RowSource, *, split: str | None = None) -> OpenedRows:
         return OpenedRows(datasets.Dataset(source))
     if isinstance(source, str | Path):
         return _open_path(source, split)
-    require(isinstance(source, Sequence), f"rows: expected a data set, a file or a list of rows, got {type(source)}")
-    return OpenedRows(datasets.Dataset.from_list(list(source)))
+    return OpenedRows(_rows_of_list(source))
+
+
+def _rows_of_list(source: Any) -> datasets.Dataset:
+    expected = "rows: expected a data set, a file or a list of dictionaries, got"
+    require(isinstance(source, Sequence), f"{expected} {type(source).__name__}")
+    wrong = next((place for place, row in enumerate(source) if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise InputError(f"{expected} {source[wrong]!r:.80} in place {wrong}")
+    try:
+        return datasets.Dataset.from_list(list(source))
+    except (ValueError, TypeError) as error:  # pyarrow's errors are these, too
+        raise InputError(
+            f"rows: {error}; expected the same type in every row of a column, and text that is valid UTF-8"
+        ) from error
 
 
 def _open_path(source: str | Path, split: str | None) -> OpenedRows:
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike path.is_dir(), False for a text that is too long for a path
         if _find(path, "corpus") and _find(path, "queries"):
             return open_beir(path, split=split)
         try:
@@ -63,16 +83,16 @@ def _open_path(source: str | Path, split: str | None) -> OpenedRows:
             raise InputError(
                 f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one of Dataset.save_to_disk"
             ) from error
-    if path.is_file():
+    if os.path.isfile(path):
         return OpenedRows(open_file(path))
     if isinstance(source, Path) or path.suffix in BUILDERS or source.startswith((".", "/", "~")):
         raise InputError(f"{source} does not exist")
     try:
         loaded = datasets.load_dataset(source, split=split) if split else datasets.load_dataset(source)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"{source!r} is no file or folder here, and could not be loaded from the Hub: {reason}"
+            f"{source[:80]!r} is no file or folder here, and could not be loaded from the Hub: {reason}"
         ) from error
     return open_rows(loaded)
 
@@ -108,6 +128,7 @@ def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple
     available = list(rows.column_names or [])
     if not available and isinstance(rows, datasets.IterableDataset):
         available = list(next(iter(rows.take(1)), {}))
+    require(bool(available), "the data set is empty: it has no rows and no columns, expected a query and a positive")
     for argument, name in (("query_column", query), ("positive_column", positive)):
         if name is not None and name not in available:
             raise ColumnError(name, available, argument=argument)
@@ -137,18 +158,32 @@ def table_batches(rows: Rows, columns: list[str] | None = None, size: int = TEXT
         rows = rows.select_columns(columns)
     if isinstance(rows, datasets.IterableDataset):
         for batch in rows.iter(batch_size=size):
-            yield pa.table({name: pa.array(values) for name, values in batch.items()})
+            yield table_of(batch)
         return
     yield from rows.with_format("arrow").iter(batch_size=size)
+
+
+def table_of(columns: Mapping[str, Any]) -> pa.Table:
+    """Columns of Python values as an Arrow table, or `InputError` naming a column that is not of one type."""
+    return pa.table({name: _array_of(values, f"column {name!r}") for name, values in columns.items()})
+
+
+def _array_of(values: Any, what: str) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (ValueError, TypeError) as error:  # pyarrow's errors are these, too
+        raise InputError(f"{what}: {error}; expected values of one type, and text that is valid UTF-8") from error
 
 
 def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[pa.Array]:
     """Batches of passage texts from texts, a data set, or a file (of a BEIR folder: its corpus)."""
     if isinstance(source, pa.Array | pa.ChunkedArray):
         return batches_of(source)
+    if isinstance(source, datasets.DatasetDict):
+        source = source[choose_split(list(source), None, where="the DatasetDict of the corpus")]
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir() and _find(path, "corpus"):
+        if os.path.isdir(path) and _find(path, "corpus"):
             return batches_of(read_beir_texts(path, "corpus")[1])
         opened = open_rows(source)
         require(
@@ -158,11 +193,13 @@ def open_corpus(source: CorpusSource, *, column: str | None = None) -> Iterable[
         source = opened.rows
     if isinstance(source, datasets.Dataset):
         return _corpus_column(source, column)
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise InputError(f"corpus: expected texts, a data set or a file, got {type(source).__name__}")
     texts = list(source)
     wrong = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
-        raise InputError(f"corpus: passage {wrong} is {texts[wrong]!r}, expected text")
-    return batches_of(pa.array(texts, type=pa.large_string()))
+        raise InputError(f"corpus: passage {wrong} is {texts[wrong]!r:.80}, expected text")
+    return batches_of(_array_of(texts, "corpus").cast(pa.large_string()))
 
 
 def _corpus_column(source: datasets.Dataset, column: str | None) -> Iterable[pa.Array]:
@@ -203,7 +240,7 @@ def open_beir(folder: Path, *, split: str | None = None) -> OpenedRows:
         }
     )
     require(len(rows) > 0, f"{folder} has no judgement with a score over 0")
-    return OpenedRows(datasets.Dataset(rows), corpus)
+    return OpenedRows(datasets.Dataset(rows), corpus, columns=("query", "positive"))
 
 
 def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
@@ -256,7 +293,11 @@ def _read_qrels(folder: Path, split: str | None) -> tuple[pa.Array, pa.Array]:
         raise InputError(
             f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score"
         )
-    table = table.filter(pc.greater(table[names["score"]].cast(pa.float64()), 0.0))
+    try:
+        scores = table[names["score"]].cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"qrels of {folder}, column score: {error}; expected a number in every line") from error
+    table = table.filter(pc.greater(scores, 0.0))
     return _whole(table[names["query_id"]].cast(pa.string())), _whole(table[names["corpus_id"]].cast(pa.string()))
 
 

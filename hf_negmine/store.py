@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.errors import InputError, StorageError, TeacherError
+from hf_negmine.errors import InputError, StorageError, TeacherError, require_choice
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -74,6 +74,7 @@ class VectorStore:
             TeacherError: vectors that are not finite or not of one width; nothing of that shard is stored.
             StorageError: the folder cannot be written, is damaged, or is of another version.
         """
+        require_choice(teacher.similarity, ("cosine", "dot"), argument=f"similarity of teacher {teacher.name!r}")
         folder = self._open_folder(teacher, role)
         shards, index = self._read_shards(folder)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)

@@ -37,7 +37,8 @@ class ArraySource:
         return self.vectors[start:stop]
 
     def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
-        return self.vectors[ids]
+        found: FloatArray = self.vectors[ids]
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class MatrixScorer:
 
 def score_matrix(queries: FloatArray, passages: FloatArray) -> FloatArray:
     """The defined score of every pair, shape (queries, passages)."""
-    return canonical_scores(torch.from_numpy(queries)[:, None], torch.from_numpy(passages)[None]).numpy()
+    scores: FloatArray = canonical_scores(torch.from_numpy(queries)[:, None], torch.from_numpy(passages)[None]).numpy()
+    return scores
 
 
 def exclusions_of(excluded: Sequence[Sequence[int]]) -> Exclusions:

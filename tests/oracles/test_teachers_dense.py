@@ -62,7 +62,7 @@ def test_a_loaded_model_is_a_teacher(model: SentenceTransformer) -> None:
     np.testing.assert_array_equal(teacher.encode(TEXTS, "passage"), model.encode(TEXTS))
     for setting in ({"max_length": 10}, {"dtype": "float32"}, {"revision": "main"}):
         with pytest.raises(InputError, match="belong to loading"):
-            DenseTeacher(model, **setting)  # type: ignore[arg-type]
+            DenseTeacher(model, **setting)
     copy = pickle.loads(pickle.dumps(teacher))
     with pytest.raises(InputError, match="name the model by id or folder"):
         copy.encode(TEXTS, "query")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.schema import FloatArray
 from tests.reference import Ranked, ranked, search
 
 
@@ -41,7 +42,7 @@ def with_search(
     lists: CandidateLists,
     rankings: list[Ranked],
     queries: list[int],
-    ceilings: np.ndarray,
+    ceilings: FloatArray,
     depth: int,
     skip: int,
 ) -> CandidateLists:
@@ -92,7 +93,7 @@ def test_merged_lists_answer_rightly_or_not_at_all(data: st.DataObject, seed: in
 
 
 @settings(max_examples=100)
-@given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 12), ceiling=st.integers(-4, 4), first=st.integers(0, 30))
+@given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 12), ceiling=st.integers(-4, 4), first=st.integers(0, 45))
 def test_a_search_that_begins_where_the_demand_begins_answers_it(
     seed: int, depth: int, ceiling: int, first: int
 ) -> None:

@@ -182,7 +182,7 @@ questions = st.lists(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=100)
 @given(world=worlds(), depth=st.sampled_from([1, 2, 4, 13, 100]), questions=questions)
 def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
     world: World, depth: int, questions: list[tuple[str, str, int, int, PositiveScore]]

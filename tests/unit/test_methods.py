@@ -114,12 +114,12 @@ def test_the_highest_floor_counts() -> None:
         (lambda: TopKPercPos(95), ["between 0 and 2", "got 95", "for 95 % give 0.95"]),
         (lambda: TopKPercPos(-0.1), ["between 0 and 2", "got -0.1"]),
         (lambda: TopKPercPos(float("nan")), ["percentage is a finite number", "nan"]),
-        (lambda: TopKAbs("high"), ["TopKAbs: threshold is a finite number", "'high'"]),
-        (lambda: TopKMarginPos(None), ["TopKMarginPos: margin is a finite number", "None"]),
+        (lambda: TopKAbs("high"), ["TopKAbs: threshold is a finite number", "'high'"]),  # type: ignore[arg-type]
+        (lambda: TopKMarginPos(None), ["TopKMarginPos: margin is a finite number", "None"]),  # type: ignore[arg-type]
         (lambda: TopKAbs(float("inf")), ["TopKAbs: threshold is a finite number", "inf"]),
         (lambda: ScoreFloor(float("-inf")), ["ScoreFloor: minimum is a finite number", "-inf"]),
         (lambda: TopKShifted(-1), ["0 or more", "got -1"]),
-        (lambda: TopKShifted(2.5), ["a number of ranks", "got 2.5"]),
+        (lambda: TopKShifted(2.5), ["a number of ranks", "got 2.5"]),  # type: ignore[arg-type]
         (lambda: TopKShifted(True), ["a number of ranks", "got True"]),
         (lambda: RankBand(5, 3), ["0 <= first < last", "got 5 and 3"]),
         (lambda: RankBand(5, 5), ["0 <= first < last", "got 5 and 5"]),

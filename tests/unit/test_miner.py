@@ -106,8 +106,8 @@ def miner_in(cache: Path, **settings: Any) -> NegativeMiner:
         "device": "cpu",
         "progress": False,
     }
-    teacher, *_ = ({**given, **settings}.pop("teacher"),)
-    return NegativeMiner(teacher, **{k: v for k, v in {**given, **settings}.items() if k != "teacher"})
+    given |= settings
+    return NegativeMiner(given.pop("teacher"), **given)
 
 
 def mapped(rows: Any, miner: NegativeMiner, **options: Any) -> Any:
@@ -302,10 +302,6 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path) -> None:
 # ---- rows that come out short, other columns, lists ----------------------------------------------------------------
 
 
-
-
-
-
 def rows_with_a_short_one() -> tuple[Dataset, list[str]]:
     """Two rows, of which the second has one eligible passage under its positive."""
     query = "question 1 about ice"
@@ -453,7 +449,10 @@ def test_splits_of_a_dict_are_chosen_and_each_can_be_mapped(cache: Path) -> None
     with pytest.raises(InputError, match=r"split: 'dev' is not among \['train', 'test'\] in the DatasetDict"):
         miner.fit(splits, split="dev")
     both = splits.map(miner, batched=True)
-    assert {name: split["id"] for name, split in both.items()} == {"train": list(range(20)), "test": list(range(20, 30))}
+    assert {name: split["id"] for name, split in both.items()} == {
+        "train": list(range(20)),
+        "test": list(range(20, 30)),
+    }
 
 
 def test_features_let_map_survive_a_batch_of_nulls(cache: Path) -> None:
@@ -627,9 +626,7 @@ def test_the_summary_counts_what_the_output_holds(cache: Path) -> None:
 
     by_query = {row["query"]: [score for score in row["scores"][1:]] for row in kept}
     pair_scores = [row["scores"][0] for row in kept]
-    lowest = {
-        query: min(row["scores"][0] for row in kept if row["query"] == query) for query in by_query
-    }
+    lowest = {query: min(row["scores"][0] for row in kept if row["query"] == query) for query in by_query}
     full = [query for query, scores in by_query.items() if len(scores) == 2]
     assert 0 < len(full) < 24
     assert (summary.complete, summary.exhausted) == (len(full), 24 - len(full))

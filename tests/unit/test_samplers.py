@@ -11,7 +11,7 @@ import pytest
 from hf_negmine.errors import InputError
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray, random_keys, uniform
-from hf_negmine.schema import FloatArray
+from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.select import Sampled, Top, Top1Sampled, parse_sampler
 
 MANY = 40_000
@@ -93,7 +93,7 @@ def test_a_row_is_drawn_alike_in_any_batch(sampler: Sampler) -> None:
 def test_another_seed_draws_others_and_the_same_seed_the_same() -> None:
     scores = np.zeros((200, 10), dtype=np.float32)
 
-    def draw(seed: int) -> FloatArray:
+    def draw(seed: int) -> IdArray:
         return Sampled(10).choose(scores, keys_of(200, 10, seed), 4)
 
     np.testing.assert_array_equal(draw(3), draw(3))
@@ -140,7 +140,7 @@ def test_a_sampler_looks_at_k_and_top_at_n() -> None:
         (lambda: Sampled(3).depth(4), ["sampled:3", "4 negatives", "k >= 4"]),
         (lambda: Top1Sampled(3).depth(4), ["top1_sampled:3", "4 negatives", "k >= 4"]),
         (lambda: Sampled(0), ["Sampled: k", "1 or more", "got 0"]),
-        (lambda: Top1Sampled(2.5), ["Top1Sampled: k", "got 2.5"]),
+        (lambda: Top1Sampled(2.5), ["Top1Sampled: k", "got 2.5"]),  # type: ignore[arg-type]
         (lambda: Sampled(10, 0.0), ["temperature is positive", "got 0.0"]),
         (lambda: Sampled(10, float("nan")), ["temperature is positive", "got nan"]),
         (lambda: parse_sampler("sampled:10@-1"), ["temperature is positive", "got -1.0"]),

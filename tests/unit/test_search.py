@@ -37,9 +37,9 @@ def test_equal_scores_come_by_the_lower_passage_id() -> None:
 
 
 def test_minus_zero_ties_with_zero() -> None:
-    passages = np.array([[0.0], [-0.0], [0.0]], dtype=np.float32)
-    ranking = one_query([-1.0], passages).block(ONE_ROW).best(ONE_ROW, INFINITE, 3)
-    assert ranking.passages.tolist() == [0, 1, 2]
+    keys = pack_keys(torch.tensor([-0.0, 0.0, -0.0]), torch.tensor([0, 1, 2]))
+    assert keys.argsort(descending=True).tolist() == [0, 1, 2]
+    assert (keys.diff() == -1).all()
 
 
 def test_a_candidate_at_the_ceiling_goes_and_one_just_under_it_stays() -> None:

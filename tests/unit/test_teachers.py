@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.protocols import Role, ScoringTeacher, Teacher, VectorTeacher
+from hf_negmine.protocols import Role, ScoringTeacher, Similarity, Teacher, VectorTeacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher, resolve_teacher
 from tests.reference import make_pool, text_set
@@ -30,7 +30,7 @@ class LetterTeacher:
     """A vector teacher of one's own: the counts of some letters."""
 
     name = "letters"
-    similarity = "cosine"
+    similarity: Similarity = "cosine"
 
     def fingerprint(self, role: Role) -> str:
         return "letters-1"
@@ -64,8 +64,8 @@ def test_a_vector_teacher_of_ones_own_mines(tmp_path: Path) -> None:
     teacher = LetterTeacher()
     assert isinstance(teacher, VectorTeacher)
     assert not isinstance(teacher, ScoringTeacher)
-    assert resolve_teacher(teacher) is teacher  # type: ignore[arg-type]
-    pool = make_pool(tmp_path, teacher, text_set(tmp_path, ["aaa"], ["e"], ["e", "aa", "o", "aae"]), 2)  # type: ignore[arg-type]
+    assert resolve_teacher(teacher) is teacher
+    pool = make_pool(tmp_path, teacher, text_set(tmp_path, ["aaa"], ["e"], ["e", "aa", "o", "aae"]), 2)
     assert pool.select("naive", n=3).passages.tolist() == [1, 3, 2]
 
 

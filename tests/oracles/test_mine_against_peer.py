@@ -1,0 +1,118 @@
+"""Ours against `sentence_transformers.util.mine_hard_negatives`, wherever its semantics agree.
+
+They do where the corpus is given, every query has one positive, and the peer finds enough candidates under the ceiling
+within the window that it looks at; its rows that come out short are left out of the comparison. It keeps a candidate
+that scores exactly at the ceiling, and orders equal scores as it likes: ties within 1e-6 are forgiven.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import mine_hard_negatives
+
+from hf_negmine import NegativeMiner, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
+from hf_negmine.methods import Method
+from hf_negmine.schema import FloatArray
+
+TIE = 1e-6
+QUERIES, PASSAGES = 200, 600
+
+
+@pytest.fixture(scope="module")
+def pairs(data_dir: Path) -> tuple[Dataset, list[str]]:
+    """Queries with one positive, and a corpus that holds it. Texts are cut, to save time: both sides see the same."""
+    folder = data_dir / "scifact"
+    if not folder.is_dir():
+        pytest.skip(f"real data: no folder {folder}")
+    read = {name: pq.read_table(folder / f"{name}.parquet").to_pylist() for name in ("corpus", "queries", "qrels")}
+    texts = {row["id"]: row["text"][:300] for row in read["corpus"]}
+    queries = {row["id"]: row["text"] for row in read["queries"]}
+    positives: dict[str, set[str]] = {}
+    for row in read["qrels"]:
+        if row["score"] > 0:
+            positives.setdefault(queries[row["query_id"]], set()).add(texts[row["corpus_id"]])
+    rows = [{"query": query, "positive": next(iter(own))} for query, own in positives.items() if len(own) == 1]
+    rows = rows[:QUERIES]
+    corpus = [*(row["positive"] for row in rows), *texts.values()]
+    return Dataset.from_list(rows), list(dict.fromkeys(corpus))[:PASSAGES]
+
+
+@pytest.fixture(scope="module")
+def model(minilm: str) -> SentenceTransformer:
+    return SentenceTransformer(minilm, device="cpu")  # float32
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def scores(model: SentenceTransformer, pairs: tuple[Dataset, list[str]]) -> dict[str, dict[str, float]]:
+    """Cosine of every query and passage, in float64."""
+    rows, corpus = pairs
+    queries = list(rows["query"])
+    left, right = (np.asarray(model.encode(texts), dtype=np.float64) for texts in (queries, corpus))
+    matrix: FloatArray = (left / np.linalg.norm(left, axis=1, keepdims=True)) @ (
+        right / np.linalg.norm(right, axis=1, keepdims=True)
+    ).T
+    return {query: dict(zip(corpus, line.tolist(), strict=True)) for query, line in zip(queries, matrix, strict=True)}
+
+
+CASES: dict[str, tuple[Method, dict[str, Any]]] = {
+    "naive": (TopKShifted(0), {}),
+    "relative margin": (TopKPercPos(0.95), {"relative_margin": 0.05}),
+    "wide relative margin": (TopKPercPos(0.7), {"relative_margin": 0.3}),
+    "absolute margin": (TopKMarginPos(0.1), {"absolute_margin": 0.1}),
+    "highest score": (TopKAbs(0.4), {"max_score": 0.4}),
+    "first ranks left out": (TopKShifted(5), {"range_min": 5}),
+    "margin and highest score": (TopKPercPos(0.95) & TopKAbs(0.45), {"relative_margin": 0.05, "max_score": 0.45}),
+    "margin and lowest score": (
+        TopKMarginPos(0.05) & ScoreFloor(0.1),
+        {"absolute_margin": 0.05, "min_score": 0.1},
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:sentence_transformers", "ignore::FutureWarning")
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_negatives(
+    case: str,
+    model: SentenceTransformer,
+    pairs: tuple[Dataset, list[str]],
+    scores: dict[str, dict[str, float]],
+    cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    method, options = CASES[case]
+    rows, corpus = pairs
+    miner = NegativeMiner(model, method=method, num_negatives=3, corpus=corpus, cache_dir=cache, progress=False)
+    ours = {row["query"]: [row[f"negative_{place}"] for place in (1, 2, 3)] for row in miner.mine(rows)}
+    found = mine_hard_negatives(
+        rows,
+        model,
+        anchor_column_name="query",
+        positive_column_name="positive",
+        corpus=corpus,
+        num_negatives=3,
+        output_format="n-tuple",
+        verbose=False,
+        cache_folder=str(tmp_path_factory.getbasetemp() / "peer"),
+        **options,
+    )
+    theirs = {row["query"]: [row[f"negative_{place}"] for place in (1, 2, 3)] for row in found}
+    assert len(theirs) > 0.6 * len(rows)
+    assert theirs.keys() <= ours.keys()
+    for query, texts in theirs.items():
+        if set(texts) == set(ours[query]):
+            continue
+        left_out, taken = sorted(set(texts) - set(ours[query])), sorted(set(ours[query]) - set(texts))
+        gaps = [abs(scores[query][one] - scores[query][other]) for one in left_out for other in taken]
+        assert max(gaps) < TIE, f"{query}: {left_out} in place of {taken}"
