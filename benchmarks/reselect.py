@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 from common import dense_teacher, machine, median, open_squad, parser, prepare, print_table, store_squad
+from tqdm.auto import tqdm
 
 import hf_negmine.pool
 from hf_negmine import CandidatePool, NegativeMiner
@@ -93,7 +94,7 @@ def report_methods(pools: Pools, repeats: int) -> None:
 def report_sweep(pools: Pools, repeats: int) -> None:
     pool = pools.fresh()
     candidates = len(pool.lists.passages)
-    first = {method: timed_select(pool, method) for method in SWEEP}
+    first = {method: timed_select(pool, method) for method in tqdm(SWEEP, desc="Sweeping")}
     again = {method: median([timed_select(pool, method)[0] for _ in range(repeats)]) for method in SWEEP}
     rows = []
     for kind in ("perc_pos", "margin_pos", "abs"):
