@@ -90,6 +90,11 @@ class CandidateLists:
         """Number of queries."""
         return len(self.offsets) - 1
 
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """How much is known: entries, segments, and segments that reach the end of the ranking."""
+        return len(self.passages), len(self.starts), int(self.exhausted.sum())
+
     @classmethod
     def from_ranking(cls, ranking: Ranking, ceilings: FloatArray, skipped: int = 0) -> CandidateLists:
         """One segment a query, from a search under ``ceilings`` that left out the first ``skipped`` places."""

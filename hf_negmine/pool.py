@@ -6,9 +6,9 @@ stopped. A selection that needs to look further than the pool reaches deepens it
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import ShallowPoolError, StorageError, require, require_choice
+from hf_negmine.errors import NegmineError, ShallowPoolError, StorageError, require, require_choice
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -182,8 +182,14 @@ class CandidatePool:
                     f"for {purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} a query), and "
                     "its teacher is not loaded; select through the miner that made it, or take a larger pool_depth"
                 )
+            known = self.lists.extent
             self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
             answer = self.lists.answer(demand)
+            if self.lists.extent == known and len(shallow) == np.count_nonzero(~answer.certain):
+                raise NegmineError(
+                    f"looking deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
+                    "question open; this is a bug of hf_negmine, please report it with the method and the sampler"
+                )
         if self.lists is not before and self.folder is not None:
             self.save(self.folder)
         return answer
@@ -207,7 +213,7 @@ class CandidatePool:
             schema=SEGMENTS_SCHEMA,
         )
         # Both belong together: they get a common name, and pool.json, written last, says which pair counts.
-        name = digest_of(lists.passages, lists.scores, lists.starts, lists.ceilings, lists.exhausted)[:12]
+        name = digest_of(*dataclasses.astuple(lists))[:12]
         write_table(folder / f"candidates-{name}.arrow", candidates)
         write_table(folder / f"segments-{name}.arrow", segments)
         write_table(
@@ -365,7 +371,7 @@ def _needs_ranks(lists: CandidateLists, demand: Demand) -> np.ndarray[Any, np.dt
         return np.zeros(len(demand.queries), dtype=bool)
     if demand.last_rank is not None:
         return np.ones(len(demand.queries), dtype=bool)
-    ranks_only = replace(demand, ceilings=np.full_like(demand.ceilings, np.inf), floor=-np.inf, wanted=1)
+    ranks_only = dataclasses.replace(demand, ceilings=np.full_like(demand.ceilings, np.inf), floor=-np.inf, wanted=1)
     first = lists.answer(ranks_only)
     under_ceiling = np.ones(len(first.starts), dtype=bool)
     found = np.flatnonzero(first.certain & (first.counts == 1))

@@ -20,7 +20,9 @@ from hf_negmine.texts import TEXTS_A_BATCH, batches_of
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 RowSource: TypeAlias = Rows | datasets.DatasetDict | str | Path | Sequence[dict[str, Any]] | pa.Table
-CorpusSource: TypeAlias = datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
+CorpusSource: TypeAlias = (
+    datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
+)
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 

@@ -309,7 +309,8 @@ def flatten_positives(
     positives: pa.Array, rows: IdArray, *, column: str
 ) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
     """All positives of these rows one after another, and how many each row has."""
-    if not (pa.types.is_list(positives.type) or pa.types.is_large_list(positives.type)):
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(positives.type) for is_kind in kinds):
         return check_texts(positives, rows, column=column), np.ones(len(positives), dtype=np.int64)
     lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     if len(bare := np.flatnonzero(lengths == 0)):

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
@@ -117,7 +118,7 @@ class VectorSearcher:
         passages_a_block: int = PASSAGES_A_BLOCK,
     ) -> None:
         if queries.shape[1] != passages.shape[1]:
-            raise ValueError(f"queries have {queries.shape[1]} dimensions, passages {passages.shape[1]}")
+            raise TeacherError(f"queries have {queries.shape[1]} dimensions, passages {passages.shape[1]}")
         self.queries = queries
         self.exclusions = exclusions
         self.device = torch.device(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -45,10 +46,9 @@ class BM25Teacher:
         return f"bm25-{self.language}" if self.language else "bm25"
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of the settings and of bm25s' version (see `protocols.Teacher`)."""
-        import bm25s
-
-        return digest_of("bm25", bm25s.__version__, self.language, self.k1, self.b, self.variant)
+        """Digest of the settings and of the libraries' versions (see `protocols.Teacher`)."""
+        versions = [version("bm25s"), version("PyStemmer")]
+        return digest_of("bm25", versions, self.language, self.k1, self.b, self.variant)
 
     def index(self, passages: pa.LargeStringArray) -> BM25Scorer:
         """Tokenise and weigh the corpus."""

@@ -131,4 +131,5 @@ class RandomScorer:
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """Scores in (0, 1), shape (len(queries), n_passages)."""
         query_digests = text_digests(pa.array(queries, type=pa.large_string()))
-        return uniform(random_keys(self.seed, query_digests[:, 0], self.digests[None, :, 0])).astype(np.float32)
+        scores = uniform(random_keys(self.seed, query_digests[:, 0], self.digests[None, :, 0])).astype(np.float32)
+        return np.asarray(np.minimum(scores, np.nextafter(np.float32(1), np.float32(0))))  # rounding may reach 1
