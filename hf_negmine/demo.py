@@ -47,6 +47,11 @@ class Pair:
     query: str
     code: str
 
+    @property
+    def last_name(self) -> str:
+        """The name without module and class."""
+        return self.name.rpartition(".")[2]
+
 
 def standard_library_pairs(n: int) -> list[Pair]:
     """``n`` pairs (or all, if there are fewer), the same ones every time, spread over the modules."""
@@ -208,17 +213,22 @@ class Comparison:
         return self.naive.scores >= np.repeat(self.ceilings, self.naive.counts)
 
     def likeness(self, query: int) -> float:
-        """How far the docstrings of the passages that are kept out, unseen by the teacher, share the query's words."""
+        """How much the passages that are kept out look like right answers, by what the teacher has not seen.
+
+        That is the words of their docstrings, and whether they have the name of the query's own function or class.
+        """
+        own = self.passages[self.positives.ids[self.positives.offsets[query]]]
         entries = range(int(self.naive.offsets[query]), int(self.naive.offsets[query + 1]))
-        others = [self.passages[self.naive.passages[entry]].query for entry in entries if self.kept_out[entry]]
-        return sum(sorted((_overlap(self.queries[query], other) for other in others), reverse=True)[:2])
+        others = [self.passages[self.naive.passages[entry]] for entry in entries if self.kept_out[entry]]
+        alike = [_overlap(own.query, other.query) + (own.last_name == other.last_name) for other in others]
+        return float(sum(sorted(alike, reverse=True)[:2]))
 
     def telling_queries(self) -> list[int]:
         """Queries with one positive that the teacher finds well, whose naive negatives read most like right answers."""
         offsets = self.positives.offsets
         good = self.ours.positive_scores >= np.quantile(self.ours.positive_scores, 0.6)
         single = np.flatnonzero((np.diff(offsets) == 1) & self.ours.complete & good).tolist()
-        short = [query for query in single if len(self.queries[query]) <= WIDTH - 20]
+        short = [query for query in single if len(text := self.queries[query]) <= WIDTH - 20 and text[0].isupper()]
         chosen: dict[str, int] = {}
         for query in sorted(short, key=lambda query: (-self.likeness(query), query)):
             positive = self.passages[self.positives.ids[offsets[query]]]

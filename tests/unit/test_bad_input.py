@@ -1,4 +1,4 @@
-"""What cannot be done is refused: by the right exception, in one sentence that says what was given and what was expected."""
+"""What cannot be done is refused: by the right exception, in a sentence that says what was given and what is expected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hf_negmine.errors import (
     StorageError,
     TeacherError,
 )
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.files import digest_of, publish_folder, text_digests
 from hf_negmine.protocols import Role
 from hf_negmine.schema import FORMAT_VERSION, FloatArray
 
@@ -72,7 +72,7 @@ def fixed(**changed: Any) -> FixedTeacher:
 
 
 def with_value(value: float) -> np.ndarray[Any, Any]:
-    vectors = VECTORS.copy()
+    vectors: np.ndarray[Any, Any] = VECTORS.copy()
     vectors[3, 1] = value
     return vectors
 
@@ -201,7 +201,7 @@ CASES = {
     "first pass": Case(make(first_pass="int8"), ["first_pass", "'int8'", "'bfloat16'"]),
     "device": Case(make(device="tpu9000"), ["device", "'tpu9000'", "'cuda'"]),
     "split": Case(
-        lambda folder: miner_in(folder).fit({"a": 1}),  # type: ignore[arg-type]
+        lambda folder: miner_in(folder).fit({"a": 1}),
         ["rows: expected", "got dict"],
     ),
     # teachers
@@ -314,9 +314,9 @@ def test_whatever_goes_wrong_with_a_stream_is_not_blamed_on_the_cache_folder(tmp
 
     broken = IterableDataset.from_generator(rows)
     miner = miner_in(tmp_path)
-    with pytest.raises(ConnectionError, match="^the network is down$"):
+    with pytest.raises(ConnectionError, match=r"^the network is down$"):
         miner.fit(broken)
-    with pytest.raises(ConnectionError, match="^the network is down$"):
+    with pytest.raises(ConnectionError, match=r"^the network is down$"):
         miner.fit(ROWS).mine(broken)
     assert leftovers(tmp_path) == []
 
@@ -338,7 +338,7 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def mined_texts(folder: Path) -> list[dict[str, Any]]:
-    return miner_in(folder).mine(ROWS).to_list()
+    return list(miner_in(folder).mine(ROWS))
 
 
 @pytest.fixture
@@ -462,15 +462,13 @@ def test_shards_that_were_finished_are_kept_when_the_disk_fills(
             encoded.append(len(texts))
             return super().encode(texts, role)
 
-    publish = store.publish_folder
-
     def full_at_the_third(folder: Path, path: Path) -> None:
         if len(list(path.parent.glob("shard-*"))) == 2:
             raise StorageError("no space left")
-        publish(folder, path)
+        publish_folder(folder, path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "publish_folder", full_at_the_third)
+        patched.setattr("hf_negmine.store.publish_folder", full_at_the_third)
         with pytest.raises(StorageError, match="no space left"):
             miner_in(tmp_path, Counting()).fit(ROWS)
     assert encoded == [5, 5, 2]

@@ -169,7 +169,7 @@ def stream(features: datasets.Features | None = None) -> IterableDataset:
     def rows() -> Iterator[dict[str, Any]]:
         yield from ROWS
 
-    return IterableDataset.from_generator(rows, features=features)  # type: ignore[no-any-return]
+    return IterableDataset.from_generator(rows, features=features)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -230,7 +230,7 @@ def test_a_lexical_teacher_mines_on_the_fly_but_needs_the_positive_in_its_corpus
     expected = listed(miner_in(cache, **settings).mine(rows))
     later = miner_in(cache, **settings).fit(corpus=CORPUS)
     assert listed(later.mine(rows)) == expected
-    with pytest.raises(InputError, match="random-1 scores passages of its corpus only.*'a new answer'"):
+    with pytest.raises(InputError, match=r"random-1 scores passages of its corpus only.*'a new answer'"):
         later.mine([{"query": "new", "positive": "a new answer"}])
 
 
@@ -257,7 +257,7 @@ def test_negatives_are_the_best_under_the_ceiling(cache: Path) -> None:
             level = min(own[text] for text in positives[query]) if positive_score == "min" else own[row["positive"]]
             eligible = [text for text in passages if text not in positives[query] and text != query]
             under = sorted((t for t in eligible if own[t] < level - 0.1 * abs(level)), key=lambda t: -own[t])
-            assert [row[name] for name in NEGATIVES] == (under + [None, None])[:2]
+            assert [row[name] for name in NEGATIVES] == [*under, None, None][:2]
             differing += level != own[row["positive"]]
     assert differing > 0
 
@@ -339,7 +339,9 @@ def test_a_short_row_is_dropped_kept_or_an_error(cache: Path, format: str, by_ma
         assert [(row["positive"], row["labels"]) for row in short] == [([rows[1]["positive"], worse], [1, 0])]
     else:
         assert [len(row["document_ids"]) for row in short] == [2]
-    with pytest.raises(ExhaustedError, match="1 of 2 queries have fewer than 2 eligible passages.*'question 1 about i"):
+    with pytest.raises(
+        ExhaustedError, match=r"1 of 2 queries have fewer than 2 eligible passages.*'question 1 about i"
+    ):
         run("error")
 
 
@@ -519,7 +521,7 @@ def test_the_pool_is_selected_from_again(cache: Path) -> None:
         for query, start, stop in zip(queries, selection.offsets, selection.offsets[1:], strict=False)
     }
     for row in other:
-        assert [row[name] for name in NEGATIVES] == (texts[row["query"]] + [None, None])[:2]
+        assert [row[name] for name in NEGATIVES] == [*texts[row["query"]], None, None][:2]
 
 
 # ---- pickles and hashes ------------------------------------------------------------------------------------------
@@ -624,7 +626,7 @@ def test_the_summary_counts_what_the_output_holds(cache: Path) -> None:
     assert summary.positives_per_query == pytest.approx(30 / 24)
     assert summary.rows_written == len(mined)
 
-    by_query = {row["query"]: [score for score in row["scores"][1:]] for row in kept}
+    by_query = {row["query"]: row["scores"][1:] for row in kept}
     pair_scores = [row["scores"][0] for row in kept]
     lowest = {query: min(row["scores"][0] for row in kept if row["query"] == query) for query in by_query}
     full = [query for query, scores in by_query.items() if len(scores) == 2]

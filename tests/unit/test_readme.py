@@ -11,7 +11,6 @@ import datasets
 import pytest
 from typer.testing import CliRunner
 
-
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -70,7 +70,7 @@ def save_to_disk(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def stream(rows: list[dict[str, Any]]) -> IterableDataset:
-    return IterableDataset.from_generator(lambda: iter(rows))  # type: ignore[no-any-return]
+    return IterableDataset.from_generator(lambda: iter(rows))
 
 
 KINDS: dict[str, Callable[[Path], Any]] = {
@@ -348,7 +348,7 @@ def test_a_judged_id_without_a_text_is_named(tmp_path: Path, write: Callable[...
 
 @both_ways
 def test_judgements_without_a_positive_are_an_error(tmp_path: Path, write: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="has no judgement with a score over 0$"):
+    with pytest.raises(InputError, match=r"has no judgement with a score over 0$"):
         open_rows(write(tmp_path, qrels={"train": [("q1", "d1", 0)]}))
 
 
@@ -371,7 +371,10 @@ def broken_folders() -> Iterator[Any]:
         return spoil
 
     def rewrite(name: str, content: str) -> Callable[[Path], None]:
-        return lambda beir: (beir / name).write_text(content) and None
+        def spoil(beir: Path) -> None:
+            (beir / name).write_text(content)
+
+        return spoil
 
     header = "query-id\tcorpus-id\tscore\n"
     yield pytest.param(
