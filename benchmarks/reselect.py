@@ -7,6 +7,7 @@ enough the first selection deepens it, and the second does not have to. The swee
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -94,7 +95,10 @@ def report_methods(pools: Pools, repeats: int) -> None:
 def report_sweep(pools: Pools, repeats: int) -> None:
     pool = pools.fresh()
     candidates = len(pool.lists.passages)
-    first = {method: timed_select(pool, method) for method in tqdm(SWEEP, desc="Sweeping")}
+    first: dict[str, tuple[float, int]] = {}
+    for method in tqdm(SWEEP, desc="Sweeping"):
+        first[method] = timed_select(pool, method)
+        tqdm.write(f"{method}: {first[method][0]:.2f} s, deepened for {first[method][1]:,} queries", file=sys.stderr)
     again = {method: median([timed_select(pool, method)[0] for _ in range(repeats)]) for method in SWEEP}
     rows = []
     for kind in ("perc_pos", "margin_pos", "abs"):

@@ -230,7 +230,7 @@ def _sentence(error: Exception) -> str:
 
 def _set_up_libraries(*, quiet: bool) -> None:
     """No bars and warnings of other libraries while a model loads; with ``quiet``, no download bars either."""
-    # Threads that spin while they wait make encoding several times slower where other work goes on. Read once, by torch.
+    # Threads that spin while they wait make encoding several times slower where other work goes on. torch reads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

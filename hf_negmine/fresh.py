@@ -24,7 +24,7 @@ from hf_negmine.pool import CandidatePool, search_queries
 from hf_negmine.protocols import Role, Sampler, Searcher, Teacher, VectorTeacher
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
-from hf_negmine.search.exact import canonical_scores
+from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.store import check_vectors, unit_length
 from hf_negmine.texts import TextSet

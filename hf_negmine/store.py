@@ -30,7 +30,7 @@ from hf_negmine.protocols import Role, VectorTeacher
 from hf_negmine.schema import FORMAT_VERSION, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import TextColumn, find_digests
 
-TEXTS_A_SHARD = 4096
+TEXTS_A_SHARD = 2048
 LONGEST_VECTOR = 1e18
 
 

@@ -15,7 +15,7 @@ from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Ranking, Searcher, Teacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, open_searcher
-from hf_negmine.search.exact import canonical_scores
+from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.store import VectorStore
 from hf_negmine.texts import TextSet, build_text_set
 

@@ -1,15 +1,12 @@
 """Exact search over vectors: a fast first pass proposes, a canonical score decides.
 
-The score of a (query, passage) pair is *defined* as the float64 dot product of their float32 vectors, rounded to
-float32. Each product of two float32 numbers is exact in float64, and a pair is always summed in the same order, so a
-score depends on nothing but its two vectors: not on the block size, the batch or the number of threads.
-
-Computing that for every pair would be slow. The first pass takes a matrix product in bfloat16 (or float32) and keeps a
-list somewhat longer than needed. Rounding moved no score by more than a bound that follows from the Cauchy-Schwarz
-inequality (`_Precision.error`), so every passage outside the list has a canonical score of at most the list's
-last entry plus the bound. Listed passages that score above that are certainly the best. Rows for which this certifies
-too few go through float32, and what even that cannot separate (ties) is scored canonically as a whole. The result is
-exact whichever way it was reached.
+The canonical score (`scoring`) depends on nothing but the two vectors: not on the block size, the batch or the number
+of threads. Computing it for every pair would be slow. The first pass takes a matrix product in bfloat16 (or float32)
+and keeps a list somewhat longer than needed. Rounding moved no score by more than a bound that follows from the
+Cauchy-Schwarz inequality (`_Precision.error`), so every passage outside the list has a canonical score of at most the
+list's last entry plus the bound. Listed passages that score above that are certainly the best. Rows for which this
+certifies too few go through float32, and what even that cannot separate (ties) is scored canonically as a whole. The
+result is exact whichever way it was reached.
 """
 
 from __future__ import annotations
@@ -28,13 +25,12 @@ from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
+from hf_negmine.search.scoring import list_scores, pair_scores
 
 FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
 
 PASSAGES_A_BLOCK = 32_768
 QUERIES_A_BLOCK = 1024
-RESCORING_BYTES = 8 * 2**20
-"""Gathered vectors of one rescoring step; small enough to stay in a core's cache."""
 RESIDENT_BYTES = 256 * 2**20
 """Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
 PAIRS_A_STEP = 2**20
@@ -206,7 +202,12 @@ class _VectorBlock:
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
         """Canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
         device = self.vectors.device
-        scores = self._pair_scores(torch.from_numpy(rows).to(device), torch.tensor(passages, device=device))
+        scores = pair_scores(
+            self.vectors,
+            torch.from_numpy(rows).to(device),
+            torch.tensor(passages, device=device),
+            self.searcher._corpus.gather,
+        )
         return scores.cpu().numpy()
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
@@ -243,7 +244,7 @@ class _VectorBlock:
     ) -> _Attempt:
         """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
         approximate, listed, error = self._first_pass(rows, limits, length, precision)
-        scores = self._list_scores(rows, listed)
+        scores = list_scores(self.vectors[rows], listed, self.searcher._corpus.gather)
         ineligible = (approximate == -torch.inf) | (scores >= limits[:, None])
         keys = pack_keys(scores.masked_fill(ineligible, -torch.inf), listed).sort(dim=1, descending=True).values
         last = approximate[:, -1]
@@ -318,7 +319,7 @@ class _VectorBlock:
                 some = slice(first, first + step)
                 row, column = reachable[some].nonzero(as_tuple=True)
                 scores = torch.full_like(block_scores[some], -torch.inf, dtype=torch.float32)
-                exact = self._pair_scores(rows[some][row], column + start)
+                exact = pair_scores(self.vectors, rows[some][row], column + start, self.searcher._corpus.gather)
                 scores[row, column] = exact.masked_fill(exact >= limits[some][row], -torch.inf)
                 columns = torch.arange(start, start + block_scores.shape[1], device=rows.device).expand_as(scores)
                 together = (
@@ -327,29 +328,6 @@ class _VectorBlock:
                 keys[some] = together[:, :wanted]
                 more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
         return keys, more
-
-    def _list_scores(self, rows: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
-        """Canonical scores of lists of passages, shape (rows, length)."""
-        length, width = listed.shape[1], self.vectors.shape[1]
-        step = max(1, RESCORING_BYTES // (12 * length * width))
-        scores = torch.empty(listed.shape, device=rows.device)
-        for start in range(0, len(rows), step):
-            part = listed[start : start + step]
-            passages = self.searcher._corpus.gather(part.reshape(-1)).view(*part.shape, width)
-            queries = self.vectors[rows[start : start + step]].unsqueeze(1)
-            scores[start : start + step] = canonical_scores(queries, passages)
-        return scores
-
-    def _pair_scores(self, rows: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """Canonical scores of pairs, shape (pairs,)."""
-        step = max(1, RESCORING_BYTES // (12 * self.vectors.shape[1]))
-        scores = torch.empty(len(rows), device=rows.device)
-        for start in range(0, len(rows), step):
-            some = slice(start, start + step)
-            scores[some] = canonical_scores(
-                self.vectors[rows[some]], self.searcher._corpus.gather(passages[some].to(torch.int64))
-            )
-        return scores
 
 
 @dataclass(frozen=True)
@@ -373,8 +351,3 @@ def _exact_accumulation(device: torch.device) -> Iterator[None]:
         yield
     finally:
         settings.allow_bf16_reduced_precision_reduction = before
-
-
-def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-    """The score of a pair: the float64 dot product over the last dimension, rounded to float32."""
-    return (queries.double() * passages.double()).sum(dim=-1).float()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hf_negmine.protocols import QueryBlock
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import ScoreSearcher, VectorSearcher, exact
+from hf_negmine.search import ScoreSearcher, VectorSearcher, exact, scoring
 from tests.reference import ArraySource, MatrixScorer, exclusions_of, ranked, rows_of, score_matrix
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
@@ -151,7 +151,7 @@ def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, de
 def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(problem: Problem, kind: str, depth: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "RESIDENT_BYTES", 0)
-        patch.setattr(exact, "RESCORING_BYTES", 4096)
+        patch.setattr(scoring, "STEP_BYTES", 4096)
         patch.setattr(exact, "PAIRS_A_STEP", 64)
         searcher = vector_searcher(problem, passages_a_block=17, first_pass="bfloat16")
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
@@ -201,11 +201,11 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
 
     queries, passages = torch.from_numpy(np.abs(vectors(rows, width))), torch.from_numpy(vectors(rows, length, width))
     torch.set_num_threads(2)
-    together = exact.canonical_scores(queries[:, None], passages)
-    pairs = exact.canonical_scores(queries.repeat_interleave(length, 0), passages.reshape(rows * length, -1))
+    together = scoring.canonical_scores(queries[:, None], passages)
+    pairs = scoring.canonical_scores(queries.repeat_interleave(length, 0), passages.reshape(rows * length, -1))
     torch.set_num_threads(1)
     single = torch.stack(
-        [exact.canonical_scores(queries[i], passages[i, j]) for i in range(rows) for j in range(length)]
+        [scoring.canonical_scores(queries[i], passages[i, j]) for i in range(rows) for j in range(length)]
     )
     assert torch.equal(together.view(-1), pairs)
     assert torch.equal(pairs, single)

@@ -1,4 +1,4 @@
-"""What cannot be done is refused: by the right exception, in a sentence that says what was given and what is expected."""
+"""What cannot be done is refused: by the right exception, in a sentence that says what was given and expected."""
 
 from __future__ import annotations
 

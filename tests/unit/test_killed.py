@@ -162,9 +162,11 @@ POINTS = {
     "before the texts have their name": lambda whole: whole.last("folder", within="/texts/"),
     "while the texts are collected": lambda whole: whole.first("file", within="/texts/") + 3,
     "before the first vectors": lambda whole: whole.first("file", within="/vectors/"),
+    "between vectors and the digests of their texts": lambda whole: whole.first("file", within="/vectors/") + 2,
     "before the first shard has its name": lambda whole: whole.first("folder", within="/vectors/"),
     "before the last shard has its name": lambda whole: whole.last("folder", within="/vectors/"),
     "before the first part": lambda whole: whole.first("file", within="/parts/"),
+    "in the middle of a part": lambda whole: whole.first("file", within="/parts/") + 4,
     "before the second part has its name": lambda whole: whole.first("folder", within="/parts/") + 2,
     "before the last part has its name": lambda whole: whole.last("folder", within="/parts/"),
     "before the pool's candidates": lambda whole: whole.first("file", within="/candidates-"),
@@ -173,6 +175,7 @@ POINTS = {
     "before the deepened pool's segments": lambda whole: whole.last("file", within="/segments-"),
     "before the deepened pool counts": lambda whole: whole.last("file", within="/pool.json"),
     "before the fit": lambda whole: whole.first("file", within="/fits/"),
+    "in the middle of the fit": lambda whole: whole.first("file", within="/fits/") + 2,
     "before the fit has its name": lambda whole: whole.last("folder", within="/fits/"),
     "before the first row is written": lambda whole: whole.first("row", within="mined"),
     "before the last rows are written": lambda whole: whole.last("row", within="mined"),
@@ -213,7 +216,7 @@ def test_what_was_finished_when_it_was_killed_is_not_done_again(
     if within != "/texts/":
         shards = [path for path in rest if "/vectors/" in path and "shard-" in path]
         assert shards == []
-    if within in ("/pool.json", "/fits/", "/mined/"):
+    if within in ("/parts/", "/pool.json", "/fits/", "/mined/"):
         assert not any("/parts/" in path for path in rest)
 
 

@@ -82,8 +82,8 @@ CORPUS = [
     *(f"answer {i} on {TOPICS[i % 24 % 5]}" for i in range(20)),
     *(f"remark {i} on {TOPICS[i % 5]}" for i in range(30)),
     *(f"answer {i} on {TOPICS[i % 24 % 5]}" for i in range(10)),
-    "question 3 about sun",
-    "question 3 about sun",
+    "question 9 about sea",
+    "question 9 about sea",
 ]
 """Most positives, ten of them twice, and the text of a query."""
 
@@ -441,6 +441,23 @@ def test_scores_are_the_teachers(cache: Path) -> None:
         texts = [row["positive"], *(row[name] for name in NEGATIVES)]
         np.testing.assert_allclose(row["scores"], cosines([row["query"]], texts)[0], atol=1e-6)
         assert row["scores"][1:] == sorted(row["scores"][1:], reverse=True)
+
+
+def test_grouped_scores_and_labels_stand_beside_their_texts(cache: Path) -> None:
+    rows = rows_with_lists()
+    for row in miner_in(cache, format="labeled-list", include_scores=True).mine(rows):
+        np.testing.assert_allclose(row["scores"], cosines([row["query"]], row["positive"])[0], atol=1e-6)
+    positives = dict(zip(rows["query"], rows["positive"], strict=True))
+    for row in miner_in(cache, format="labeled-list").mine(rows):
+        assert row["labels"] == [int(text in positives[row["query"]]) for text in row["positive"]]
+    for row in miner_in(cache, format="labeled-pair", include_scores=True).mine(rows):
+        assert row["score"] == pytest.approx(cosines([row["query"]], [row["positive"]])[0, 0], abs=1e-6)
+    joined = miner_in(cache, format="ids")
+    for row in joined.mine(rows):
+        texts = [joined.corpus[place]["document"] for place in row["document_ids"]]
+        query = joined.queries[row["query_id"]]["query"]
+        assert texts[: len(positives[query])] == positives[query]
+        np.testing.assert_allclose(row["scores"], cosines([query], texts)[0], atol=1e-6)
 
 
 def test_splits_of_a_dict_are_chosen_and_each_can_be_mapped(cache: Path) -> None:

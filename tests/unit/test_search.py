@@ -14,8 +14,9 @@ import torch
 from hf_negmine.errors import TeacherError
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
-from hf_negmine.search.exact import FirstPass, canonical_scores
+from hf_negmine.search.exact import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
+from hf_negmine.search.scoring import canonical_scores
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 INFINITE = np.array([np.inf], dtype=np.float32)
