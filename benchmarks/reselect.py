@@ -1,6 +1,6 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 40 thresholds.
 
-Each method starts from the pool as it was retrieved: the best 64 candidates of each query. Where that is not deep
+Each method starts from the pool as it was retrieved: the best 48 candidates of each query. Where that is not deep
 enough the first selection deepens it, and the second does not have to. The sweep puts all thresholds to one pool.
 """
 

@@ -175,9 +175,11 @@ class CandidateLists:
             ranks[order],
             np.concatenate([self.exhausted, found.exhausted])[order],
         )
+        if not together._touching().any():
+            return together._compact()
         while (touching := together._touching()).any():
-            together = together._join(touching)
-        return together._compact()
+            together = together._join(touching)  # leaves the entries compact, too
+        return together
 
     @property
     def _sizes(self) -> IdArray:

@@ -13,6 +13,7 @@ import typer
 
 from hf_negmine import cli_options as options
 from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.schema import POOL_DEPTH
 
 if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
@@ -93,7 +94,7 @@ def mine(
     positive_score: options.PositiveScoreOption = options.PositiveScoreName.MIN,
     on_exhausted: options.OnExhausted = options.OnExhaustedName.DROP,
     seed: options.Seed = 0,
-    pool_depth: options.PoolDepth = 64,
+    pool_depth: options.PoolDepth = POOL_DEPTH,
     output: options.Output,
     format: options.FormatOption = options.FormatName.N_TUPLE,
     scores: options.Scores = False,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from hf_negmine.errors import InputError
+
 
 def has_fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 matrices faster than float32 ones (AVX512-BF16, AMX)."""
@@ -14,3 +16,11 @@ def has_fast_bfloat16() -> bool:
 def best_device() -> str:
     """``"cuda"`` where there is one, else ``"cpu"``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def require_device(device: str | None) -> None:
+    """Raise `InputError` unless ``device`` is None or one of torch's."""
+    try:
+        torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise InputError(f"device: {device!r} is none of torch's, such as 'cpu', 'cuda' or 'cuda:1'") from error

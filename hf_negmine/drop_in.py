@@ -23,7 +23,7 @@ from hf_negmine.mined import Format
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.schema import POOL_DEPTH, FloatArray, IdArray, PassageArray
 from hf_negmine.select import Sampled, Top
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.teachers.dense import weights_digest
@@ -149,7 +149,7 @@ def mine_hard_negatives(
         include_scores=output_scores,
         include_positives=include_positives,
         on_exhausted="drop" if output_format == "n-tuple" else "keep",
-        pool_depth=max(64, window.default_last + grouped.most_positives),
+        pool_depth=max(POOL_DEPTH, window.default_last + grouped.most_positives),
         seed=seed,
         cache_dir=cache_folder,
         progress=verbose,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,6 +50,13 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError` with ``message`` unless ``condition`` holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
+    """Raise `InputError` unless ``value`` is a whole number, and not under ``at_least``."""
+    least = "" if at_least is None else f", at least {at_least}"
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
 
 
 def require_choice(value: Any, choices: Iterable[str], *, argument: str) -> None:

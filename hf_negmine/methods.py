@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
@@ -164,6 +165,16 @@ def ScoreFloor(minimum: float) -> Method:
 
 
 _RANK = r"(\d+(?:\.\d+)?(?:e-\d+)?)(%?)"
+
+
+def resolve_method(method: Any) -> Method:
+    """A method from what users write: a `Method`, its spec, or None for the paper's best (table 3)."""
+    if method is None:
+        return TopKPercPos()
+    if isinstance(method, str):
+        return parse_method(method)
+    require(isinstance(method, Method), f"method: expected a method such as TopKPercPos(0.95), got {method!r}")
+    return cast(Method, method)
 
 
 def parse_method(spec: str) -> Method:

@@ -14,21 +14,29 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import torch
 from tqdm.auto import tqdm
 
-from hf_negmine.errors import ColumnError, ExhaustedError, InputError, NotFittedError, require, require_choice
+from hf_negmine.devices import require_device
+from hf_negmine.errors import (
+    ColumnError,
+    ExhaustedError,
+    InputError,
+    NotFittedError,
+    require,
+    require_choice,
+    require_whole,
+)
 from hf_negmine.files import default_cache_dir, digest_of
 from hf_negmine.fitted import Fitted, write_fit
 from hf_negmine.fresh import FreshMiner
-from hf_negmine.methods import Method, TopKPercPos, parse_method
+from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Role, Sampler, Searcher, Teacher
-from hf_negmine.schema import FORMAT_VERSION
+from hf_negmine.schema import FORMAT_VERSION, POOL_DEPTH
 from hf_negmine.search import open_searcher
 from hf_negmine.search.exact import FirstPass
-from hf_negmine.select import PositiveScore, Selection, Top, parse_sampler
+from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.sources import (
     CorpusSource,
     Rows,
@@ -102,22 +110,22 @@ class NegativeMiner:
         positive_score: PositiveScore = "min",
         include_positives: bool = False,
         on_exhausted: OnExhausted = "drop",
-        pool_depth: int = 64,
+        pool_depth: int = POOL_DEPTH,
         seed: int = 0,
         cache_dir: str | Path | None = None,
         device: str | None = None,
         first_pass: FirstPass = "auto",
         progress: bool = True,
     ) -> None:
-        _require_whole(num_negatives, "num_negatives", at_least=1)
-        _require_whole(pool_depth, "pool_depth", at_least=1)
-        _require_whole(seed, "seed")
+        require_whole(num_negatives, "num_negatives", at_least=1)
+        require_whole(pool_depth, "pool_depth", at_least=1)
+        require_whole(seed, "seed")
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
-        _require_device(device)
+        require_device(device)
         self.teacher = resolve_teacher(teacher)
-        self.method = _method_of(method)
-        self.sampler = _sampler_of(sampler)
+        self.method = resolve_method(method)
+        self.sampler = resolve_sampler(sampler)
         self.sampler.depth(num_negatives)
         self.num_negatives = num_negatives
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
@@ -482,38 +490,6 @@ class NegativeMiner:
                 "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
         return selection
-
-
-def _require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
-    least = "" if at_least is None else f", at least {at_least}"
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
-
-
-def _require_device(device: str | None) -> None:
-    try:
-        torch.device(device or "cpu")
-    except RuntimeError as error:
-        raise InputError(f"device: {device!r} is none of torch's, such as 'cpu', 'cuda' or 'cuda:1'") from error
-
-
-def _method_of(method: Any) -> Method:
-    if method is None:
-        return TopKPercPos()
-    if isinstance(method, str):
-        return parse_method(method)
-    require(isinstance(method, Method), f"method: expected a method such as TopKPercPos(0.95), got {method!r}")
-    return method  # type: ignore[no-any-return]
-
-
-def _sampler_of(sampler: Any) -> Sampler:
-    if sampler is None:
-        return Top()
-    if isinstance(sampler, str):
-        return parse_sampler(sampler)
-    valid = isinstance(sampler, Sampler) and not isinstance(sampler, type)
-    require(valid, f"sampler: expected a sampler such as Sampled(10), got {sampler!r}")
-    return sampler  # type: ignore[no-any-return]
 
 
 class _Counted:

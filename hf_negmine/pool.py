@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import NegmineError, ShallowPoolError, StorageError, require, require_choice
+from hf_negmine.errors import NegmineError, ShallowPoolError, StorageError, require, require_choice, require_whole
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -31,7 +31,7 @@ from hf_negmine.files import (
     write_json,
     write_table,
 )
-from hf_negmine.methods import Method, parse_method
+from hf_negmine.methods import Method, resolve_method
 from hf_negmine.protocols import Ranking, Sampler, Searcher
 from hf_negmine.schema import (
     CANDIDATES_SCHEMA,
@@ -42,7 +42,7 @@ from hf_negmine.schema import (
     IdArray,
     PassageArray,
 )
-from hf_negmine.select.samplers import Top, parse_sampler
+from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, PositiveScore, Selection, choose, count_removed, demand_of
 from hf_negmine.texts import TextSet
 
@@ -117,9 +117,8 @@ class CandidatePool:
             ShallowPoolError: the pool does not reach far enough for some query, and no teacher is at hand.
             InputError: an argument that makes no sense.
         """
-        method = parse_method(method) if isinstance(method, str) else method
-        sampler = parse_sampler(sampler) if isinstance(sampler, str) else sampler or Top()
-        require(n >= 1, f"n: at least 1 negative a query, got {n}")
+        method, sampler = resolve_method(method), resolve_sampler(sampler)
+        require_whole(n, "n", at_least=1)
         require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         queries, positive_scores = self.positives.targets(positive_score)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from hf_negmine.select.samplers import Sampled, Top, Top1Sampled, parse_sampler
+from hf_negmine.select.samplers import Sampled, Top, Top1Sampled, parse_sampler, resolve_sampler
 from hf_negmine.select.selection import Positives, PositiveScore, Selection
 
-__all__ = ["PositiveScore", "Positives", "Sampled", "Selection", "Top", "Top1Sampled", "parse_sampler"]
+__all__ = [
+    "PositiveScore",
+    "Positives",
+    "Sampled",
+    "Selection",
+    "Top",
+    "Top1Sampled",
+    "parse_sampler",
+    "resolve_sampler",
+]

@@ -7,11 +7,12 @@ the order of the rows or the number of processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from hf_negmine.errors import InputError, require
+from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray, uniform
 from hf_negmine.schema import FloatArray, IdArray
 
@@ -89,6 +90,17 @@ class Top1Sampled:
 
     def __str__(self) -> str:
         return f"top1_sampled:{self.k}" + _temperature_text(self.temperature)
+
+
+def resolve_sampler(sampler: Any) -> Sampler:
+    """A sampler from what users write: a `Sampler`, its spec, or None for the n best."""
+    if sampler is None:
+        return Top()
+    if isinstance(sampler, str):
+        return parse_sampler(sampler)
+    valid = isinstance(sampler, Sampler) and not isinstance(sampler, type)
+    require(valid, f"sampler: expected a sampler such as Sampled(10), got {sampler!r}")
+    return cast(Sampler, sampler)
 
 
 def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled:

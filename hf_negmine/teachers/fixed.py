@@ -44,20 +44,23 @@ class FixedTeacher:
         require_choice(similarity, ("cosine", "dot"), argument="similarity")
         self.name = name
         self.similarity = similarity
-        self._vectors = {"query": query_vectors, "passage": passage_vectors}
+        self._vectors = {"query": np.asarray(query_vectors), "passage": np.asarray(passage_vectors)}
         self._digests: dict[str, DigestArray] = {}
         self._order: dict[str, np.ndarray[Any, Any]] = {}
         for role, texts, vectors in (
             ("query", query_texts, query_vectors),
             ("passage", passage_texts, passage_vectors),
         ):
+            shape = np.shape(vectors)
             require(
-                vectors.ndim == 2 and len(vectors) == len(texts),
-                f"{name}: {len(texts)} {role} texts need vectors of shape ({len(texts)}, width), got {vectors.shape}",
+                len(shape) == 2 and shape[0] == len(texts),
+                f"{name}: {len(texts)} {role} texts need vectors of shape ({len(texts)}, width), got {shape}",
             )
             digests = text_digests(pa.array(texts, type=pa.large_string()))
             self._order[role] = np.lexsort((digests[:, 1], digests[:, 0]))
             self._digests[role] = digests[self._order[role]]
+        widths = [vectors.shape[1] for vectors in self._vectors.values()]
+        require(widths[0] == widths[1], f"{name}: query vectors are {widths[0]} wide, passage vectors {widths[1]}")
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> FixedTeacher:

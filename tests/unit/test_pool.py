@@ -223,7 +223,7 @@ def test_a_scoring_teacher_fills_a_pool_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda pool: pool.select("naive", n=0), "n: at least 1 negative a query, got 0"),
+        (lambda pool: pool.select("naive", n=0), "n: a whole number, at least 1, got 0"),
         (lambda pool: pool.select("naive", n=60), "n: 60 negatives a query from a corpus of 60 passages"),
         (lambda pool: pool.select("naive", "sampled:3", n=4), "sampled:3 cannot draw 4 negatives"),
         (
