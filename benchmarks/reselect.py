@@ -1,4 +1,4 @@
-"""What another selection from a stored pool costs: every method at its paper setting, and a sweep of 40 thresholds.
+"""What another selection from a stored pool costs: every method at its paper setting, and a sweep of 20 thresholds.
 
 Each method starts from the pool as it was retrieved: the best 48 candidates of each query. Where that is not deep
 enough the first selection deepens it, and the second does not have to. The sweep puts all thresholds to one pool.
@@ -35,9 +35,9 @@ METHODS = (
     ("band:30-100", "sampled:70"),
 )
 SWEEP = (
-    *(f"perc_pos:{value / 100:g}" for value in range(105, 0, -5)),
-    *(f"margin_pos:{value / 100:g}" for value in range(0, 50, 5)),
-    *(f"abs:{value / 100:g}" for value in range(90, 45, -5)),
+    *(f"perc_pos:{value / 100:g}" for value in (105, 100, 98, 95, 90, 85, 80, 70, 60, 40)),
+    *(f"margin_pos:{value / 100:g}" for value in (0, 5, 10, 15, 20)),
+    *(f"abs:{value / 100:g}" for value in (90, 80, 70, 60, 50)),
 )
 
 

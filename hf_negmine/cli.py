@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hf_negmine import cli_options as options
+from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.schema import POOL_DEPTH
 
 if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher

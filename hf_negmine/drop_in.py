@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.errors import ColumnError, InputError, require, require_choice
 from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hf_negmine.mined import Format
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler
-from hf_negmine.schema import POOL_DEPTH, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.select import Sampled, Top
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.teachers.dense import weights_digest

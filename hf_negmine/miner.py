@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
+from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.devices import require_device
 from hf_negmine.errors import (
     ColumnError,
@@ -33,7 +34,7 @@ from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Role, Sampler, Searcher, Teacher
-from hf_negmine.schema import FORMAT_VERSION, POOL_DEPTH
+from hf_negmine.schema import FORMAT_VERSION
 from hf_negmine.search import open_searcher
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler

@@ -19,9 +19,6 @@ DigestArray: TypeAlias = npt.NDArray[np.uint64]
 FORMAT_VERSION = 1
 """Version of everything under the cache folder. A folder of another version is refused, never guessed at."""
 
-POOL_DEPTH = 48
-"""Candidates a query that a pool is retrieved with, unless the user says otherwise."""
-
 MAX_PASSAGES = 2**31 - 1
 """Passage ids are int32."""
 

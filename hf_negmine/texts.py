@@ -140,7 +140,8 @@ def unique_digests(digests: DigestArray) -> tuple[IdArray, IdArray]:
 def check_texts(texts: pa.Array, rows: IdArray, *, column: str) -> pa.LargeStringArray:
     """Texts as a large-string array, or `InputError` naming the first of ``rows`` that is null, blank or not text."""
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        if pa.types.is_dictionary(texts.type) or pa.types.is_string_view(texts.type):
+        castable = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_null)
+        if any(is_kind(texts.type) for is_kind in castable):
             texts = texts.cast(pa.large_string())
         else:
             raise InputError(f"column {column!r} holds {texts.type}, expected text (string)")

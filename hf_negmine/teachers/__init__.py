@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, require
 from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.dense import DenseTeacher
@@ -23,6 +23,7 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer) -> Teac
     ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``, ``"fixed:FOLDER"``, any Sentence Transformers model id,
     folder or loaded model, or an object that keeps the `Teacher` protocol.
     """
+    require(teacher != "", "teacher: it is empty, expected a model's id or folder, 'bm25', 'random' or 'fixed:FOLDER'")
     if isinstance(teacher, VectorTeacher | ScoringTeacher):
         return teacher
     if isinstance(teacher, str):

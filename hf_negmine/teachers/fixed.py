@@ -68,6 +68,7 @@ class FixedTeacher:
         parts: list[Any] = []
         for name in ("queries", "passages"):
             path = Path(folder) / f"{name}.parquet"
+            require(path.is_file(), f"{path} does not exist, expected Parquet with the columns text and vector")
             try:
                 table = pq.read_table(path, columns=["text", "vector"])
             except (OSError, pa.ArrowInvalid, KeyError) as error:

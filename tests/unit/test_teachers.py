@@ -221,7 +221,7 @@ def test_fixed_fingerprints_change_with_vectors_texts_and_similarity() -> None:
 def test_fixed_vectors_are_read_from_parquet(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["q"], "vector": [[1.0, 2.0]]}), tmp_path / "queries.parquet")
     with pytest.raises(
-        InputError, match=r"passages\.parquet: expected a Parquet file with the columns text and vector"
+        InputError, match=r"passages\.parquet does not exist, expected Parquet with the columns text and vector"
     ):
         FixedTeacher.from_folder(tmp_path)
     pq.write_table(pa.table({"text": ["a", "b"], "vector": [[3.0, 4.0], [5.0, 6.0]]}), tmp_path / "passages.parquet")
