@@ -240,14 +240,17 @@ def test_a_row_without_a_positive_is_refused(tmp_path: Path, positives: list[Any
         built(tmp_path, pa.array(["q", "r", "s"]), pa.array(positives))
 
 
-@pytest.mark.parametrize(
-    ("values", "kind"), [([1, 2], "int64"), ([None, None], "null"), ([{"text": "a"}, {"text": "b"}], "struct")]
-)
+@pytest.mark.parametrize(("values", "kind"), [([1, 2], "int64"), ([{"text": "a"}, {"text": "b"}], "struct")])
 def test_a_column_without_text_is_refused_by_its_type(tmp_path: Path, values: list[Any], kind: str) -> None:
     with pytest.raises(InputError, match=f"column 'query' holds {kind}.*expected text"):
         built(tmp_path, pa.array(values), pa.array(["a", "b"]))
     with pytest.raises(InputError, match=f"column 'answer' holds {kind}.*expected text"):
         built(tmp_path, pa.array(["a", "b"]), pa.array(values))
+
+
+def test_a_column_of_nulls_is_empty_text(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"column 'query' has 2 empty text\(s\).*the first in row 0"):
+        built(tmp_path, pa.array([None, None]), pa.array(["a", "b"]))
 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
