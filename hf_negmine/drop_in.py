@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.errors import ColumnError, InputError, require, require_choice
+from hf_negmine.errors import ColumnError, InputError, TeacherError, require, require_choice
+from hf_negmine.files import digest_of
 from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hf_negmine.mined import Format
 from hf_negmine.miner import NegativeMiner
@@ -221,7 +222,17 @@ class _CrossEncoding:
     progress: bool
 
     def provenance(self) -> dict[str, Any]:
-        return {"cross_encoder": weights_digest(self.model), "cross_encoder_depth": self.depth}
+        model: Any = self.model  # the limit is called max_length up to Sentence Transformers 5
+        settings = {
+            "max_length": model.max_seq_length if hasattr(model, "max_seq_length") else model.max_length,
+            "activation": repr(self.model.activation_fn),
+            "prompts": dict(getattr(self.model, "prompts", None) or {}),
+            "default_prompt_name": getattr(self.model, "default_prompt_name", None),
+        }
+        return {
+            "cross_encoder": digest_of("cross-encoder", weights_digest(self.model), settings),
+            "cross_encoder_depth": self.depth,
+        }
 
     def scores(self, texts: TextSet, queries: IdArray, passages: PassageArray) -> FloatArray:
         parts = [np.empty(0, dtype=np.float32)]
@@ -234,8 +245,17 @@ class _CrossEncoding:
                 batch_size=self.batch_size,
                 show_progress_bar=self.progress,
             )
-            parts.append(np.asarray(scores, dtype=np.float32).reshape(len(query_texts)))
+            parts.append(self._checked(np.asarray(scores, dtype=np.float32), len(query_texts)))
         return np.concatenate(parts)
+
+    @staticmethod
+    def _checked(scores: FloatArray, pairs: int) -> FloatArray:
+        if scores.size != pairs or not np.isfinite(scores).all():
+            raise TeacherError(
+                f"the cross-encoder gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them "
+                f"not finite, expected one finite score for each of {pairs} pairs"
+            )
+        return scores.reshape(pairs)
 
 
 def _columns(dataset: datasets.Dataset, anchor: str | None, positive: str | None) -> tuple[str, str]:

@@ -1,7 +1,9 @@
 """Mining on the fly: rows that were not there at `fit`, such as those of a stream, against the fitted corpus.
 
-Each row stands for itself: its positives are those it names and those that `fit` knows of its query. A positive outside
-the corpus is scored, but is no candidate for others.
+Each row stands for itself: the positives it names set its ceiling, and those that `fit` knows of its query are no
+candidates either. A positive outside the corpus is scored, but is no candidate for others. Texts are encoded a batch at
+a time: a model whose vectors differ in their last digits from batch to batch (in bfloat16 they do) may order candidates
+of nearly the same score differently with another batch size.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class FreshMiner:
         open_searcher: makes the teacher's searcher over ``texts``.
         method, sampler, n, seed, positive_score: as in `NegativeMiner`.
         depth: candidates a query to begin with.
+        exclude_positives: whether positives and the query's own text are no candidates.
     """
 
     teacher: Teacher
@@ -73,6 +76,7 @@ class FreshMiner:
     seed: int
     positive_score: PositiveScore
     depth: int
+    exclude_positives: bool = True
 
     def mine(self, pairs: RowPairs) -> RowNegatives:
         """Negatives of every row of ``pairs``."""
@@ -117,6 +121,8 @@ class FreshMiner:
         )
 
     def _exclusions(self, pairs: RowPairs) -> Exclusions:
+        if not self.exclude_positives:
+            return Exclusions.none(len(pairs.queries))
         known_rows = np.flatnonzero(pairs.query_ids >= 0)
         known = pairs.query_ids[known_rows]
         starts = self.texts.positive_offsets[known]

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from hf_negmine.errors import InputError, require
+from hf_negmine.protocols import Ceiling
 from hf_negmine.schema import FloatArray
 
 
@@ -61,14 +62,14 @@ class Method:
     """Which candidates of a query may become its negatives.
 
     Attributes:
-        rules: ceilings; the lowest one counts.
+        rules: ceilings (a `Rule`, or anything that keeps the `Ceiling` protocol); the lowest one counts.
         floor: the lowest score (inclusive) a negative may have.
         first_rank: ranks below it are left out. Ranks count from 0 among the passages that are no positive of the
             query (nor its own text), before any ceiling. A float is a fraction of the corpus.
         last_rank: ranks from it on are left out; None for all. A float is a fraction of the corpus.
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[Ceiling, ...] = ()
     floor: float = -float("inf")
     first_rank: int | float = 0
     last_rank: int | float | None = None

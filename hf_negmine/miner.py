@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 ROWS_A_BATCH = 8192
+PASSAGES_A_BATCH = 65_536
 
 
 class NegativeMiner:
@@ -135,11 +136,11 @@ class NegativeMiner:
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
-        self._corpus = corpus
+        self._corpus, self._has_corpus = corpus, corpus is not None
         self._folder: Path | None = None
         self._digest: str | None = None
         self._pool: CandidatePool | None = None
-        self._searcher: Searcher | None = None
+        self._searcher: tuple[str, Searcher] | None = None
         self._summary: MiningSummary | None = None
         self._layout("query", "positive")  # checks format, on_exhausted
 
@@ -171,7 +172,7 @@ class NegativeMiner:
         read = time.perf_counter()
         about = self._provenance(texts)
         key = digest_of("pool", FORMAT_VERSION, about, self.pool_depth, self.include_positives)
-        self._searcher = self._pool = None
+        pool = None
         if len(texts.queries):
             pool = retrieve(
                 texts,
@@ -181,11 +182,11 @@ class NegativeMiner:
                 depth=self.pool_depth,
                 progress=self.progress,
             )
-            self._pool = self._ranked_again(pool, texts)
+            pool = self._ranked_again(pool, texts)
         else:
             self._open_searcher(texts)  # so that the corpus is encoded now, not at the first batch
         searched = time.perf_counter()
-        selection = self._select(texts)
+        selection = self._select(pool, texts)
         seconds = {
             "read": read - started,
             "encode and search": searched - read,
@@ -193,10 +194,11 @@ class NegativeMiner:
         }
         summary = MiningSummary.of(texts, selection, n_rows, self._settings(about), seconds)
         settings = {**summary.settings, "columns": columns}
-        self._digest = digest_of("fit", FORMAT_VERSION, texts.fingerprint, key, settings)
-        self._folder = self.cache_dir / "fits" / self._digest
-        write_fit(self._folder, texts, selection, columns, summary, key)
-        self._summary = None
+        digest = digest_of("fit", FORMAT_VERSION, texts.fingerprint, key, settings)
+        folder = self.cache_dir / "fits" / digest
+        write_fit(folder, texts, selection, columns, summary, key)
+        # Only now: a fit that fails leaves the miner as it was.
+        self._folder, self._digest, self._pool, self._summary = folder, digest, pool, None
         self.__dict__.pop("_fitted", None)
         self.__dict__.pop("_fresh", None)
         return self
@@ -205,6 +207,8 @@ class NegativeMiner:
         self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None
     ) -> tuple[TextSet, tuple[str, str], int]:
         """The text set of rows and corpus, the names of the columns, and the number of rows."""
+        if corpus is None and self._corpus is None and self._has_corpus:
+            raise InputError("fit: the miner's corpus is not part of its copies; give it as corpus=")
         corpus = corpus if corpus is not None else self._corpus
         query, positive = self.query_column or "query", self.positive_column or "positive"
         counted = _Counted(())
@@ -358,7 +362,7 @@ class NegativeMiner:
     def _write_dataset(self, rows: Rows) -> datasets.Dataset:
         layout = self._layout_of_fit
         total = len(rows) if isinstance(rows, datasets.Dataset) else None
-        batches = table_batches(rows, size=ROWS_A_BATCH)
+        batches = table_batches(rows, size=max(1, min(ROWS_A_BATCH, PASSAGES_A_BATCH // (self.num_negatives + 1))))
         first = next(batches, None)
         if first is not None:
             self._check_columns_of_fit(first.column_names, argument="mine")
@@ -385,9 +389,10 @@ class NegativeMiner:
         return Fitted.open(self._folder, self.cache_dir / "texts")
 
     def _open_searcher(self, texts: TextSet) -> Searcher:
-        if self._searcher is None:
+        """The teacher's searcher over ``texts``, kept for as long as the same texts are asked for."""
+        if self._searcher is None or self._searcher[0] != texts.fingerprint:
             store = VectorStore(self.cache_dir, progress=self.progress)
-            self._searcher = open_searcher(
+            searcher = open_searcher(
                 self.teacher,
                 texts,
                 store,
@@ -395,7 +400,8 @@ class NegativeMiner:
                 first_pass=self.first_pass,
                 exclude_positives=not self.include_positives,
             )
-        return self._searcher
+            self._searcher = (texts.fingerprint, searcher)
+        return self._searcher[1]
 
     @cached_property
     def _fresh(self) -> FreshMiner:
@@ -410,20 +416,18 @@ class NegativeMiner:
             seed=self.seed,
             positive_score=self.positive_score,
             depth=self.pool_depth,
+            exclude_positives=not self.include_positives,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""
-        kept = {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_pool", "_searcher", "_corpus", "_fitted", "_fresh", "_summary")
-        }
-        return {**kept, "library_version": version("hf_negmine"), "progress": False}
+        left_out = {"_pool", "_searcher", "_fitted", "_fresh", "_summary"} | ({"_corpus"} if self._folder else set())
+        kept = {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {**kept, "library_version": version("hf_negmine")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({name: value for name, value in state.items() if name != "library_version"})
         self._pool = self._searcher = self._corpus = self._summary = None
+        self.__dict__.update({name: value for name, value in state.items() if name != "library_version"})
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self._folder is None else f"fitted on {self._fitted.summary.rows:,} rows"
@@ -461,9 +465,9 @@ class NegativeMiner:
                 "or rename them"
             )
 
-    def _select(self, texts: TextSet) -> Selection:
-        """The miner's own selection from its pool; of nothing, if it is fitted on a corpus alone."""
-        if self._pool is None:
+    def _select(self, pool: CandidatePool | None, texts: TextSet) -> Selection:
+        """The miner's own selection from a pool; of nothing, if it is fitted on a corpus alone."""
+        if pool is None:
             nothing = np.empty(0, dtype=np.float32)
             return Selection(
                 self.method,
@@ -478,12 +482,12 @@ class NegativeMiner:
                 pair_scores=nothing,
                 removed={},
             )
-        selection = self._pool.select(
+        selection = pool.select(
             self.method, self.sampler, self.num_negatives, seed=self.seed, positive_score=self.positive_score
         )
         short = np.flatnonzero(~selection.complete)
         if self.on_exhausted == "error" and len(short):
-            queries, _ = self._pool.positives.targets(self.positive_score)
+            queries, _ = pool.positives.targets(self.positive_score)
             first = texts.queries.texts[int(queries[short[0]])].as_py()
             raise ExhaustedError(
                 f"{len(short):,} of {len(selection.counts):,} queries have fewer than {self.num_negatives} eligible "

@@ -47,6 +47,8 @@ from hf_negmine.select.selection import Positives, PositiveScore, Selection, cho
 from hf_negmine.texts import TextSet
 
 QUERIES_A_PART = 8192
+PLACES_A_STEP = 2**20
+"""Ranked places that one step of looking deeper may hold; a band of a large corpus takes few queries at a time."""
 
 
 class CandidatePool:
@@ -354,8 +356,9 @@ def deepen(lists: CandidateLists, searcher: Searcher, demand: Demand, *, progres
             some = np.flatnonzero(ranked == by_rank)
             skip = demand.first_rank if by_rank else 0
             depth = _deeper(demand, by_rank)
-            for start in range(0, len(some), searcher.block_size):
-                rows = some[start : start + searcher.block_size]
+            step = max(1, min(searcher.block_size, PLACES_A_STEP // (depth + skip)))
+            for start in range(0, len(some), step):
+                rows = some[start : start + step]
                 ceilings = np.where(by_rank, np.inf, demand.ceilings[rows]).astype(np.float32)
                 ranking = searcher.block(queries[rows]).best(np.arange(len(rows)), ceilings, depth, skip)
                 found.append(CandidateLists.from_ranking(ranking, ceilings, skip))

@@ -106,7 +106,10 @@ class Searcher(Protocol):
 
 @runtime_checkable
 class Ceiling(Protocol):
-    """A rule that turns a positive score into the highest score (exclusive) a negative may have."""
+    """A rule that turns a positive score into the highest score (exclusive) a negative may have.
+
+    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    """
 
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
         """Ceiling of each positive score, float32, same shape."""
@@ -114,7 +117,10 @@ class Ceiling(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A rule that picks n of a query's surviving candidates."""
+    """A rule that picks n of a query's surviving candidates.
+
+    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    """
 
     def depth(self, n: int) -> int:
         """How many of the best survivors it wants to see (it also works with fewer, down to n)."""

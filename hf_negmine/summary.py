@@ -80,11 +80,10 @@ class MiningSummary:
         """Sum up a selection."""
         complete = int(selection.complete.sum())
         own = int((texts.own_text >= 0).sum())
-        removed = {
-            "being labelled positives": len(texts.positive_ids),
-            **({"having the query's own text": own} if own else {}),
-            **selection.removed,
-        }
+        removed = dict(selection.removed)
+        if not settings.get("include_positives"):
+            own_text = {"having the query's own text": own} if own else {}
+            removed = {"being labelled positives": len(texts.positive_ids), **own_text, **removed}
         return cls(
             settings=settings,
             rows=rows,

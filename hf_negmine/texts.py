@@ -3,8 +3,8 @@
 Identity is by text: two passages with the same text are one passage, two rows with the same query text share their
 positives, and a passage with the query's own text is never its negative.
 
-Ids do not depend on the order of the rows: a corpus that is given keeps its own order, and positives that it lacks
-follow in the order of their digests, so ties that are broken by the lower passage id fall the same way in any order.
+Passage ids do not depend on the order of the rows: a corpus that is given keeps its own order, and positives that it
+lacks follow in the order of their digests, so ties that are broken by the lower id fall the same way in any order.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The canonical score of a pair, computed for many pairs at once.
 
 It is the float64 dot product of two float32 vectors, rounded to float32. Each product of two float32 numbers is exact
-in float64, and a pair is always summed in the same order, so a score depends on nothing but its two vectors.
+in float64, and on a CPU a pair is always summed in the same order, so a score depends on nothing but its two vectors.
+(A GPU may sum in another order; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.)
 """
 
 from __future__ import annotations

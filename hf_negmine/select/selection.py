@@ -17,7 +17,7 @@ from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageA
 PositiveScore: TypeAlias = Literal["min", "each"]
 """Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
 
-TARGETS_A_STEP = 65_536
+CANDIDATES_A_STEP = 2**20
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ def choose(
     """
     passages: list[PassageArray] = []
     scores: list[FloatArray] = []
-    for first in range(0, len(answer.starts), TARGETS_A_STEP):
-        some = slice(first, first + TARGETS_A_STEP)
-        width = max(demand.wanted, n)
+    width = max(demand.wanted, n)
+    step = max(1, CANDIDATES_A_STEP // width)
+    for first in range(0, len(answer.starts), step):
+        some = slice(first, first + step)
         present = np.arange(width) < answer.counts[some, None]
         entries = np.where(present, answer.starts[some, None] + np.arange(width), 0)
         candidate_scores = _at(lists.scores, entries, present, -np.inf)
@@ -139,13 +140,15 @@ def choose(
 
 
 def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
-    """For each rule, the candidates at the top of the pool's rankings that it kept out (each rule on its own)."""
+    """For each ceiling and shift, on its own, the candidates at the top of the pool's rankings that it kept out."""
     removed = {
         str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
         for rule in method.rules
     }
+    top = lists.offsets[demand.queries]
     if demand.first_rank:
-        removed[f"ranks before {demand.first_rank}"] = demand.first_rank * len(demand.queries)
+        sizes = lists.stops[top] - lists.starts[top]
+        removed[f"ranks before {demand.first_rank}"] = int(np.minimum(sizes, demand.first_rank).sum())
     return removed
 
 

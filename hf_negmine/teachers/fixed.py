@@ -18,6 +18,8 @@ from hf_negmine.randomness import random_keys, uniform
 from hf_negmine.schema import DigestArray, FloatArray
 from hf_negmine.texts import find_digests
 
+ROLES: tuple[Role, ...] = ("query", "passage")
+
 
 class FixedTeacher:
     """Vectors that were computed elsewhere.
@@ -45,6 +47,7 @@ class FixedTeacher:
         self.name = name
         self.similarity = similarity
         self._vectors = {"query": np.asarray(query_vectors), "passage": np.asarray(passage_vectors)}
+        self._fingerprints: dict[Role, str] = {}
         self._digests: dict[str, DigestArray] = {}
         self._order: dict[str, np.ndarray[Any, Any]] = {}
         for role, texts, vectors in (
@@ -79,12 +82,17 @@ class FixedTeacher:
         return cls(*parts, name=f"fixed-{Path(folder).resolve().name}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the vectors: they stay in the process that has them (the vector store serves the others)."""
-        return {"name": self.name, "similarity": self.similarity, "_vectors": {}, "_digests": {}, "_order": {}}
+        """Without the vectors: they stay in the process that has them; the vector store serves the others."""
+        prints = {role: self.fingerprint(role) for role in ROLES}
+        kept = {"name": self.name, "similarity": self.similarity, "_fingerprints": prints}
+        return {**kept, "_vectors": {}, "_digests": {}, "_order": {}}
 
     def fingerprint(self, role: Role) -> str:
         """Digest of the texts and vectors (see `protocols.Teacher`)."""
-        return digest_of("fixed", self.similarity, self._digests[role], self._order[role], self._vectors[role])
+        if role not in self._fingerprints:
+            content = (self._digests[role], self._order[role], self._vectors[role])
+            self._fingerprints[role] = digest_of("fixed", self.similarity, *content)
+        return self._fingerprints[role]
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """The given vectors of ``texts``, or `TeacherError` naming the first text without one."""

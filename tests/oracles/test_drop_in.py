@@ -242,3 +242,18 @@ def test_verbose_prints_the_summary(
 ) -> None:
     ours(rows, model, corpus=corpus, relative_margin=0.05, cache_folder=caches[ours])
     assert "3 negatives a query by perc_pos:0.95" in capsys.readouterr().out
+
+
+def test_a_cross_encoder_that_gives_no_number_is_an_error(
+    rows: datasets.Dataset, corpus: list[str], model: SentenceTransformer, caches: dict[Any, str]
+) -> None:
+    class Overflowing(torch.nn.Module):
+        """Keeps what the function asks of a cross-encoder; half precision overflows like this."""
+
+        tokenizer, max_seq_length, activation_fn = model.tokenizer, 64, torch.nn.Identity()
+
+        def predict(self, pairs: list[tuple[str, str]], **options: Any) -> Any:
+            return torch.full((len(pairs),), float("nan")).numpy()
+
+    with pytest.raises(NegmineError, match=r"cross-encoder gave scores of shape .* of them not finite"):
+        ours(rows, model, corpus=corpus, cross_encoder=Overflowing(), verbose=False, cache_folder=caches[ours])  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -20,7 +21,7 @@ from datasets.fingerprint import Hasher
 from sentence_transformers.util import resolve_ids
 
 from hf_negmine import NegativeMiner, RandomTeacher, Sampled, TopKPercPos
-from hf_negmine.errors import ExhaustedError, InputError
+from hf_negmine.errors import ExhaustedError, InputError, NegmineError
 from hf_negmine.files import digest_of, text_digests
 from hf_negmine.mined import FORMATS
 from hf_negmine.protocols import Role, Similarity
@@ -678,3 +679,58 @@ def test_the_repr_says_whether_it_is_fitted(cache: Path) -> None:
     miner = miner_in(cache)
     assert repr(miner) == "NegativeMiner('words', perc_pos:0.95, top, n=2, not fitted)"
     assert repr(miner.fit(ROWS)).endswith("n=2, fitted on 30 rows)")
+
+
+class TestCopiesAndRefits:
+    """What a copy of a miner knows, and what a fit that fails leaves behind."""
+
+    CORPUS: ClassVar = [f"passage {i} about {'abcdefghijkl'[i]}" for i in range(12)]
+    ROWS: ClassVar = [
+        {"query": f"question {i} about {'abcdef'[i]}", "positive": f"passage {i} about {'abcdef'[i]}"} for i in range(6)
+    ]
+
+    def test_include_positives_holds_for_rows_that_come_later(self, tmp_path: Path) -> None:
+        rows = datasets.Dataset.from_list(self.ROWS)
+        found = []
+        for fitted_on in (rows, None):
+            miner = NegativeMiner(
+                "bm25", method="naive", num_negatives=11, include_positives=True, cache_dir=tmp_path, progress=False,
+                query_column="query", positive_column="positive",
+            ).fit(fitted_on, corpus=self.CORPUS)  # fmt: skip
+            found.append(rows.map(miner, batched=True).to_list())
+        assert found[0] == found[1]
+        assert all(row["positive"] in [row[f"negative_{i}"] for i in range(1, 12)] for row in found[0])
+
+    def test_a_failed_fit_leaves_the_miner_as_it_was(self, tmp_path: Path) -> None:
+        miner = NegativeMiner(
+            "bm25", num_negatives=2, method="naive", on_exhausted="error", cache_dir=tmp_path, progress=False
+        ).fit(self.ROWS, corpus=self.CORPUS)
+        unseen = {"query": ["passage about h"], "positive": [self.CORPUS[2]]}
+        before = miner(unseen)
+        others = [f"text {i} about {'uvwxyz'[i]} and h" for i in range(3)]
+        with pytest.raises(NegmineError):  # three passages cannot give two negatives and two positives
+            miner.fit([{"query": "h", "positive": others[i]} for i in range(2)], corpus=others)
+        assert miner(unseen) == before
+        assert len(miner.corpus) == miner.pool.n_passages == len(self.CORPUS)
+
+    def test_a_copy_keeps_its_corpus_or_says_that_it_does_not(self, tmp_path: Path) -> None:
+        miner = NegativeMiner("bm25", method="naive", corpus=self.CORPUS, cache_dir=tmp_path, progress=False)
+        assert len(copy.copy(miner).fit(self.ROWS).corpus) == len(self.CORPUS)
+        again = pickle.loads(pickle.dumps(miner.fit(self.ROWS)))
+        with pytest.raises(InputError, match=r"corpus is not part of its copies"):
+            again.fit(self.ROWS)
+        assert len(again.fit(self.ROWS, corpus=self.CORPUS).corpus) == len(self.CORPUS)
+
+    def test_wide_draws_and_rows_come_in_small_steps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def mined(folder: str) -> list[dict[str, Any]]:
+            miner = NegativeMiner(
+                "bm25", method="band:1-10", sampler="sampled:8", num_negatives=5, pool_depth=3, progress=False,
+                cache_dir=tmp_path / folder,
+            )  # fmt: skip
+            return miner.mine(self.ROWS, corpus=self.CORPUS).to_list()
+
+        whole = mined("whole")
+        monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
+        monkeypatch.setattr("hf_negmine.pool.PLACES_A_STEP", 10)
+        monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
+        assert mined("steps") == whole

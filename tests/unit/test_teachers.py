@@ -254,3 +254,10 @@ def test_random_scores_are_uniform_and_depend_on_seed_and_texts_only() -> None:
     np.testing.assert_array_equal(score(0, passages[::-1], queries[3:4])[0], scores[3][::-1])
     assert abs(np.corrcoef(scores.reshape(-1), score(1, passages, queries).reshape(-1))[0, 1]) < 0.02
     assert RandomTeacher(1).fingerprint("query") != RandomTeacher(2).fingerprint("query")
+
+
+def test_a_pickled_fixed_teacher_still_knows_its_stored_vectors() -> None:
+    teacher = FixedTeacher(["q"], np.eye(1), ["p"], np.eye(1))
+    copied = pickle.loads(pickle.dumps(teacher))
+    assert copied.fingerprint("query") == teacher.fingerprint("query")
+    assert copied.fingerprint("passage") == teacher.fingerprint("passage")
