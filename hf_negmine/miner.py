@@ -220,7 +220,7 @@ class NegativeMiner:
                 opened.rows, self.query_column or known_query, self.positive_column or known_positive
             )
             self._check_new_columns(list(opened.rows.column_names or []), query, positive)
-            counted = _Counted(pair_batches(opened.rows, query, positive))
+            counted = _Counted(pair_batches(opened.rows, query, positive), progress=self.progress)
         elif corpus is None:
             raise InputError("fit: give rows, a corpus, or both")
         texts = build_text_set(
@@ -371,7 +371,7 @@ class NegativeMiner:
             features = datasets.Features.from_arrow_schema(first.schema)
 
         def tables() -> Iterator[pa.Table]:
-            with tqdm(total=total, desc="Writing", unit=" rows", disable=not self.progress) as bar:
+            with tqdm(total=total, desc="Writing", unit=" rows", disable=not self.progress, delay=1) as bar:
                 for batch in itertools.chain([first] if first is not None else [], batches):
                     yield with_columns(batch, self._write(batch), layout)
                     bar.update(len(batch))
@@ -498,13 +498,15 @@ class NegativeMiner:
 
 
 class _Counted:
-    """Batches passed on, and how many rows went by."""
+    """Batches passed on with a bar, and how many rows went by."""
 
-    def __init__(self, batches: Any) -> None:
-        self._batches = batches
+    def __init__(self, batches: Any, *, progress: bool = False) -> None:
+        self._batches, self._progress = batches, progress
         self.rows = 0
 
     def __iter__(self) -> Iterator[tuple[pa.Array, pa.Array]]:
-        for queries, positives in self._batches:
-            self.rows += len(queries)
-            yield queries, positives
+        with tqdm(desc="Reading", unit=" rows", disable=not self._progress, delay=1) as bar:
+            for queries, positives in self._batches:
+                self.rows += len(queries)
+                yield queries, positives
+                bar.update(len(queries))

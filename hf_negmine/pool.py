@@ -301,7 +301,7 @@ def retrieve(
     missing = [place for place, part in enumerate(part_folders) if not part.exists()]
     if missing:
         searcher = open_searcher()
-        with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress) as bar:
+        with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress, delay=1) as bar:
             bar.update(n_queries - sum(min(QUERIES_A_PART, n_queries - part_starts[place]) for place in missing))
             for place in missing:
                 queries = np.arange(part_starts[place], min(part_starts[place] + QUERIES_A_PART, n_queries))
@@ -349,9 +349,7 @@ def deepen(lists: CandidateLists, searcher: Searcher, demand: Demand, *, progres
     ranked = _needs_ranks(lists, demand)
     found: list[CandidateLists] = []
     served: list[IdArray] = []
-    with tqdm(
-        total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress or len(queries) < 1000
-    ) as bar:
+    with tqdm(total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
         for by_rank in (False, True):
             some = np.flatnonzero(ranked == by_rank)
             skip = demand.first_rank if by_rank else 0

@@ -131,7 +131,7 @@ class VectorStore:
         if not len(missing):
             return
         with tqdm(
-            total=len(missing), desc=f"Encoding {role} texts", unit=" texts", disable=not self.progress
+            total=len(missing), desc=f"Encoding {role} texts", unit=" texts", disable=not self.progress, delay=1
         ) as progress:
             for start in range(0, len(missing), TEXTS_A_SHARD):
                 ids = missing[start : start + TEXTS_A_SHARD]
