@@ -151,7 +151,7 @@ def test_steps_over_targets_and_blocks_do_not_matter(tmp_path: Path, monkeypatch
     texts = texts_in(tmp_path)
     pool = make_pool(tmp_path, teacher(), texts, 3)
     whole = chosen(pool, "perc_pos:0.8", "sampled:8", 4, seed=5)
-    monkeypatch.setattr(selection_module, "TARGETS_A_STEP", 3)
+    monkeypatch.setattr(selection_module, "CANDIDATES_A_STEP", 3)
     monkeypatch.setattr(pool_module, "QUERIES_A_PART", 4)
     assert chosen(make_pool(tmp_path / "cut", teacher(), texts, 30), "perc_pos:0.8", "sampled:8", 4, seed=5) == whole
 
