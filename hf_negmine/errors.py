@@ -42,10 +42,6 @@ class StorageError(NegmineError, OSError):
     """A cache or output folder that cannot be read or written: full, read-only, truncated, of another version."""
 
 
-class MissingExtraError(NegmineError, ImportError):
-    """An optional dependency that is not installed."""
-
-
 def require(condition: bool, message: str) -> None:
     """Raise `InputError` with ``message`` unless ``condition`` holds."""
     if not condition:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from hf_negmine import errors
-from hf_negmine.extras import import_extra
 
 
 @pytest.mark.parametrize(
@@ -16,7 +15,6 @@ from hf_negmine.extras import import_extra
         (errors.TeacherError, ValueError),
         (errors.ShallowPoolError, RuntimeError),
         (errors.StorageError, OSError),
-        (errors.MissingExtraError, ImportError),
     ],
 )
 def test_every_exception_is_of_the_family(kind: type[Exception], python_kind: type[Exception]) -> None:
@@ -33,11 +31,3 @@ def test_a_wrong_choice_names_the_choices() -> None:
     errors.require_choice("min", ["min", "each"], argument="positive_score")
     with pytest.raises(errors.InputError, match=r"positive_score: 'max' is not among \['min', 'each'\]"):
         errors.require_choice("max", ["min", "each"], argument="positive_score")
-
-
-def test_a_missing_optional_dependency_says_how_to_install_it() -> None:
-    assert import_extra("json", extra="none", purpose="reading").__name__ == "json"
-    with pytest.raises(
-        errors.MissingExtraError, match=r"Plotting needs the module 'no_such_module'.*hf_negmine\[plots\]"
-    ):
-        import_extra("no_such_module", extra="plots", purpose="Plotting")
