@@ -125,7 +125,7 @@ class NegativeMiner:
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
         require_device(device)
-        self.teacher = resolve_teacher(teacher)
+        self.teacher = resolve_teacher(teacher, progress=progress)
         self.method = resolve_method(method)
         self.sampler = resolve_sampler(sampler)
         self.sampler.depth(num_negatives)

@@ -30,7 +30,9 @@ from hf_negmine.search.scoring import list_scores, pair_scores
 FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
 
 PASSAGES_A_BLOCK = 32_768
-QUERIES_A_BLOCK = 1024
+QUERIES_A_BLOCK = 4096
+"""Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
+ROWS_A_STEP = 1024
 RESIDENT_BYTES = 256 * 2**20
 """Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
 PAIRS_A_STEP = 2**20
@@ -98,7 +100,7 @@ class VectorSearcher:
         exclusions: known positives and same-text passages, over the query ids.
         device: ``"cpu"``, ``"cuda"``, …
         first_pass: number format of the matrix product. It changes the speed, never the result.
-        passages_a_block: columns of one score block; a block holds at most 1024 times as many scores.
+        passages_a_block: columns of one score block; a block holds at most `ROWS_A_STEP` times as many scores.
     """
 
     block_size = QUERIES_A_BLOCK
@@ -222,20 +224,20 @@ class _VectorBlock:
         # places go to passages that rounding cannot tell from it.
         slack = max(wanted // 4, 128 if bool((limits < torch.inf).any()) else 16)
         length = min(wanted + slack, self.searcher.n_passages)
-        threshold = torch.empty(0, device=device)
+        keep_above = torch.empty(len(rows), device=device)
+        local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
-            if not len(pending):
-                break
-            local = torch.from_numpy(rows).to(device)[pending]
-            attempt = self._attempt(local, limits[pending], wanted, length, precision)
-            done = attempt.certified
-            keys[pending[done]] = attempt.keys[done][:, :wanted]
-            more[pending[done]] = attempt.more[done]
-            threshold = attempt.keep_above[~done]
-            pending = pending[~done]
-        if len(pending):
-            local = torch.from_numpy(rows).to(device)[pending]
-            keys[pending], more[pending] = self._score_all_above(local, limits[pending], threshold, wanted)
+            in_doubt = [pending[:0]]
+            for some in pending.split(ROWS_A_STEP):
+                attempt = self._attempt(local[some], limits[some], wanted, length, precision)
+                done = attempt.certified
+                keys[some[done]] = attempt.keys[done][:, :wanted]
+                more[some[done]] = attempt.more[done]
+                keep_above[some] = attempt.keep_above
+                in_doubt.append(some[~done])
+            pending = torch.cat(in_doubt)
+        for some in pending.split(ROWS_A_STEP):
+            keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
 

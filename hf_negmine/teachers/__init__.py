@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher", "resolve_teacher"]
 
 
-def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer) -> Teacher:
+def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True) -> Teacher:
     """A teacher from what users write.
 
     ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``, ``"fixed:FOLDER"``, any Sentence Transformers model id,
-    folder or loaded model, or an object that keeps the `Teacher` protocol.
+    folder or loaded model, or an object that keeps the `Teacher` protocol. ``progress`` is for those that show bars of their
+    own.
     """
     require(teacher != "", "teacher: it is empty, expected a model's id or folder, 'bm25', 'random' or 'fixed:FOLDER'")
     if isinstance(teacher, VectorTeacher | ScoringTeacher):
@@ -29,7 +30,7 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer) -> Teac
     if isinstance(teacher, str):
         kind, _, rest = teacher.partition(":")
         if kind == "bm25":
-            return BM25Teacher(rest or "english")
+            return BM25Teacher(rest or "english", progress=progress)
         if kind == "random" and (not rest or rest.lstrip("-").isdigit()):
             return RandomTeacher(int(rest or 0))
         if kind == "fixed" and rest:

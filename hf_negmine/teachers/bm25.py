@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Literal
@@ -16,6 +16,9 @@ from hf_negmine.files import digest_of
 from hf_negmine.protocols import Role
 from hf_negmine.schema import FloatArray
 
+TEXTS_WORTH_A_BAR = 10_000
+"""Fewer are indexed in about a second."""
+
 
 @dataclass(frozen=True)
 class BM25Teacher:
@@ -26,12 +29,14 @@ class BM25Teacher:
         k1: term-frequency saturation.
         b: length normalisation.
         variant: formula, in bm25s' words.
+        progress: show bars while a corpus is indexed.
     """
 
     language: str | None = "english"
     k1: float = 1.5
     b: float = 0.75
     variant: Literal["lucene", "robertson", "atire", "bm25l", "bm25+"] = "lucene"
+    progress: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         if self.language is not None:
@@ -59,8 +64,16 @@ class BM25Teacher:
         import bm25s
 
         return bm25s.tokenize(  # type: ignore[no-any-return]
-            list(texts), stopwords=self._stopwords, stemmer=self._stemmer, return_ids=False, show_progress=False
+            list(texts),
+            stopwords=self._stopwords,
+            stemmer=self._stemmer,
+            return_ids=False,
+            show_progress=self.shows_bar(len(texts)),
         )
+
+    def shows_bar(self, n_texts: int) -> bool:
+        """Whether that many texts take so long that a bar is due."""
+        return self.progress and n_texts >= TEXTS_WORTH_A_BAR
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the stemmer, which cannot be pickled; a copy makes its own."""
@@ -92,7 +105,7 @@ class BM25Scorer:
             raise TeacherError(f"BM25 found no word in {len(passages)} passages that is not a stop word")
         self._teacher = teacher
         self._index = bm25s.BM25(k1=teacher.k1, b=teacher.b, method=teacher.variant)
-        self._index.index(tokens, show_progress=False)
+        self._index.index(tokens, show_progress=teacher.shows_bar(len(tokens)))
         self._n_passages = len(passages)
 
     def scores(self, queries: Sequence[str]) -> FloatArray:

@@ -14,7 +14,7 @@ import pytest
 from hf_negmine.errors import InputError, TeacherError
 from hf_negmine.protocols import Role, ScoringTeacher, Similarity, Teacher, VectorTeacher
 from hf_negmine.schema import FloatArray
-from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher, resolve_teacher
+from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher, bm25, resolve_teacher
 from tests.reference import make_pool, text_set
 
 PASSAGES = [
@@ -121,6 +121,19 @@ def test_bm25_stems_and_leaves_out_stop_words() -> None:
     assert (scores[1] > 0).tolist() == [True, True, False, False, True]
     assert scores[1].argmax() == 4, "the shortest of three that say it once"
     assert (scores[2] == 0).all()
+
+
+def test_bm25_shows_bars_for_a_corpus_that_takes_a_while(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bm25, "TEXTS_WORTH_A_BAR", len(PASSAGES))
+    index(BM25Teacher(progress=False))
+    index(BM25Teacher(), PASSAGES[:-1])
+    assert capfd.readouterr().err == ""
+    index(BM25Teacher())
+    assert f"/{len(PASSAGES)}" in capfd.readouterr().err
+    assert BM25Teacher() == BM25Teacher(progress=False), "it is no setting of the scores"
+    assert BM25Teacher().fingerprint("query") == BM25Teacher(progress=False).fingerprint("query")
 
 
 def test_bm25_without_a_language_takes_words_as_they_are() -> None:
