@@ -228,7 +228,7 @@ class _VectorBlock:
         local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
             in_doubt = [pending[:0]]
-            for some in pending.split(ROWS_A_STEP):
+            for some in torch.split(pending, ROWS_A_STEP):
                 attempt = self._attempt(local[some], limits[some], wanted, length, precision)
                 done = attempt.certified
                 keys[some[done]] = attempt.keys[done][:, :wanted]
@@ -236,7 +236,7 @@ class _VectorBlock:
                 keep_above[some] = attempt.keep_above
                 in_doubt.append(some[~done])
             pending = torch.cat(in_doubt)
-        for some in pending.split(ROWS_A_STEP):
+        for some in torch.split(pending, ROWS_A_STEP):
             keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())

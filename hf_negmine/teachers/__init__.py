@@ -21,8 +21,8 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, prog
     """A teacher from what users write.
 
     ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``, ``"fixed:FOLDER"``, any Sentence Transformers model id,
-    folder or loaded model, or an object that keeps the `Teacher` protocol. ``progress`` is for those that show bars of their
-    own.
+    folder or loaded model, or an object that keeps the `Teacher` protocol. ``progress`` is for those that show bars of
+    their own.
     """
     require(teacher != "", "teacher: it is empty, expected a model's id or folder, 'bm25', 'random' or 'fixed:FOLDER'")
     if isinstance(teacher, VectorTeacher | ScoringTeacher):
