@@ -199,8 +199,8 @@ class NegativeMiner:
         write_fit(folder, texts, selection, columns, summary, key)
         # Only now: a fit that fails leaves the miner as it was.
         self._folder, self._digest, self._pool, self._summary = folder, digest, pool, None
-        self.__dict__.pop("_fitted", None)
-        self.__dict__.pop("_fresh", None)
+        self.__dict__.pop("fitted", None)
+        self.__dict__.pop("fresh", None)
         return self
 
     def _read_texts(
@@ -265,11 +265,11 @@ class NegativeMiner:
     def pool(self) -> CandidatePool:
         """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``."""
         if self._pool is None:
-            texts = self._fitted.texts
+            texts = self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
             pool = CandidatePool.load(
-                self.cache_dir / "pools" / self._fitted.pool_key,
+                self.cache_dir / "pools" / self.fitted.pool_key,
                 open_searcher=lambda: self._open_searcher(texts),
                 progress=self.progress,
             )
@@ -279,17 +279,17 @@ class NegativeMiner:
     @property
     def summary(self) -> MiningSummary:
         """What was mined and how; print it."""
-        return self._summary or self._fitted.summary
+        return self._summary or self.fitted.summary
 
     @property
     def queries(self) -> datasets.Dataset:
         """Lookup table of the queries (query_id, query), for format ``ids``."""
-        return lookup_table("query_id", "query", self._fitted.texts.queries.texts)
+        return lookup_table("query_id", "query", self.fitted.texts.queries.texts)
 
     @property
     def corpus(self) -> datasets.Dataset:
         """Lookup table of the passages (document_id, document), for format ``ids``."""
-        return lookup_table("document_id", "document", self._fitted.texts.corpus.texts)
+        return lookup_table("document_id", "document", self.fitted.texts.corpus.texts)
 
     # ---- mining ------------------------------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class NegativeMiner:
             NotFittedError: before `fit`.
             InputError: a batch without the columns that the miner was fitted on, or a single row.
         """
-        fitted = self._fitted
+        fitted = self.fitted
         available = batch.column_names if isinstance(batch, pa.Table) else list(batch)
         self._check_columns_of_fit(available, argument="map")
         if isinstance(batch, pa.Table):
@@ -333,7 +333,7 @@ class NegativeMiner:
         elif corpus is not None:
             raise InputError("mine: the miner is fitted already; give another corpus to fit()")
         opened = open_rows(rows, split=split).rows
-        fitted = self._fitted
+        fitted = self.fitted
         started = time.perf_counter()
         mined = self._write_dataset(opened)
         seconds = {**fitted.summary.seconds, "write": round(time.perf_counter() - started, 3)}
@@ -346,16 +346,16 @@ class NegativeMiner:
 
     def _write(self, batch: pa.Table) -> Written:
         """Look up (or mine on the fly) the negatives of a batch and lay them out."""
-        return write_rows(self._find_negatives(batch), self._fitted.texts.corpus, self._layout_of_fit)
+        return write_rows(self._find_negatives(batch), self.fitted.texts.corpus, self._layout_of_fit)
 
     def _find_negatives(self, batch: pa.Table) -> RowNegatives:
-        fitted = self._fitted
+        fitted = self.fitted
         pairs = fitted.pairs_of(batch)
         places, seen = fitted.find(pairs)
         unseen_rows = np.unique(pairs.rows[~seen])
         if not len(unseen_rows):
             return fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
-        fresh = self._fresh.mine(pairs.of_rows(unseen_rows))
+        fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
 
@@ -383,10 +383,24 @@ class NegativeMiner:
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
     @cached_property
-    def _fitted(self) -> Fitted:
+    def fitted(self) -> Fitted:
+        """What `fit` left on disk, opened.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
         if self._folder is None:
             raise NotFittedError("the miner is not fitted: call miner.fit(rows) first, or miner.mine(rows) for both")
         return Fitted.open(self._folder, self.cache_dir / "texts")
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` has been called."""
+        return self._folder is not None
+
+    def open_searcher(self) -> Searcher:
+        """The teacher's searcher over what the miner is fitted on; opened once."""
+        return self._open_searcher(self.fitted.texts)
 
     def _open_searcher(self, texts: TextSet) -> Searcher:
         """The teacher's searcher over ``texts``, kept for as long as the same texts are asked for."""
@@ -404,8 +418,9 @@ class NegativeMiner:
         return self._searcher[1]
 
     @cached_property
-    def _fresh(self) -> FreshMiner:
-        texts = self._fitted.texts
+    def fresh(self) -> FreshMiner:
+        """Mines rows that were not there at `fit`, against the fitted corpus."""
+        texts = self.fitted.texts
         return FreshMiner(
             teacher=self.teacher,
             texts=texts,
@@ -421,7 +436,7 @@ class NegativeMiner:
 
     def __getstate__(self) -> dict[str, Any]:
         """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""
-        left_out = {"_pool", "_searcher", "_fitted", "_fresh", "_summary"} | ({"_corpus"} if self._folder else set())
+        left_out = {"_pool", "_searcher", "fitted", "fresh", "_summary"} | ({"_corpus"} if self._folder else set())
         kept = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**kept, "library_version": version("hf_negmine")}
 
@@ -430,7 +445,7 @@ class NegativeMiner:
         self.__dict__.update({name: value for name, value in state.items() if name != "library_version"})
 
     def __repr__(self) -> str:
-        fitted = "not fitted" if self._folder is None else f"fitted on {self._fitted.summary.rows:,} rows"
+        fitted = "not fitted" if self._folder is None else f"fitted on {self.fitted.summary.rows:,} rows"
         return f"NegativeMiner({self.teacher.name!r}, {self.method}, {self.sampler}, n={self.num_negatives}, {fitted})"
 
     # ---- checks ------------------------------------------------------------------------------------------------
@@ -448,10 +463,10 @@ class NegativeMiner:
 
     @property
     def _layout_of_fit(self) -> Layout:
-        return self._layout(self._fitted.query_column, self._fitted.positive_column)
+        return self._layout(self.fitted.query_column, self.fitted.positive_column)
 
     def _check_columns_of_fit(self, available: list[str], *, argument: str) -> None:
-        query, positive = self._fitted.query_column, self._fitted.positive_column
+        query, positive = self.fitted.query_column, self.fitted.positive_column
         for name in (query, positive):
             if name not in available:
                 raise ColumnError(name, available, argument=argument)

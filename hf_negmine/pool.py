@@ -43,7 +43,15 @@ from hf_negmine.schema import (
     PassageArray,
 )
 from hf_negmine.select.samplers import resolve_sampler
-from hf_negmine.select.selection import Positives, PositiveScore, Selection, choose, count_removed, demand_of
+from hf_negmine.select.selection import (
+    Positives,
+    PositiveScore,
+    Selection,
+    Survivors,
+    choose,
+    count_removed,
+    demand_of,
+)
 from hf_negmine.texts import TextSet
 
 QUERIES_A_PART = 8192
@@ -126,8 +134,9 @@ class CandidatePool:
         queries, positive_scores = self.positives.targets(positive_score)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
         answer = self._answer(demand, f"{method} with {sampler}")
+        survivors = Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts)
         offsets, passages, scores = choose(
-            self.lists, demand, answer, sampler, n, seed, self.query_keys, self.passage_keys
+            survivors, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )
         return Selection(
             method=method,

@@ -24,6 +24,14 @@ def random_keys(seed: int, query_keys: KeyArray, passage_keys: KeyArray) -> KeyA
     return _mix(passage_keys + row[:, None])
 
 
+def seed_of_epoch(seed: int, epoch: int) -> int:
+    """The seed of an epoch's draws; epoch 0 draws what ``seed`` itself draws."""
+    if epoch == 0:
+        return seed
+    both = np.array([seed % 2**64, epoch], dtype=np.uint64)
+    return int(_mix(_mix(both[:1]) ^ both[1:])[0])
+
+
 def uniform(keys: KeyArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Numbers strictly between 0 and 1 from random 64-bit keys, same shape."""
     return np.asarray(((keys >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53)

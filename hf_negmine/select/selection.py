@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from hf_negmine.candidates import Answer, CandidateLists, Demand
+from hf_negmine.candidates import CandidateLists, Demand
 from hf_negmine.csr import offsets_of_counts
 from hf_negmine.methods import Method
 from hf_negmine.protocols import Sampler
@@ -98,10 +98,25 @@ def demand_of(
     )
 
 
+@dataclass(frozen=True)
+class Survivors:
+    """The candidates that may become negatives, for some targets: entries start to start + count of two flat arrays.
+
+    Attributes:
+        passages: int32 passage ids.
+        scores: float32, same shape, falling within a target.
+        starts, counts: int64, shape (targets,).
+    """
+
+    passages: PassageArray
+    scores: FloatArray
+    starts: IdArray
+    counts: IdArray
+
+
 def choose(
-    lists: CandidateLists,
-    demand: Demand,
-    answer: Answer,
+    survivors: Survivors,
+    wanted: int,
     sampler: Sampler,
     n: int,
     seed: int,
@@ -111,31 +126,30 @@ def choose(
     """Offsets, passages and scores of the n negatives (or as many as there are) of each target.
 
     Args:
-        lists: the candidates.
-        demand: what was asked.
-        answer: where the candidates lie; all certain.
+        survivors: what is drawn from, at most ``wanted`` a target.
+        wanted: how many of them the sampler looks at.
         sampler: draws n of them.
         n: negatives a target.
         seed: of the draws.
-        query_keys: first halves of the query digests, uint64, shape (n_queries,).
+        query_keys: first half of the query's digest of each target, uint64, shape (targets,).
         passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
     """
     passages: list[PassageArray] = []
     scores: list[FloatArray] = []
-    width = max(demand.wanted, n)
+    width = max(wanted, n)
     step = max(1, CANDIDATES_A_STEP // width)
-    for first in range(0, len(answer.starts), step):
+    for first in range(0, len(survivors.starts), step):
         some = slice(first, first + step)
-        present = np.arange(width) < answer.counts[some, None]
-        entries = np.where(present, answer.starts[some, None] + np.arange(width), 0)
-        candidate_scores = _at(lists.scores, entries, present, -np.inf)
-        candidates = _at(lists.passages, entries, present, 0)
-        keys = random_keys(seed, query_keys[demand.queries[some]], passage_keys[candidates])
+        present = np.arange(width) < survivors.counts[some, None]
+        entries = np.where(present, survivors.starts[some, None] + np.arange(width), 0)
+        candidate_scores = _at(survivors.scores, entries, present, -np.inf)
+        candidates = _at(survivors.passages, entries, present, 0)
+        keys = random_keys(seed, query_keys[some], passage_keys[candidates])
         columns = sampler.choose(candidate_scores, keys, n)
         chosen = np.take_along_axis(present, columns, axis=1)
         passages.append(np.take_along_axis(candidates, columns, axis=1)[chosen])
         scores.append(np.take_along_axis(candidate_scores, columns, axis=1)[chosen])
-    offsets = offsets_of_counts(np.minimum(answer.counts, n))
+    offsets = offsets_of_counts(np.minimum(survivors.counts, n))
     return offsets, np.concatenate(passages).astype(np.int32), np.concatenate(scores).astype(np.float32)
 
 
