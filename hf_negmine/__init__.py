@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
     from hf_negmine.summary import MiningSummary
     from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher
+    from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL, RemineCallback
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
@@ -48,21 +49,26 @@ _HOMES = {
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
     "summary": ("MiningSummary",),
     "teachers": ("BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher"),
+    "train": ("CachedPositiveAwareMNRL", "HardNegativeCollator", "PositiveAwareMNRL", "RemineCallback"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BM25Teacher",
+    "CachedPositiveAwareMNRL",
     "CandidatePool",
     "DenseTeacher",
     "FixedTeacher",
+    "HardNegativeCollator",
     "Method",
     "MiningSummary",
     "NaiveTopK",
     "NegativeMiner",
     "NegmineError",
+    "PositiveAwareMNRL",
     "RandomTeacher",
     "RankBand",
+    "RemineCallback",
     "Sampled",
     "ScoreFloor",
     "ScoringTeacher",

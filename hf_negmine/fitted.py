@@ -49,6 +49,52 @@ class RowPairs:
 
 
 @dataclass(frozen=True)
+class PairFinder:
+    """Finds the (query, positive) pairs of rows among those of a text set, by their texts."""
+
+    texts: TextSet
+
+    def pairs_of(self, queries: pa.Array, positives: pa.Array, *, query_column: str, positive_column: str) -> RowPairs:
+        """The pairs of some rows, checked and with their ids; a positive may be text or a list of texts."""
+        numbers = np.arange(len(queries))
+        queries = check_texts(queries, numbers, column=query_column)
+        flat, lengths = flatten_positives(positives, numbers, column=positive_column)
+        return RowPairs(
+            queries,
+            self.texts.queries.find(text_digests(queries)),
+            np.repeat(numbers, lengths),
+            flat,
+            self.texts.corpus.find(text_digests(flat)),
+        )
+
+    def find(self, pairs: RowPairs) -> tuple[IdArray, BoolArray]:
+        """Place of each pair among those of the text set, and whether it is one of them."""
+        query_ids = pairs.query_ids[pairs.rows]
+        return self.places(query_ids, pairs.positive_ids), self.contains(query_ids, pairs.positive_ids)
+
+    def places(self, query_ids: IdArray, passage_ids: IdArray) -> IdArray:
+        """Place of each (query, positive) pair of the text set; of any other pair, some place."""
+        if not len(self._keys):
+            return np.zeros(len(query_ids), dtype=np.int64)
+        keys = query_ids * len(self.texts.corpus) + passage_ids
+        return np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+
+    def contains(self, query_ids: IdArray, passage_ids: IdArray) -> BoolArray:
+        """Whether each pair, of ids of which -1 stands for none, is a query with one of its positives."""
+        if not len(self._keys):
+            return np.zeros(len(query_ids), dtype=bool)
+        keys = query_ids * len(self.texts.corpus) + passage_ids
+        found = self._keys[self.places(query_ids, passage_ids)] == keys
+        return np.asarray((query_ids >= 0) & (passage_ids >= 0) & found)
+
+    @cached_property
+    def _keys(self) -> IdArray:
+        """One number a (query, positive) pair, rising."""
+        query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
+        return query * len(self.texts.corpus) + self.texts.positive_ids
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A fit, opened by memory map.
 
@@ -94,37 +140,21 @@ class Fitted:
         )
 
     @cached_property
-    def _pair_keys(self) -> IdArray:
-        """One number a (query, positive) pair, rising."""
-        query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
-        return query * len(self.texts.corpus) + self.texts.positive_ids
+    def finder(self) -> PairFinder:
+        """Finds the pairs of rows."""
+        return PairFinder(self.texts)
 
     def pairs_of(self, batch: pa.Table) -> RowPairs:
         """The pairs of some rows, checked and with their ids."""
-        numbers = np.arange(len(batch))
-        queries = check_texts(_array(batch[self.query_column]), numbers, column=self.query_column)
-        positives, lengths = flatten_positives(
-            _array(batch[self.positive_column]), numbers, column=self.positive_column
+        return self.finder.pairs_of(
+            _array(batch[self.query_column]),
+            _array(batch[self.positive_column]),
+            query_column=self.query_column,
+            positive_column=self.positive_column,
         )
-        return RowPairs(
-            queries,
-            self.texts.queries.find(text_digests(queries)),
-            np.repeat(numbers, lengths),
-            positives,
-            self.texts.corpus.find(text_digests(positives)),
-        )
-
-    def find(self, pairs: RowPairs) -> tuple[IdArray, BoolArray]:
-        """Place of each pair among those of the fit, and whether it is one of them."""
-        query_ids = pairs.query_ids[pairs.rows]
-        if not len(self._pair_keys):
-            return np.zeros(len(query_ids), dtype=np.int64), np.zeros(len(query_ids), dtype=bool)
-        keys = query_ids * len(self.texts.corpus) + pairs.positive_ids
-        places = np.minimum(np.searchsorted(self._pair_keys, keys), len(self._pair_keys) - 1)
-        return places, (query_ids >= 0) & (pairs.positive_ids >= 0) & (self._pair_keys[places] == keys)
 
     def negatives(self, pairs: RowPairs, some: IdArray, places: IdArray) -> RowNegatives:
-        """The negatives of some of the pairs, whose places `find` has found."""
+        """The negatives of some of the pairs, whose places the finder has found."""
         places = places[some]
         targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows[some]]
         counts = np.diff(self.offsets)[targets]

@@ -351,7 +351,7 @@ class NegativeMiner:
     def _find_negatives(self, batch: pa.Table) -> RowNegatives:
         fitted = self.fitted
         pairs = fitted.pairs_of(batch)
-        places, seen = fitted.find(pairs)
+        places, seen = fitted.finder.find(pairs)
         unseen_rows = np.unique(pairs.rows[~seen])
         if not len(unseen_rows):
             return fitted.negatives(pairs, np.arange(len(pairs.rows)), places)

@@ -1,0 +1,26 @@
+"""Training with hard negatives: batches, refreshed negatives and losses for the trainers of Sentence Transformers."""
+
+from __future__ import annotations
+
+from hf_negmine.errors import InputError
+
+try:
+    import accelerate  # noqa: F401
+    import sentence_transformers.base.trainer  # noqa: F401
+except ImportError as error:
+    raise InputError(
+        f"training needs sentence-transformers 6.0 and accelerate ({error}): pip install hf_negmine[train]"
+    ) from error
+
+from hf_negmine.train.bank import NegativeBank
+from hf_negmine.train.callback import RemineCallback
+from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
+
+__all__ = [
+    "CachedPositiveAwareMNRL",
+    "HardNegativeCollator",
+    "NegativeBank",
+    "PositiveAwareMNRL",
+    "RemineCallback",
+]

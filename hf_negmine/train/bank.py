@@ -1,0 +1,167 @@
+"""The bank: what each query's negatives are drawn from while a model trains, memory-mapped and in versions.
+
+Version 0 holds the survivors of a selection: the candidates that a sampler may draw from. A refresh (`refresh`) adds a
+version. Every process that reads the bank sees a new version as soon as it is published, since the list of versions
+is looked at again with every batch; which one counts is decided by the list alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hf_negmine.errors import StorageError
+from hf_negmine.files import publish_folder, read_array, scratch_folder, write_array, write_json
+from hf_negmine.protocols import Sampler
+from hf_negmine.randomness import KeyArray
+from hf_negmine.schema import FORMAT_VERSION, AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.select import Selection, Survivors, choose
+
+ARRAYS = ("offsets", "passages", "scores")
+Notes: TypeAlias = Mapping[str, AnyArray]
+
+
+@dataclass(frozen=True)
+class BankVersion:
+    """The survivors of every target, as CSR.
+
+    Attributes:
+        offsets: int64, shape (targets + 1,).
+        passages: int32 passage ids, by falling score within a target.
+        scores: float32, same shape.
+    """
+
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+
+    @classmethod
+    def of(cls, selection: Selection) -> BankVersion:
+        """What a selection has chosen."""
+        return cls(selection.offsets, selection.passages, selection.scores)
+
+    def draw(
+        self, targets: IdArray, query_keys: KeyArray, passage_keys: KeyArray, sampler: Sampler, n: int, seed: int
+    ) -> tuple[IdArray, PassageArray, FloatArray]:
+        """Offsets, passages and scores of n negatives (or as many as there are) for each of ``targets``.
+
+        Args:
+            targets: places in the bank, shape (rows,).
+            query_keys: first half of the query's digest of each row, uint64, shape (rows,).
+            passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
+            sampler: draws them.
+            n: negatives a row.
+            seed: of the draws.
+        """
+        starts = self.offsets[targets]
+        wanted = sampler.depth(n)
+        counts = np.minimum(self.offsets[targets + 1] - starts, wanted)
+        survivors = Survivors(self.passages, self.scores, starts, counts)
+        return choose(survivors, wanted, sampler, n, seed, query_keys, passage_keys)
+
+
+class NegativeBank:
+    """The versions of a bank in one folder.
+
+    Attributes:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._seen: tuple[int, int] | None = None
+        self._newest = 0
+        self._open: tuple[int, BankVersion] | None = None
+
+    @classmethod
+    def create(cls, folder: Path, first: BankVersion, notes: Notes | None = None) -> NegativeBank:
+        """The bank in ``folder``, with ``first`` (and notes on it) as version 0 if there is none yet."""
+        bank = cls(folder)
+        if not (folder / "0").exists():
+            bank._write(0, first, notes or {})  # of several processes that do so, all write the same
+        return bank
+
+    def current(self) -> tuple[int, BankVersion]:
+        """The number of the newest version, and the version; looks at the disk each time."""
+        try:
+            status = os.stat(self.folder / "versions.json")
+            seen = (status.st_mtime_ns, status.st_ino)
+        except FileNotFoundError:
+            seen = None
+        if seen != self._seen:
+            versions = self.versions()
+            self._seen, self._newest = seen, versions[-1]["version"] if versions else 0
+        if self._open is None or self._open[0] != self._newest:
+            self._open = (self._newest, self._read(self._newest))
+        return self._open
+
+    def versions(self) -> list[dict[str, Any]]:
+        """The refreshes so far: the number of each version, and what was said about it when it was published."""
+        try:
+            content = json.loads((self.folder / "versions.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise StorageError(f"cannot read {self.folder / 'versions.json'}: {error}; delete {self.folder}") from error
+        found: list[dict[str, Any]] = content["versions"]
+        return found
+
+    def publish(self, version: BankVersion, about: dict[str, Any], notes: Notes | None = None) -> None:
+        """Add a version, which counts from now on.
+
+        Args:
+            version: the survivors.
+            about: what the list of versions says of it; its ``step`` is the optimizer step it was made at.
+            notes: arrays that are kept with it.
+        """
+        versions = self.versions()
+        number = versions[-1]["version"] + 1 if versions else 1
+        shutil.rmtree(self.folder / str(number), ignore_errors=True)  # of a run that was killed before it listed it
+        self._write(number, version, notes or {})
+        self._list([*versions, {**about, "version": number}])
+
+    def notes(self, names: Iterable[str]) -> Notes | None:
+        """Arrays that are kept with the newest version, None if there are none."""
+        folder = self.folder / str(self.current()[0])
+        names = list(names)
+        if not all((folder / f"{name}.npy").exists() for name in names):
+            return None
+        return {name: read_array(folder / f"{name}.npy") for name in names}
+
+    def forget_after(self, step: int) -> None:
+        """Take back the versions that were published after optimizer step ``step``, before a run resumes there."""
+        versions = self.versions()
+        kept = [version for version in versions if version["step"] <= step]
+        if len(kept) < len(versions):
+            self._list(kept)
+            for version in versions[len(kept) :]:
+                shutil.rmtree(self.folder / str(version["version"]), ignore_errors=True)
+            self._open = None
+
+    def _list(self, versions: list[dict[str, Any]]) -> None:
+        write_json(self.folder / "versions.json", {"format_version": FORMAT_VERSION, "versions": versions})
+
+    def _write(self, number: int, version: BankVersion, notes: Notes) -> None:
+        with scratch_folder(self.folder) as scratch:
+            for name in ARRAYS:
+                write_array(scratch / f"{name}.npy", getattr(version, name))
+            for name, array in notes.items():
+                write_array(scratch / f"{name}.npy", array)
+            publish_folder(scratch, self.folder / str(number))
+
+    def _read(self, number: int) -> BankVersion:
+        return BankVersion(*(read_array(self.folder / str(number) / f"{name}.npy") for name in ARRAYS))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A path: copies in other processes map the files themselves."""
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]

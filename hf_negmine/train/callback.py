@@ -1,0 +1,241 @@
+"""`RemineCallback`: negatives that keep up with the model that is trained."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch.distributed
+from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from hf_negmine.errors import InputError, require, require_choice, require_whole
+from hf_negmine.protocols import Searcher
+from hf_negmine.schema import FloatArray
+from hf_negmine.search import open_searcher
+from hf_negmine.select import Top
+from hf_negmine.store import VectorStore
+from hf_negmine.teachers import DenseTeacher
+from hf_negmine.train.bank import BankVersion, NegativeBank, Notes
+from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, pair_scores
+from hf_negmine.train.source import NegativeSource
+
+logger = logging.get_logger(__name__)
+
+RESERVE = 8
+"""How many times as deep as the bank the teacher's ranking is kept under rule ``"easy"``."""
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What one refresh of one data set's negatives did.
+
+    Attributes:
+        dataset: its name in the DatasetDict, empty for the only one.
+        step, epoch: when; the optimizer steps done, and the epoch.
+        staleness: optimizer steps since the negatives before were made.
+        seconds: that it took.
+        negatives: in the bank.
+        changed: of them, those that were not there before.
+        share_of_training: seconds spent on refreshes so far, over the seconds since training began.
+    """
+
+    dataset: str
+    step: int
+    epoch: float
+    staleness: int
+    seconds: float
+    negatives: int
+    changed: int
+    share_of_training: float
+
+
+class RemineCallback(TrainerCallback):
+    """Refreshes the negatives of a `HardNegativeCollator` during training.
+
+    Args:
+        collator: whose negatives come from a miner or a pool.
+        rule: ``"student"`` searches the corpus with the model that is trained (ANCE), under the method's ceiling on its
+            own scores, and leaves out what the teacher puts over its ceiling. ``"easy"`` keeps the teacher's ranking
+            and replaces negatives that the model now finds easy by the next in it (Conan-embedding).
+        every_epochs: refresh before every so many-th epoch but the first. The default is 1.
+        every_steps: refresh every so many optimizer steps, in place of epochs. Batches that are made already are not
+            made again: that is one batch, and ``dataloader_prefetch_factor`` batches a worker.
+        at_start: also refresh before the first epoch.
+        folder: for the versions of the negatives; None takes ``negatives`` in the trainer's output folder. All ranks
+            read it.
+        progress: show bars.
+
+    Attributes:
+        history: what each `Refresh` did; it is also in ``trainer.state.log_history``.
+
+    Raises:
+        InputError: a collator whose rows hold their negatives.
+    """
+
+    def __init__(
+        self,
+        collator: HardNegativeCollator,
+        *,
+        rule: Literal["student", "easy"] = "student",
+        every_epochs: int | None = None,
+        every_steps: int | None = None,
+        at_start: bool = False,
+        folder: str | Path | None = None,
+        progress: bool = True,
+    ) -> None:
+        require_choice(rule, ("student", "easy"), argument="rule")
+        require(every_epochs is None or every_steps is None, "every_epochs and every_steps: give one of them")
+        for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps)):
+            if value is not None:
+                require_whole(value, name, at_least=1)
+        if not isinstance(collator.model, SentenceTransformer):
+            raise InputError(f"RemineCallback: encodes with a SentenceTransformer, got {type(collator.model).__name__}")
+        with_bank = {name: source for name, source in collator.sources.items() if source.bank is not None}
+        if not with_bank:
+            raise InputError(
+                "the collator has no pool whose negatives could be refreshed: give it negatives=, a miner fitted on "
+                "the rows or a pool"
+            )
+        self.collator, self.rule, self.at_start = collator, rule, at_start
+        self.every_steps = every_steps
+        self.every_epochs = 1 if every_steps is None and every_epochs is None else every_epochs
+        self.folder = None if folder is None else Path(folder)
+        self.progress = progress
+        self.history: list[Refresh] = []
+        self._sources = with_bank
+        self._began = 0.0
+        self._spent = 0.0
+
+    # ---- when --------------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the banks to the run's folder, and take back what a resumed run has yet to do."""
+        self._began, self._spent = time.perf_counter(), 0.0
+        folder = self.folder or Path(args.output_dir) / "negatives"
+        for name, source in self._sources.items():
+            home = folder / (name or "rows")
+            if state.is_world_process_zero:
+                self._settle(source, home, state.global_step, kwargs["model"])
+            _wait_for_all()
+            source.bank = NegativeBank(home)
+        if self.at_start and state.global_step == 0:
+            self._refresh(state, kwargs["model"])
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refresh before an epoch, whose batches are all made from then on."""
+        epoch = float(state.epoch or 0.0)
+        at_boundary = epoch > 0 and epoch.is_integer()
+        if self.every_epochs is not None and at_boundary and int(epoch) % self.every_epochs == 0:
+            self._refresh(state, kwargs["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Refresh after so many steps."""
+        is_last = state.global_step >= state.max_steps
+        if self.every_steps is not None and state.global_step % self.every_steps == 0 and not is_last:
+            self._refresh(state, kwargs["model"])
+
+    # ---- how ---------------------------------------------------------------------------------------------------
+
+    def _settle(self, source: NegativeSource, home: Path, step: int, model: Any) -> None:
+        """Begin the bank of a run at its version 0, or go back to what it was at ``step``."""
+        if step == 0:
+            shutil.rmtree(home, ignore_errors=True)  # of a run before this one
+        elif home.exists():
+            NegativeBank(home).forget_after(step)
+        if (home / "0").exists():
+            return
+        assert source.bank is not None
+        _, first = source.bank.current()
+        if self.rule == "student":
+            NegativeBank.create(home, first)
+            return
+        with self._student(source, home, model) as searcher:
+            reserve = Reserve.begin(_ranked(source), source.sampler.depth(source.n))
+            reserve = reserve.with_scores(_scores(source, reserve.bank, searcher))
+        NegativeBank.create(home, reserve.bank, reserve.notes)
+
+    def _refresh(self, state: Any, model: Any) -> None:
+        for name, source in self._sources.items():
+            assert source.bank is not None
+            versions = source.bank.versions()
+            if state.is_world_process_zero and not (versions and versions[-1]["step"] == state.global_step):
+                # (Otherwise the run was killed right after it had refreshed, and resumed.)
+                started = time.perf_counter()
+                _, old = source.bank.current()
+                new, notes = self._new_version(source, model)
+                seconds = time.perf_counter() - started
+                self._spent += seconds
+                refresh = Refresh(
+                    dataset=name,
+                    step=state.global_step,
+                    epoch=float(state.epoch or 0.0),
+                    staleness=state.global_step - (versions[-1]["step"] if versions else 0),
+                    seconds=round(seconds, 3),
+                    negatives=len(new.passages),
+                    changed=changed_entries(old, new, len(source.texts.corpus)),
+                    share_of_training=round(self._spent / (time.perf_counter() - self._began), 4),
+                )
+                source.bank.publish(new, asdict(refresh), notes)
+                self._tell(refresh, state)
+            _wait_for_all()
+
+    def _new_version(self, source: NegativeSource, model: Any) -> tuple[BankVersion, Notes]:
+        assert source.bank is not None
+        home = source.bank.folder
+        if self.rule == "student":
+            student, folder = DenseTeacher(model, name="student"), home / "student"
+            new = mine_with_student(source, student, folder, device=str(model.device), progress=self.progress)
+            shutil.rmtree(folder, ignore_errors=True)  # of weights that will be no more
+            return new, {}
+        notes = source.bank.notes(Reserve.NOTES)
+        assert notes is not None, "version 0 was written with them"
+        reserve = Reserve.of_notes(_ranked(source), source.bank.current()[1].offsets, notes)
+        with self._student(source, home, model) as searcher:
+            reserve = reserve.without_easy(_scores(source, reserve.bank, searcher))
+            reserve = reserve.with_scores(_scores(source, reserve.bank, searcher))
+        return reserve.bank, reserve.notes
+
+    @contextmanager
+    def _student(self, source: NegativeSource, home: Path, model: Any) -> Iterator[Searcher]:
+        """The model that is trained, as it is now, ready to score pairs."""
+        student, store = DenseTeacher(model, name="student"), VectorStore(home / "student", progress=self.progress)
+        yield open_searcher(student, source.texts, store, device=str(model.device))
+        shutil.rmtree(home / "student", ignore_errors=True)
+
+    def _tell(self, refresh: Refresh, state: Any) -> None:
+        self.history.append(refresh)
+        entry = {f"negatives_{name}": value for name, value in asdict(refresh).items() if name not in ("step", "epoch")}
+        state.log_history.append({"epoch": refresh.epoch, **entry, "step": refresh.step})
+        logger.info(
+            f"Refreshed {refresh.negatives:,} negatives at step {refresh.step}: {refresh.changed:,} are new, the last "
+            f"were {refresh.staleness} steps old, in {refresh.seconds:.1f} s ({refresh.share_of_training:.0%} of the "
+            "time so far)"
+        )
+
+
+def _ranked(source: NegativeSource) -> BankVersion:
+    """The teacher's ranking under the ceiling, deeper than what is drawn from."""
+    assert source.pool is not None
+    depth = min(RESERVE * source.sampler.depth(source.n), source.pool.n_passages - 1)
+    return BankVersion.of(source.pool.select(source.method, Top(), depth, positive_score=source.positive_score))
+
+
+def _scores(source: NegativeSource, bank: BankVersion, searcher: Searcher) -> FloatArray:
+    """The student's score of every entry of the bank."""
+    queries, _ = source.positives.targets(source.positive_score)
+    return pair_scores(searcher, np.repeat(queries, np.diff(bank.offsets)), bank.passages)
+
+
+def _wait_for_all() -> None:
+    """Until every rank is here: the others read what rank 0 has written."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

@@ -1,0 +1,363 @@
+"""`HardNegativeCollator`: rows in, ``query, positive, negative_1 … negative_n`` out, fresh ones every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
+from sentence_transformers.base.data_collator import BaseDataCollator
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
+from transformers import TrainerCallback
+
+from hf_negmine.errors import InputError, require, require_choice, require_whole
+from hf_negmine.files import text_digests
+from hf_negmine.methods import Method
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.protocols import Sampler
+from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
+from hf_negmine.select import resolve_sampler
+from hf_negmine.train.rows import LABEL_COLUMNS, Feature, LookupTables, RowReader, TrainingRow, thin_out
+from hf_negmine.train.source import NegativeSource
+
+Negatives: TypeAlias = NegativeMiner | CandidatePool | str | Path
+Labels: TypeAlias = Literal["none", "scores", "keys"]
+
+NOT_TOLD = -1
+
+
+class HardNegativeCollator(TrainerCallback):
+    """Makes training batches with hard negatives, for the trainers of Sentence Transformers.
+
+    Give it to the trainer twice, ``data_collator=collator, callbacks=[collator]``: as a callback it learns the epoch,
+    the prompts and the router mapping. In a training loop of your own call `set_epoch`.
+
+    Rows may be of any mined format (negatives as columns, as lists of any length, labelled lists, ids with lookup
+    tables), or plain (query, positive) rows, whose negatives come from ``negatives``. The loss is handed ``query,
+    positive, negative_1 … negative_n``, always n, and no other column.
+
+    The negatives of a row are drawn anew every epoch from its survivors, keyed by seed, epoch, query and passage: every
+    worker, rank and resumed run draws the same.
+
+    Args:
+        model: that is trained; it cuts texts into tokens, and its kind decides what a batch looks like.
+        negatives: a `NegativeMiner` (one that is not fitted mines each batch on the fly), a stored pool or its folder,
+            or one of them for each data set of a DatasetDict. None for rows that hold their negatives.
+        num_negatives: n; None takes the miner's, or the number of ``negative_`` columns.
+        method: which candidates of a stored pool may be negatives; a miner has its own.
+        sampler: how n are drawn; None takes the miner's, or the first n of a row's own.
+        seed: of the draws.
+        fill: what makes up for a row with fewer than n: ``"repeat"`` its own from the best down, or ``"random"``
+            passages of the corpus (no positive, not the query's text, under the ceiling where the teacher compares
+            vectors), and then its own again.
+        query_column, positive_column: may be left out for rows with just these two besides negatives and labels.
+        queries, corpus: lookup tables of format ``ids``.
+        labels: ``"scores"`` adds the teacher's scores of the positive and the n negatives as the label, for
+            MarginMSELoss; ``"keys"`` adds what `PositiveAwareMNRL` needs, which sets it by itself.
+        layout: ``"n-tuple"``, or ``"labeled-list"`` for the listwise losses of CrossEncoderTrainer: a query, a list of
+            passages, and their labels 1 and 0 (or scores).
+        prompts, router_mapping: by column; None takes the trainer's. A negative has what its positive has.
+
+    Raises:
+        InputError: arguments that make no sense together.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        negatives: Negatives | Mapping[str, Negatives | None] | None = None,
+        *,
+        num_negatives: int | None = None,
+        method: Method | str | None = None,
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        fill: Literal["repeat", "random"] = "repeat",
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        queries: datasets.Dataset | None = None,
+        corpus: datasets.Dataset | None = None,
+        labels: Labels = "none",
+        layout: Literal["n-tuple", "labeled-list"] = "n-tuple",
+        prompts: str | dict[str, Any] | None = None,
+        router_mapping: dict[str, Any] | None = None,
+    ) -> None:
+        if num_negatives is not None:
+            require_whole(num_negatives, "num_negatives", at_least=1)
+        require_whole(seed, "seed")
+        require_choice(fill, ("repeat", "random"), argument="fill")
+        require_choice(labels, ("none", "scores", "keys"), argument="labels")
+        require_choice(layout, ("n-tuple", "labeled-list"), argument="layout")
+        require((queries is None) == (corpus is None), "queries and corpus: the lookup tables come together")
+        self.model, self.num_negatives, self.seed, self.fill = model, num_negatives, seed, fill
+        self.labels: Labels = labels
+        self.layout, self.sampler = layout, None if sampler is None else resolve_sampler(sampler)
+        self.query_column, self.positive_column = query_column, positive_column
+        self.prompts, self.router_mapping = prompts, router_mapping
+        self.valid_label_columns = list(LABEL_COLUMNS)
+        self._lookups = None if queries is None or corpus is None else LookupTables(queries, corpus)
+        self._method = method
+        self._one_source = not isinstance(negatives, Mapping)
+        named = negatives if isinstance(negatives, Mapping) else {"": negatives}
+        self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
+        require(
+            fill == "repeat" or bool(self.sources),
+            "fill='random' draws from a corpus: give negatives=, a miner or a pool",
+        )
+        self._readers: dict[tuple[str, ...], RowReader] = {}
+        self._inner: BaseDataCollator | None = None
+        # Shared with worker processes that outlive an epoch.
+        self._epoch = torch.full((1,), NOT_TOLD, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._epochs_begun = 0
+
+    def _source(self, given: Negatives) -> NegativeSource:
+        if isinstance(given, NegativeMiner):
+            require(self._method is None, f"method: the miner has its own; got {self._method!r} besides")
+            return NegativeSource.of_miner(given, self.num_negatives, self.sampler, self.seed)
+        require(
+            isinstance(given, CandidatePool | str | Path),
+            f"negatives: expected a NegativeMiner, a pool or its folder, got {type(given).__name__}",
+        )
+        if self.num_negatives is None:
+            raise InputError("num_negatives: how many negatives a row? A pool does not say")
+        return NegativeSource.of_pool(given, self.num_negatives, self._method, self.sampler, self.seed)
+
+    # ---- the epoch ---------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next batches belong to; as a callback of the trainer the collator does so itself."""
+        require_whole(epoch, "epoch", at_least=0)
+        self._epoch[0] = epoch
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that batches are made for.
+
+        Raises:
+            InputError: nobody said.
+        """
+        epoch = int(self._epoch[0])
+        if epoch == NOT_TOLD:
+            raise InputError(
+                "the collator was not told the epoch: give it to the trainer as a callback, too "
+                "(data_collator=collator, callbacks=[collator]), or call collator.set_epoch(epoch) in a loop of your "
+                "own"
+            )
+        return epoch
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take prompts and router mapping from the trainer's arguments."""
+        for name in ("prompts", "router_mapping"):
+            ours, theirs = getattr(self, name), getattr(args, name, None) or None
+            if ours is not None and theirs is not None and ours != theirs:
+                raise InputError(f"{name}: the trainer has {theirs!r}, the collator {ours!r}; give them to one")
+            setattr(self, name, ours if ours is not None else theirs)
+        self._inner = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to count epochs where a resumed run stopped."""
+        self._epochs_begun = int(state.epoch or 0)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch, before the data loader makes its first batch."""
+        self.set_epoch(self._epochs_begun)
+        self._epochs_begun += 1
+
+    # ---- the batch ---------------------------------------------------------------------------------------------
+
+    def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
+        """A batch for the loss.
+
+        Raises:
+            InputError: rows of no known format, without a negative, or unknown to a pool.
+        """
+        if not features:
+            return {}
+        reader = self._reader(features[0])
+        if reader.is_labeled_pair(features[0]) and not self.sources:
+            return self._collate([_labeled_pair(feature, reader) for feature in features], reader)
+        epoch = self.epoch
+        rows = [reader.read(feature) for feature in features]
+        name = features[0].get("dataset_name")
+        for row in rows:
+            self._choose_positive(row, epoch)
+        n = self._find_negatives(rows, reader, name, epoch)
+        for row in rows:
+            self._make_up(row, n, name, epoch)
+        return self._collate([self._lay_out(row, name) for row in rows], reader)
+
+    def _reader(self, feature: Feature) -> RowReader:
+        columns = tuple(feature)
+        if columns not in self._readers:
+            query, positive = self.query_column, self.positive_column
+            if query is None and positive is None and self.sources:
+                known = next(iter(self.sources.values())).columns
+                if None not in known and set(known) <= set(columns):
+                    query, positive = known
+            self._readers[columns] = RowReader(
+                columns, query_column=query, positive_column=positive, lookups=self._lookups
+            )
+        return self._readers[columns]
+
+    def _choose_positive(self, row: TrainingRow, epoch: int) -> None:
+        """One positive an epoch, drawn like the negatives."""
+        if len(row.positives) > 1:
+            key = text_digests(pa.array([row.query], pa.large_string()))[:, 0]
+            number = uniform(random_keys(seed_of_epoch(self.seed, epoch), key, np.zeros((1, 1), dtype=np.uint64)))
+            chosen = int(number[0, 0] * len(row.positives))
+            row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
+
+    def _find_negatives(self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int) -> int:
+        """Give the rows their negatives; returns how many each is to have."""
+        sources = self._sources_of(name)
+        holds_negatives = any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids
+        if holds_negatives and sources:
+            raise InputError(
+                "the rows hold negatives, and negatives= was given besides; remove the rows' own "
+                f"({reader.negative_columns or 'lists'}), or leave out negatives="
+            )
+        if holds_negatives:
+            return self._thin_out(rows, reader, epoch)
+        if not sources:
+            raise InputError(
+                f"the rows have no negatives ({reader.query_column}, {reader.positive_column}), and the collator has "
+                "no place to take them from; give negatives=, a fitted miner or a pool"
+            )
+        waiting = rows
+        for source in sources:
+            waiting = [waiting[place] for place in source.fill(waiting, epoch, mine=len(sources) == 1)]
+            if not waiting:
+                return sources[0].n
+        raise InputError(
+            f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {waiting[0].query[:80]!r} "
+            f"and the positive {waiting[0].positives[0][:80]!r}; give the miner, which mines such rows on the fly, or "
+            "mine these rows first"
+        )
+
+    def _sources_of(self, name: str | None) -> list[NegativeSource]:
+        if self._one_source or name is None:
+            return list(self.sources.values())
+        return [self.sources[name]] if name in self.sources else []
+
+    def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> int:
+        n = self.num_negatives or reader.n_columns
+        if not n:
+            raise InputError("num_negatives: how many negatives a row? Rows that hold lists do not say")
+        for row in rows:
+            row.drop_known_positives()
+            if self.sampler is not None and len(row.negatives) > n:
+                texts = text_digests(pa.array([row.query, *row.negatives], pa.large_string()))[:, 0]
+                keys = random_keys(seed_of_epoch(self.seed, epoch), texts[:1], texts[None, 1:])
+                thin_out(row, n, self.sampler, keys)
+            else:
+                thin_out(row, n, None, None)
+        return n
+
+    def _make_up(self, row: TrainingRow, n: int, name: str | None, epoch: int) -> None:
+        """Fill a row that has fewer than n negatives by the stated rule."""
+        if self.fill == "random":
+            for source in self._sources_of(name):
+                if len(row.negatives) < n:
+                    texts, scores = source.random_negatives(row, n - len(row.negatives), epoch)
+                    row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
+        own = len(row.negatives)
+        if not own:
+            raise InputError(
+                f"a row has no negative to repeat, its query is {row.query[:80]!r}; drop such rows "
+                "(on_exhausted='drop'), or take fill='random' with a miner or a pool"
+            )
+        for place in range(n - own):
+            row.negatives.append(row.negatives[place % own])
+            row.scores.append(row.scores[place % own])
+
+    def _lay_out(self, row: TrainingRow, name: str | None) -> dict[str, Any]:
+        laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
+        documents = [row.positives[0], *row.negatives]
+        if self.layout == "labeled-list":
+            relevance = [1.0] + [0.0] * len(row.negatives)
+            labels = self._scores(row) if self.labels == "scores" else relevance
+            return {**laid, "query": row.query, "documents": documents, "labels": labels}
+        laid |= {"query": row.query, "positive": row.positives[0]}
+        laid |= {f"negative_{place}": text for place, text in enumerate(row.negatives, start=1)}
+        if self.labels == "scores":
+            laid["label"] = self._scores(row)
+        elif self.labels == "keys":
+            texts = pa.array([row.query, *documents], pa.large_string())
+            laid["label"] = text_digests(texts)[:, 0].view(np.int64).tolist()
+        return laid
+
+    def _scores(self, row: TrainingRow) -> list[float]:
+        scores = [row.positive_score, *row.scores]
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"labels='scores' needs the teacher's scores, and a row has none, its query is {row.query[:80]!r}; "
+                "mine with include_scores=True, or give the miner"
+            )
+        return scores
+
+    def _collate(self, laid: list[dict[str, Any]], reader: RowReader) -> dict[str, Any]:
+        if self._inner is None:
+            self._inner = self._make_inner(reader)
+        batch: dict[str, Any] = self._inner(laid)
+        return batch
+
+    def _make_inner(self, reader: RowReader) -> BaseDataCollator:
+        """The model's own collator, for rows under our names."""
+        if isinstance(self.model, CrossEncoder):
+            return CrossEncoderDataCollator(
+                preprocess_fn=self.model.preprocess, prompts=self.prompts, router_mapping=self.router_mapping
+            )
+        kinds = {SparseEncoder: SparseEncoderDataCollator, MultiVectorEncoder: MultiVectorEncoderDataCollator}
+        kind = next((ours for theirs, ours in kinds.items() if isinstance(self.model, theirs)), None)
+        names = {} if reader.is_ids else {"query": reader.query_column, "positive": reader.positive_column}
+        return (kind or SentenceTransformerDataCollator)(
+            preprocess_fn=self.model.preprocess,
+            prompts=self._by_our_names(self.prompts, names),
+            router_mapping=self._by_our_names(self.router_mapping, names) or {},
+        )
+
+    def _by_our_names(self, given: Any, names: Mapping[str, str]) -> Any:
+        """A mapping of columns in our column names; a negative has what its positive has, unless it is named."""
+        if not isinstance(given, Mapping):
+            return given
+        if given and all(isinstance(value, Mapping) for value in given.values()):
+            return {name: self._by_our_names(value, names) for name, value in given.items()}
+        ours = dict(given)
+        for name, column in names.items():
+            if name not in ours and column in given:
+                ours[name] = given[column]
+        if "positive" in ours:
+            for place in range(1, self._most_negatives() + 1):
+                ours.setdefault(f"negative_{place}", ours.get("negative", ours["positive"]))
+        return ours
+
+    def _most_negatives(self) -> int:
+        known = [source.n for source in self.sources.values()] + [reader.n_columns for reader in self._readers.values()]
+        return max([*known, self.num_negatives or 0])
+
+    def __repr__(self) -> str:
+        held = f"{len(self.sources)} source(s)" if self.sources else "rows that hold their negatives"
+        return f"HardNegativeCollator({held}, n={self.num_negatives or 'as given'}, fill={self.fill!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers that are not forks."""
+        return {**self.__dict__, "_inner": None}
+
+
+def _labeled_pair(feature: Feature, reader: RowReader) -> dict[str, Any]:
+    assert reader.label_column is not None
+    named = {"dataset_name": feature["dataset_name"]} if "dataset_name" in feature else {}
+    return {
+        **named,
+        "query": feature[reader.query_column],
+        "positive": feature[reader.positive_column],
+        "label": feature[reader.label_column],
+    }

@@ -1,0 +1,177 @@
+"""New survivors from a student that is being trained.
+
+Two rules. `mine_with_student` searches the whole corpus with the student (ANCE, arXiv 2007.00808, section 3), under
+the method's ceiling on the student's own scores, and with the teacher's veto: what the teacher would have refused as a
+negative stays refused. `replace_easy` keeps the teacher's ranking, and goes further down in it where the student has
+learnt to tell a negative (Conan-embedding, arXiv 2408.15710, section 3.2, "dynamic hard negative mining").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.pool import retrieve
+from hf_negmine.protocols import Searcher, Teacher
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.search import open_searcher
+from hf_negmine.select import Selection, Top
+from hf_negmine.store import VectorStore
+from hf_negmine.train.bank import BankVersion, Notes
+from hf_negmine.train.source import NegativeSource
+
+PAIRS_A_STEP = 2**18
+QUERIES_A_STEP = 1024
+
+HARDER_THAN = 1.15
+EASY_UNDER = 0.8
+"""Conan's rule: a negative is easy once 1.15 times its score is under the score it came with, and it is under 0.8."""
+
+
+def mine_with_student(
+    source: NegativeSource, student: Teacher, folder: Path, *, device: str | None, progress: bool
+) -> BankVersion:
+    """The survivors that the student finds, as many a target as the source's sampler looks at.
+
+    Args:
+        source: texts, method and the teacher that may veto.
+        student: the model that is trained.
+        folder: for its vectors and pool, keyed by its weights; a run that is killed continues from there.
+        device: for encoding and search.
+        progress: show bars.
+    """
+    texts = source.texts
+    store = VectorStore(folder, progress=progress)
+    pool = retrieve(
+        texts,
+        lambda: open_searcher(student, texts, store, device=device),
+        folder / "pools" / student.fingerprint("passage"),
+        {"teacher": student.name, "texts": texts.fingerprint},
+        depth=POOL_DEPTH,
+        progress=progress,
+    )
+    k = min(source.sampler.depth(source.n), pool.n_passages - 1)
+    looked_at = k
+    while True:
+        selection = pool.select(source.method, Top(), looked_at, positive_score=source.positive_score)
+        allowed = _allowed_by_teacher(source, selection)
+        kept = offsets_of_rows(
+            np.repeat(np.arange(len(selection.counts)), selection.counts)[allowed], len(selection.counts)
+        )
+        short = (np.diff(kept) < k) & selection.complete
+        if not short.any() or looked_at == pool.n_passages - 1:
+            return _first(BankVersion(kept, selection.passages[allowed], selection.scores[allowed]), k)
+        looked_at = min(2 * looked_at, pool.n_passages - 1)
+
+
+def _allowed_by_teacher(source: NegativeSource, selection: Selection) -> BoolArray:
+    """Whether the teacher scores each chosen passage under the ceiling it gives the query."""
+    allowed = np.ones(len(selection.passages), dtype=bool)
+    if not source.compares_vectors or source.open_searcher is None:
+        return allowed
+    queries, positive_scores = source.positives.targets(source.positive_score)
+    ceilings = source.method.ceilings(positive_scores)
+    targets = np.repeat(np.arange(len(queries)), selection.counts)
+    scores = pair_scores(source.open_searcher(), queries[targets], selection.passages)
+    return np.asarray(scores < ceilings[targets])
+
+
+def _first(version: BankVersion, k: int) -> BankVersion:
+    counts = np.minimum(np.diff(version.offsets), k)
+    entries, _ = flat_positions(version.offsets[:-1], counts)
+    return BankVersion(offsets_of_counts(counts), version.passages[entries], version.scores[entries])
+
+
+def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
+    """Scores of (query, passage) pairs whose queries rise, shape (pairs,)."""
+    scores = np.empty(len(queries), dtype=np.float32)
+    distinct, place = np.unique(queries, return_inverse=True)
+    for first in range(0, len(distinct), QUERIES_A_STEP):
+        some = np.flatnonzero((place >= first) & (place < first + QUERIES_A_STEP))
+        block = searcher.block(distinct[first : first + QUERIES_A_STEP])
+        for start in range(0, len(some), PAIRS_A_STEP):
+            part = some[start : start + PAIRS_A_STEP]
+            scores[part] = block.pair_scores(place[part] - first, passages[part])
+    return scores
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """The bank as places in a deeper ranking of the teacher's, and what the student thought of each negative at first.
+
+    Attributes:
+        ranked: survivors of every target, deeper than the bank.
+        offsets: int64, shape (targets + 1,): the bank's entries.
+        slots: int64, shape (entries,): places in ``ranked``, rising within a target.
+        used: int64, shape (targets,): how many of the ranking have been in the bank so far.
+        came_with: float32, shape (entries,): the student's score of each entry when it came in.
+    """
+
+    NOTES: ClassVar[tuple[str, ...]] = ("slots", "used", "came_with")
+
+    ranked: BankVersion
+    offsets: IdArray
+    slots: IdArray
+    used: IdArray
+    came_with: FloatArray
+
+    @classmethod
+    def begin(cls, ranked: BankVersion, k: int) -> Reserve:
+        """The best k of each target; ``came_with`` is NaN."""
+        counts = np.minimum(np.diff(ranked.offsets), k)
+        slots, _ = flat_positions(ranked.offsets[:-1], counts)
+        return cls(ranked, offsets_of_counts(counts), slots, counts, np.full(len(slots), np.nan, dtype=np.float32))
+
+    @classmethod
+    def of_notes(cls, ranked: BankVersion, offsets: IdArray, notes: Notes) -> Reserve:
+        """The reserve of a bank that was stored with its notes."""
+        return cls(ranked, offsets, **{name: notes[name] for name in cls.NOTES})
+
+    @property
+    def notes(self) -> Notes:
+        """What is stored with the bank."""
+        return {name: getattr(self, name) for name in self.NOTES}
+
+    @property
+    def target(self) -> IdArray:
+        """The target of each entry."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def bank(self) -> BankVersion:
+        """What is drawn from."""
+        return BankVersion(self.offsets, self.ranked.passages[self.slots], self.ranked.scores[self.slots])
+
+    def with_scores(self, scores: FloatArray) -> Reserve:
+        """The same, where entries that came in just now have the scores they came with."""
+        return replace(self, came_with=np.where(np.isnan(self.came_with), scores, self.came_with).astype(np.float32))
+
+    def without_easy(self, now: FloatArray) -> Reserve:
+        """The next of the ranking in the place of each negative that the student scores ``now`` as easy.
+
+        ``came_with`` of those that come in is NaN. A target whose ranking is used up keeps what it has.
+        """
+        easy = (HARDER_THAN * now < self.came_with) & (np.abs(now) < EASY_UNDER)
+        easy_before = np.concatenate([[0], np.cumsum(easy)])
+        next_place = self.used[self.target] + easy_before[:-1] - easy_before[self.offsets[:-1]][self.target]
+        replaced = easy & (next_place < np.diff(self.ranked.offsets)[self.target])
+        slots = np.where(replaced, self.ranked.offsets[self.target] + next_place, self.slots)
+        came_with = np.where(replaced, np.nan, self.came_with).astype(np.float32)
+        order = np.lexsort((slots, self.target))
+        used = self.used + np.bincount(self.target[replaced], minlength=len(self.used))
+        return Reserve(self.ranked, self.offsets, slots[order], used, came_with[order])
+
+
+def changed_entries(old: BankVersion, new: BankVersion, n_passages: int) -> int:
+    """How many entries of ``new`` were not in ``old`` for the same target."""
+
+    def keys(version: BankVersion) -> IdArray:
+        target = np.repeat(np.arange(len(version.offsets) - 1), np.diff(version.offsets))
+        return np.asarray(target * n_passages + version.passages)
+
+    return int(np.count_nonzero(~np.isin(keys(new), keys(old))))

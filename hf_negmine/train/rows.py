@@ -1,0 +1,221 @@
+"""Training rows of any mined format, read from the dictionaries that a data loader hands to its collator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import numpy as np
+
+from hf_negmine.errors import ColumnError, InputError, require
+from hf_negmine.protocols import Sampler
+
+LABEL_COLUMNS = ("label", "labels", "score", "scores")
+NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
+
+Feature = Mapping[str, Any]
+
+
+@dataclass
+class TrainingRow:
+    """A query with what it is to be told from.
+
+    Attributes:
+        query: text.
+        positives: its positives in this row; one of them is trained on at a time.
+        negatives: texts, the hardest first.
+        scores: the teacher's score of each negative, NaN where it is unknown.
+        positive_score: the teacher's score of the positive, NaN where it is unknown.
+    """
+
+    query: str
+    positives: list[str]
+    negatives: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    positive_score: float = float("nan")
+
+    def drop_known_positives(self) -> None:
+        """Leave out negatives with the text of a positive or of the query."""
+        known = {self.query, *self.positives}
+        kept = [place for place, text in enumerate(self.negatives) if text not in known]
+        self.negatives, self.scores = [self.negatives[place] for place in kept], [self.scores[place] for place in kept]
+
+
+class LookupTables:
+    """Texts of format ``ids``, by their ids.
+
+    Args:
+        queries, corpus: data sets of an id column and a text column, as `NegativeMiner.queries` and ``.corpus`` are.
+    """
+
+    def __init__(self, queries: datasets.Dataset, corpus: datasets.Dataset) -> None:
+        self._tables = {"queries": _Lookup(queries, "queries"), "corpus": _Lookup(corpus, "corpus")}
+
+    def texts(self, table: str, ids: Sequence[int]) -> list[str]:
+        """Texts of these ids, in this order; ``table`` is ``"queries"`` or ``"corpus"``."""
+        return self._tables[table].texts(ids)
+
+
+class _Lookup:
+    def __init__(self, table: datasets.Dataset, name: str) -> None:
+        features = {column: getattr(kind, "dtype", "") for column, kind in table.features.items()}
+        ids = [column for column, kind in features.items() if "int" in kind]
+        texts = [column for column, kind in features.items() if kind in ("string", "large_string")]
+        require(
+            len(ids) == 1 and len(texts) == 1,
+            f"{name}: expected one column of whole numbers and one of text, got {features}",
+        )
+        self._name, self._table, self._text = name, table, texts[0]
+        values = table.with_format("numpy")[ids[0]][:]
+        # The tables of a miner count from 0; only other ones need the places of their ids.
+        self._place = None
+        if len(values) and not (values == range(len(values))).all():
+            self._place = {int(value): place for place, value in enumerate(values)}
+
+    def texts(self, ids: Sequence[int]) -> list[str]:
+        known = self._place if self._place is not None else range(len(self._table))
+        missing = next((value for value in ids if value not in known), None)
+        if missing is not None:
+            raise InputError(
+                f"{self._name}: the id {missing} is not among the {len(self._table):,} of the lookup table"
+            )
+        places = [self._place[value] for value in ids] if self._place is not None else list(ids)
+        found: list[str] = self._table[places][self._text]
+        return found
+
+
+class RowReader:
+    """Reads rows of one set of columns.
+
+    Args:
+        columns: of the rows.
+        query_column, positive_column: may be left out for rows with no other text than these two and negatives.
+        lookups: for format ``ids``.
+
+    Raises:
+        InputError: columns that are none of the formats.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        *,
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        lookups: LookupTables | None = None,
+    ) -> None:
+        self._lookups = lookups
+        self.is_ids = "document_ids" in columns
+        self.negative_columns = negative_columns(columns)
+        self.label_column = next((name for name in LABEL_COLUMNS if name in columns), None)
+        if self.is_ids:
+            require("query_id" in columns, f"rows with document_ids need query_id, too; got {list(columns)}")
+            if lookups is None:
+                raise InputError(
+                    "rows of format ids hold numbers: give the collator the lookup tables, queries=miner.queries and "
+                    "corpus=miner.corpus"
+                )
+            return
+        texts = [name for name in columns if name not in (*NOT_TEXT, *self.negative_columns)]
+        for argument, name in (("query_column", query_column), ("positive_column", positive_column)):
+            if name is not None and name not in texts:
+                raise ColumnError(name, texts, argument=argument)
+        others = [name for name in texts if name not in (query_column, positive_column)]
+        lacking = (query_column is None) + (positive_column is None)
+        require(
+            lacking in (0, len(others)),
+            f"query_column and positive_column: name them, the rows have the columns {texts} besides negatives and "
+            "labels, and only exactly two are clear by themselves",
+        )
+        self.query_column = query_column if query_column is not None else others.pop(0)
+        self.positive_column = positive_column if positive_column is not None else others.pop(0)
+
+    @property
+    def n_columns(self) -> int:
+        """Columns that hold one negative each."""
+        return 0 if self.negative_columns == ["negatives"] else len(self.negative_columns)
+
+    def read(self, feature: Feature) -> TrainingRow:
+        """One row."""
+        if self.is_ids:
+            return self._read_ids(feature)
+        query, positive = feature[self.query_column], feature[self.positive_column]
+        if isinstance(positive, str):
+            row = TrainingRow(query, [positive])
+        elif self.label_column is not None and not self.negative_columns:
+            return _split(query, positive, feature[self.label_column], self.label_column)
+        else:
+            row = TrainingRow(query, list(positive))
+        row.negatives = [text for name in self.negative_columns for text in _as_list(feature[name])]
+        scores = feature.get("scores")
+        if scores is not None and len(scores) == 1 + len(row.negatives):
+            row.positive_score, row.scores = scores[0], list(scores[1:])
+        else:
+            row.scores = [float("nan")] * len(row.negatives)
+        return row
+
+    def is_labeled_pair(self, feature: Feature) -> bool:
+        """Whether the row is one text pair with its label, which is trained on as it is."""
+        return (
+            not self.is_ids
+            and not self.negative_columns
+            and self.label_column is not None
+            and isinstance(feature[self.positive_column], str)
+        )
+
+    def _read_ids(self, feature: Feature) -> TrainingRow:
+        assert self._lookups is not None
+        query = self._lookups.texts("queries", [feature["query_id"]])[0]
+        documents = self._lookups.texts("corpus", feature["document_ids"])
+        scores = feature.get("scores")
+        return _split(query, documents, scores if scores is not None else [float("nan")] * len(documents), "scores")
+
+
+def negative_columns(columns: Sequence[str]) -> list[str]:
+    """Columns that hold negatives, in their order: ``negative_1`` …, or ``negative``, or the list ``negatives``."""
+    numbered = sorted(
+        (int(match[1]), name) for name in columns if (match := re.fullmatch(r"negative_(\d+)", name)) is not None
+    )
+    kinds = [name for name in ("negative", "negatives") if name in columns] + (["negative_1 …"] if numbered else [])
+    require(len(kinds) < 2, f"the rows have negatives under several names, {kinds}; keep one of them")
+    return [name for _, name in numbered] or [name for name in ("negative", "negatives") if name in columns]
+
+
+def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> None:
+    """Keep n of a row's negatives: the first, or as the sampler draws them; ``keys`` has shape (1, negatives)."""
+    if len(row.negatives) <= n:
+        return
+    chosen = list(range(n))
+    if sampler is not None:
+        scores = np.nan_to_num(np.array([row.scores], dtype=np.float32), nan=0.0)
+        chosen = sampler.choose(scores, keys, n)[0].tolist()
+    row.negatives, row.scores = [row.negatives[place] for place in chosen], [row.scores[place] for place in chosen]
+
+
+def _split(query: str, documents: Sequence[str], labels: Sequence[float], name: str) -> TrainingRow:
+    """A labelled list: label 1 is a positive. Scores say nothing of that; there the first one is the positive."""
+    if len(documents) != len(labels):
+        raise InputError(f"a row has {len(documents)} passages and {len(labels)} {name} for {query[:80]!r}")
+    if name in ("label", "labels"):
+        positives = [place for place, label in enumerate(labels) if label > 0]
+        require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}")
+        scores = [float("nan")] * len(documents)
+    else:
+        positives, scores = [0], [float(score) for score in labels]
+    others = [place for place in range(len(documents)) if place not in positives]
+    return TrainingRow(
+        query,
+        [documents[place] for place in positives],
+        [documents[place] for place in others],
+        [scores[place] for place in others],
+        scores[positives[0]],
+    )
+
+
+def _as_list(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [text for text in value if text is not None]

@@ -1,0 +1,259 @@
+"""Where the negatives of one data set come from: the texts and the teacher of a fit, and a bank to draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import InputError, StorageError, require
+from hf_negmine.files import digest_of, text_digests
+from hf_negmine.fitted import PairFinder, RowPairs
+from hf_negmine.methods import Method, resolve_method
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.protocols import Sampler, Searcher, VectorTeacher
+from hf_negmine.randomness import random_keys, seed_of_epoch
+from hf_negmine.schema import FORMAT_VERSION, FloatArray, IdArray
+from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
+from hf_negmine.texts import TextSet, open_text_set
+from hf_negmine.train.bank import BankVersion, NegativeBank
+from hf_negmine.train.rows import TrainingRow
+
+TRIES_A_FILL = 64
+"""Random passages looked at to fill one row."""
+
+
+@dataclass
+class NegativeSource:
+    """Negatives for rows of (query, positive).
+
+    Attributes:
+        texts: queries, corpus and positives.
+        pool: the teacher's candidates and positive scores; None if nothing but a corpus was fitted.
+        bank: what is drawn from; None without a pool.
+        method, sampler, n, seed, positive_score: as in `NegativeMiner`.
+        columns: names of the query and the positive column, where they are known.
+        miner: mines rows that are not in the pool, and scores with its teacher; None for a pool alone.
+    """
+
+    texts: TextSet
+    pool: CandidatePool | None
+    bank: NegativeBank | None
+    method: Method
+    sampler: Sampler
+    n: int
+    seed: int
+    positive_score: PositiveScore
+    columns: tuple[str | None, str | None]
+    miner: NegativeMiner | None
+
+    @classmethod
+    def of_miner(cls, miner: NegativeMiner, n: int | None, sampler: Sampler | str | None, seed: int) -> NegativeSource:
+        """From a miner; one that is not fitted yet is fitted on its corpus, and then mines each batch on the fly."""
+        require(
+            not miner.include_positives,
+            "negatives: the miner was made with include_positives=True, which is not for training",
+        )
+        if not miner.is_fitted:
+            miner.fit()
+        fitted = miner.fitted
+        has_queries = len(fitted.texts.queries) > 0
+        source = cls(
+            texts=fitted.texts,
+            pool=miner.pool if has_queries else None,
+            bank=None,
+            method=miner.method,
+            sampler=miner.sampler if sampler is None else resolve_sampler(sampler),
+            n=n or miner.num_negatives,
+            seed=seed,
+            positive_score=miner.positive_score,
+            columns=(fitted.query_column, fitted.positive_column),
+            miner=miner,
+        )
+        return source._with_bank(miner.cache_dir)
+
+    @classmethod
+    def of_pool(
+        cls,
+        pool: CandidatePool | str | Path,
+        n: int,
+        method: Method | str | None,
+        sampler: Sampler | str | None,
+        seed: int,
+        positive_score: PositiveScore = "min",
+    ) -> NegativeSource:
+        """From a stored pool, without its teacher."""
+        if not isinstance(pool, CandidatePool):
+            pool = CandidatePool.load(pool)
+        if pool.folder is None:
+            raise InputError("negatives: the pool is not stored; save it, or give the miner that made it")
+        cache_dir = pool.folder.parent.parent
+        texts_folder = cache_dir / "texts" / str(pool.about.get("texts"))
+        if not texts_folder.is_dir():
+            raise StorageError(
+                f"negatives: the pool in {pool.folder} has ids only, and its texts are not in {texts_folder}; give the "
+                "miner that made it"
+            )
+        source = cls(
+            open_text_set(texts_folder), pool, None, resolve_method(method), resolve_sampler(sampler), n, seed,
+            positive_score, (None, None), None,
+        )  # fmt: skip
+        return source._with_bank(cache_dir)
+
+    def _with_bank(self, cache_dir: Path) -> NegativeSource:
+        if self.pool is not None:
+            k = min(self.sampler.depth(self.n), self.pool.n_passages - 1)
+            selection = self.pool.select(self.method, Top(), k, positive_score=self.positive_score)
+            first = BankVersion.of(selection)
+            name = digest_of(
+                "bank", FORMAT_VERSION, self.texts.fingerprint, first.offsets, first.passages, first.scores
+            )
+            self.bank = NegativeBank.create(cache_dir / "banks" / name, first)
+        return self
+
+    # ---- drawing -----------------------------------------------------------------------------------------------
+
+    def fill(self, rows: list[TrainingRow], epoch: int, *, mine: bool) -> list[int]:
+        """Give rows their negatives of an epoch, for the first positive of each; returns the places of rows without.
+
+        Rows that are not in the pool are mined on the fly, if ``mine`` is set and there is a miner.
+        """
+        pairs = self._pairs(rows)
+        places, seen = self.finder.find(pairs)
+        known = np.flatnonzero(seen)
+        if len(known):
+            self._draw(rows, pairs, places, known, epoch)
+        unseen = np.flatnonzero(~seen)
+        if mine and len(unseen) and self.miner is not None:
+            self._mine(rows, pairs, unseen, epoch)
+            return []
+        return [int(row) for row in unseen]
+
+    def _draw(self, rows: list[TrainingRow], pairs: RowPairs, places: IdArray, known: IdArray, epoch: int) -> None:
+        assert self.bank is not None
+        assert self.pool is not None
+        queries = pairs.query_ids[known]
+        targets = places[known] if self.positive_score == "each" else queries
+        _, version = self.bank.current()
+        offsets, passages, scores = version.draw(
+            targets,
+            self.texts.queries.digests[queries, 0],
+            self.texts.corpus.digests[:, 0],
+            self.sampler,
+            self.n,
+            seed_of_epoch(self.seed, epoch),
+        )
+        texts = self.texts.corpus.take(passages).to_pylist()
+        values, positive_scores = scores.tolist(), self.pool.positives.scores[places[known]].tolist()
+        for number, row in enumerate(known.tolist()):
+            entries = slice(int(offsets[number]), int(offsets[number + 1]))
+            rows[row].negatives, rows[row].scores = texts[entries], values[entries]
+            rows[row].positive_score = positive_scores[number]
+
+    def _mine(self, rows: list[TrainingRow], pairs: RowPairs, unseen: IdArray, epoch: int) -> None:
+        assert self.miner is not None
+        fresh = replace(self.miner.fresh, n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch))
+        found = fresh.mine(pairs.of_rows(unseen))
+        texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()
+        for number, row in enumerate(unseen.tolist()):
+            entries = slice(int(found.offsets[number]), int(found.offsets[number + 1]))
+            rows[row].negatives, rows[row].scores = texts[entries], values[entries]
+            rows[row].positive_score = float(found.positive_scores[number])
+
+    def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
+        """Up to ``missing`` random passages for a row: no positive, not the query's text, none twice.
+
+        Where the teacher compares vectors they also score under the row's ceiling.
+        """
+        pairs = self._pairs([row])
+        query, seed = int(pairs.query_ids[0]), seed_of_epoch(self.seed, epoch)
+        tries = min(TRIES_A_FILL, len(self.texts.corpus))
+        query_key = text_digests(pairs.queries)[:, 0]
+        drawn = random_keys(seed, query_key, np.arange(tries, dtype=np.uint64)[None])[0] % np.uint64(
+            len(self.texts.corpus)
+        )
+        ids = np.array(list(dict.fromkeys(drawn.astype(np.int64).tolist())))
+        taken = text_digests(pa.array([row.query, *row.positives, *row.negatives], pa.large_string()))
+        excluded = self.texts.corpus.find(taken)
+        if query >= 0:
+            first, last = self.texts.positive_offsets[query], self.texts.positive_offsets[query + 1]
+            excluded = np.concatenate([excluded, self.texts.positive_ids[first:last]])
+        ids = ids[~np.isin(ids, excluded)]
+        scores = np.full(len(ids), np.nan, dtype=np.float32)
+        if query >= 0 and self.compares_vectors and not np.isnan(row.positive_score):
+            scores = self.teacher_scores(np.array([query]), ids)[0]
+            ceiling = self.method.ceilings(np.array([self._lowest(query, row.positive_score)], dtype=np.float32))[0]
+            ids, scores = ids[scores < ceiling], scores[scores < ceiling]
+        return self.texts.corpus.take(ids[:missing]).to_pylist(), scores[:missing].tolist()
+
+    # ---- what the teacher says ---------------------------------------------------------------------------------
+
+    @cached_property
+    def finder(self) -> PairFinder:
+        """Finds rows by their texts."""
+        return PairFinder(self.texts)
+
+    @property
+    def positives(self) -> Positives:
+        """The scored positives of every query."""
+        assert self.pool is not None
+        return self.pool.positives
+
+    @property
+    def open_searcher(self) -> Callable[[], Searcher] | None:
+        """Opens the teacher's searcher, if there is a miner."""
+        return None if self.miner is None else self.miner.open_searcher
+
+    @property
+    def compares_vectors(self) -> bool:
+        """Whether the teacher's scores of any pair cost no more than two vectors."""
+        return self.pool is not None and self.miner is not None and isinstance(self.miner.teacher, VectorTeacher)
+
+    def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
+        """The teacher's score of every query with every passage, shape (queries, passages)."""
+        assert self.miner is not None
+        block = self.miner.open_searcher().block(queries)
+        rows = np.repeat(np.arange(len(queries)), len(passages))
+        scores = block.pair_scores(rows, np.tile(passages, len(queries)).astype(np.int32))
+        return scores.reshape(len(queries), len(passages))
+
+    def ceilings(self, queries: IdArray, positive_scores: FloatArray) -> FloatArray:
+        """The ceiling of each query; ``positive_scores`` are those of the rows' own positives."""
+        lowest = [self._lowest(int(query), score) for query, score in zip(queries, positive_scores, strict=True)]
+        return self.method.ceilings(np.array(lowest, dtype=np.float32))
+
+    def _lowest(self, query: int, own: float) -> float:
+        if self.positive_score == "each":
+            return float(own)
+        first, last = self.positives.offsets[query], self.positives.offsets[query + 1]
+        return float(self.positives.scores[first:last].min())
+
+    def _pairs(self, rows: list[TrainingRow]) -> RowPairs:
+        query_column, positive_column = self.columns
+        return self.finder.pairs_of(
+            pa.array([row.query for row in rows], pa.large_string()),
+            pa.array([row.positives[0] for row in rows], pa.large_string()),
+            query_column=query_column or "query",
+            positive_column=positive_column or "positive",
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Paths and settings: every process opens texts and pool by memory map."""
+        state = {name: value for name, value in self.__dict__.items() if name not in ("finder", "texts", "pool")}
+        return {**state, "texts": self.texts.folder, "pool": None if self.pool is None else self.pool.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        pool = state["pool"]
+        self.__dict__.update(
+            {
+                **state,
+                "texts": open_text_set(state["texts"]),
+                "pool": None if pool is None else CandidatePool.load(pool),
+            }
+        )
