@@ -54,6 +54,16 @@ class Layout:
         return (self.query_column, self.positive_column) if self.format == "ids" else ()
 
     @property
+    def groups_positives(self) -> bool:
+        """Whether the positives of a row go into one group.
+
+        They share its negatives then, and labels must tell them apart. Where scores take the labels' place, the first
+        passage of a group is its only positive.
+        """
+        has_labels = self.format != "ids" and not (self.format == "labeled-list" and self.scores)
+        return self.share_negatives and has_labels
+
+    @property
     def new_columns(self) -> dict[str, pa.DataType]:
         """Columns that are written, with their types; the others are kept as they are."""
         text, score = pa.string(), pa.float32()
@@ -198,7 +208,7 @@ def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
 
 def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
     """The formats that put positives and negatives into one column: a group is a row, or a pair of it."""
-    if layout.share_negatives and len(found.rows):
+    if layout.groups_positives and len(found.rows):
         first_of_row = np.concatenate([[True], np.diff(found.rows) > 0])
         group_of_pair = np.cumsum(first_of_row) - 1
         negatives = found.of(np.flatnonzero(first_of_row))

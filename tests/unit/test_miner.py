@@ -400,18 +400,22 @@ def test_lists_of_positives_are_exploded_or_grouped(cache: Path, format: str, po
         "n-tuple": n_pairs,
         "triplet": n_pairs * 2,
         "labeled-pair": n_pairs + groups * 2,
-        "labeled-list": groups,
-        "ids": groups,
+        "labeled-list": n_pairs,  # scores in the place of labels: only the first passage is a positive
+        "ids": n_pairs,
     }
     assert len(mined) == expected[format]
     if format in ("n-tuple", "triplet"):
         assert mined.features["positive"] == datasets.Value("string")
         exploded = [(row["id"], text) for row in rows for text in row["positive"]]
         assert list(dict.fromkeys((row["id"], row["positive"]) for row in mined)) == exploded
-    if format == "labeled-list" and positive_score == "min":
-        for row, given in zip(mined, rows, strict=True):
-            assert row["positive"][: len(given["positive"])] == given["positive"]
-            assert len(row["scores"]) == len(row["positive"]) == len(given["positive"]) + 2
+    if format == "labeled-list":
+        positives = dict(zip(rows["query"], rows["positive"], strict=True))
+        assert [(row["id"], row["positive"][0]) for row in mined] == [
+            (row["id"], text) for row in rows for text in row["positive"]
+        ]
+        for row in mined:
+            assert len(row["scores"]) == len(row["positive"]) == 3
+            assert not set(row["positive"][1:]) & set(positives[row["query"]])
 
 
 def test_rows_and_lists_of_positives_give_the_same_negatives(cache: Path) -> None:
@@ -457,7 +461,7 @@ def test_grouped_scores_and_labels_stand_beside_their_texts(cache: Path) -> None
     for row in joined.mine(rows):
         texts = [joined.corpus[place]["document"] for place in row["document_ids"]]
         query = joined.queries[row["query_id"]]["query"]
-        assert texts[: len(positives[query])] == positives[query]
+        assert [text in positives[query] for text in texts] == [True] + [False] * (len(texts) - 1)
         np.testing.assert_allclose(row["scores"], cosines([query], texts)[0], atol=1e-6)
 
 
