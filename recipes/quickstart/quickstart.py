@@ -21,6 +21,7 @@ from sentence_transformers import (
 )
 
 from hf_negmine import HardNegativeCollator, NegativeMiner, PositiveAwareMNRL, RemineCallback
+from hf_negmine.devices import has_fast_bfloat16
 from hf_negmine.sources import open_beir
 from hf_negmine.train.evaluation import beir_evaluator
 
@@ -31,6 +32,10 @@ NEGATIVES: dict[str, dict[str, Any]] = {
     "sampled": {"method": "perc_pos:0.95", "sampler": "sampled:10"},
     "refreshed": {"method": "perc_pos:0.95", "sampler": "sampled:10"},
 }
+
+
+SETTINGS: dict[str, Any] = {"per_device_train_batch_size": 32, "learning_rate": 5e-5, "warmup_steps": 10}
+MAX_SEQ_LENGTH = 64
 
 
 def one_positive_a_query(folder: Path) -> tuple[datasets.Dataset, Any]:
@@ -59,7 +64,9 @@ def train(
         callbacks.append(RemineCallback(collator, rule="student", every_epochs=1))
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(output_dir=str(output), report_to=[], save_strategy="no", **args),
+        args=SentenceTransformerTrainingArguments(
+            output_dir=str(output), report_to=[], save_strategy="no", bf16=has_fast_bfloat16(), **args
+        ),
         train_dataset=rows,
         loss=PositiveAwareMNRL(model, collator),
         data_collator=collator,
@@ -98,14 +105,13 @@ def main() -> None:
 
     teacher = options.teacher or offline_minilm()
     rows, corpus = one_positive_a_query(options.data)
-    student = first_layers(teacher, options.layers, max_seq_length=64)
+    student = first_layers(teacher, options.layers, MAX_SEQ_LENGTH)
     evaluate = beir_evaluator(options.data, split="test")
     before = evaluate(student)
     with tempfile.TemporaryDirectory() as output:
         train(
             student, rows, corpus, teacher, options.negatives, Path(output),
-            num_train_epochs=options.epochs, per_device_train_batch_size=32, learning_rate=5e-5, warmup_ratio=0.1,
-            seed=options.seed,
+            num_train_epochs=options.epochs, seed=options.seed, **SETTINGS,
         )  # fmt: skip
     after = evaluate(student)
     print(f"NDCG@10 {before[evaluate.primary_metric]:.3f} before, {after[evaluate.primary_metric]:.3f} after")
