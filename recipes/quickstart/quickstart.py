@@ -21,7 +21,7 @@ from sentence_transformers import (
 )
 
 from hf_negmine import HardNegativeCollator, NegativeMiner, PositiveAwareMNRL, RemineCallback
-from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.devices import best_device, has_fast_bfloat16
 from hf_negmine.sources import open_beir
 from hf_negmine.train.evaluation import beir_evaluator
 
@@ -65,7 +65,12 @@ def train(
     trainer = SentenceTransformerTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
-            output_dir=str(output), report_to=[], save_strategy="no", bf16=has_fast_bfloat16(), **args
+            output_dir=str(output),
+            report_to=[],
+            save_strategy="no",
+            use_cpu=best_device() == "cpu",
+            bf16=best_device() == "cuda" or has_fast_bfloat16(),
+            **args,
         ),
         train_dataset=rows,
         loss=PositiveAwareMNRL(model, collator),

@@ -45,7 +45,7 @@ def run(
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Means and spread over the seeds, as Markdown."""
     lines = [
-        "| negatives | NDCG@10, mean | standard deviation | seeds | in-batch passages left out | refresh, share of time |",
+        "| negatives | NDCG@10 | standard deviation | seeds | in-batch passages left out | refresh, share of time |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for negatives in NEGATIVES:
