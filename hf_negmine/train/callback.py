@@ -112,6 +112,7 @@ class RemineCallback(TrainerCallback):
         self.progress = progress
         self.history: list[Refresh] = []
         self._sources = with_bank
+        self._first = {name: source.bank for name, source in with_bank.items()}
         self._began = 0.0
         self._spent = 0.0
 
@@ -124,7 +125,7 @@ class RemineCallback(TrainerCallback):
         for name, source in self._sources.items():
             home = folder / (name or "rows")
             if state.is_world_process_zero:
-                self._settle(source, home, state.global_step, kwargs["model"])
+                self._settle(name, home, state.global_step, kwargs["model"])
             _wait_for_all()
             source.bank = NegativeBank(home)
         if self.at_start and state.global_step == 0:
@@ -145,7 +146,7 @@ class RemineCallback(TrainerCallback):
 
     # ---- how ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, source: NegativeSource, home: Path, step: int, model: Any) -> None:
+    def _settle(self, name: str, home: Path, step: int, model: Any) -> None:
         """Begin the bank of a run at its version 0, or go back to what it was at ``step``."""
         if step == 0:
             shutil.rmtree(home, ignore_errors=True)  # of a run before this one
@@ -153,12 +154,12 @@ class RemineCallback(TrainerCallback):
             NegativeBank(home).forget_after(step)
         if (home / "0").exists():
             return
-        assert source.bank is not None
-        _, first = source.bank.current()
+        source, bank = self._sources[name], self._first[name]
+        assert bank is not None
         if self.rule == "student":
-            NegativeBank.create(home, first)
+            NegativeBank.create(home, bank.current()[1])
             return
-        with self._student(source, home, model) as searcher:
+        with self._student(name, home, model) as searcher:
             reserve = Reserve.begin(_ranked(source), source.sampler.depth(source.n))
             reserve = reserve.with_scores(_scores(source, reserve.bank, searcher))
         NegativeBank.create(home, reserve.bank, reserve.notes)
@@ -171,7 +172,7 @@ class RemineCallback(TrainerCallback):
                 # (Otherwise the run was killed right after it had refreshed, and resumed.)
                 started = time.perf_counter()
                 _, old = source.bank.current()
-                new, notes = self._new_version(source, model)
+                new, notes = self._new_version(name, model)
                 seconds = time.perf_counter() - started
                 self._spent += seconds
                 refresh = Refresh(
@@ -188,28 +189,36 @@ class RemineCallback(TrainerCallback):
                 self._tell(refresh, state)
             _wait_for_all()
 
-    def _new_version(self, source: NegativeSource, model: Any) -> tuple[BankVersion, Notes]:
+    def _new_version(self, name: str, model: Any) -> tuple[BankVersion, Notes]:
+        source = self._sources[name]
         assert source.bank is not None
         home = source.bank.folder
         if self.rule == "student":
-            student, folder = DenseTeacher(model, name="student"), home / "student"
-            new = mine_with_student(source, student, folder, device=str(model.device), progress=self.progress)
+            folder = home / "student"
+            new = mine_with_student(
+                source, self._teacher(name, model), folder, device=str(model.device), progress=self.progress
+            )
             shutil.rmtree(folder, ignore_errors=True)  # of weights that will be no more
             return new, {}
         notes = source.bank.notes(Reserve.NOTES)
         assert notes is not None, "version 0 was written with them"
         reserve = Reserve.of_notes(_ranked(source), source.bank.current()[1].offsets, notes)
-        with self._student(source, home, model) as searcher:
+        with self._student(name, home, model) as searcher:
             reserve = reserve.without_easy(_scores(source, reserve.bank, searcher))
             reserve = reserve.with_scores(_scores(source, reserve.bank, searcher))
         return reserve.bank, reserve.notes
 
     @contextmanager
-    def _student(self, source: NegativeSource, home: Path, model: Any) -> Iterator[Searcher]:
+    def _student(self, name: str, home: Path, model: Any) -> Iterator[Searcher]:
         """The model that is trained, as it is now, ready to score pairs."""
-        student, store = DenseTeacher(model, name="student"), VectorStore(home / "student", progress=self.progress)
-        yield open_searcher(student, source.texts, store, device=str(model.device))
+        student, store = self._teacher(name, model), VectorStore(home / "student", progress=self.progress)
+        yield open_searcher(student, self._sources[name].texts, store, device=str(model.device))
         shutil.rmtree(home / "student", ignore_errors=True)
+
+    def _teacher(self, name: str, model: Any) -> DenseTeacher:
+        """The model as a teacher, with the prompts it is trained with."""
+        query, passage = self.collator.prompt_of("query", name), self.collator.prompt_of("positive", name)
+        return DenseTeacher(model, query_prompt=query, passage_prompt=passage, name="student")
 
     def _tell(self, refresh: Refresh, state: Any) -> None:
         self.history.append(refresh)

@@ -55,7 +55,7 @@ class HardNegativeCollator(TrainerCallback):
         num_negatives: n; None takes the miner's, or the number of ``negative_`` columns.
         method: which candidates of a stored pool may be negatives; a miner has its own.
         sampler: how n are drawn; None takes the miner's, or the first n of a row's own.
-        seed: of the draws.
+        seed: of the draws; None takes the miner's, or 0.
         fill: what makes up for a row with fewer than n: ``"repeat"`` its own from the best down, or ``"random"``
             passages of the corpus (no positive, not the query's text, under the ceiling where the teacher compares
             vectors), and then its own again.
@@ -79,7 +79,7 @@ class HardNegativeCollator(TrainerCallback):
         num_negatives: int | None = None,
         method: Method | str | None = None,
         sampler: Sampler | str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         fill: Literal["repeat", "random"] = "repeat",
         query_column: str | None = None,
         positive_column: str | None = None,
@@ -92,19 +92,21 @@ class HardNegativeCollator(TrainerCallback):
     ) -> None:
         if num_negatives is not None:
             require_whole(num_negatives, "num_negatives", at_least=1)
-        require_whole(seed, "seed")
+        if seed is not None:
+            require_whole(seed, "seed")
         require_choice(fill, ("repeat", "random"), argument="fill")
         require_choice(labels, ("none", "scores", "keys"), argument="labels")
         require_choice(layout, ("n-tuple", "labeled-list"), argument="layout")
         require((queries is None) == (corpus is None), "queries and corpus: the lookup tables come together")
-        self.model, self.num_negatives, self.seed, self.fill = model, num_negatives, seed, fill
+        self.model, self.num_negatives, self.fill = model, num_negatives, fill
         self.labels: Labels = labels
         self.layout, self.sampler = layout, None if sampler is None else resolve_sampler(sampler)
         self.query_column, self.positive_column = query_column, positive_column
         self.prompts, self.router_mapping = prompts, router_mapping
+        self._given = {"prompts": prompts, "router_mapping": router_mapping}
         self.valid_label_columns = list(LABEL_COLUMNS)
         self._lookups = None if queries is None or corpus is None else LookupTables(queries, corpus)
-        self._method = method
+        self._method, self._seed = method, seed
         self._one_source = not isinstance(negatives, Mapping)
         named = negatives if isinstance(negatives, Mapping) else {"": negatives}
         self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
@@ -113,7 +115,7 @@ class HardNegativeCollator(TrainerCallback):
             "fill='random' draws from a corpus: give negatives=, a miner or a pool",
         )
         self._readers: dict[tuple[str, ...], RowReader] = {}
-        self._inner: BaseDataCollator | None = None
+        self._inner: dict[RowReader, BaseDataCollator] = {}
         # Shared with worker processes that outlive an epoch.
         self._epoch = torch.full((1,), NOT_TOLD, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._epochs_begun = 0
@@ -121,14 +123,15 @@ class HardNegativeCollator(TrainerCallback):
     def _source(self, given: Negatives) -> NegativeSource:
         if isinstance(given, NegativeMiner):
             require(self._method is None, f"method: the miner has its own; got {self._method!r} besides")
-            return NegativeSource.of_miner(given, self.num_negatives, self.sampler, self.seed)
+            seed = given.seed if self._seed is None else self._seed
+            return NegativeSource.of_miner(given, self.num_negatives, self.sampler, seed)
         require(
             isinstance(given, CandidatePool | str | Path),
             f"negatives: expected a NegativeMiner, a pool or its folder, got {type(given).__name__}",
         )
         if self.num_negatives is None:
             raise InputError("num_negatives: how many negatives a row? A pool does not say")
-        return NegativeSource.of_pool(given, self.num_negatives, self._method, self.sampler, self.seed)
+        return NegativeSource.of_pool(given, self.num_negatives, self._method, self.sampler, self._seed or 0)
 
     # ---- the epoch ---------------------------------------------------------------------------------------------
 
@@ -155,16 +158,18 @@ class HardNegativeCollator(TrainerCallback):
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take prompts and router mapping from the trainer's arguments."""
-        for name in ("prompts", "router_mapping"):
-            ours, theirs = getattr(self, name), getattr(args, name, None) or None
+        for name, ours in self._given.items():
+            theirs = getattr(args, name, None) or None
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{name}: the trainer has {theirs!r}, the collator {ours!r}; give them to one")
             setattr(self, name, ours if ours is not None else theirs)
-        self._inner = None
+        self._inner = {}
+        self.set_epoch(0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count epochs where a resumed run stopped."""
         self._epochs_begun = int(state.epoch or 0)
+        self.set_epoch(self._epochs_begun)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch, before the data loader makes its first batch."""
@@ -211,7 +216,7 @@ class HardNegativeCollator(TrainerCallback):
         """One positive an epoch, drawn like the negatives."""
         if len(row.positives) > 1:
             key = text_digests(pa.array([row.query], pa.large_string()))[:, 0]
-            number = uniform(random_keys(seed_of_epoch(self.seed, epoch), key, np.zeros((1, 1), dtype=np.uint64)))
+            number = uniform(random_keys(seed_of_epoch(self._seed or 0, epoch), key, np.zeros((1, 1), dtype=np.uint64)))
             chosen = int(number[0, 0] * len(row.positives))
             row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
 
@@ -219,7 +224,7 @@ class HardNegativeCollator(TrainerCallback):
         """Give the rows their negatives; returns how many each is to have."""
         sources = self._sources_of(name)
         holds_negatives = any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids
-        if holds_negatives and sources:
+        if holds_negatives and sources and (self._one_source or name is not None):
             raise InputError(
                 "the rows hold negatives, and negatives= was given besides; remove the rows' own "
                 f"({reader.negative_columns or 'lists'}), or leave out negatives="
@@ -255,7 +260,7 @@ class HardNegativeCollator(TrainerCallback):
             row.drop_known_positives()
             if self.sampler is not None and len(row.negatives) > n:
                 texts = text_digests(pa.array([row.query, *row.negatives], pa.large_string()))[:, 0]
-                keys = random_keys(seed_of_epoch(self.seed, epoch), texts[:1], texts[None, 1:])
+                keys = random_keys(seed_of_epoch(self._seed or 0, epoch), texts[:1], texts[None, 1:])
                 thin_out(row, n, self.sampler, keys)
             else:
                 thin_out(row, n, None, None)
@@ -304,10 +309,21 @@ class HardNegativeCollator(TrainerCallback):
         return scores
 
     def _collate(self, laid: list[dict[str, Any]], reader: RowReader) -> dict[str, Any]:
-        if self._inner is None:
-            self._inner = self._make_inner(reader)
-        batch: dict[str, Any] = self._inner(laid)
+        if reader not in self._inner:
+            self._inner[reader] = self._make_inner(reader)
+        batch: dict[str, Any] = self._inner[reader](laid)
         return batch
+
+    def prompt_of(self, column: Literal["query", "positive"], dataset: str = "") -> str | None:
+        """The prompt that a column is trained with; ``dataset`` is its name in a DatasetDict."""
+        prompts: Any = self.prompts
+        if isinstance(prompts, Mapping) and isinstance(prompts.get(dataset), Mapping):
+            prompts = prompts[dataset]
+        if not isinstance(prompts, Mapping):
+            return prompts
+        source = self.sources.get(dataset)
+        theirs = None if source is None else source.columns[0 if column == "query" else 1]
+        return next((prompts[name] for name in (column, theirs) if isinstance(prompts.get(name), str)), None)
 
     def _make_inner(self, reader: RowReader) -> BaseDataCollator:
         """The model's own collator, for rows under our names."""
@@ -349,7 +365,7 @@ class HardNegativeCollator(TrainerCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """For workers that are not forks."""
-        return {**self.__dict__, "_inner": None}
+        return {**self.__dict__, "_inner": {}}
 
 
 def _labeled_pair(feature: Feature, reader: RowReader) -> dict[str, Any]:
