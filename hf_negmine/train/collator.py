@@ -203,10 +203,10 @@ class HardNegativeCollator(TrainerCallback):
         columns = tuple(feature)
         if columns not in self._readers:
             query, positive = self.query_column, self.positive_column
-            if query is None and positive is None and self.sources:
-                known = next(iter(self.sources.values())).columns
-                if None not in known and set(known) <= set(columns):
-                    query, positive = known
+            if query is None and positive is None:
+                of_sources = [source.columns for source in self._sources_of(feature.get("dataset_name"))]
+                known = next((names for names in of_sources if None not in names and set(names) <= set(columns)), None)
+                query, positive = known or (None, None)
             self._readers[columns] = RowReader(
                 columns, query_column=query, positive_column=positive, lookups=self._lookups
             )
@@ -320,7 +320,7 @@ class HardNegativeCollator(TrainerCallback):
         if isinstance(prompts, Mapping) and isinstance(prompts.get(dataset), Mapping):
             prompts = prompts[dataset]
         if not isinstance(prompts, Mapping):
-            return prompts
+            return prompts if isinstance(prompts, str) else None
         source = self.sources.get(dataset)
         theirs = None if source is None else source.columns[0 if column == "query" else 1]
         return next((prompts[name] for name in (column, theirs) if isinstance(prompts.get(name), str)), None)
