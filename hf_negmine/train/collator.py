@@ -114,7 +114,7 @@ class HardNegativeCollator(TrainerCallback):
             fill == "repeat" or bool(self.sources),
             "fill='random' draws from a corpus: give negatives=, a miner or a pool",
         )
-        self._readers: dict[tuple[str, ...], RowReader] = {}
+        self._readers: dict[tuple[str | None, ...], RowReader] = {}
         self._inner: dict[RowReader, BaseDataCollator] = {}
         # Shared with worker processes that outlive an epoch.
         self._epoch = torch.full((1,), NOT_TOLD, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
@@ -201,16 +201,17 @@ class HardNegativeCollator(TrainerCallback):
 
     def _reader(self, feature: Feature) -> RowReader:
         columns = tuple(feature)
-        if columns not in self._readers:
+        name = feature.get("dataset_name")
+        if (name, *columns) not in self._readers:
             query, positive = self.query_column, self.positive_column
             if query is None and positive is None:
-                of_sources = [source.columns for source in self._sources_of(feature.get("dataset_name"))]
+                of_sources = [source.columns for source in self._sources_of(name)]
                 known = next((names for names in of_sources if None not in names and set(names) <= set(columns)), None)
                 query, positive = known or (None, None)
-            self._readers[columns] = RowReader(
+            self._readers[name, *columns] = RowReader(
                 columns, query_column=query, positive_column=positive, lookups=self._lookups
             )
-        return self._readers[columns]
+        return self._readers[name, *columns]
 
     def _choose_positive(self, row: TrainingRow, epoch: int) -> None:
         """One positive an epoch, drawn like the negatives."""

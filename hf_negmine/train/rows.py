@@ -185,13 +185,17 @@ def negative_columns(columns: Sequence[str]) -> list[str]:
 
 
 def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> None:
-    """Keep n of a row's negatives: the first, or as the sampler draws them; ``keys`` has shape (1, negatives)."""
+    """Keep n of a row's negatives: the first, or as the sampler draws them; ``keys`` has shape (1, negatives).
+
+    The sampler looks at the first negatives only, as many as it would look at in a ranking.
+    """
     if len(row.negatives) <= n:
         return
     chosen = list(range(n))
     if sampler is not None:
-        scores = np.nan_to_num(np.array([row.scores], dtype=np.float32), nan=0.0)
-        chosen = sampler.choose(scores, keys, n)[0].tolist()
+        looked_at = sampler.depth(n)
+        scores = np.nan_to_num(np.array([row.scores[:looked_at]], dtype=np.float32), nan=0.0)
+        chosen = sampler.choose(scores, keys[:, :looked_at], n)[0].tolist()
     row.negatives, row.scores = [row.negatives[place] for place in chosen], [row.scores[place] for place in chosen]
 
 

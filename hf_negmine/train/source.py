@@ -131,7 +131,7 @@ class NegativeSource:
             self._draw(rows, pairs, places, known, epoch)
         unseen = np.flatnonzero(~seen)
         if mine and len(unseen) and self.miner is not None:
-            self._mine(rows, pairs, unseen, epoch)
+            self._mine([rows[row] for row in unseen], epoch)
             return []
         return [int(row) for row in unseen]
 
@@ -156,15 +156,17 @@ class NegativeSource:
             rows[row].negatives, rows[row].scores = texts[entries], values[entries]
             rows[row].positive_score = positive_scores[number]
 
-    def _mine(self, rows: list[TrainingRow], pairs: RowPairs, unseen: IdArray, epoch: int) -> None:
+    def _mine(self, rows: list[TrainingRow], epoch: int) -> None:
+        """Mine rows on the fly, each against all of its positives."""
         assert self.miner is not None
         fresh = replace(self.miner.fresh, n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch))
-        found = fresh.mine(pairs.of_rows(unseen))
+        found = fresh.mine(self._pairs(rows, all_positives=True))
         texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()
-        for number, row in enumerate(unseen.tolist()):
-            entries = slice(int(found.offsets[number]), int(found.offsets[number + 1]))
-            rows[row].negatives, rows[row].scores = texts[entries], values[entries]
-            rows[row].positive_score = float(found.positive_scores[number])
+        first_pairs = np.searchsorted(found.rows, np.arange(len(rows)))
+        for row, pair in zip(rows, first_pairs.tolist(), strict=True):
+            entries = slice(int(found.offsets[pair]), int(found.offsets[pair + 1]))
+            row.negatives, row.scores = texts[entries], values[entries]
+            row.positive_score = float(found.positive_scores[pair])
 
     def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
         """Up to ``missing`` random passages for a row: no positive, not the query's text, none twice.
@@ -234,11 +236,13 @@ class NegativeSource:
         first, last = self.positives.offsets[query], self.positives.offsets[query + 1]
         return float(self.positives.scores[first:last].min())
 
-    def _pairs(self, rows: list[TrainingRow]) -> RowPairs:
+    def _pairs(self, rows: list[TrainingRow], *, all_positives: bool = False) -> RowPairs:
+        """The rows with the first positive of each, or with all of them."""
         query_column, positive_column = self.columns
+        positives = [row.positives if all_positives else row.positives[:1] for row in rows]
         return self.finder.pairs_of(
             pa.array([row.query for row in rows], pa.large_string()),
-            pa.array([row.positives[0] for row in rows], pa.large_string()),
+            pa.array(positives, pa.large_list(pa.large_string())),
             query_column=query_column or "query",
             positive_column=positive_column or "positive",
         )

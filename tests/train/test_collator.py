@@ -1,0 +1,407 @@
+"""The collator's negatives: fresh every epoch, the same in every process, made up where there are too few."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader
+
+from hf_negmine import NegativeMiner
+from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.train import HardNegativeCollator
+from tests.train.helpers import (
+    CORPUS,
+    POSITIVES,
+    QUERIES,
+    WordTeacher,
+    columns_of,
+    make_miner,
+    rows,
+    rows_of,
+)
+
+# Some versions of torch say this of any fork under several threads; the workers here draw numbers only.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+Drawn = dict[str, tuple[str, ...]]
+
+
+def draw(collator: HardNegativeCollator, features: Any, epoch: int, size: int = 16) -> Drawn:
+    """Positive and negatives of each query, in batches of ``size``."""
+    collator.set_epoch(epoch)
+    features, found = list(features), {}
+    for start in range(0, len(features), size):
+        found |= rows_of(columns_of(collator(features[start : start + size]), collator.model))
+    return found
+
+
+def test_the_first_epoch_draws_what_the_miner_mines(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    miner = make_miner(tmp_path)
+    mined = miner.mine(rows())
+    assert len(mined) == 16
+    drawn = draw(HardNegativeCollator(frozen, miner), rows(), 0)
+    assert drawn == {row["query"]: (row["positive"], row["negative_1"], row["negative_2"]) for row in mined}
+
+
+@pytest.mark.parametrize("teacher", [WordTeacher(), "random:0"])
+def test_every_epoch_draws_anew_from_the_survivors(tmp_path: Path, frozen: SentenceTransformer, teacher: Any) -> None:
+    miner = make_miner(tmp_path, teacher, method="naive").fit(rows())
+    collator = HardNegativeCollator(frozen, miner)
+    epochs = [draw(collator, rows(), epoch) for epoch in range(4)]
+    survivors = miner.pool.select("naive", "top", 8)
+    texts = miner.corpus["document"]
+    for query, number in zip(miner.queries["query"], miner.queries["query_id"], strict=True):
+        allowed = {texts[i] for i in survivors.passages[survivors.offsets[number] : survivors.offsets[number + 1]]}
+        seen = [set(epoch[query][1:]) for epoch in epochs]
+        assert all(len(some) == 2 and some <= allowed for some in seen)
+    changed = [sum(first[query] != second[query] for query in QUERIES) for first, second in zip(epochs, epochs[1:])]
+    assert min(changed) > 8
+    assert draw(collator, rows(), 0) == epochs[0]
+    assert draw(HardNegativeCollator(frozen, miner, seed=1), rows(), 1) != epochs[1]
+
+
+def test_a_row_has_the_same_negatives_in_any_batch(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows()))
+    together = draw(collator, rows(), 3)
+    shuffled = list(rows().shuffle(seed=1))
+    assert draw(collator, shuffled, 3, size=5) == together
+    assert draw(collator, shuffled, 3, size=1) == together
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_draw_what_the_main_process_draws(
+    frozen: SentenceTransformer, miner: NegativeMiner, persistent: bool
+) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows()))
+    loader = DataLoader(
+        rows(),  # type: ignore[arg-type]
+        batch_size=4,
+        collate_fn=collator,
+        num_workers=2,
+        persistent_workers=persistent,
+    )
+    for epoch in (0, 1, 2):
+        collator.set_epoch(epoch)
+        seen: Drawn = {}
+        for batch in loader:
+            seen |= rows_of(columns_of(batch, frozen))
+        assert seen == draw(collator, rows(), epoch)
+
+
+def test_persistent_workers_see_a_new_version_of_the_bank(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows()))
+    collator.set_epoch(0)
+    loader = DataLoader(
+        rows(),  # type: ignore[arg-type]
+        batch_size=4,
+        collate_fn=collator,
+        num_workers=1,
+        persistent_workers=True,
+    )
+    before = [columns_of(batch, frozen) for batch in loader]
+    bank = collator.sources[""].bank
+    assert bank is not None
+    _, first = bank.current()
+    other = type(first)(first.offsets, np.roll(first.passages, 8), first.scores)
+    bank.publish(other, {"step": 1})
+    after = [columns_of(batch, frozen) for batch in loader]
+    assert after != before
+    assert after == [columns_of(collator(list(rows(start, start + 4))), frozen) for start in range(0, 16, 4)]
+
+
+def test_not_being_told_the_epoch_is_an_error(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows()))
+    with pytest.raises(InputError, match=r"callbacks=\[collator\]"):
+        collator(list(rows()))
+    with pytest.raises(InputError, match=r"epoch"):
+        collator.set_epoch(-1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_negatives": 0},
+        {"seed": 0.5},
+        {"fill": "zero"},
+        {"labels": "all"},
+        {"layout": "triplet"},
+        {"fill": "random"},
+        {"sampler": "bottom"},
+    ],
+)
+def test_a_wrong_argument_is_an_error(frozen: SentenceTransformer, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        HardNegativeCollator(frozen, **settings)
+
+
+def test_sources_that_make_no_sense_are_errors(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    miner = make_miner(tmp_path).fit(rows())
+    with pytest.raises(InputError, match="method: the miner has its own"):
+        HardNegativeCollator(frozen, miner, method="naive")
+    with pytest.raises(InputError, match="include_positives=True"):
+        HardNegativeCollator(frozen, make_miner(tmp_path, include_positives=True))
+    with pytest.raises(InputError, match="num_negatives: how many"):
+        HardNegativeCollator(frozen, miner.pool.folder)
+    with pytest.raises(InputError, match="expected a NegativeMiner, a pool or its folder, got int"):
+        HardNegativeCollator(frozen, 3)  # type: ignore[arg-type]
+    with pytest.raises(NegmineError):
+        HardNegativeCollator(frozen, tmp_path / "nothing", num_negatives=2)
+    with pytest.raises(InputError, match="rows hold negatives, and negatives= was given besides"):
+        draw(HardNegativeCollator(frozen, miner), miner.mine(rows()), 0)
+    with pytest.raises(InputError, match="no place to take them from"):
+        draw(HardNegativeCollator(frozen), rows(), 0)
+
+
+def test_a_stored_pool_gives_what_its_miner_gives(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    miner = make_miner(tmp_path).fit(rows(0, 12))
+    folder = miner.pool.folder
+    assert folder is not None
+    expected = draw(HardNegativeCollator(frozen, miner), rows(0, 12), 2)
+    for given in (folder, str(folder), miner.pool):
+        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.seed)
+        assert draw(collator, rows(0, 12), 2) == expected
+    with pytest.raises(InputError, match="not in the pool, the first has the query 'q w36 w37'"):
+        draw(collator, rows(), 0)
+    looser = HardNegativeCollator(frozen, folder, num_negatives=2, method="naive")
+    assert draw(looser, rows(0, 12), 2) != draw(
+        HardNegativeCollator(frozen, folder, num_negatives=2, method="perc_pos:0.5"), rows(0, 12), 2
+    )
+
+
+def test_a_miner_on_a_corpus_alone_mines_each_batch(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    fitted = make_miner(tmp_path / "fitted").fit(rows())
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path / "corpus"))
+    for epoch in (0, 1):
+        assert draw(collator, rows(), epoch, size=5) == draw(HardNegativeCollator(frozen, fitted), rows(), epoch)
+
+
+def test_rows_that_come_later_are_mined_beside_those_of_the_fit(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    partly = make_miner(tmp_path / "partly").fit(rows(0, 8))
+    fitted = make_miner(tmp_path / "fitted").fit(rows())
+    shuffled = rows().shuffle(seed=2)
+    expected = draw(HardNegativeCollator(frozen, fitted), shuffled, 1)
+    assert draw(HardNegativeCollator(frozen, partly), shuffled, 1, size=6) == expected
+
+
+def test_mining_on_the_fly_gives_no_positive_of_the_row_as_a_negative(
+    tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    collator = HardNegativeCollator(
+        frozen, make_miner(tmp_path, method="naive", num_negatives=8, sampler="top"), num_negatives=8
+    )
+    feature = {"query": QUERIES[0], "positive": [POSITIVES[0], CORPUS[16], CORPUS[1]]}
+    for epoch in range(6):
+        passages = draw(collator, [feature], epoch)[QUERIES[0]]
+        assert passages[0] in feature["positive"]
+        assert not set(passages[1:]) & set(feature["positive"])
+        assert len(set(passages)) == 9
+
+
+@pytest.mark.parametrize("positive_score", ["min", "each"])
+def test_several_positives_a_query_are_drawn_under_their_own_ceilings(
+    tmp_path: Path, frozen: SentenceTransformer, positive_score: Any
+) -> None:
+    data = datasets.Dataset.from_dict(
+        {"query": QUERIES[:6], "positive": [[CORPUS[i], CORPUS[16 + i]] for i in range(6)]}
+    )
+    miner = make_miner(tmp_path, positive_score=positive_score, sampler="top", on_exhausted="keep").fit(data)
+    mined = {(row["query"], row["positive"]): row for row in miner.mine(data)}
+    collator = HardNegativeCollator(frozen, miner)
+    seen = set()
+    for epoch in range(8):
+        for query, (positive, *negatives) in draw(collator, data, epoch).items():
+            row = mined[query, positive]
+            own = [text for text in (row["negative_1"], row["negative_2"]) if text is not None]
+            assert negatives == (own * 2)[:2]
+            seen.add((query, positive))
+    assert seen == set(mined)
+
+
+# ---- too few ---------------------------------------------------------------------------------------------------
+
+
+def cosine(query: str, passage: str) -> float:
+    first, second = WordTeacher().encode([query], "query")[0], WordTeacher().encode([passage], "passage")[0]
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> NegativeMiner:
+    """A miner with two survivors a query: ranks 3 and 4."""
+    return make_miner(tmp_path / "few", method="perc_pos:0.95+band:3-5", sampler="top").fit(rows())
+
+
+def test_too_few_are_repeated_from_the_best_down(frozen: SentenceTransformer, few: NegativeMiner) -> None:
+    own = draw(HardNegativeCollator(frozen, few, num_negatives=2), rows(), 0)
+    filled = draw(HardNegativeCollator(frozen, few, num_negatives=5), rows(), 0)
+    for query, (positive, first, second) in own.items():
+        assert filled[query] == (positive, first, second, first, second, first)
+
+
+def test_too_few_are_made_up_by_random_passages_that_are_true_negatives(
+    frozen: SentenceTransformer, tmp_path: Path
+) -> None:
+    # Query 0 has two positives and stands in the corpus itself.
+    data = datasets.Dataset.from_dict({"query": [*QUERIES, QUERIES[0]], "positive": [*POSITIVES, CORPUS[16]]})
+    corpus = [*CORPUS, QUERIES[0]]
+    few = make_miner(tmp_path, corpus=corpus, method="perc_pos:0.95+band:16-18", sampler="top").fit(data)
+    own = draw(HardNegativeCollator(frozen, few, num_negatives=2), data, 0)
+    collator = HardNegativeCollator(frozen, few, num_negatives=6, fill="random")
+    epochs = [draw(collator, data, epoch) for epoch in range(3)]
+    for filled in epochs:
+        for query in QUERIES:
+            positives = [row["positive"] for row in data if row["query"] == query]
+            negatives = filled[query][1:]
+            assert list(negatives[:2]) == list(own[query][1:])
+            assert len(set(negatives)) == 6
+            assert not {query, *positives} & set(negatives)
+            lowest = min(cosine(query, positive) for positive in positives)
+            assert max(cosine(query, negative) for negative in negatives) < lowest - abs(lowest) * 0.05 + 1e-6
+    assert all(epochs[0][query] != epochs[1][query] for query in QUERIES)
+    assert draw(collator, data.shuffle(seed=0), 1, size=3)[QUERIES[5]] == epochs[1][QUERIES[5]]
+
+
+def test_random_passages_run_out_before_rows_repeat(frozen: SentenceTransformer, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path, "random:0", corpus=CORPUS[:3], method="band:0-1", num_negatives=1, sampler="top")
+    data = rows(0, 3)
+    collator = HardNegativeCollator(frozen, miner.fit(data), num_negatives=5, fill="random")
+    for query, (positive, *negatives) in draw(collator, data, 0).items():
+        assert set(negatives) <= set(CORPUS[:3]) - {positive, query}
+        assert negatives[2:] == (negatives[:2] * 2)[:3] or len(set(negatives)) < 2
+
+
+def test_a_row_without_any_negative_is_an_error(frozen: SentenceTransformer, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path, method="abs:-2", sampler="top", on_exhausted="keep").fit(rows())
+    with pytest.raises(InputError, match="no negative to repeat, its query is 'q w0 w1'"):
+        draw(HardNegativeCollator(frozen, miner), rows(), 0)
+    with pytest.raises(InputError, match="no negative to repeat, its query is 'q w0 w1'"):
+        collator = HardNegativeCollator(frozen, num_negatives=2)
+        draw(collator, [{"query": QUERIES[0], "positive": POSITIVES[0], "negatives": None}], 0)
+
+
+# ---- labels and layouts ----------------------------------------------------------------------------------------
+
+
+def test_scores_as_labels_are_the_teachers(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows()), labels="scores")
+    collator.set_epoch(0)
+    batch = collator(list(rows()))
+    texts = columns_of(batch, frozen)
+    expected = [
+        [cosine(query, passage) for passage in passages] for query, *passages in zip(*texts.values(), strict=True)
+    ]
+    assert batch["label"].tolist() == [pytest.approx(row, abs=1e-5) for row in expected]
+
+
+@pytest.mark.parametrize("format", ["n-tuple", "labeled-list"])
+def test_scores_as_labels_come_from_mined_rows(tmp_path: Path, frozen: SentenceTransformer, format: Any) -> None:
+    mined = make_miner(tmp_path, format=format, include_scores=True).mine(rows())
+    collator = HardNegativeCollator(frozen, labels="scores", num_negatives=2)
+    collator.set_epoch(0)
+    assert collator(list(mined))["label"].tolist() == [pytest.approx(row) for row in mined["scores"]]
+    without = make_miner(tmp_path / "without").mine(rows())
+    with pytest.raises(InputError, match="labels='scores' needs the teacher's scores.*q w0 w1"):
+        collator(list(without))
+
+
+@pytest.fixture
+def plain_rerankers(models: Path) -> Iterator[Any]:
+    from sentence_transformers import CrossEncoder
+
+    yield CrossEncoder(str(models / "bert"), num_labels=1, device="cpu")
+
+
+def test_a_labelled_list_is_laid_out_for_rerankers(plain_rerankers: Any, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(plain_rerankers, miner.fit(rows()), layout="labeled-list")
+    collator.set_epoch(0)
+    batch = collator(list(rows(0, 3)))
+    assert set(batch) == {"query", "documents", "label"}
+    assert batch["query"] == QUERIES[:3]
+    assert [documents[0] for documents in batch["documents"]] == POSITIVES[:3]
+    assert [len(set(documents)) for documents in batch["documents"]] == [3, 3, 3]
+    assert torch.stack(batch["label"]).tolist() == [[1.0, 0.0, 0.0]] * 3
+
+
+def test_prompts_reach_columns_of_any_name(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    data = rows().rename_columns({"query": "question", "positive": "answer"})
+    miner = make_miner(tmp_path).fit(data)
+    prompts = {"question": "ask ", "answer": "tell "}
+    collator = HardNegativeCollator(frozen, miner, prompts=prompts)
+    collator.set_epoch(0)
+    texts = columns_of(collator(list(data)), frozen)
+    assert all(text.startswith("ask q ") for text in texts["query"])
+    for column in ("positive", "negative_1", "negative_2"):
+        assert all(text.startswith("tell d ") for text in texts[column])
+    named = HardNegativeCollator(frozen, miner, prompts={**prompts, "negative_2": "seek "})
+    named.set_epoch(0)
+    texts = columns_of(named(list(data)), frozen)
+    assert all(text.startswith("tell d ") for text in texts["negative_1"])
+    assert all(text.startswith("seek d ") for text in texts["negative_2"])
+    everywhere = HardNegativeCollator(frozen, miner, prompts="find ")
+    everywhere.set_epoch(0)
+    for column in columns_of(everywhere(list(data)), frozen).values():
+        assert all(text.startswith("find ") for text in column)
+
+
+def test_each_data_set_has_its_own_columns_miner_and_prompts(tmp_path: Path, frozen: SentenceTransformer) -> None:
+    first = rows(0, 8)
+    second = rows(8, 16).rename_columns({"query": "question", "positive": "answer"}).add_column("id", list(range(8)))
+    third = datasets.Dataset.from_dict(
+        {
+            "query": QUERIES[:2],
+            "positive": POSITIVES[:2],
+            **{f"negative_{n}": CORPUS[18 + n : 20 + n] for n in (1, 2, 3)},
+        }
+    )
+    sources = {
+        "first": make_miner(tmp_path / "first").fit(first),
+        "second": make_miner(tmp_path / "second", query_column="question", positive_column="answer").fit(second),
+        "third": None,
+    }
+    prompts = {
+        "first": {"query": "ask ", "positive": "tell "},
+        "second": {"question": "find ", "answer": "seek "},
+        "third": {"query": "seek ", "positive": "ask "},
+    }
+    collator = HardNegativeCollator(frozen, sources, prompts=prompts)
+    collator.set_epoch(0)
+    for name, data, (ask, tell), n in (
+        ("first", first, ("ask", "tell"), 2),
+        ("second", second, ("find", "seek"), 2),
+        ("third", third, ("seek", "ask"), 3),
+        ("first", first, ("ask", "tell"), 2),
+    ):
+        batch = collator([{**row, "dataset_name": name} for row in data])
+        assert batch["dataset_name"] == name
+        texts = columns_of(batch, frozen)
+        assert list(texts) == ["query", "positive", *(f"negative_{place}" for place in range(1, n + 1))]
+        assert all(text.startswith(f"{ask} q ") for text in texts.pop("query"))
+        assert all(text.startswith(f"{tell} d ") for column in texts.values() for text in column)
+
+
+def test_data_sets_of_a_mapping_need_no_names_where_rows_tell_them_apart(
+    tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    """The trainer adds names only for a loss or prompts of each data set."""
+    miners = {"first": make_miner(tmp_path / "first").fit(rows(0, 8)), "second": make_miner(tmp_path).fit(rows(8, 16))}
+    together = HardNegativeCollator(frozen, {**miners, "third": None})
+    for name, data in (("first", rows(0, 8)), ("second", rows(8, 16))):
+        assert draw(together, data, 1) == draw(HardNegativeCollator(frozen, miners[name]), data, 1)
+    own = make_miner(tmp_path / "third").mine(rows())
+    assert draw(together, own, 1) == draw(HardNegativeCollator(frozen), own, 1)
+
+
+def test_a_collator_says_what_it_is(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    assert (
+        repr(HardNegativeCollator(frozen))
+        == "HardNegativeCollator(rows that hold their negatives, n=as given, fill='repeat')"
+    )
+    assert json.dumps(repr(HardNegativeCollator(frozen, miner, num_negatives=3))).count("1 source(s), n=3") == 1
