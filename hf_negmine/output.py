@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_negmine.errors import ExhaustedError, StorageError
+from hf_negmine.errors import ExhaustedError, StorageError, require
 from hf_negmine.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
@@ -47,6 +47,42 @@ class SavedData:
             f"Written: {self.folder / DATA} ({self.rows:,} rows, {self.size / 1e6:,.1f} MB); beside it {besides}.\n"
             f"Load it: {self.loading_code}"
         )
+
+
+@dataclass(frozen=True)
+class MinedData:
+    """Mined rows, opened.
+
+    Attributes:
+        rows: as they were written.
+        lookups: queries and corpus of format ``ids``.
+        summary: how they were mined; None for rows that another program wrote.
+    """
+
+    rows: datasets.Dataset
+    lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None
+    summary: MiningSummary | None = None
+
+
+def open_mined(source: str | Path, *, split: str | None = None) -> MinedData:
+    """What `save` wrote into a folder, or rows from anywhere else.
+
+    Raises:
+        InputError: a source that cannot be read.
+    """
+    from hf_negmine.sources import open_file, open_rows
+    from hf_negmine.summary import MiningSummary
+
+    folder = Path(source)
+    if not is_output(folder):
+        rows = open_rows(source, split=split).rows
+        require(hasattr(rows, "select"), f"{source} does not hold a data set that can be read twice")
+        return MinedData(rows)
+    lookups = None
+    if (folder / CORPUS).exists():
+        lookups = (open_file(folder / QUERIES), open_file(folder / CORPUS))
+    summary = MiningSummary.from_dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+    return MinedData(open_file(folder / DATA), lookups, summary)
 
 
 def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:

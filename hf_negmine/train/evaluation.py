@@ -15,7 +15,7 @@ PASSAGES_A_CHUNK = 50_000
 
 
 def beir_evaluator(
-    folder: str | Path, *, split: str | None = None, batch_size: int = 32
+    folder: str | Path, *, split: str | None = None, batch_size: int = 32, progress: bool = False
 ) -> InformationRetrievalEvaluator:
     """Retrieval of a split's judged queries over the whole corpus; the primary metric is NDCG at 10.
 
@@ -26,6 +26,7 @@ def beir_evaluator(
         folder: corpus, queries and qrels, as JSONL and TSV or Parquet.
         split: of the judgements; may be left out where there is one, or a "test".
         batch_size: texts a forward pass.
+        progress: show bars.
     """
     folder = Path(folder)
     rows = open_beir(folder, split=split).rows.with_format("arrow")[:]
@@ -48,5 +49,6 @@ def beir_evaluator(
         accuracy_at_k=[1, 10],
         precision_recall_at_k=[10, 100],
         batch_size=batch_size,
+        show_progress_bar=progress,
         name=folder.name,
     )

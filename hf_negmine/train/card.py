@@ -1,0 +1,80 @@
+"""What the card of a trained model says about its negatives."""
+
+from __future__ import annotations
+
+from hf_negmine.summary import MiningSummary
+
+HEADING = "## Negatives"
+BEFORE = "\n## Training Details"
+RULES = {
+    "student": "searched again with the model itself before every epoch but the first, under the same ceiling",
+    "easy": "those that the model found easy were replaced by the next of the teacher's ranking before every epoch but "
+    "the first",
+}
+
+
+def negatives_section(
+    summary: MiningSummary | None,
+    *,
+    rows: int,
+    left_out: int,
+    drawn_anew: bool,
+    num_negatives: int | None,
+    sampler: str | None,
+    in_batch: bool,
+    masked: float | None,
+    refresh: str | None,
+    refreshes: int,
+    resumed_at: int | None,
+    evaluated: tuple[str, float, float] | None,
+) -> str:
+    """Markdown: how the negatives were mined and used, and what training with them has brought.
+
+    Args:
+        summary: of the mining; None where nobody wrote it down.
+        rows, left_out: that were trained on, and not for want of negatives.
+        drawn_anew: whether each epoch had other negatives.
+        num_negatives: a row.
+        sampler: that drew from rows that held their negatives.
+        in_batch: whether the passages of other rows are negatives, too.
+        masked: share of the in-batch passages that the loss left out; None for a loss that leaves out none.
+        refresh, refreshes: the rule, and how often it was applied.
+        resumed_at: the step at which an interrupted run went on.
+        evaluated: name of the data set, NDCG at 10 before and after.
+    """
+    a_row = "" if num_negatives is None else f", {num_negatives} negatives each"
+    lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for want of negatives" if left_out else "")]
+    if summary is None:
+        lines.append("- **Mining:** the rows came with their negatives; how those were mined is not recorded")
+    else:
+        settings = summary.settings
+        similarity = f" ({settings['similarity']})" if settings.get("similarity") else ""
+        lines += [
+            f"- **Teacher:** {settings['teacher']}{similarity}",
+            f"- **Method:** `{settings['method']}`",
+            f"- **Sampler:** `{settings['sampler']}`, seed {settings['seed']}",
+            f"- **Searched:** {summary.queries:,} queries in a corpus of {summary.passages:,} passages",
+            f"- **Mined with:** hf_negmine {settings['library_version']}",
+        ]
+    if drawn_anew:
+        lines.append("- **Every epoch:** drawn anew" + (f" by `{sampler}` from the mined ones" if sampler else ""))
+    if refresh is not None:
+        lines.append(f"- **Refreshed:** {refreshes} times; {RULES[refresh]}")
+    if not in_batch:
+        lines.append("- **In the batch:** a query is told from its own negatives only")
+    elif masked is not None:
+        lines.append(f"- **In the batch:** {masked:.2%} of the passages were left out as likely false negatives")
+    if resumed_at is not None:
+        lines.append(
+            f"- **Interrupted:** training went on at step {resumed_at:,}; logs, time and shares are of what came then"
+        )
+    if evaluated is not None:
+        name, before, after = evaluated
+        lines.append(f"- **NDCG@10** on {name}: {before:.4f} before training, {after:.4f} after")
+    return "\n".join([HEADING, "", *lines, ""])
+
+
+def with_section(card: str, section: str) -> str:
+    """The card of Sentence Transformers with the section before its training details."""
+    before, found, after = card.partition(BEFORE)
+    return f"{before.rstrip()}\n\n{section}{found}{after}" if found else f"{card.rstrip()}\n\n{section}"

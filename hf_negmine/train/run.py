@@ -1,0 +1,526 @@
+"""Fine-tuning from the first row to the saved model: what ``hf-negmine train`` does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import datasets
+import torch
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from hf_negmine.devices import has_fast_bfloat16, require_device
+from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.protocols import Sampler
+from hf_negmine.sources import choose_columns, open_rows, pair_batches
+from hf_negmine.summary import MiningSummary
+from hf_negmine.train.callback import RemineCallback
+from hf_negmine.train.card import negatives_section, with_section
+from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
+from hf_negmine.train.rows import LookupTables, RowReader
+
+if TYPE_CHECKING:
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+Loss: TypeAlias = Literal["positive-aware", "cached", "mnrl"]
+Rule: TypeAlias = Literal["student", "easy"]
+LOSSES: tuple[Loss, ...] = ("positive-aware", "cached", "mnrl")
+RULES: tuple[Rule, ...] = ("student", "easy")
+
+CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
+SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
+"""Of all steps: how often the run is saved, and how often its loss is noted."""
+MAY_CHANGE = ("resume", "progress", "device")
+"""Settings that a resumed run may have others of."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is trained.
+
+    Attributes:
+        loss: ``"positive-aware"`` (`PositiveAwareMNRL`), ``"cached"`` (with GradCache), or ``"mnrl"``, which takes
+            every other passage of the batch for a negative.
+        in_batch_negatives: whether a query is told from the passages of the other rows, too.
+        epochs, batch_size, learning_rate: of the optimizer; ``batch_size`` rows a step.
+        mini_batch_size: rows a forward pass, for ``"cached"``.
+        warmup_ratio: share of the steps over which the learning rate rises.
+        max_seq_length: tokens that the model reads of a text; None keeps its own limit.
+        query_prompt, passage_prompt: put before the texts, and saved with the model; None keeps its own.
+        refresh: the rule of `RemineCallback` before every epoch but the first; None keeps the first negatives.
+        seed: of the order of the rows and the draws.
+        device: None takes a GPU if there is one.
+        resume: continue a run that was interrupted.
+        progress: show a bar.
+    """
+
+    loss: Loss = "positive-aware"
+    in_batch_negatives: bool = True
+    epochs: float = 1
+    batch_size: int = 32
+    mini_batch_size: int = 32
+    learning_rate: float = 2e-5
+    warmup_ratio: float = 0.1
+    max_seq_length: int | None = None
+    query_prompt: str | None = None
+    passage_prompt: str | None = None
+    refresh: Rule | None = None
+    seed: int = 0
+    device: str | None = None
+    resume: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice(self.loss, LOSSES, argument="loss")
+        for name in ("batch_size", "mini_batch_size"):
+            require_whole(getattr(self, name), name, at_least=1)
+        require_whole(self.seed, "seed", at_least=0)
+        for name in ("epochs", "learning_rate"):
+            require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
+        require(0 <= self.warmup_ratio < 1, f"warmup_ratio: from 0 to under 1, got {self.warmup_ratio!r}")
+        if self.refresh is not None:
+            require_choice(self.refresh, RULES, argument="refresh")
+        require(
+            self.in_batch_negatives or self.loss != "mnrl",
+            "in_batch_negatives: the loss 'mnrl' always has them; take 'positive-aware' or 'cached'",
+        )
+        require_device(self.device)
+        if torch.device(self.device or "cpu").index:
+            raise InputError(
+                f"device: {self.device!r}, and training takes the first GPU it can see; leave --device out and set "
+                f"CUDA_VISIBLE_DEVICES={torch.device(self.device or 'cpu').index}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on, and where their negatives come from.
+
+    Attributes:
+        rows: as `HardNegativeCollator` takes them.
+        collating: arguments of the collator.
+        summary: how the negatives were mined; None where nobody wrote it down.
+        left_out: rows that are not trained on because they have no negative.
+        miner: whose negatives they are; None for rows that hold their own.
+    """
+
+    rows: datasets.Dataset
+    collating: dict[str, Any] = field(default_factory=dict)
+    summary: MiningSummary | None = None
+    left_out: int = 0
+    miner: NegativeMiner | None = None
+
+    @classmethod
+    def to_be_mined(cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None) -> TrainingData:
+        """Plain rows of (query, positive), whose negatives are mined now and drawn anew every epoch."""
+        mined = miner.mine(rows, split=split)
+        summary, columns = miner.summary, [miner.fitted.query_column, miner.fitted.positive_column]
+        if not len(mined):
+            settings = summary.settings
+            raise InputError(
+                f"no row is left to train on: of {summary.rows:,} rows none has {settings['num_negatives']} negatives "
+                f"under {settings['method']}; relax the method or ask for fewer"
+            )
+        left_out = summary.rows - len(mined)
+        return cls(mined.select_columns(columns), {"fill": "random"}, summary, max(left_out, 0), miner)
+
+    @classmethod
+    def of_mined(
+        cls,
+        rows: datasets.Dataset,
+        *,
+        lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None,
+        summary: MiningSummary | None = None,
+        only: str | Path | None = None,
+        split: str | None = None,
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        num_negatives: int | None = None,
+        sampler: Sampler | str | None = None,
+    ) -> TrainingData:
+        """Rows that hold their negatives, in any mined format but ``labeled-pair``.
+
+        Args:
+            rows: with negatives; those without any are left out.
+            lookups: queries and corpus of format ``ids``.
+            summary: how they were mined.
+            only: rows of (query, positive); others are left out.
+            split: of ``only``.
+            query_column, positive_column: of ``rows``; may be left out for ``query`` and ``positive``, or where there
+                is no other text.
+            num_negatives: negatives a row; None takes all columns, or what the summary says.
+            sampler: draws them anew every epoch from those of the row; None takes the first.
+        """
+        columns = list(rows.column_names)
+        if query_column is None and positive_column is None and {"query", "positive"} <= set(columns):
+            query_column, positive_column = "query", "positive"
+        tables = None if lookups is None else LookupTables(*lookups)
+        reader = RowReader(columns, query_column=query_column, positive_column=positive_column, lookups=tables)
+        used = _columns_with_negatives(rows, reader)
+        rows = rows.select_columns(used)
+        wanted = None if only is None else _pairs_of(only, split, query_column, positive_column)
+        places, left_out = [], 0
+        for place, feature in enumerate(rows):
+            row = reader.read(feature)
+            row.drop_known_positives()
+            if wanted is not None and not any((row.query, positive) in wanted for positive in row.positives):
+                continue
+            if row.negatives:
+                places.append(place)
+            else:
+                left_out += 1
+        if not places:
+            among = "" if only is None else f" that are in {only}"
+            raise InputError(f"none of the {len(rows):,} mined rows{among} has a negative to train with")
+        if num_negatives is None and not reader.n_columns and summary is not None:
+            num_negatives = int(summary.settings["num_negatives"])
+        require(
+            num_negatives is not None or reader.n_columns > 0,
+            "num_negatives: how many negatives a row? Rows that hold lists do not say",
+        )
+        collating: dict[str, Any] = {"num_negatives": num_negatives, "sampler": sampler}
+        if reader.is_ids and lookups is not None:
+            collating |= {"queries": lookups[0], "corpus": lookups[1]}
+        else:
+            collating |= {"query_column": reader.query_column, "positive_column": reader.positive_column}
+        return cls(rows.select(places) if len(places) < len(rows) else rows, collating, summary, left_out)
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a run has brought.
+
+    Attributes:
+        folder: of the model.
+        steps, seconds: of the optimizer; of this run, which may have begun in the middle.
+        before, after: NDCG at 10, None without an evaluator.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    before: float | None = None
+    after: float | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"Written: {self.folder} (the model, and its card in {CARD}) after {self.steps:,} steps.\n"
+            f'Load it: model = sentence_transformers.SentenceTransformer("{self.folder}")'
+        )
+
+
+def prepare_output(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """See that a model can be trained into ``folder``, before any long work.
+
+    Raises:
+        StorageError: it holds a model, an interrupted run (without ``resume``) or other files (without ``overwrite``).
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
+        started = (folder / CHECKPOINTS / STARTED).exists()
+        if overwrite and not resume:
+            if started:
+                shutil.rmtree(folder / CHECKPOINTS)
+        elif started:
+            if not resume:
+                raise StorageError(
+                    f"{folder} holds a run that was interrupted; continue it with --resume, or begin anew with "
+                    "--overwrite"
+                )
+        elif MODEL_FILE in names:
+            reason = "which is finished: there is nothing to resume" if resume else "so nothing was trained"
+            raise StorageError(f"{folder} holds a model, {reason}; give another folder, or --overwrite")
+        elif names:
+            raise StorageError(
+                f"{folder} holds {min(names)!r} and no run of this command, so nothing was trained; give another "
+                "folder, or --overwrite"
+            )
+    with scratch_folder(folder):
+        pass
+
+
+def fine_tune(
+    model: str,
+    data: TrainingData,
+    output: Path,
+    settings: TrainingSettings,
+    *,
+    evaluator: InformationRetrievalEvaluator | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> FineTuned:
+    """Train ``model`` on ``data`` and save it with its card in ``output``.
+
+    While it runs, ``checkpoints`` in ``output`` holds what an interrupted run goes on from; it goes at the end.
+
+    Args:
+        model: id or folder of a Sentence Transformers model.
+        data: rows and negatives.
+        output: a folder that `prepare_output` has let through.
+        settings: of the training.
+        evaluator: run before and after.
+        tell: is handed lines about what happens.
+
+    Raises:
+        InputError: a model that cannot be loaded, or settings that do not fit the data or the run to be resumed.
+        StorageError: the folder cannot be written to.
+    """
+    if settings.refresh is not None and data.miner is None:
+        raise InputError("refresh: the rows hold their negatives; give a teacher, so that they can be mined again")
+    student = _load(model, settings)
+    checkpoint = _begin(output / CHECKPOINTS, model, data, settings)
+    before = _ndcg(evaluator, student, 0, 0)
+    if before is not None:
+        tell(f"NDCG@10 before training: {before:.4f}")
+    prompts = _prompts(student)
+    collator = HardNegativeCollator(student, data.miner, seed=settings.seed, **data.collating)
+    callbacks: list[TrainerCallback] = [collator, _Bar(settings.progress)]
+    remine = None
+    if settings.refresh is not None:
+        remine = RemineCallback(collator, rule=settings.refresh, progress=settings.progress)
+        callbacks.append(remine)
+    loss = _loss(student, collator, settings)
+    trainer = SentenceTransformerTrainer(
+        model=student,
+        args=_arguments(output / CHECKPOINTS, settings, prompts),
+        train_dataset=data.rows,
+        loss=loss,
+        data_collator=collator,  # type: ignore[arg-type]
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if checkpoint is not None:
+        tell(f"Going on from step {_step_of(checkpoint):,}")
+    with storage_errors(output):
+        done = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    after = _ndcg(evaluator, student, round(trainer.state.epoch or 0), trainer.state.global_step)
+    section = negatives_section(
+        data.summary,
+        rows=len(data.rows),
+        left_out=data.left_out,
+        drawn_anew=data.miner is not None or data.collating.get("sampler") is not None,
+        num_negatives=_negatives_a_row(data),
+        sampler=None if data.collating.get("sampler") is None else str(data.collating["sampler"]),
+        in_batch=settings.in_batch_negatives,
+        masked=None if settings.loss == "mnrl" else loss.false_negatives.share,
+        refresh=settings.refresh,
+        refreshes=0 if remine is None else len(_refreshes(trainer.state.log_history)),
+        resumed_at=None if checkpoint is None else _step_of(checkpoint),
+        evaluated=None if before is None or after is None or evaluator is None else (evaluator.name, before, after),
+    )
+    _save(student, section, output)
+    return FineTuned(output, trainer.state.global_step, float(done.metrics["train_runtime"]), before, after)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+class _Bar(TrainerCallback):
+    """One bar over all steps, with the loss."""
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc="train", unit=" steps", disable=not self._shown
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self._bar.set_postfix(loss=f"{logs['loss']:.4f}", epoch=f"{state.epoch:.2f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.close()
+
+
+def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
+    """The model in float32, whatever it was stored in: small updates are lost in half precision."""
+    try:
+        student = SentenceTransformer(model, device=settings.device, model_kwargs={"dtype": torch.float32})
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(f"model {model!r} could not be loaded: {reason}") from error
+    if settings.max_seq_length is not None:
+        student.max_seq_length = settings.max_seq_length
+    for name, prompt in (("query", settings.query_prompt), ("document", settings.passage_prompt)):
+        if prompt is not None:
+            student.prompts[name] = prompt
+    return student
+
+
+def _prompts(student: SentenceTransformer) -> dict[str, str]:
+    """What `encode_query` and `encode_document` put before texts, by the collator's columns."""
+    passage = next((student.prompts[name] for name in ("document", "passage", "corpus") if name in student.prompts), "")
+    prompts = {"query": student.prompts.get("query", ""), "positive": passage}
+    return {column: prompt for column, prompt in prompts.items() if prompt}
+
+
+def _loss(student: SentenceTransformer, collator: HardNegativeCollator, settings: TrainingSettings) -> Any:
+    if settings.loss == "mnrl":
+        return MultipleNegativesRankingLoss(student)
+    if settings.loss == "cached":
+        return CachedPositiveAwareMNRL(
+            student,
+            collator,
+            mini_batch_size=settings.mini_batch_size,
+            in_batch_negatives=settings.in_batch_negatives,
+        )
+    return PositiveAwareMNRL(student, collator, in_batch_negatives=settings.in_batch_negatives)
+
+
+def _arguments(
+    checkpoints: Path, settings: TrainingSettings, prompts: dict[str, str]
+) -> SentenceTransformerTrainingArguments:
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_fast_bfloat16()
+    args = SentenceTransformerTrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup_ratio,  # under 1 it is a ratio
+        seed=settings.seed,
+        bf16=bf16,
+        use_cpu=settings.device == "cpu",
+        prompts=prompts or None,
+        dataloader_pin_memory=on_gpu,
+        save_strategy="steps",
+        save_steps=SHARE_A_CHECKPOINT,
+        save_total_limit=1,
+        logging_steps=SHARE_A_LOG,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    if args.n_gpu > 1:  # DataParallel would hand the loss a part of the batch only
+        args._n_gpu = 1
+    return args
+
+
+def _begin(checkpoints: Path, model: str, data: TrainingData, settings: TrainingSettings) -> Path | None:
+    """Note what the run is; returns the checkpoint to go on from, None at the start.
+
+    Raises:
+        InputError: the run to be resumed had other settings.
+    """
+    ours = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    ours |= {"model": model, "rows": len(data.rows)}
+    if data.summary is not None:
+        mined = data.summary.settings
+        ours |= {name: mined[name] for name in ("teacher", "method", "sampler", "num_negatives", "texts")}
+    ours = json.loads(json.dumps(ours))
+    note = checkpoints / STARTED
+    if not settings.resume or not note.exists():
+        write_json(note, ours)
+        return None
+    theirs = json.loads(note.read_text(encoding="utf-8"))
+    for name in sorted({*ours, *theirs}):
+        if ours.get(name) != theirs.get(name):
+            raise InputError(
+                f"--resume: the interrupted run had {name} {theirs.get(name)!r}, now it is {ours.get(name)!r}; give "
+                "the same settings, or begin anew with --overwrite"
+            )
+    # The trainer's state is written last, so a checkpoint without it was cut short.
+    whole = [path for path in checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+    return max(whole, key=_step_of, default=None)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _ndcg(
+    evaluator: InformationRetrievalEvaluator | None, student: SentenceTransformer, epoch: int, step: int
+) -> float | None:
+    if evaluator is None:
+        return None
+    metrics = evaluator(student, epoch=epoch, steps=step)
+    return float(metrics[str(evaluator.primary_metric)])
+
+
+def _refreshes(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Also those before an interruption: the trainer's history is kept with its checkpoints."""
+    return [entry for entry in history if "negatives_staleness" in entry]
+
+
+def _negatives_a_row(data: TrainingData) -> int | None:
+    if data.miner is not None:
+        return data.miner.num_negatives
+    given: int | None = data.collating.get("num_negatives")
+    return given or len([name for name in data.rows.column_names if name.startswith("negative")]) or None
+
+
+def _save(student: SentenceTransformer, section: str, output: Path) -> None:
+    """Write the model, the file that makes it one last, and remove what a resumed run would have needed."""
+    with storage_errors(output), scratch_folder(output) as scratch:
+        student.save(str(scratch), safe_serialization=True)
+        card = scratch / CARD
+        card.write_text(with_section(card.read_text(encoding="utf-8"), section), encoding="utf-8")
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == MODEL_FILE):
+            target = output / path.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.replace(target)
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def _columns_with_negatives(rows: datasets.Dataset, reader: RowReader) -> list[str]:
+    """The columns that are trained on.
+
+    Raises:
+        InputError: rows without negatives.
+    """
+    if reader.is_ids:
+        return [name for name in ("query_id", "document_ids", "scores") if name in rows.column_names]
+    pair = [reader.query_column, reader.positive_column]
+    if reader.negative_columns:
+        return [*pair, *reader.negative_columns, *(["scores"] if "scores" in rows.column_names else [])]
+    columns = list(rows.column_names)
+    if reader.label_column is None:
+        raise InputError(
+            f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "
+            "or --mined with what hf-negmine mine has written"
+        )
+    if getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string"):
+        raise InputError(
+            f"the rows are pairs with a label ({columns}), which holds no negatives a query; mine with another "
+            "--format, such as n-tuple"
+        )
+    return [*pair, reader.label_column]
+
+
+def _pairs_of(
+    source: str | Path, split: str | None, query_column: str | None, positive_column: str | None
+) -> set[tuple[str, str]]:
+    opened = open_rows(source, split=split)
+    known_query, known_positive = opened.columns
+    available = list(opened.rows.column_names or [])
+    query, positive = (
+        name if name in available else None for name in (query_column or known_query, positive_column or known_positive)
+    )
+    query, positive = choose_columns(opened.rows, query, positive)
+    pairs: set[tuple[str, str]] = set()
+    for queries, positives in pair_batches(opened.rows, query, positive):
+        for text, found in zip(queries.to_pylist(), positives.to_pylist(), strict=True):
+            pairs.update((text, one) for one in ([found] if isinstance(found, str) else found or []))
+    return pairs
