@@ -200,18 +200,16 @@ class HardNegativeCollator(TrainerCallback):
         return self._collate([self._lay_out(row, name) for row in rows], reader)
 
     def _reader(self, feature: Feature) -> RowReader:
-        columns = tuple(feature)
-        name = feature.get("dataset_name")
-        if (name, *columns) not in self._readers:
+        name, columns = feature.get("dataset_name"), tuple(feature)
+        key = (name, *columns)
+        if key not in self._readers:
             query, positive = self.query_column, self.positive_column
             if query is None and positive is None:
                 of_sources = [source.columns for source in self._sources_of(name)]
                 known = next((names for names in of_sources if None not in names and set(names) <= set(columns)), None)
                 query, positive = known or (None, None)
-            self._readers[name, *columns] = RowReader(
-                columns, query_column=query, positive_column=positive, lookups=self._lookups
-            )
-        return self._readers[name, *columns]
+            self._readers[key] = RowReader(columns, query_column=query, positive_column=positive, lookups=self._lookups)
+        return self._readers[key]
 
     def _choose_positive(self, row: TrainingRow, epoch: int) -> None:
         """One positive an epoch, drawn like the negatives."""

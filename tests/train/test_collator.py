@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import DataLoader
 
 from hf_negmine import NegativeMiner
@@ -62,7 +61,7 @@ def test_every_epoch_draws_anew_from_the_survivors(tmp_path: Path, frozen: Sente
         allowed = {texts[i] for i in survivors.passages[survivors.offsets[number] : survivors.offsets[number + 1]]}
         seen = [set(epoch[query][1:]) for epoch in epochs]
         assert all(len(some) == 2 and some <= allowed for some in seen)
-    changed = [sum(first[query] != second[query] for query in QUERIES) for first, second in zip(epochs, epochs[1:])]
+    changed = [sum(first[query] != second[query] for query in QUERIES) for first, second in itertools.pairwise(epochs)]
     assert min(changed) > 8
     assert draw(collator, rows(), 0) == epochs[0]
     assert draw(HardNegativeCollator(frozen, miner, seed=1), rows(), 1) != epochs[1]
@@ -282,8 +281,8 @@ def test_a_row_without_any_negative_is_an_error(frozen: SentenceTransformer, tmp
     miner = make_miner(tmp_path, method="abs:-2", sampler="top", on_exhausted="keep").fit(rows())
     with pytest.raises(InputError, match="no negative to repeat, its query is 'q w0 w1'"):
         draw(HardNegativeCollator(frozen, miner), rows(), 0)
+    collator = HardNegativeCollator(frozen, num_negatives=2)
     with pytest.raises(InputError, match="no negative to repeat, its query is 'q w0 w1'"):
-        collator = HardNegativeCollator(frozen, num_negatives=2)
         draw(collator, [{"query": QUERIES[0], "positive": POSITIVES[0], "negatives": None}], 0)
 
 
@@ -308,19 +307,17 @@ def test_scores_as_labels_come_from_mined_rows(tmp_path: Path, frozen: SentenceT
     collator.set_epoch(0)
     assert collator(list(mined))["label"].tolist() == [pytest.approx(row) for row in mined["scores"]]
     without = make_miner(tmp_path / "without").mine(rows())
-    with pytest.raises(InputError, match="labels='scores' needs the teacher's scores.*q w0 w1"):
+    with pytest.raises(InputError, match=r"labels='scores' needs the teacher's scores.*q w0 w1"):
         collator(list(without))
 
 
 @pytest.fixture
-def plain_rerankers(models: Path) -> Iterator[Any]:
-    from sentence_transformers import CrossEncoder
-
-    yield CrossEncoder(str(models / "bert"), num_labels=1, device="cpu")
+def reranker(models: Path) -> CrossEncoder:
+    return CrossEncoder(str(models / "bert"), num_labels=1, device="cpu")
 
 
-def test_a_labelled_list_is_laid_out_for_rerankers(plain_rerankers: Any, miner: NegativeMiner) -> None:
-    collator = HardNegativeCollator(plain_rerankers, miner.fit(rows()), layout="labeled-list")
+def test_a_labelled_list_is_laid_out_for_rerankers(reranker: CrossEncoder, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(reranker, miner.fit(rows()), layout="labeled-list")
     collator.set_epoch(0)
     batch = collator(list(rows(0, 3)))
     assert set(batch) == {"query", "documents", "label"}
@@ -400,8 +397,7 @@ def test_data_sets_of_a_mapping_need_no_names_where_rows_tell_them_apart(
 
 
 def test_a_collator_says_what_it_is(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
-    assert (
-        repr(HardNegativeCollator(frozen))
-        == "HardNegativeCollator(rows that hold their negatives, n=as given, fill='repeat')"
+    assert repr(HardNegativeCollator(frozen)).startswith(
+        "HardNegativeCollator(rows that hold their negatives, n=as given"
     )
-    assert json.dumps(repr(HardNegativeCollator(frozen, miner, num_negatives=3))).count("1 source(s), n=3") == 1
+    assert "1 source(s), n=3" in repr(HardNegativeCollator(frozen, miner, num_negatives=3))

@@ -164,9 +164,9 @@ def test_lists_of_any_length_become_n_columns(frozen: SentenceTransformer) -> No
     assert found[QUERIES[0]][1:] == tuple(CORPUS[20:23])
     assert found[QUERIES[1]][1:] == (CORPUS[30],) * 3
     assert found[QUERIES[2]][1:] == (CORPUS[33], CORPUS[34], CORPUS[33])
+    unsaid = HardNegativeCollator(frozen)
+    unsaid.set_epoch(0)
     with pytest.raises(InputError, match="num_negatives: how many negatives a row"):
-        unsaid = HardNegativeCollator(frozen)
-        unsaid.set_epoch(0)
         unsaid(features)
 
 
