@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_negmine.errors import InputError
+from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.schema import FloatArray
 from hf_negmine.select import Selection
 from hf_negmine.texts import TextSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class MiningSummary:
         removed: for each rule, how many of the pool's candidates it kept out.
         positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
             set the ceiling minus a negative's score.
+        histograms: of the scores; None in a summary of a version that had none.
         rows_written: rows of the result, None before it is written.
     """
 
@@ -66,6 +72,7 @@ class MiningSummary:
     positive_scores: ScoreStatistics
     negative_scores: ScoreStatistics
     differences: ScoreStatistics
+    histograms: ScoreHistograms | None = None
     rows_written: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -96,6 +103,9 @@ class MiningSummary:
             positive_scores=ScoreStatistics.of(selection.pair_scores),
             negative_scores=ScoreStatistics.of(selection.scores),
             differences=ScoreStatistics.of(np.repeat(selection.positive_scores, selection.counts) - selection.scores),
+            histograms=ScoreHistograms.of(
+                np.asarray(selection.pair_scores), selection.positive_scores, selection.offsets, selection.scores
+            ),
             seconds={name: round(value, 3) for name, value in seconds.items()},
         )
 
@@ -103,7 +113,25 @@ class MiningSummary:
     def from_dict(cls, content: dict[str, Any]) -> MiningSummary:
         """The inverse of `as_dict`."""
         names = ("positive_scores", "negative_scores", "differences")
-        return cls(**{**content, **{name: ScoreStatistics(**content[name]) for name in names}})
+        parts: dict[str, Any] = {name: ScoreStatistics(**content[name]) for name in names}
+        if content.get("histograms") is not None:
+            parts["histograms"] = ScoreHistograms.from_dict(content["histograms"])
+        return cls(**{**content, **parts})
+
+    def plot(self) -> Figure:
+        """The histograms as a picture; a notebook shows it.
+
+        Raises:
+            InputError: a summary without histograms, or no matplotlib.
+        """
+        from hf_negmine.report.plots import plot_scores
+
+        if self.histograms is None:
+            raise InputError("plot: this summary was written by a version that kept no histograms; mine again")
+        return plot_scores(
+            self.histograms,
+            title=f"{self.settings['method']} with {self.settings['sampler']}, {self.settings['teacher']}",
+        )
 
     def __str__(self) -> str:
         settings = self.settings

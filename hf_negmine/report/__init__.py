@@ -1,0 +1,7 @@
+"""Reports: numbers (`stats`) and pictures (`plots`) of a mined set."""
+
+from __future__ import annotations
+
+from hf_negmine.report.stats import Histogram, ScoreHistograms
+
+__all__ = ["Histogram", "ScoreHistograms"]

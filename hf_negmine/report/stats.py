@@ -1,0 +1,120 @@
+"""The numbers behind the pictures of a mined set: histograms as in figure 4 of NV-Retriever (arXiv 2407.15831)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.schema import FloatArray, IdArray
+
+BINS = 50
+TEMPERATURE = 0.05
+"""Of the contrastive loss; the inverse of the scale of 20 that MultipleNegativesRankingLoss has."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values in bins of equal width.
+
+    Attributes:
+        edges: of the bins, one more than there are counts.
+        counts: values in each bin.
+        mean: of the values; None without any.
+    """
+
+    edges: list[float]
+    counts: list[int]
+    mean: float | None
+
+    @classmethod
+    def of(cls, values: FloatArray, low: float, high: float, bins: int = BINS) -> Histogram:
+        """Count ``values`` between ``low`` and ``high``."""
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        counts, edges = np.histogram(values.astype(np.float64), bins=bins, range=(low, high))
+        mean = round(float(values.astype(np.float64).mean()), 6) if len(values) else None
+        return cls([round(float(edge), 6) for edge in edges], counts.tolist(), mean)
+
+
+@dataclass(frozen=True)
+class ScoreHistograms:
+    """Figure 4 for one mined set.
+
+    Attributes:
+        positives, negatives: the teacher's scores, in the same bins.
+        differences: the positive score that set a ceiling minus the score of each negative under it.
+        losses: -log softmax of that positive among it and its negatives, at ``temperature``, a value a row.
+        temperature: of that softmax.
+    """
+
+    positives: Histogram
+    negatives: Histogram
+    differences: Histogram
+    losses: Histogram
+    temperature: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON-able content."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ScoreHistograms:
+        """The inverse of `as_dict`."""
+        parts = {name: Histogram(**content[name]) for name in ("positives", "negatives", "differences", "losses")}
+        return cls(**parts, temperature=content["temperature"])
+
+    @classmethod
+    def of(
+        cls,
+        pair_scores: FloatArray,
+        positive_scores: FloatArray,
+        offsets: IdArray,
+        negative_scores: FloatArray,
+        *,
+        temperature: float = TEMPERATURE,
+    ) -> ScoreHistograms:
+        """Histograms of a selection.
+
+        Args:
+            pair_scores: the teacher's score of every positive.
+            positive_scores: the one that set the ceiling of each target, shape (targets,).
+            offsets: int64, shape (targets + 1,): the negatives of each target.
+            negative_scores: shape (offsets[-1],).
+            temperature: of the loss.
+        """
+        differences = np.repeat(positive_scores, np.diff(offsets)) - negative_scores
+        losses = contrastive_losses(positive_scores, offsets, negative_scores, temperature)
+        low, high = _range(np.concatenate([pair_scores, negative_scores]))
+        return cls(
+            positives=Histogram.of(pair_scores, low, high),
+            negatives=Histogram.of(negative_scores, low, high),
+            differences=Histogram.of(differences, *_range(differences)),
+            losses=Histogram.of(losses, 0.0, _range(losses)[1]),
+            temperature=temperature,
+        )
+
+
+def contrastive_losses(
+    positive_scores: FloatArray, offsets: IdArray, negative_scores: FloatArray, temperature: float
+) -> FloatArray:
+    """-log softmax of the positive among it and its negatives, of the teacher's scores over the temperature.
+
+    Rows without negatives have none. Computed as log(1 + sum of exp((negative - positive) / temperature)), from the
+    largest term down, so that no exponential overflows.
+    """
+    counts = np.diff(offsets)
+    rows = np.flatnonzero(counts)
+    if not len(rows):
+        return np.empty(0, dtype=np.float32)
+    row_of_negative = np.repeat(np.arange(len(counts)), counts)
+    gaps = (negative_scores.astype(np.float64) - positive_scores[row_of_negative]) / temperature
+    largest = np.maximum(np.maximum.reduceat(gaps, offsets[:-1][rows]), 0.0)
+    place = np.repeat(np.arange(len(rows)), counts[rows])
+    sums = np.exp(-largest) + np.bincount(place, np.exp(gaps - largest[place]), minlength=len(rows))
+    return np.asarray(largest + np.log(sums), dtype=np.float32)
+
+
+def _range(values: FloatArray) -> tuple[float, float]:
+    return (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
