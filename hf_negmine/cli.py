@@ -302,6 +302,8 @@ def _train(
     *,
     overwrite: bool,
 ) -> None:
+    if not settings["progress"]:
+        os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers shows a bar for the card that has no other switch
     _set_up_libraries(quiet=not settings["progress"])
     from hf_negmine.output import open_mined
     from hf_negmine.train.evaluation import beir_evaluator
@@ -337,7 +339,7 @@ def _train(
         if trained_with.progress:
             typer.echo(f"\n{miner.summary}\n")
     if data.left_out and trained_with.progress:
-        typer.echo(f"Note: {data.left_out:,} rows are not trained on, because they lack negatives.\n")
+        typer.echo(f"Note: rows that are not trained on, because they lack negatives: {data.left_out:,}.\n")
     result = fine_tune(model, data, output, trained_with, evaluator=evaluator, tell=typer.echo)
     if result.after is not None:
         typer.echo(f"NDCG@10 after training: {result.after:.4f}")

@@ -59,7 +59,7 @@ def negatives_section(
     if drawn_anew:
         lines.append("- **Every epoch:** drawn anew" + (f" by `{sampler}` from the mined ones" if sampler else ""))
     if refresh is not None:
-        lines.append(f"- **Refreshed:** {refreshes} times; {RULES[refresh]}")
+        lines.append(f"- **Refreshed:** {refreshes} time{'' if refreshes == 1 else 's'}; {RULES[refresh]}")
     if not in_batch:
         lines.append("- **In the batch:** a query is told from its own negatives only")
     elif masked is not None:

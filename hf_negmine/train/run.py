@@ -287,7 +287,6 @@ def fine_tune(
     before = _ndcg(evaluator, student, 0, 0)
     if before is not None:
         tell(f"NDCG@10 before training: {before:.4f}")
-    prompts = _prompts(student)
     collator = HardNegativeCollator(student, data.miner, seed=settings.seed, **data.collating)
     callbacks: list[TrainerCallback] = [collator, _Bar(settings.progress)]
     remine = None
@@ -297,7 +296,7 @@ def fine_tune(
     loss = _loss(student, collator, settings)
     trainer = SentenceTransformerTrainer(
         model=student,
-        args=_arguments(output / CHECKPOINTS, settings, prompts),
+        args=_arguments(output / CHECKPOINTS, settings, _prompts(student), student.device.type),
         train_dataset=data.rows,
         loss=loss,
         data_collator=collator,  # type: ignore[arg-type]
@@ -309,6 +308,8 @@ def fine_tune(
         tell(f"Going on from step {_step_of(checkpoint):,}")
     with storage_errors(output):
         done = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    # The trainer's forward pass may be in bfloat16; what is measured and saved is not.
+    student = trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     after = _ndcg(evaluator, student, round(trainer.state.epoch or 0), trainer.state.global_step)
     section = negatives_section(
         data.summary,
@@ -390,10 +391,11 @@ def _loss(student: SentenceTransformer, collator: HardNegativeCollator, settings
 
 
 def _arguments(
-    checkpoints: Path, settings: TrainingSettings, prompts: dict[str, str]
+    checkpoints: Path, settings: TrainingSettings, prompts: dict[str, str], device: str
 ) -> SentenceTransformerTrainingArguments:
-    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_fast_bfloat16()
+    bf16 = device == "cpu" and has_fast_bfloat16()
+    if device == "cuda":
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     args = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -402,9 +404,9 @@ def _arguments(
         warmup_steps=settings.warmup_ratio,  # under 1 it is a ratio
         seed=settings.seed,
         bf16=bf16,
-        use_cpu=settings.device == "cpu",
+        use_cpu=device == "cpu",
         prompts=prompts or None,
-        dataloader_pin_memory=on_gpu,
+        dataloader_pin_memory=device == "cuda",
         save_strategy="steps",
         save_steps=SHARE_A_CHECKPOINT,
         save_total_limit=1,
@@ -427,7 +429,7 @@ def _begin(checkpoints: Path, model: str, data: TrainingData, settings: Training
     ours |= {"model": model, "rows": len(data.rows)}
     if data.summary is not None:
         mined = data.summary.settings
-        ours |= {name: mined[name] for name in ("teacher", "method", "sampler", "num_negatives", "texts")}
+        ours |= {name: mined.get(name) for name in ("teacher", "method", "sampler", "num_negatives", "texts")}
     ours = json.loads(json.dumps(ours))
     note = checkpoints / STARTED
     if not settings.resume or not note.exists():

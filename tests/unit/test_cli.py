@@ -287,7 +287,9 @@ def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
 # ---- help -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["mine", "--help"], ["demo", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["mine", "--help"], ["train", "--help"], ["demo", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom hf_negmine.cli import app\n"
