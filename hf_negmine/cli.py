@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
-TRAIN_SAMPLER = "sampled:10"
 
 MINE_HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -330,7 +329,7 @@ def _train(
         given = {name: value for name, value in reading.items() if value is not None}
         miner = NegativeMiner(
             _teacher(teacher, loading, settings["device"], prefix="--teacher-"),
-            **{"sampler": TRAIN_SAMPLER, **given},
+            **{"sampler": options.TRAIN_SAMPLER, **given},
             seed=trained_with.seed,
             device=trained_with.device,
             progress=trained_with.progress,

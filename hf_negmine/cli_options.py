@@ -223,6 +223,7 @@ Debug: TypeAlias = Annotated[bool, _option(RUNNING, "Show the traceback when som
 
 # ---- train ----------------------------------------------------------------------------------------------------------
 
+TRAIN_SAMPLER = "sampled:10"
 LOSSES_HELP = (
     "[cyan]positive-aware[/] tells a query from its negatives and from the batch's other passages, but for those that "
     "are likely right answers; [cyan]cached[/] the same for batches larger than the memory; [cyan]mnrl[/] takes every "
@@ -329,7 +330,7 @@ TrainSampler: TypeAlias = Annotated[
         "-s",
         value="SPEC",
         callback=_sampler_spec,
-        default="sampled:10, or the first of the mined ones",
+        default=f"{TRAIN_SAMPLER}, or the first of the mined ones",
     ),
 ]
 TrainNumNegatives: TypeAlias = Annotated[

@@ -42,7 +42,7 @@ def negatives_section(
         resumed_at: the step at which an interrupted run went on.
         evaluated: name of the data set, NDCG at 10 before and after.
     """
-    a_row = "" if num_negatives is None else f", {num_negatives} negatives each"
+    a_row = "" if num_negatives is None else f", {num_negatives} negative{'' if num_negatives == 1 else 's'} each"
     lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for want of negatives" if left_out else "")]
     if summary is None:
         lines.append("- **Mining:** the rows came with their negatives; how those were mined is not recorded")

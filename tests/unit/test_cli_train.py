@@ -221,7 +221,7 @@ def test_rows_without_a_negative_are_left_out(run: Run, tiny: Path, tmp_path: Pa
     assert result.exit_code == 0, result.output
     assert "Note: rows that are not trained on, because they lack negatives: 1." in result.stdout
     card = card_of(tmp_path / "out")
-    assert "- **Rows:** 47, 1 negatives each; 1 left out for want of negatives" in card
+    assert "- **Rows:** 47, 1 negative each; 1 left out for want of negatives" in card
     assert "how those were mined is not recorded" in card
     assert "a query is told from its own negatives only" in card
 
