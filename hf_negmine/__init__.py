@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.errors import NegmineError
+    from hf_negmine.hub import load_mined, push_dataset, reproduce
     from hf_negmine.methods import (
         Method,
         NaiveTopK,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
     "errors": ("NegmineError",),
+    "hub": ("load_mined", "push_dataset", "reproduce"),
     "methods": (
         "Method",
         "NaiveTopK",
@@ -81,7 +83,10 @@ __all__ = [
     "TopKPercPos",
     "TopKShifted",
     "VectorTeacher",
+    "load_mined",
     "mine_hard_negatives",
+    "push_dataset",
+    "reproduce",
 ]
 
 try:

@@ -27,7 +27,7 @@ from hf_negmine.errors import (
     require_choice,
     require_whole,
 )
-from hf_negmine.files import default_cache_dir, digest_of
+from hf_negmine.files import default_cache_dir, digest_of, write_json
 from hf_negmine.fitted import Fitted, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.methods import Method, resolve_method
@@ -245,6 +245,7 @@ class NegativeMiner:
     def _settings(self, about: dict[str, Any]) -> dict[str, Any]:
         return {
             **about,
+            "teacher_settings": getattr(self.teacher, "settings", None),
             "method": str(self.method),
             "sampler": str(self.sampler),
             "num_negatives": self.num_negatives,
@@ -378,7 +379,10 @@ class NegativeMiner:
 
         name = digest_of("mined", self._digest, getattr(rows, "_fingerprint", None) or str(time.time_ns()))
         path = self.cache_dir / "mined" / f"{name}.arrow"
-        return write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
+        mined = write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
+        # So that the rows alone tell how they were mined.
+        write_json(path.with_suffix(".json"), {"format_version": FORMAT_VERSION, "fit": self._digest})
+        return mined
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 

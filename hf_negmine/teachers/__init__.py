@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_negmine.errors import InputError, require
 from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
@@ -14,7 +14,7 @@ from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher", "resolve_teacher"]
+__all__ = ["BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher", "resolve_teacher", "teacher_of_settings"]
 
 
 def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True) -> Teacher:
@@ -41,3 +41,23 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, prog
         f"teacher {teacher!r} is not a model, and lacks what a teacher needs: name, fingerprint(role), and either "
         "similarity with encode(texts, role) or index(passages)"
     )
+
+
+def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
+    """The teacher whose ``settings`` went into provenance, loaded from the Hub if it is a model.
+
+    Raises:
+        InputError: a teacher that settings cannot make: precomputed vectors, one of the user's own.
+    """
+    given = dict(settings or {})
+    kind = given.pop("kind", "custom")
+    try:
+        if kind == "dense":
+            return DenseTeacher(given.pop("model"), **given)
+        if kind == "bm25":
+            return BM25Teacher(**given)
+        if kind == "random":
+            return RandomTeacher(**given)
+    except TypeError as error:
+        raise InputError(f"teacher: the settings {settings} are none that this version knows ({error})") from error
+    raise InputError(f"teacher: one of kind {kind!r} cannot be made from its settings; give it as teacher=")

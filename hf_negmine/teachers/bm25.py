@@ -50,6 +50,11 @@ class BM25Teacher:
         """``bm25`` and the language."""
         return f"bm25-{self.language}" if self.language else "bm25"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again; goes into provenance."""
+        return {"kind": "bm25", "language": self.language, "k1": self.k1, "b": self.b, "variant": self.variant}
+
     def fingerprint(self, role: Role) -> str:
         """Digest of the settings and of the libraries' versions (see `protocols.Teacher`)."""
         versions = [version("bm25s"), version("PyStemmer")]

@@ -111,6 +111,22 @@ class DenseTeacher:
             )
         return cast(Similarity, own)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again, if its name is one of the Hub; goes into provenance."""
+        config = getattr(getattr(self.model[0], "auto_model", None), "config", None)
+        return {
+            "kind": "dense",
+            "model": self.name,
+            "revision": getattr(config, "_commit_hash", None) or self._revision,
+            "query_prompt": self._prompts["query"],
+            "passage_prompt": self._prompts["passage"],
+            "similarity": self._similarity,
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "max_length": self._max_length,
+            "truncate_dim": self._truncate_dim,
+        }
+
     def fingerprint(self, role: Role) -> str:
         """Digest of weights, tokenizer, modules, prompts, length limit and dtype (see `protocols.Teacher`)."""
         model = self.model

@@ -124,6 +124,11 @@ class RandomTeacher:
         """``random`` and the seed."""
         return f"random-{self.seed}"
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again; goes into provenance."""
+        return {"kind": "random", "seed": self.seed}
+
     def fingerprint(self, role: Role) -> str:
         """Digest of the seed (see `protocols.Teacher`)."""
         return digest_of("random", self.seed)

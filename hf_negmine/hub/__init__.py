@@ -1,0 +1,8 @@
+"""The Hub: mined data sets and trained models, shared with their provenance. Only `push` writes to the network."""
+
+from __future__ import annotations
+
+from hf_negmine.hub.load import HubData, load_mined, reproduce
+from hf_negmine.hub.push import push_dataset
+
+__all__ = ["HubData", "load_mined", "push_dataset", "reproduce"]

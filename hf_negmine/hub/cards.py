@@ -1,0 +1,193 @@
+"""Cards as text: pure functions, no network. What a user wrote into a card survives a second push."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from hf_negmine.errors import InputError
+from hf_negmine.hub.provenance import Provenance
+from hf_negmine.summary import MiningSummary
+
+TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
+BEGIN = "<!-- hf_negmine: what stands up to the end mark is written anew by every push -->"
+END = "<!-- hf_negmine: end -->"
+TAGS = ["hf_negmine", "hard-negatives", "sentence-transformers", "retrieval"]
+TASKS = ["sentence-similarity", "text-retrieval"]
+SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+CELL = 160
+"""Characters of a text in the examples."""
+
+
+def dataset_card(
+    repo_id: str,
+    parts: Sequence[Provenance],
+    examples: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    configs: Sequence[Mapping[str, Any]],
+    existing: str | None = None,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+) -> str:
+    """The README of a repository of mined data sets.
+
+    Args:
+        repo_id: of the repository.
+        parts: provenance of every config and split, the one that was pushed last first.
+        examples: rows to show, by the path of their part's provenance.
+        configs: as YAML has them: config_name, data_files, and ``holds``, a description for the table.
+        existing: README that is there; its YAML and its own text are kept.
+        license: of the data; None keeps what is there.
+        languages: as ISO codes.
+    """
+    metadata, own_text = split_card(existing or "")
+    metadata = merged_metadata(metadata, parts, configs, license, languages)
+    body = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    ).render(
+        title=metadata.get("pretty_name") or repo_id.split("/")[1],
+        repo_id=repo_id,
+        sentence=sentence(parts[0].summary),
+        main=parts[0],
+        parts=[_shown(part, examples.get(part.path, ())) for part in parts],
+        configs=[
+            {"name": config["config_name"], "split": data["split"], "holds": config["holds"]}
+            for config in configs
+            for data in config["data_files"]
+        ],
+    )  # fmt: skip
+    return join_card(metadata, own_text, body)
+
+
+def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
+    """YAML of a card, and the user's own text before and after ours.
+
+    Raises:
+        InputError: YAML that cannot be read.
+    """
+    metadata: dict[str, Any] = {}
+    body = card
+    if card.startswith("---\n") and (end := card.find("\n---", 4)) >= 0:
+        try:
+            metadata = yaml.safe_load(card[4:end]) or {}
+        except yaml.YAMLError as error:
+            raise InputError(f"the card that is there has YAML that cannot be read: {error}") from error
+        body = card[end + 4 :].lstrip("\n")
+    before, found, rest = body.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return metadata, (before.strip(), after.strip() if found else "")
+
+
+def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str) -> str:
+    """A card of YAML, the user's own text, and ours between its marks."""
+    before, after = own_text
+    header = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
+    blocks = [before, f"{BEGIN}\n\n{body.strip()}\n\n{END}", after]
+    return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def merged_metadata(
+    metadata: Mapping[str, Any],
+    parts: Sequence[Provenance],
+    configs: Sequence[Mapping[str, Any]],
+    license: str | None,
+    languages: Sequence[str],
+) -> dict[str, Any]:
+    """The card's YAML with ours merged in: lists are joined, what the user set stays."""
+    merged = dict(metadata)
+    if license is not None:
+        merged["license"] = license
+    sources = [source for part in parts for source in part.source_datasets]
+    joined = {"language": languages, "tags": TAGS, "task_categories": TASKS, "source_datasets": sources}
+    for name, values in joined.items():
+        if every := list(dict.fromkeys([*_as_list(merged.get(name)), *values])):
+            merged[name] = every
+    rows = sum(part.rows for part in parts)
+    merged["size_categories"] = [next((size for limit, size in SIZES if rows < limit), "n>1M")]
+    ours = [{name: value for name, value in config.items() if name != "holds"} for config in configs]
+    names = {config["config_name"] for config in ours}
+    kept = [config for config in _as_list(merged.get("configs")) if config["config_name"] not in names]
+    merged["configs"] = [*ours, *kept]
+    return merged
+
+
+def sentence(summary: MiningSummary) -> str:
+    """What was mined and how, in one sentence."""
+    settings = summary.settings
+    n = settings["num_negatives"]
+    rows = summary.rows if summary.rows_written is None else summary.rows_written
+    return (
+        f"{rows:,} rows with {n} hard negative{'' if n == 1 else 's'} a query, mined by `{settings['method']}` with "
+        f"sampler `{settings['sampler']}` (seed {settings['seed']}) from a corpus of {summary.passages:,} passages; "
+        f"the teacher is {escaped(str(settings['teacher']))}."
+    )
+
+
+def escaped(text: str, limit: int | None = None) -> str:
+    """Text that says nothing to Markdown, HTML or a table, cut to ``limit`` characters."""
+    flat = " ".join(text.split())
+    if limit is not None and len(flat) > limit:
+        flat = flat[: limit - 1].rstrip() + "…"
+    flat = html.escape(flat, quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|#!" else letter for letter in flat)
+
+
+def _shown(part: Provenance, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One part as the template wants it."""
+    summary = part.summary
+    groups = (summary.positive_scores, summary.negative_scores, summary.differences)
+    names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
+    settings = [
+        (name, value) for name, value in summary.settings.items() if value is not None and not isinstance(value, dict)
+    ]
+    settings += [
+        (f"{name} {key}".replace("_", " "), value)
+        for name, nested in summary.settings.items()
+        if isinstance(nested, dict)
+        for key, value in nested.items()
+        if value is not None
+    ]
+    settings += [("rows digest", part.rows_digest)] + [
+        (f"version of {name}", value) for name, value in part.versions.items()
+    ]
+    return {
+        "heading": f"`{part.config_name}`, split `{part.split}`",
+        "figure": next(iter(part.files.get("figure", [])), None),
+        "statistics": [
+            [name.replace("_", " "), *(_number(getattr(group, name)) for group in groups)] for name in names
+        ],
+        "counts": (
+            f"{summary.rows:,} rows were given, of {summary.queries:,} queries with {summary.positives_per_query:.2f} "
+            f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} the corpus holds fewer "
+            f"eligible passages than {summary.settings['num_negatives']}."
+        ),
+        "removed": [f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()],
+        "settings": [(name.replace("_", " "), f"`{value}`") for name, value in settings],
+        "path": part.path,
+        "examples": [[(escaped(str(name)), _example(value)) for name, value in row.items()] for row in examples],
+    }
+
+
+def _example(value: Any) -> str:
+    if isinstance(value, list):
+        return " / ".join(_example(item) for item in value[:6]) + (" …" if len(value) > 6 else "")
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return escaped(str(value), CELL)
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,236 @@
+"""Loading what was pushed, and mining it again. Nothing that comes from the Hub is unpickled or executed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError
+
+from hf_negmine.errors import InputError
+from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.hub.network import HubError, hub_errors
+from hf_negmine.hub.provenance import LOOKUPS, Provenance, check_name, check_repo_id, provenance_path, row_digests
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.protocols import Role, Teacher
+from hf_negmine.summary import MiningSummary
+from hf_negmine.teachers import resolve_teacher, teacher_of_settings
+from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
+
+MINER_SETTINGS = (
+    "method",
+    "sampler",
+    "num_negatives",
+    "positive_score",
+    "include_positives",
+    "on_exhausted",
+    "format",
+    "include_scores",
+    "pool_depth",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A mined data set from the Hub.
+
+    Attributes:
+        rows: as they were pushed.
+        provenance: how they were mined.
+        queries, corpus, pairs: lookup tables of what was mined; None if they were not pushed.
+        pool: candidates to select from again; None if it was not pushed.
+    """
+
+    rows: datasets.Dataset
+    provenance: Provenance
+    queries: datasets.Dataset | None = None
+    corpus: datasets.Dataset | None = None
+    pairs: datasets.Dataset | None = None
+    pool: CandidatePool | None = None
+
+    @property
+    def summary(self) -> MiningSummary:
+        """What was mined and how; print it."""
+        return self.provenance.summary
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting of the miner."""
+        return self.provenance.summary.settings
+
+
+def load_mined(
+    repo_id: str,
+    config_name: str = "default",
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> HubData:
+    """Rows, settings, lookup tables and pool of a mined data set on the Hub.
+
+    Args:
+        repo_id: ``user/name``.
+        config_name, split: which part of the data set.
+        revision: branch, tag or commit.
+        token: of the Hub; None takes the one that is logged in.
+        cache_dir: where texts and pool are kept; None takes hf_negmine's own.
+
+    Raises:
+        HubError: it is not there, or was not pushed by hf_negmine.
+        StorageError: provenance of a later version, or files that would leave the repository's folder.
+    """
+    check_repo_id(repo_id)
+    path = provenance_path(check_name(config_name, "config_name"), check_name(split, "split"))
+    api = HfApi(token=token, library_name="hf_negmine")
+    with hub_errors(repo_id, "loading"):
+        try:
+            local = api.hf_hub_download(repo_id, path, repo_type="dataset", revision=revision)
+        except EntryNotFoundError as error:
+            raise HubError(
+                f"loading {repo_id}: it has no {path}, so hf_negmine has not pushed config {config_name!r}, split "
+                f"{split!r}"
+            ) from error
+    provenance = Provenance.from_json(Path(local).read_text(encoding="utf-8"), where=f"{repo_id}/{path}")
+    wanted = [name for paths in provenance.files.values() for name in paths]
+    with hub_errors(repo_id, "loading"):
+        # The commit that the provenance came from, so that a push in between does not mix two versions.
+        folder = Path(
+            api.snapshot_download(
+                repo_id, repo_type="dataset", revision=Path(local).parents[path.count("/")].name, allow_patterns=wanted
+            )
+        )
+    tables = {
+        name: _read_parquet(folder, provenance.files[name]) for name in ("data", *LOOKUPS) if name in provenance.files
+    }
+    data = HubData(tables["data"], provenance, *(tables.get(name) for name in LOOKUPS))
+    if "pool" not in provenance.files:
+        return data
+    home = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+    return HubData(data.rows, provenance, data.queries, data.corpus, data.pairs, _open_pool(data, folder, home))
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What mining again has given.
+
+    Attributes:
+        identical: whether the rows are the same, in any order.
+        rows, rows_again: how many were pushed, and how many came out.
+        missing: pushed rows that did not come out again.
+        teacher_differs: roles in which the teacher's weights or settings are others than then.
+    """
+
+    identical: bool
+    rows: int
+    rows_again: int
+    missing: int
+    teacher_differs: list[str]
+
+    def __str__(self) -> str:
+        if self.identical:
+            return f"identical: all {self.rows:,} rows came out again"
+        why = (
+            f"the teacher is another than then (as {' and '.join(self.teacher_differs)} encoder)"
+            if self.teacher_differs
+            else "the teacher is the same; its vectors may differ on this processor, or the rows were changed before "
+            "they were pushed"
+        )
+        return f"different: {self.missing:,} of {self.rows:,} rows did not come out again; {why}"
+
+
+def reproduce(
+    repo_id: str,
+    config_name: str = "default",
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    token: str | None = None,
+    teacher: str | Path | Teacher | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Reproduction:
+    """Mine a pushed data set again with its settings, and compare.
+
+    Args:
+        repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
+        teacher: in place of the one that the settings name, such as a local copy of it.
+        progress: show bars.
+
+    Raises:
+        InputError: the texts were not pushed, or a teacher that cannot be made from its settings.
+    """
+    data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
+    if data.queries is None or data.corpus is None or data.pairs is None:
+        raise InputError(f"reproduce: {repo_id} has no queries, corpus and pairs, so there is nothing to mine")
+    settings = data.settings
+    again = resolve_teacher(teacher) if teacher is not None else teacher_of_settings(settings.get("teacher_settings"))
+    query, positive = data.provenance.columns
+    miner = NegativeMiner(
+        again,
+        **{name: settings[name] for name in MINER_SETTINGS},
+        query_column=query,
+        positive_column=positive,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    roles: tuple[Role, ...] = ("query", "passage")
+    then = settings["teacher_fingerprints"]
+    differs: list[str] = [role for role in roles if again.fingerprint(role) != then.get(role)]
+    rows = _rows_of_pairs(data, query, positive)
+    mined = miner.fit(rows, corpus=data.corpus["document"][:]).mine(rows)
+    columns = [name for name in data.rows.column_names if name in mined.column_names]
+    pushed, found = (row_digests(table.select_columns(columns)) for table in (data.rows, mined))
+    missing = int((find_digests(found, pushed) < 0).sum())
+    return Reproduction(np.array_equal(pushed, found), len(data.rows), len(mined), missing, differs)
+
+
+def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:
+    assert data.pairs is not None
+    assert data.queries is not None
+    assert data.corpus is not None
+    pairs = data.pairs.with_format("arrow")[:]
+    queries = data.queries.with_format("arrow")[:]["query"].take(pairs["query_id"])
+    positives = data.corpus.with_format("arrow")[:]["document"].take(pairs["document_id"])
+    return datasets.Dataset(pa.table({query: queries, positive: positives}))
+
+
+def _read_parquet(folder: Path, paths: list[str]) -> datasets.Dataset:
+    loaded = datasets.load_dataset("parquet", data_files=[str(folder / path) for path in paths], split="train")
+    assert isinstance(loaded, datasets.Dataset)
+    return loaded
+
+
+def _open_pool(data: HubData, folder: Path, cache_dir: Path) -> CandidatePool:
+    """The pool under the cache folder, with the texts it is about."""
+    if data.queries is None or data.corpus is None or data.pairs is None:
+        raise InputError("the pool was pushed without its queries, corpus and pairs")
+    texts = _text_set(data, cache_dir)
+    names = data.provenance.files["pool"]
+    target = cache_dir / "pools" / digest_of("hub", data.provenance.rows_digest, texts.fingerprint, names)
+    if not target.exists():
+        with scratch_folder(target.parent) as scratch:
+            for name in names:
+                shutil.copyfile(folder / name, scratch / Path(name).name)
+            publish_folder(scratch, target)
+    pool = CandidatePool.load(target)
+    if pool.about.get("texts") != texts.fingerprint:
+        raise InputError("the pool is about other texts than those that were pushed with it")
+    return pool
+
+
+def _text_set(data: HubData, cache_dir: Path) -> TextSet:
+    assert data.corpus is not None
+    rows = _rows_of_pairs(data, "query", "positive").with_format("arrow")[:]
+    corpus = data.corpus.with_format("arrow")[:]["document"]
+    pairs = [(batch["query"], batch["positive"]) for batch in rows.to_batches()]
+    return build_text_set(cache_dir, pairs, batches_of(corpus), query_column="query", positive_column="positive")

@@ -1,0 +1,415 @@
+"""Pushing mined data sets: the only room that writes to the network, and always in one commit."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+from hf_negmine.errors import InputError, require
+from hf_negmine.files import default_cache_dir, read_versioned_json, storage_errors
+from hf_negmine.fitted import Fitted
+from hf_negmine.hub.cards import dataset_card, split_card
+from hf_negmine.hub.network import HubError, hub_errors
+from hf_negmine.hub.provenance import (
+    FOLDER,
+    Provenance,
+    check_name,
+    check_repo_id,
+    library_versions,
+    rows_digest,
+)
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.report.plots import save_png
+from hf_negmine.summary import MiningSummary
+from hf_negmine.texts import TextSet
+from hf_negmine.writing import lookup_table
+
+SHARD_BYTES = 500 * 2**20
+EXAMPLES = 3
+HOLDS = {
+    "queries": "`query_id` and the text of every query",
+    "corpus": "`document_id` and the text of every passage that was searched",
+    "pairs": "`query_id`, `document_id` and the teacher's score of every positive",
+}
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push has done.
+
+    Attributes:
+        repo_id: where.
+        commit: its id; None for a dry run.
+        url: of the data set; None for a dry run.
+        folder: of the files; None but for a dry run.
+        files: their paths in the repository.
+    """
+
+    repo_id: str
+    commit: str | None
+    url: str | None
+    folder: Path | None
+    files: list[str]
+
+    def __str__(self) -> str:
+        where = f"written to {self.folder}, nothing was sent" if self.commit is None else f"pushed to {self.url}"
+        return f"{self.repo_id}: {len(self.files)} files {where}"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to push.
+
+    Attributes:
+        rows: the mined rows.
+        summary: how they were mined.
+        columns: of the query and the positive.
+        texts: what they were mined from; None if it is no longer in the cache.
+        pool: folder of the candidate pool; None likewise.
+        pair_scores: the teacher's score of every positive of ``texts``.
+    """
+
+    rows: datasets.Dataset
+    summary: MiningSummary
+    columns: tuple[str, str]
+    texts: TextSet | None
+    pool: Path | None
+    pair_scores: np.ndarray[Any, Any] | None
+
+    @classmethod
+    def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
+        """From what a miner is fitted on."""
+        columns = (fitted.query_column, fitted.positive_column)
+        return cls(rows, summary, columns, fitted.texts, cache_dir / "pools" / fitted.pool_key, fitted.pair_scores)
+
+    @classmethod
+    def find(cls, mined: datasets.Dataset, miner: NegativeMiner | None) -> Material:
+        """From the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
+
+        Raises:
+            InputError: rows without a note, and no miner.
+        """
+        if miner is not None:
+            summary = miner.summary
+            return cls.of_fit(mined, miner.fitted, miner.cache_dir, _with_rows(summary, mined))
+        files = [Path(file["filename"]) for file in mined.cache_files]
+        note = files[0].with_suffix(".json") if len(files) == 1 else None
+        if note is None or not note.exists():
+            raise InputError(
+                "push_dataset: how these rows were mined is not noted beside them (they come from map, or from another "
+                "program); give the miner, miner="
+            )
+        cache_dir = note.parent.parent
+        fitted = Fitted.open(cache_dir / "fits" / read_versioned_json(note)["fit"], cache_dir / "texts")
+        return cls.of_fit(mined, fitted, cache_dir, _with_rows(fitted.summary, mined))
+
+
+def push_dataset(
+    mined: datasets.Dataset,
+    repo_id: str,
+    *,
+    config_name: str = "default",
+    split: str = "train",
+    miner: NegativeMiner | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    with_pool: bool = False,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+    source_datasets: Sequence[str] = (),
+    token: str | None = None,
+    dry_run: bool = False,
+) -> PushResult:
+    """Push mined rows with the corpus they were mined from, their provenance and a card, in one commit.
+
+    A second push to the same config and split replaces it; other configs, and what a user wrote into the card, stay.
+
+    Args:
+        mined: rows that `NegativeMiner.mine` gave, or of ``rows.map(miner)`` with ``miner=``.
+        repo_id: ``user/name``.
+        config_name, split: which part of the data set they are.
+        miner: that mined them; may be left out for what `mine` returned.
+        private: for a new repository; None takes the account's default.
+        revision: branch; created if it is not there. None is the main one.
+        with_pool: also push the candidate pool, so that others select again without the teacher.
+        license: of the data, as the Hub names it. None inherits that of ``source_datasets``, if they have the same.
+        languages: ISO codes.
+        source_datasets: ids on the Hub of what was mined.
+        token: of the Hub; None takes the one that is logged in.
+        dry_run: write all files to a folder (``PushResult.folder``), and send nothing.
+
+    Raises:
+        InputError: arguments that make no sense, no licence, or rows nobody noted the mining of.
+        HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
+        StorageError: the disk is full.
+    """
+    check_repo_id(repo_id)
+    check_name(config_name, "config_name")
+    check_name(split, "split")
+    require(len(mined) > 0, "push_dataset: there is no row to push")
+    material = Material.find(mined, miner)
+    return push_material(
+        material, repo_id, config_name=config_name, split=split, private=private, revision=revision,
+        with_pool=with_pool, license=license, languages=languages, source_datasets=source_datasets, token=token,
+        dry_run=dry_run,
+    )  # fmt: skip
+
+
+def push_material(
+    material: Material,
+    repo_id: str,
+    *,
+    config_name: str,
+    split: str,
+    private: bool | None,
+    revision: str | None,
+    with_pool: bool,
+    license: str | None,
+    languages: Sequence[str],
+    source_datasets: Sequence[str],
+    token: str | None,
+    dry_run: bool,
+) -> PushResult:
+    """`push_dataset`, of material that is found already."""
+    require(
+        not with_pool or material.pool is not None,
+        "with_pool: the candidate pool is no longer in the cache; mine again",
+    )
+    api = HfApi(token=token, library_name="hf_negmine")
+    there = _Repository(api, repo_id, revision) if not dry_run else None
+    if there is not None:
+        there.look()
+    license = license or (there.license if there is not None else None) or _inherited(api, source_datasets, dry_run)
+    if license is None:
+        raise InputError(
+            "license: under which licence may the data be used? Give it as the Hub names it, such as 'cc-by-4.0', or "
+            "'unknown'"
+        )
+    with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="hf_negmine-") as temporary:
+        folder = Path(temporary)
+        part = write_files(
+            folder, material, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
+        )
+        others = [other for other in (there.parts if there is not None else []) if other.path != part.path]
+        examples = {part.path: material.rows.select(range(min(EXAMPLES, len(material.rows)))).to_list()}
+        card = dataset_card(
+            repo_id,
+            [part, *others],
+            examples,
+            configs=_configs([part, *others]),
+            existing=there.card if there is not None else None,
+            license=license,
+            languages=languages,
+        )
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if there is None:
+            target = default_cache_dir() / "dry-runs" / repo_id
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(folder, target)
+            return PushResult(repo_id, None, None, target, paths)
+        message = f"Mined with {material.summary.settings['method']}: {config_name}, {split}"
+        commit = there.commit(folder, paths, part, message, private=private)
+        return PushResult(repo_id, commit, f"https://huggingface.co/datasets/{repo_id}", None, paths)
+
+
+def write_files(
+    folder: Path, material: Material, *, config_name: str, split: str, with_pool: bool, sources: Sequence[str]
+) -> Provenance:
+    """Write everything but the card as it is to lie in the repository."""
+    files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
+    if material.texts is not None:
+        texts = material.texts
+        tables = {
+            "queries": lookup_table("query_id", "query", texts.queries.texts),
+            "corpus": lookup_table("document_id", "document", texts.corpus.texts),
+            "pairs": _pairs(texts, material.pair_scores),
+        }
+        for name, table in tables.items():
+            files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
+    if material.summary.histograms is not None and (picture := _figure(material.summary)) is not None:
+        path = f"{FOLDER}/{config_name}/{split}-scores.png"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        save_png(picture, folder / path)
+        files["figure"] = [path]
+    if with_pool:
+        assert material.pool is not None
+        files["pool"] = _copy_pool(folder, material.pool, f"{FOLDER}/{config_name}/{split}-pool")
+    provenance = Provenance(
+        config_name=config_name,
+        split=split,
+        summary=material.summary,
+        columns=material.columns,
+        rows=len(material.rows),
+        rows_digest=rows_digest(material.rows),
+        versions=library_versions(),
+        files=files,
+        source_datasets=list(sources),
+    )
+    (folder / provenance.path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / provenance.path).write_text(provenance.to_json(), encoding="utf-8")
+    return provenance
+
+
+class _Repository:
+    """A data set repository on the Hub, as it is before a push."""
+
+    def __init__(self, api: HfApi, repo_id: str, revision: str | None) -> None:
+        self._api, self._repo_id, self._revision = api, repo_id, revision
+        self.head: str | None = None
+        self.files: list[str] = []
+        self.card = ""
+        self.parts: list[Provenance] = []
+
+    def look(self) -> None:
+        """Read what is there.
+
+        Raises:
+            HubError: it holds something else.
+        """
+        with hub_errors(self._repo_id, "looking at"):
+            try:
+                info = self._api.dataset_info(self._repo_id, revision=self._revision)
+            except RepositoryNotFoundError as error:
+                if getattr(error.response, "status_code", 404) == 401:
+                    raise
+                return
+            except EntryNotFoundError:
+                return
+        self.head = info.sha
+        self.files = [sibling.rfilename for sibling in info.siblings or []]
+        ours = [path for path in self.files if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
+        ours = [path for path in ours if path.count("/") == 2]
+        others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
+        if others and not ours:
+            raise HubError(
+                f"pushing to {self._repo_id}: it holds {others[0]!r} and nothing that hf_negmine has pushed; give "
+                "another name"
+            )
+        if "README.md" in self.files:
+            self.card = self._read("README.md")
+        self.parts = [Provenance.from_json(self._read(path), where=f"{self._repo_id}/{path}") for path in ours]
+
+    @property
+    def license(self) -> str | None:
+        """That the card names."""
+        found = split_card(self.card)[0].get("license")
+        return found if isinstance(found, str) else None
+
+    def commit(
+        self, folder: Path, paths: Sequence[str], part: Provenance, message: str, *, private: bool | None
+    ) -> str:
+        """Send the files in one commit that replaces what the same part had before."""
+        with hub_errors(self._repo_id, "pushing to"):
+            if self.head is None:
+                self._api.create_repo(self._repo_id, repo_type="dataset", private=private, exist_ok=True)
+                if self._revision is not None:
+                    self._api.create_branch(self._repo_id, repo_type="dataset", branch=self._revision, exist_ok=True)
+            before = next((other for other in self.parts if other.path == part.path), None)
+            stale = {path for group in before.files.values() for path in group} - set(paths) if before else set()
+            operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(folder / path)) for path in paths
+            ]
+            operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(stale & set(self.files))]
+            done = self._api.create_commit(
+                self._repo_id,
+                operations,
+                repo_type="dataset",
+                revision=self._revision,
+                commit_message=message,
+                parent_commit=self.head,
+            )
+        return str(done.oid)
+
+    def _read(self, path: str) -> str:
+        with hub_errors(self._repo_id, "reading"), tempfile.TemporaryDirectory() as folder:
+            local = self._api.hf_hub_download(
+                self._repo_id, path, repo_type="dataset", revision=self.head, local_dir=folder
+            )
+            return Path(local).read_text(encoding="utf-8")
+
+
+def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
+    """The configs of the card's YAML, each with what it holds."""
+    configs: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, split: str, paths: list[str], holds: str) -> None:
+        config = configs.setdefault(name, {"config_name": name, "data_files": [], "holds": holds})
+        config["data_files"].append({"split": split, "path": paths if len(paths) > 1 else paths[0]})
+
+    for part in parts:
+        add(part.config_name, part.split, part.files["data"], f"mined rows, format `{part.summary.settings['format']}`")
+    for part in parts:
+        for name, holds in HOLDS.items():
+            if name in part.files:
+                add(f"{part.config_name}-{name}", part.split, part.files[name], holds)
+    if "default" not in configs:
+        next(iter(configs.values()))["default"] = True
+    return list(configs.values())
+
+
+def _write_shards(folder: Path, table: datasets.Dataset, stem: str) -> list[str]:
+    size = table.data.nbytes if table.data is not None else 0
+    shards = max(1, math.ceil(size / SHARD_BYTES))
+    paths = []
+    for number in range(shards):
+        path = f"{stem}-{number:05d}-of-{shards:05d}.parquet"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        table.shard(shards, number, contiguous=True).to_parquet(folder / path)
+        paths.append(path)
+    return paths
+
+
+def _pairs(texts: TextSet, scores: np.ndarray[Any, Any] | None) -> datasets.Dataset:
+    counts = np.diff(texts.positive_offsets)
+    columns = {
+        "query_id": np.repeat(np.arange(len(counts)), counts),
+        "document_id": texts.positive_ids.astype(np.int64),
+        "score": np.full(len(texts.positive_ids), np.nan, np.float32) if scores is None else np.asarray(scores),
+    }
+    return datasets.Dataset(pa.table(columns))
+
+
+def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
+    (folder / target).mkdir(parents=True)
+    paths = []
+    for file in sorted(pool.iterdir()):
+        if file.is_file() and file.suffix in (".arrow", ".npy", ".json"):
+            shutil.copyfile(file, folder / target / file.name)
+            paths.append(f"{target}/{file.name}")
+    return paths
+
+
+def _figure(summary: MiningSummary) -> Any:
+    try:
+        return summary.plot()
+    except InputError:  # without matplotlib there is no picture
+        return None
+
+
+def _inherited(api: HfApi, sources: Sequence[str], dry_run: bool) -> str | None:
+    """The licence of the sources, if they have one and the same."""
+    if dry_run:
+        return None
+    found = set()
+    for source in sources:
+        with hub_errors(source, "reading the licence of"):
+            info = api.dataset_info(source)
+        found.add(getattr(info.card_data, "license", None) if info.card_data is not None else None)
+    only = found.pop() if len(found) == 1 else None
+    return only if isinstance(only, str) else None
+
+
+def _with_rows(summary: MiningSummary, mined: datasets.Dataset) -> MiningSummary:
+    return replace(summary, rows_written=len(mined), seconds={})
