@@ -112,15 +112,18 @@ class RemineCallback(TrainerCallback):
         self.progress = progress
         self.history: list[Refresh] = []
         self._sources = with_bank
-        self._first = {name: source.bank for name, source in with_bank.items()}
         self._began = 0.0
         self._spent = 0.0
+        self._epochs_begun = 0
+        self._resumes_inside = False
 
     # ---- when --------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the banks to the run's folder, and take back what a resumed run has yet to do."""
         self._began, self._spent = time.perf_counter(), 0.0
+        epoch = float(state.epoch or 0.0)
+        self._epochs_begun, self._resumes_inside = int(epoch), not epoch.is_integer()
         folder = self.folder or Path(args.output_dir) / "negatives"
         for name, source in self._sources.items():
             home = folder / (name or "rows")
@@ -133,9 +136,10 @@ class RemineCallback(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Refresh before an epoch, whose batches are all made from then on."""
-        epoch = float(state.epoch or 0.0)
-        at_boundary = epoch > 0 and epoch.is_integer()
-        if self.every_epochs is not None and at_boundary and int(epoch) % self.every_epochs == 0:
+        # Counted here, because the trainer's epoch stays a fraction for a stream of unknown length.
+        epoch, inside = self._epochs_begun, self._resumes_inside
+        self._epochs_begun, self._resumes_inside = epoch + 1, False
+        if self.every_epochs is not None and epoch > 0 and epoch % self.every_epochs == 0 and not inside:
             self._refresh(state, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -154,10 +158,10 @@ class RemineCallback(TrainerCallback):
             NegativeBank(home).forget_after(step)
         if (home / "0").exists():
             return
-        source, bank = self._sources[name], self._first[name]
-        assert bank is not None
+        source = self._sources[name]
         if self.rule == "student":
-            NegativeBank.create(home, bank.current()[1])
+            assert source.first_bank is not None
+            NegativeBank.create(home, source.first_bank.current()[1])
             return
         with self._student(name, home, model) as searcher:
             reserve = Reserve.begin(_ranked(source), source.sampler.depth(source.n))
@@ -168,8 +172,10 @@ class RemineCallback(TrainerCallback):
         for name, source in self._sources.items():
             assert source.bank is not None
             versions = source.bank.versions()
-            if state.is_world_process_zero and not (versions and versions[-1]["step"] == state.global_step):
-                # (Otherwise the run was killed right after it had refreshed, and resumed.)
+            if state.is_world_process_zero and versions and versions[-1]["step"] == state.global_step:
+                # The run was killed right after it had refreshed, and resumed at a checkpoint from right before.
+                self._tell(Refresh(**{key: value for key, value in versions[-1].items() if key != "version"}), state)
+            elif state.is_world_process_zero:
                 started = time.perf_counter()
                 _, old = source.bank.current()
                 new, notes = self._new_version(name, model)

@@ -316,13 +316,14 @@ class HardNegativeCollator(TrainerCallback):
     def prompt_of(self, column: Literal["query", "positive"], dataset: str = "") -> str | None:
         """The prompt that a column is trained with; ``dataset`` is its name in a DatasetDict."""
         prompts: Any = self.prompts
-        if isinstance(prompts, Mapping) and isinstance(prompts.get(dataset), Mapping):
+        if isinstance(prompts, Mapping) and dataset in prompts:
             prompts = prompts[dataset]
         if not isinstance(prompts, Mapping):
             return prompts if isinstance(prompts, str) else None
         source = self.sources.get(dataset)
-        theirs = None if source is None else source.columns[0 if column == "query" else 1]
-        return next((prompts[name] for name in (column, theirs) if isinstance(prompts.get(name), str)), None)
+        number = 0 if column == "query" else 1
+        names = (column, (self.query_column, self.positive_column)[number], source and source.columns[number])
+        return next((prompts[name] for name in names if isinstance(prompts.get(name), str)), None)
 
     def _make_inner(self, reader: RowReader) -> BaseDataCollator:
         """The model's own collator, for rows under our names."""
@@ -343,7 +344,7 @@ class HardNegativeCollator(TrainerCallback):
         """A mapping of columns in our column names; a negative has what its positive has, unless it is named."""
         if not isinstance(given, Mapping):
             return given
-        if given and all(isinstance(value, Mapping) for value in given.values()):
+        if any(isinstance(value, Mapping) for value in given.values()):
             return {name: self._by_our_names(value, names) for name, value in given.items()}
         ours = dict(given)
         for name, column in names.items():

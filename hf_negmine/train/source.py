@@ -37,6 +37,7 @@ class NegativeSource:
         texts: queries, corpus and positives.
         pool: the teacher's candidates and positive scores; None if nothing but a corpus was fitted.
         bank: what is drawn from; None without a pool.
+        first_bank: the bank that nothing has refreshed; a run that refreshes begins with it.
         method, sampler, n, seed, positive_score: as in `NegativeMiner`.
         columns: names of the query and the positive column, where they are known.
         miner: mines rows that are not in the pool, and scores with its teacher; None for a pool alone.
@@ -52,6 +53,7 @@ class NegativeSource:
     positive_score: PositiveScore
     columns: tuple[str | None, str | None]
     miner: NegativeMiner | None
+    first_bank: NegativeBank | None = None
 
     @classmethod
     def of_miner(cls, miner: NegativeMiner, n: int | None, sampler: Sampler | str | None, seed: int) -> NegativeSource:
@@ -114,7 +116,7 @@ class NegativeSource:
             name = digest_of(
                 "bank", FORMAT_VERSION, self.texts.fingerprint, first.offsets, first.passages, first.scores
             )
-            self.bank = NegativeBank.create(cache_dir / "banks" / name, first)
+            self.bank = self.first_bank = NegativeBank.create(cache_dir / "banks" / name, first)
         return self
 
     # ---- drawing -----------------------------------------------------------------------------------------------

@@ -1,0 +1,376 @@
+"""Negatives that keep up with the model that is trained."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers import TrainerCallback
+
+from hf_negmine.errors import InputError
+from hf_negmine.teachers import DenseTeacher
+from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
+from hf_negmine.train.bank import BankVersion
+from hf_negmine.train.refresh import Reserve, changed_entries
+from tests.train.helpers import (
+    Remembering,
+    WordTeacher,
+    arguments,
+    load_model,
+    logged_losses,
+    make_miner,
+    rows,
+)
+from tests.train.test_trainer import KillAfter, KilledError, make_trainer, two_data_sets, two_miners
+
+
+def several_positives() -> datasets.Dataset:
+    """Rows of which query 0 stands there twice."""
+    data = rows()
+    return datasets.concatenate_datasets(
+        [data, datasets.Dataset.from_dict({"query": data["query"][:1], "positive": data["positive"][3:4]})]
+    )
+
+
+class Photograph(TrainerCallback):
+    """The student's score of every query with every passage, at the begin of every epoch.
+
+    Comes before the callback that refreshes.
+    """
+
+    def __init__(self, miner: Any, **prompts: str) -> None:
+        self.miner, self.prompts = miner, prompts
+        self.scores: dict[int, Any] = {}
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.scores[state.global_step] = all_scores(DenseTeacher(kwargs["model"], **self.prompts), self.miner)
+
+
+def all_scores(teacher: Any, miner: Any) -> Any:
+    """Cosine of every query with every passage, by id."""
+    queries = np.asarray(teacher.encode(miner.queries["query"], "query"), dtype=np.float64)
+    passages = np.asarray(teacher.encode(miner.corpus["document"], "passage"), dtype=np.float64)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    return queries @ (passages / np.linalg.norm(passages, axis=1, keepdims=True)).T
+
+
+def positives_of(miner: Any) -> list[list[int]]:
+    texts = miner.fitted.texts
+    return [list(texts.positive_ids[a:b]) for a, b in itertools.pairwise(texts.positive_offsets)]
+
+
+def expected_bank(miner: Any, student: Any, teacher: Any, k: int) -> list[list[int]]:
+    """The k passages of each query that the student ranks first, under the ceilings of student and teacher."""
+    found = []
+    for query, positives in enumerate(positives_of(miner)):
+        limits = [min(scores[query][positives]) for scores in (student, teacher)]
+        limits = [limit - abs(limit) * 0.05 for limit in limits]
+        allowed = [
+            passage
+            for passage in range(student.shape[1])
+            if passage not in positives and student[query][passage] < limits[0] and teacher[query][passage] < limits[1]
+        ]
+        found.append(sorted(allowed, key=lambda passage: -student[query][passage])[:k])
+    return found
+
+
+def lists_of(version: BankVersion) -> list[list[int]]:
+    return [version.passages[a:b].tolist() for a, b in itertools.pairwise(version.offsets)]
+
+
+def bank_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a bank but the times in its list of versions."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.npy"))}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_student_finds_its_own_hardest_under_both_ceilings(
+    model: SentenceTransformer, tmp_path: Path, accumulation: int
+) -> None:
+    miner = make_miner(tmp_path / "cache").fit(several_positives())
+    collator = HardNegativeCollator(model, miner)
+    photograph = Photograph(miner)
+    remine = RemineCallback(collator, progress=False)
+    loss = Remembering(model)
+    args = arguments(tmp_path, num_train_epochs=3, gradient_accumulation_steps=accumulation)
+    trainer = make_trainer(model, collator, several_positives(), loss, args, [photograph, remine])
+    trainer.train()
+    bank = NegativeBank(tmp_path / "negatives" / "rows")
+    steps_an_epoch = 5 if accumulation == 1 else 3
+    assert [version["step"] for version in bank.versions()] == [steps_an_epoch, 2 * steps_an_epoch]
+    teacher = all_scores(WordTeacher(), miner)
+    for number, step in ((1, steps_an_epoch), (2, 2 * steps_an_epoch)):
+        version = bank._read(number)
+        assert lists_of(version) == expected_bank(miner, photograph.scores[step], teacher, 8)
+        assert np.all(np.diff(version.offsets) > 0)
+    assert lists_of(bank._read(0)) != lists_of(bank._read(1)) != lists_of(bank._read(2))
+    # What the loss saw in each epoch was drawn from the version of that epoch.
+    for epoch in range(3):
+        texts = miner.corpus["document"]
+        allowed = dict(zip(miner.queries["query"], lists_of(bank._read(epoch)), strict=True))
+        for query, (_, *negatives) in loss.drawn(5 * epoch, 5 * epoch + 5).items():
+            assert set(negatives) <= {texts[passage] for passage in allowed[query]}
+    assert not list(tmp_path.glob("negatives/**/student"))
+    assert not list(tmp_path.glob("negatives/**/vectors"))
+
+
+def test_the_student_reads_the_prompts_it_is_trained_with(model: SentenceTransformer, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    collator = HardNegativeCollator(model, miner)
+    photograph = Photograph(miner, query_prompt="ask ", passage_prompt="tell ")
+    args = arguments(tmp_path, prompts={"query": "ask ", "positive": "tell "})
+    trainer = make_trainer(
+        model, collator, rows(), Remembering(model), args, [photograph, RemineCallback(collator, progress=False)]
+    )
+    trainer.train()
+    expected = expected_bank(miner, photograph.scores[4], all_scores(WordTeacher(), miner), 8)
+    assert lists_of(NegativeBank(tmp_path / "negatives" / "rows").current()[1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "nested", "expected"),
+    [
+        (None, False, (None, None)),
+        ("find ", False, ("find ", "find ")),
+        ({"question": "ask "}, False, ("ask ", None)),
+        ({"query": "ask ", "positive": "tell "}, False, ("ask ", "tell ")),
+        ({"second": {"question": "ask ", "answer": "tell "}, "first": {"query": "seek "}}, True, ("ask ", "tell ")),
+        ({"second": "ask ", "first": "tell "}, True, ("ask ", "ask ")),
+        ({"first": {"query": "seek "}}, True, (None, None)),
+    ],
+)
+def test_the_prompt_of_a_column(
+    frozen: SentenceTransformer, tmp_path: Path, given: Any, nested: bool, expected: tuple[str | None, str | None]
+) -> None:
+    miner = two_miners(tmp_path)["second"]
+    collator = HardNegativeCollator(frozen, {"second": miner} if nested else miner, prompts=given)
+    name = "second" if nested else ""
+    assert (collator.prompt_of("query", name), collator.prompt_of("positive", name)) == expected
+
+
+@pytest.mark.parametrize("settings", [{"every_steps": 3}, {"every_steps": 3, "at_start": True}, {"every_epochs": 2}])
+def test_when_and_what_is_told_of_it(model: SentenceTransformer, tmp_path: Path, settings: dict[str, Any]) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    remine = RemineCallback(collator, progress=False, folder=tmp_path / "elsewhere", **settings)
+    args = arguments(tmp_path, num_train_epochs=3, learning_rate=1e-2)
+    trainer = make_trainer(model, collator, rows(), Remembering(model), args, [remine])
+    trainer.train()
+    steps = [8] if "every_epochs" in settings else [3, 6, 9]
+    steps = [0, *steps] if settings.get("at_start") else steps
+    assert [refresh.step for refresh in remine.history] == steps
+    assert [refresh.staleness for refresh in remine.history] == list(np.diff([0, *steps]))
+    assert [refresh.epoch for refresh in remine.history] == [step / 4 for step in steps]
+    assert all(refresh.changed > 0 and 0 < refresh.share_of_training < 1 for refresh in remine.history)
+    told = [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
+    assert [entry["step"] for entry in told] == steps
+    assert [entry["negatives_changed"] for entry in told] == [refresh.changed for refresh in remine.history]
+    bank = NegativeBank(tmp_path / "elsewhere" / "rows")
+    assert [version["step"] for version in bank.versions()] == steps
+    assert collator.sources[""].bank is not None
+    assert collator.sources[""].bank.current()[0] == len(steps)
+    for number, refresh in enumerate(remine.history, start=1):
+        old, new = lists_of(bank._read(number - 1)), lists_of(bank._read(number))
+        assert refresh.negatives == sum(map(len, new))
+        assert refresh.changed == sum(len(set(now) - set(before)) for before, now in zip(old, new, strict=True))
+
+
+def test_a_stream_is_refreshed_with_every_pass(model: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    remine = RemineCallback(collator, progress=False)
+    stream = rows().to_iterable_dataset()
+    make_trainer(model, collator, stream, Remembering(model), arguments(tmp_path, max_steps=10), [remine]).train()
+    assert [refresh.step for refresh in remine.history] == [4, 8]
+
+
+def test_each_data_set_is_refreshed(model: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(model, two_miners(tmp_path / "cache"))
+    remine = RemineCallback(collator, progress=False)
+    make_trainer(model, collator, two_data_sets(), Remembering(model), arguments(tmp_path), [remine]).train()
+    assert [(refresh.dataset, refresh.step) for refresh in remine.history] == [("first", 4), ("second", 4)]
+    for name in ("first", "second"):
+        assert NegativeBank(tmp_path / "negatives" / name).current()[0] == 1
+
+
+def test_a_stored_pool_is_refreshed_without_its_teacher(model: SentenceTransformer, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    collator = HardNegativeCollator(model, miner.pool.folder, num_negatives=2)
+    photograph, remine = Photograph(miner), RemineCallback(collator, progress=False)
+    make_trainer(model, collator, rows(), Remembering(model), arguments(tmp_path), [photograph, remine]).train()
+    nothing = np.full_like(photograph.scores[4], -1.0)
+    for query, positives in enumerate(positives_of(miner)):
+        nothing[query][positives] = 1.0
+    found = lists_of(NegativeBank(tmp_path / "negatives" / "rows").current()[1])
+    assert found == expected_bank(miner, photograph.scores[4], nothing, 2)
+
+
+@pytest.mark.parametrize("rule", ["student", "easy"])
+def test_a_second_run_begins_where_the_first_one_did(models: Path, tmp_path: Path, rule: Any) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    collator, losses = None, []
+    for number in range(3):
+        model = load_model(models)
+        if collator is None or number == 2:  # the last run has a collator of its own
+            collator = HardNegativeCollator(model, miner)
+        loss = Remembering(model)
+        remine = RemineCallback(collator, rule=rule, progress=False)
+        make_trainer(model, collator, rows(), loss, arguments(tmp_path), [remine]).train()
+        losses.append(loss.losses)
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize("rule", ["student", "easy"])
+@pytest.mark.parametrize(("every", "step"), [({}, 4), ({}, 6), ({"every_steps": 3}, 5)], ids=str)
+def test_a_resumed_run_ends_with_the_same_bank(
+    models: Path, tmp_path: Path, rule: Any, every: dict[str, Any], step: int
+) -> None:
+    settings = {"num_train_epochs": 3, "save_strategy": "steps", "save_steps": step, "learning_rate": 1e-2}
+
+    def begin(folder: str, *callbacks: Any) -> tuple[Any, Remembering]:
+        model = load_model(models)
+        collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+        loss = Remembering(model)
+        remine = RemineCallback(collator, rule=rule, progress=False, **every)
+        args = arguments(tmp_path / folder, **settings)
+        return make_trainer(model, collator, rows(), loss, args, [remine, *callbacks]), loss
+
+    whole, expected = begin("whole")
+    whole.train()
+    killed, _ = begin("killed", KillAfter(step + 4))
+    with pytest.raises(KilledError):
+        killed.train()
+    assert len(NegativeBank(tmp_path / "killed" / "negatives" / "rows").versions()) >= 1
+    resumed, loss = begin("killed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{step}"))
+    assert loss.batches == expected.batches[step:]
+    assert logged_losses(resumed) == pytest.approx(logged_losses(whole), rel=1e-4)
+    banks = [bank_of(tmp_path / folder / "negatives" / "rows") for folder in ("whole", "killed")]
+    assert banks[0] == banks[1]
+    assert len({name.split("/")[0] for name in banks[0]}) >= 3
+    told = [
+        [{key: entry[key] for key in ("step", "negatives_changed", "negatives_staleness")} for entry in entries]
+        for entries in (
+            [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
+            for trainer in (whole, resumed)
+        )
+    ]
+    assert told[0] == told[1]
+
+
+# ---- Conan's rule ----------------------------------------------------------------------------------------------
+
+
+def in_a_loop(ranked: list[list[int]], k: int, rounds: list[dict[tuple[int, int], float]]) -> list[list[list[int]]]:
+    """The bank of each round: easy negatives leave, the next of the ranking come in."""
+    banks = [row[:k] for row in ranked]
+    came_with = {(target, passage): rounds[0][target, passage] for target, row in enumerate(banks) for passage in row}
+    used = [len(row) for row in banks]
+    found = [[list(row) for row in banks]]
+    for scores in rounds[1:]:
+        fresh = []
+        for target, row in enumerate(banks):
+            for place, passage in enumerate(row):
+                now = scores[target, passage]
+                is_easy = np.float32(1.15) * np.float32(now) < np.float32(came_with[target, passage]) and abs(now) < 0.8
+                if is_easy and used[target] < len(ranked[target]):
+                    row[place] = ranked[target][used[target]]
+                    used[target] += 1
+                    fresh.append((target, row[place]))
+            row.sort(key=ranked[target].index)
+        came_with |= {pair: scores[pair] for pair in fresh}
+        found.append([list(row) for row in banks])
+    return found
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_easy_negatives_are_replaced_as_in_a_loop(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=5))
+    ranked = [list(range(10 * target, 10 * target + size)) for target, size in enumerate(sizes)]
+    k = data.draw(st.integers(1, 4))
+    score = st.sampled_from([-0.9, -0.5, 0.0, 0.3, 0.4, 0.5, 0.79, 0.81, 0.95])
+    pairs = [(target, passage) for target, row in enumerate(ranked) for passage in row]
+    rounds = [{pair: data.draw(score) for pair in pairs} for _ in range(data.draw(st.integers(1, 5)))]
+    expected = in_a_loop(ranked, k, rounds)
+
+    flat = [passage for row in ranked for passage in row]
+    version = BankVersion(
+        np.cumsum([0, *sizes]).astype(np.int64),
+        np.array(flat, dtype=np.int32),
+        np.linspace(1, 0, len(flat)).astype(np.float32),
+    )
+
+    def scores_of(reserve: Reserve, given: dict[tuple[int, int], float]) -> Any:
+        pairs = zip(reserve.target.tolist(), reserve.bank.passages.tolist(), strict=True)
+        return np.array([given[pair] for pair in pairs], dtype=np.float32)
+
+    reserve = Reserve.begin(version, k)
+    reserve = reserve.with_scores(scores_of(reserve, rounds[0]))
+    assert lists_of(reserve.bank) == expected[0]
+    for scores, wanted in zip(rounds[1:], expected[1:], strict=True):
+        reserve = Reserve.of_notes(version, reserve.offsets, reserve.notes)
+        before = reserve.bank
+        reserve = reserve.without_easy(scores_of(reserve, scores))
+        reserve = reserve.with_scores(scores_of(reserve, scores))
+        assert lists_of(reserve.bank) == wanted
+        changed = sum(len(set(b) - set(a)) for a, b in zip(lists_of(before), lists_of(reserve.bank), strict=True))
+        assert changed_entries(before, reserve.bank, 100) == changed
+
+
+def test_only_what_the_student_finds_easy_is_replaced(model: SentenceTransformer, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    collator = HardNegativeCollator(model, miner)
+    photograph = Photograph(miner)
+    remine = RemineCallback(collator, rule="easy", progress=False)
+    args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2)
+    make_trainer(model, collator, rows(), PositiveAwareMNRL(model, collator), args, [photograph, remine]).train()
+    deep = miner.pool.select(miner.method, "top", 39)
+    ranked = [deep.passages[a:b].tolist() for a, b in itertools.pairwise(deep.offsets)]
+    rounds = [
+        {(q, p): float(scores[q, p]) for q in range(16) for p in range(40)}
+        for scores in (photograph.scores[step] for step in (0, 4, 8, 12))
+    ]
+    expected = in_a_loop(ranked, 8, rounds)
+    bank = NegativeBank(tmp_path / "negatives" / "rows")
+    assert [lists_of(bank._read(number)) for number in range(4)] == expected
+    assert sum(refresh.changed for refresh in remine.history) > 0
+    assert not list(tmp_path.glob("negatives/**/student"))
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_refreshed_is_an_error(frozen: SentenceTransformer, models: Path, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    reranker = CrossEncoder(str(models / "bert"), num_labels=1, device="cpu")
+    with pytest.raises(InputError, match="encodes with a SentenceTransformer, got CrossEncoder"):
+        RemineCallback(HardNegativeCollator(reranker, miner))
+    with pytest.raises(InputError, match="no pool whose negatives could be refreshed"):
+        RemineCallback(HardNegativeCollator(frozen))
+    with pytest.raises(InputError, match="no pool whose negatives could be refreshed"):
+        RemineCallback(HardNegativeCollator(frozen, make_miner(tmp_path / "corpus")))
+    collator = HardNegativeCollator(frozen, miner)
+    for wrong in ({"rule": "hard"}, {"every_epochs": 0}, {"every_steps": 0}, {"every_epochs": 1, "every_steps": 1}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            RemineCallback(collator, **wrong)
+
+
+def test_a_copy_of_a_bank_sees_what_the_other_publishes_and_takes_back(
+    frozen: SentenceTransformer, tmp_path: Path
+) -> None:
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
+    bank = collator.sources[""].bank
+    assert bank is not None
+    again = pickle.loads(pickle.dumps(bank))
+    again.publish(bank.current()[1], {"step": 5})
+    assert [bank.current()[0], again.current()[0]] == [1, 1]
+    bank.forget_after(4)
+    assert [bank.current()[0], again.current()[0]] == [0, 0]
+    assert not (bank.folder / "1").exists()
