@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from hf_negmine import NegativeMiner
 from tests.train.helpers import load_model, make_miner, write_models
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Accelerate collects garbage at every training run, which takes longer than the run with so much imported."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -31,5 +39,6 @@ def model(models: Path) -> SentenceTransformer:
 
 
 @pytest.fixture
-def miner(tmp_path: Path):  # type: ignore[no-untyped-def]
+def miner(tmp_path: Path) -> NegativeMiner:
+    """A miner of the test's own, not fitted."""
     return make_miner(tmp_path / "cache")

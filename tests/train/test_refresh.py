@@ -226,8 +226,11 @@ def test_a_second_run_begins_where_the_first_one_did(models: Path, tmp_path: Pat
     assert losses[0] == losses[1] == losses[2]
 
 
-@pytest.mark.parametrize("rule", ["student", "easy"])
-@pytest.mark.parametrize(("every", "step"), [({}, 4), ({}, 6), ({"every_steps": 3}, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("rule", "every", "step"),
+    [("student", {}, 4), ("easy", {}, 4), ("student", {}, 6), ("easy", {"every_steps": 3}, 5)],
+    ids=str,
+)
 def test_a_resumed_run_ends_with_the_same_bank(
     models: Path, tmp_path: Path, rule: Any, every: dict[str, Any], step: int
 ) -> None:
@@ -362,9 +365,7 @@ def test_what_cannot_be_refreshed_is_an_error(frozen: SentenceTransformer, model
             RemineCallback(collator, **wrong)
 
 
-def test_a_copy_of_a_bank_sees_what_the_other_publishes_and_takes_back(
-    frozen: SentenceTransformer, tmp_path: Path
-) -> None:
+def test_a_copy_of_a_bank_sees_what_the_other_one_publishes(frozen: SentenceTransformer, tmp_path: Path) -> None:
     collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
     bank = collator.sources[""].bank
     assert bank is not None

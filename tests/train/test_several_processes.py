@@ -1,0 +1,78 @@
+"""Two processes that train together, over gloo."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from hf_negmine.train import HardNegativeCollator, NegativeBank
+from tests.train.helpers import columns_of, make_miner, rows, rows_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of the run, and what each rank saw."""
+    folder = tmp_path_factory.mktemp("ranks")
+    shutil.copytree(models, folder / "models")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_both_ranks_finish_with_the_same_weights(run: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, ranks = run
+    assert [len(rank["batches"]) for rank in ranks] == [4, 4]
+    assert all(math.isfinite(batch["loss"]) and batch["loss"] > 0 for rank in ranks for batch in rank["batches"])
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert [rank["told"] for rank in ranks] == [1, 0]
+
+
+def test_both_ranks_see_the_same_versions_of_the_bank(run: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, ranks = run
+    assert ranks[0]["versions"] == ranks[1]["versions"] == [0, 0, 1, 1]
+    assert [version["step"] for version in NegativeBank(folder / "run" / "negatives" / "rows").versions()] == [2]
+
+
+def test_each_row_has_the_negatives_of_a_single_process(
+    run: tuple[Path, list[dict[str, Any]]], tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    folder, ranks = run
+    alone = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()))
+    for epoch in (0, 1):
+        alone.set_epoch(epoch)
+        if epoch == 1:
+            alone.sources[""].bank = NegativeBank(folder / "run" / "negatives" / "rows")
+        expected = rows_of(columns_of(alone(list(rows())), frozen))
+        seen = [
+            (query, tuple(rest))
+            for rank in ranks
+            for batch in rank["batches"][2 * epoch : 2 * epoch + 2]
+            for query, *rest in zip(*batch["texts"], strict=True)
+        ]
+        assert len(seen) == 16
+        assert dict(seen) == expected
+
+
+def test_the_loss_tells_a_row_from_the_passages_of_both_ranks(run: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, ranks = run
+    for rank in ranks:
+        assert [batch["passages"] for batch in rank["batches"]] == [2 * 4 * 3] * 4

@@ -1,0 +1,73 @@
+"""A training run for the test of several processes: every rank writes down what it saw.
+
+Called as ``python -m torch.distributed.run … two_ranks.py FOLDER``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformerTrainer
+from transformers import TrainerCallback
+
+from hf_negmine.train import HardNegativeCollator, PositiveAwareMNRL, RemineCallback
+from tests.train.helpers import arguments, load_model, make_miner, read_texts, rows
+
+
+class WatchedLoss(PositiveAwareMNRL):
+    """Remembers its batches, its losses and how many passages it told each row from."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.seen: list[Any] = []
+        self.tokenizer_of = args[0]
+
+    def forward(self, sentence_features: Any, labels: Any) -> Any:
+        features = list(sentence_features)
+        texts = [read_texts(self.tokenizer_of, column["input_ids"]) for column in features]
+        before = self.false_negatives.passages
+        loss = super().forward(features, labels)
+        passages = (self.false_negatives.passages - before) // len(labels)
+        self.seen.append({"texts": texts, "loss": float(loss.detach()), "passages": passages})
+        return loss
+
+
+class Versions(TrainerCallback):
+    """The bank's version at the begin of every step."""
+
+    def __init__(self, collator: HardNegativeCollator) -> None:
+        self.collator = collator
+        self.seen: list[int] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        bank = self.collator.sources[""].bank
+        assert bank is not None
+        self.seen.append(bank.current()[0])
+
+
+def main(folder: Path) -> None:
+    model = load_model(folder / "models")
+    collator = HardNegativeCollator(model, make_miner(folder / "cache").fit(rows()))
+    loss = WatchedLoss(model, collator, gather_across_devices=True)
+    versions, remine = Versions(collator), RemineCallback(collator, progress=False)
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments(folder / "run"),
+        train_dataset=rows(),
+        loss=loss,
+        data_collator=collator,
+        callbacks=[collator, remine, versions],
+    )
+    trainer.train()
+    weights = float(sum(weight.detach().double().abs().sum() for weight in model.parameters()))
+    told = [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
+    seen = {"batches": loss.seen, "versions": versions.seen, "weights": weights, "told": len(told)}
+    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
