@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hf_negmine.hub.load import HubData, load_mined, reproduce
-from hf_negmine.hub.push import push_dataset
+from hf_negmine.hub.push import prepare_card, push_dataset, push_model
 
-__all__ = ["HubData", "load_mined", "push_dataset", "reproduce"]
+__all__ = ["HubData", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"]

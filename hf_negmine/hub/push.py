@@ -1,11 +1,11 @@
-"""Pushing mined data sets: the only room that writes to the network, and always in one commit."""
+"""Pushing mined data sets and trained models, each in one commit."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,17 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi
+from sentence_transformers import SentenceTransformer
 
 from hf_negmine.errors import InputError, require
 from hf_negmine.files import default_cache_dir, read_versioned_json, storage_errors
 from hf_negmine.fitted import Fitted
-from hf_negmine.hub.cards import dataset_card, split_card
-from hf_negmine.hub.network import HubError, hub_errors
-from hf_negmine.hub.provenance import (
-    FOLDER,
-    Provenance,
-    check_name,
-    check_repo_id,
-    library_versions,
-    rows_digest,
-)
+from hf_negmine.hub.cards import dataset_card
+from hf_negmine.hub.models import negatives_section, set_card_template, write_model
+from hf_negmine.hub.network import hub_errors
+from hf_negmine.hub.provenance import FOLDER, Provenance, check_name, check_repo_id, library_versions, rows_digest
+from hf_negmine.hub.repository import Repository
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.plots import save_png
 from hf_negmine.summary import MiningSummary
@@ -187,7 +182,7 @@ def push_material(
         "with_pool: the candidate pool is no longer in the cache; mine again",
     )
     api = HfApi(token=token, library_name="hf_negmine")
-    there = _Repository(api, repo_id, revision) if not dry_run else None
+    there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
     if there is not None:
         there.look()
     license = license or (there.license if there is not None else None) or _inherited(api, source_datasets, dry_run)
@@ -213,14 +208,11 @@ def push_material(
             languages=languages,
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-        paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        paths = _paths(folder)
         if there is None:
-            target = default_cache_dir() / "dry-runs" / repo_id
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(folder, target)
-            return PushResult(repo_id, None, None, target, paths)
+            return PushResult(repo_id, None, None, _keep(folder, repo_id), paths)
         message = f"Mined with {material.summary.settings['method']}: {config_name}, {split}"
-        commit = there.commit(folder, paths, part, message, private=private)
+        commit = there.commit(folder, paths, there.stale(part, paths), message, private=private)
         return PushResult(repo_id, commit, f"https://huggingface.co/datasets/{repo_id}", None, paths)
 
 
@@ -262,82 +254,114 @@ def write_files(
     return provenance
 
 
-class _Repository:
-    """A data set repository on the Hub, as it is before a push."""
+def push_model(
+    model: SentenceTransformer,
+    repo_id: str,
+    *,
+    mined: datasets.Dataset | NegativeMiner | MiningSummary | None = None,
+    data_id: str | None = None,
+    data_ids: Sequence[str] = (),
+    evaluation: Mapping[str, tuple[float, float]] | None = None,
+    base: str | None = None,
+    prompts: Mapping[str, str] | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> PushResult:
+    """Push a trained model with a card that says how its negatives were mined, in one commit.
 
-    def __init__(self, api: HfApi, repo_id: str, revision: str | None) -> None:
-        self._api, self._repo_id, self._revision = api, repo_id, revision
-        self.head: str | None = None
-        self.files: list[str] = []
-        self.card = ""
-        self.parts: list[Provenance] = []
+    LoRA adapters are merged into a copy. The saved model is loaded again and compared before anything is sent.
 
-    def look(self) -> None:
-        """Read what is there.
+    Args:
+        model: of Sentence Transformers.
+        repo_id: ``user/name``.
+        mined: the rows it was trained on, or the miner, or its summary.
+        data_id: of the mined data set, if it is on the Hub.
+        data_ids: other data sets on the Hub that it was trained on.
+        evaluation: metrics before and after training, such as ``{"nfcorpus NDCG@10": (0.30, 0.33)}``.
+        base: the base model; None takes what the model says of itself.
+        prompts: that it was trained with, ``{"query": …, "document": …}``; they become the model's own.
+        private: for a new repository; None takes the account's default.
+        revision: branch; created if it is not there. None is the main one.
+        token: of the Hub; None takes the one that is logged in.
+        dry_run: write all files to a folder (``PushResult.folder``), and send nothing.
 
-        Raises:
-            HubError: it holds something else.
-        """
-        with hub_errors(self._repo_id, "looking at"):
-            try:
-                info = self._api.dataset_info(self._repo_id, revision=self._revision)
-            except RepositoryNotFoundError as error:
-                if getattr(error.response, "status_code", 404) == 401:
-                    raise
-                return
-            except EntryNotFoundError:
-                return
-        self.head = info.sha
-        self.files = [sibling.rfilename for sibling in info.siblings or []]
-        ours = [path for path in self.files if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
-        ours = [path for path in ours if path.count("/") == 2]
-        others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
-        if others and not ours:
-            raise HubError(
-                f"pushing to {self._repo_id}: it holds {others[0]!r} and nothing that hf_negmine has pushed; give "
-                "another name"
-            )
-        if "README.md" in self.files:
-            self.card = self._read("README.md")
-        self.parts = [Provenance.from_json(self._read(path), where=f"{self._repo_id}/{path}") for path in ours]
+    Raises:
+        InputError: a model that needs code from the Hub, or rows nobody noted the mining of.
+        NegmineError: read back, the model gives other vectors.
+        HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
+    """
+    check_repo_id(repo_id)
+    for name, prompt in (prompts or {}).items():
+        model.prompts[name] = prompt
+    there = None if dry_run else Repository(HfApi(token=token, library_name="hf_negmine"), repo_id, revision, "model")
+    if there is not None:
+        there.look_at_model()
+    section = negatives_section(
+        repo_id,
+        _summary_of(mined),
+        data_id=data_id,
+        data_ids=data_ids,
+        evaluation=evaluation,
+        base=base or model.model_card_data.base_model,
+        prompts=model.prompts,
+    )
+    with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="hf_negmine-") as temporary:
+        folder = Path(temporary)
+        model.model_card_data.set_model_id(repo_id)
+        write_model(model, folder, section, existing=there.card if there is not None else "")
+        paths = _paths(folder)
+        if there is None:
+            return PushResult(repo_id, None, None, _keep(folder, repo_id), paths)
+        commit = there.commit(folder, paths, there.weights_not_in(paths), "A model and its card", private=private)
+        return PushResult(repo_id, commit, f"https://huggingface.co/{repo_id}", None, paths)
 
-    @property
-    def license(self) -> str | None:
-        """That the card names."""
-        found = split_card(self.card)[0].get("license")
-        return found if isinstance(found, str) else None
 
-    def commit(
-        self, folder: Path, paths: Sequence[str], part: Provenance, message: str, *, private: bool | None
-    ) -> str:
-        """Send the files in one commit that replaces what the same part had before."""
-        with hub_errors(self._repo_id, "pushing to"):
-            if self.head is None:
-                self._api.create_repo(self._repo_id, repo_type="dataset", private=private, exist_ok=True)
-                if self._revision is not None:
-                    self._api.create_branch(self._repo_id, repo_type="dataset", branch=self._revision, exist_ok=True)
-            before = next((other for other in self.parts if other.path == part.path), None)
-            stale = {path for group in before.files.values() for path in group} - set(paths) if before else set()
-            operations: list[CommitOperationAdd | CommitOperationDelete] = [
-                CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(folder / path)) for path in paths
-            ]
-            operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(stale & set(self.files))]
-            done = self._api.create_commit(
-                self._repo_id,
-                operations,
-                repo_type="dataset",
-                revision=self._revision,
-                commit_message=message,
-                parent_commit=self.head,
-            )
-        return str(done.oid)
+def prepare_card(
+    model: SentenceTransformer,
+    repo_id: str,
+    *,
+    mined: datasets.Dataset | NegativeMiner | MiningSummary | None = None,
+    data_id: str | None = None,
+    data_ids: Sequence[str] = (),
+    base: str | None = None,
+) -> None:
+    """Have the trainer write our card: with ``push_to_hub=True`` in its arguments, every card it pushes is ours.
 
-    def _read(self, path: str) -> str:
-        with hub_errors(self._repo_id, "reading"), tempfile.TemporaryDirectory() as folder:
-            local = self._api.hf_hub_download(
-                self._repo_id, path, repo_type="dataset", revision=self.head, local_dir=folder
-            )
-            return Path(local).read_text(encoding="utf-8")
+    Args:
+        model: that will be trained.
+        repo_id: where it will be pushed.
+        mined, data_id, data_ids, base: see `push_model`.
+    """
+    section = negatives_section(
+        check_repo_id(repo_id),
+        _summary_of(mined),
+        data_id=data_id,
+        data_ids=data_ids,
+        base=base or model.model_card_data.base_model,
+        prompts=model.prompts,
+    )
+    set_card_template(model, section, default_cache_dir())
+
+
+def _summary_of(mined: datasets.Dataset | NegativeMiner | MiningSummary | None) -> MiningSummary | None:
+    if mined is None or isinstance(mined, MiningSummary):
+        return mined
+    return mined.summary if isinstance(mined, NegativeMiner) else Material.find(mined, None).summary
+
+
+def _paths(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _keep(folder: Path, repo_id: str) -> Path:
+    """The files of a dry run, in a folder of their own."""
+    target = default_cache_dir() / "dry-runs" / repo_id
+    with storage_errors(target):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
+    return target
 
 
 def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:

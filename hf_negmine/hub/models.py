@@ -1,0 +1,194 @@
+"""A trained model as files: merged weights, safetensors, a card with the provenance of its negatives, read back."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, StrictUndefined
+from sentence_transformers import SentenceTransformer
+
+from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.files import digest_of, finish_or_nothing
+from hf_negmine.hub.cards import BEGIN, END, TAGS, escaped, join_card, sentence, split_card
+from hf_negmine.summary import MiningSummary
+
+PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
+"""Texts that a saved model and the one in memory must give the same vectors."""
+CLOSEST = 0.999
+"""Least cosine of the two; merged adapters and half-precision weights round differently."""
+HEADING = "## Hard negatives"
+SECTION_BEFORE = "\n## Training Details"
+SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "seed", "library_version")
+
+
+def template() -> str:
+    """``model_card_template.md``, which lies at the root of the project and in the package that is installed."""
+    packaged = files("hf_negmine").joinpath("hub").joinpath("model_card_template.md")
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "model_card_template.md").read_text(encoding="utf-8")
+
+
+def negatives_section(
+    repo_id: str,
+    summary: MiningSummary | None,
+    *,
+    data_id: str | None = None,
+    data_ids: Sequence[str] = (),
+    evaluation: Mapping[str, tuple[float, float]] | None = None,
+    base: str | None = None,
+    prompts: Mapping[str, str | None] | None = None,
+    example: tuple[str, str] = ("what is a hard negative?", "A passage that looks relevant to a query and is not."),
+) -> str:
+    """What a model's card says of its negatives, as Markdown.
+
+    Args:
+        repo_id: of the model.
+        summary: of the mining; None if nobody recorded it.
+        data_id: of the mined data set on the Hub.
+        data_ids: other data sets that it was trained on.
+        evaluation: metric of each data set before and after training, such as ``{"nfcorpus NDCG@10": (0.3, 0.33)}``.
+        base: the base model.
+        prompts: that the model has.
+        example: a query and a passage for the snippet.
+    """
+    rows = []
+    for name, (before, after) in (evaluation or {}).items():
+        data, _, metric = name.rpartition(" ")
+        rows.append({"data": escaped(data or name), "metric": escaped(metric), "before": before, "after": after})
+    negatives = None
+    if summary is not None:
+        negatives = {
+            "sentence": sentence(summary),
+            "data_id": data_id,
+            "settings": [(name.replace("_", " "), summary.settings[name]) for name in SHOWN],
+        }
+    section = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template())
+    return section.render(
+        repo_id=repo_id,
+        negatives=negatives,
+        data_ids=list(data_ids),
+        evaluation=rows,
+        base=base,
+        prompts={name: text for name, text in (prompts or {}).items() if text},
+        example_query=json.dumps(example[0])[1:-1],
+        example_passage=json.dumps(example[1])[1:-1],
+        version=version("hf_negmine"),
+    )
+
+
+def write_model(model: SentenceTransformer, folder: Path, section: str, *, existing: str = "") -> None:
+    """Save a model with its card, and read it back.
+
+    Args:
+        model: of Sentence Transformers; LoRA adapters are merged into a copy.
+        folder: for the files.
+        section: of the card, from `negatives_section`.
+        existing: a card that is there; its YAML and its own text are kept.
+
+    Raises:
+        InputError: a model that only its own code could load.
+        NegmineError: the saved model gives other vectors.
+    """
+    model = merged(model)
+    own_code = [type(module).__module__ for module in model.children() if not _is_stock(module)]
+    if own_code:
+        raise InputError(
+            f"push_model: the model has modules of {sorted(set(own_code))}, which nobody could load without running "
+            "code from the Hub; use modules of Sentence Transformers"
+        )
+    model.save_pretrained(str(folder), safe_serialization=True)
+    unsafe = [path.name for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pickle")]
+    if unsafe:
+        raise InputError(f"push_model: {unsafe} would be pickled files; save the model as safetensors")
+    card = folder / "README.md"
+    card.write_text(model_card(card.read_text(encoding="utf-8"), section, existing=existing), encoding="utf-8")
+    check_same(model, folder)
+
+
+def model_card(generated: str, section: str, *, existing: str = "") -> str:
+    """The card of Sentence Transformers with our section, around which a user's own text survives."""
+    metadata, _ = split_card(generated)
+    _, _, body = generated.partition("\n---\n")
+    body = body.replace(BEGIN, "").replace(END, "")  # of a card that `set_card_template` has prepared
+    kept, own_text = split_card(existing)
+    merged_metadata = {**metadata, **{name: value for name, value in kept.items() if name not in metadata}}
+    tags = [*metadata.get("tags", []), *(kept.get("tags") or []), *TAGS]
+    merged_metadata["tags"] = list(dict.fromkeys(tags))
+    before, found, after = body.partition(SECTION_BEFORE)
+    before = before.partition(f"\n{HEADING}\n")[0]
+    whole = f"{before.rstrip()}\n\n{section.strip()}\n{found}{after}"
+    return join_card(merged_metadata, own_text, whole)
+
+
+def set_card_template(model: SentenceTransformer, section: str, cache_dir: Path) -> None:
+    """Have every card that the model writes from now on hold our section, between our marks.
+
+    Sentence Transformers renders its cards from a template file; ours is its own with the section in it.
+    """
+    theirs = Path(inspect.getfile(type(model.model_card_data))).with_name("model_card_template.md")
+    if not theirs.exists():
+        theirs = Path(str(model.model_card_data.template_path))
+    text = theirs.read_text(encoding="utf-8")
+    raw = "{% raw %}" + section.strip() + "{% endraw %}\n"
+    head, _, body = text.partition("\n---\n")
+    before, found, after = body.partition(SECTION_BEFORE)
+    if not found:
+        raise NegmineError(f"the card template of Sentence Transformers has no {SECTION_BEFORE.strip()!r} any more")
+    whole = f"{head}\n---\n\n{BEGIN}\n{before.rstrip()}\n\n{raw}{found}{after.rstrip()}\n\n{END}\n"
+    path = cache_dir / "cards" / f"{digest_of(whole)}.md"
+    with finish_or_nothing(path) as file:
+        file.write(whole.encode())
+    model.model_card_data.template_path = path
+
+
+def merged(model: SentenceTransformer) -> SentenceTransformer:
+    """The model without adapters: a copy with LoRA weights merged in, or the model itself if it has none."""
+    try:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError:
+        return model
+    if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        return model
+    copied = copy.deepcopy(model)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(copied.get_submodule(parent), child, module.get_base_layer())
+    for module in copied.modules():
+        for left in ("peft_config", "_hf_peft_config_loaded"):
+            if left in module.__dict__:
+                delattr(module, left)
+    return copied
+
+
+def check_same(model: SentenceTransformer, folder: Path) -> None:
+    """Load what was saved, and compare.
+
+    Raises:
+        NegmineError: it gives other vectors, such as a bidirectional model whose configuration says causal.
+    """
+    saved = SentenceTransformer(str(folder), device=str(model.device), trust_remote_code=False, local_files_only=True)
+    with torch.no_grad():
+        ours, theirs = (np.asarray(which.encode(list(PROBES), show_progress_bar=False)) for which in (model, saved))
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)
+    if cosines.min() < CLOSEST:
+        raise NegmineError(
+            f"push_model: read back, the model gives other vectors (cosine {cosines.min():.4f} to the one in memory), "
+            "so nothing was sent; something of it is not saved with it, such as a base made bidirectional after loading"
+        )
+
+
+def _is_stock(module: Any) -> bool:
+    return type(module).__module__.split(".")[0] == "sentence_transformers"
