@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,11 +26,13 @@ import transformers.dynamic_module_utils
 import transformers.utils.hub
 from huggingface_hub import HfFileSystem, constants
 
+from tests.hub.names import local_names
 from tests.hub.server import Hub
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_test"
 MOST_WAITS = 50
+STAY_HERE = "import socket; from tests.hub.names import local_names; socket.getaddrinfo = local_names([])\n"
 
 UNSET = (
     "HUGGING_FACE_HUB_TOKEN",
@@ -87,6 +90,7 @@ def point_clients_at(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     _patch_datasets(hub, home, monkeypatch)
     _patch_transformers(home, monkeypatch)
     _patch_clocks(hub, monkeypatch)
+    monkeypatch.setattr(socket, "getaddrinfo", local_names(hub.strayed))
     # huggingface_hub uploads large files so. Pytest forgets the filter with the test.
     warnings.filterwarnings("ignore", "Use 'content=<...>' to upload raw bytes", DeprecationWarning)
     forget()
@@ -169,7 +173,7 @@ def run_client(
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
     folder = home or Path(os.environ["HF_HOME"])
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", STAY_HERE + code],
         env={**kept, **environment(hub, folder, token)},
         cwd=ROOT,
         capture_output=True,

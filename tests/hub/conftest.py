@@ -19,3 +19,4 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield running
         forget()
     assert not running.errors, f"the stand-in itself failed: {running.errors}"
+    assert not running.strayed, f"a client looked for other hosts: {running.strayed}"

@@ -208,6 +208,8 @@ class Hub:
         """Errors of the stand-in itself."""
         self.waits: list[float] = []
         """Seconds that clients in this process would have slept before they tried again."""
+        self.strayed: list[str] = []
+        """Other hosts that clients in this process looked for."""
         self._faults: list[Fault] = []
         self._before_commit: list[Callable[[], object]] = []
         self._servers = [Server(self, "hub"), Server(self, "storage")]

@@ -364,6 +364,12 @@ class TestFaults:
         api.upload_file(path_or_fileobj=b"1", path_in_repo="a", repo_id=NAME)
         assert hub.files("model", NAME) == {"a": b"1", "other": b"2"}
 
+    def test_a_client_that_goes_elsewhere(self, hub: Hub) -> None:
+        with pytest.raises(httpx2.ConnectError):
+            huggingface_hub.get_session().get("http://huggingface.co")
+        assert hub.strayed == ["huggingface.co"]
+        hub.strayed.clear()
+
     def test_a_request_that_the_stand_in_does_not_know(self, hub: Hub, api: HfApi) -> None:
         hub.create("model", NAME)
         with pytest.raises(HfHubHTTPError, match="does not know GET"):
