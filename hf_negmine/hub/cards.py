@@ -27,7 +27,6 @@ CELL = 160
 def dataset_card(
     repo_id: str,
     parts: Sequence[Provenance],
-    examples: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     configs: Sequence[Mapping[str, Any]],
     existing: str | None = None,
@@ -39,7 +38,6 @@ def dataset_card(
     Args:
         repo_id: of the repository.
         parts: provenance of every config and split, the one that was pushed last first.
-        examples: rows to show, by the path of their part's provenance.
         configs: as YAML has them: config_name, data_files, and ``holds``, a description for the table.
         existing: README that is there; its YAML and its own text are kept.
         license: of the data; None keeps what is there.
@@ -54,7 +52,7 @@ def dataset_card(
         repo_id=repo_id,
         sentence=sentence(parts[0].summary),
         main=parts[0],
-        parts=[_shown(part, examples.get(part.path, ())) for part in parts],
+        parts=[_shown(part) for part in parts],
         configs=[
             {"name": config["config_name"], "split": data["split"], "holds": config["holds"]}
             for config in configs
@@ -137,7 +135,7 @@ def escaped(text: str, limit: int | None = None) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#!" else letter for letter in flat)
 
 
-def _shown(part: Provenance, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _shown(part: Provenance) -> dict[str, Any]:
     """One part as the template wants it."""
     summary = part.summary
     groups = (summary.positive_scores, summary.negative_scores, summary.differences)
@@ -169,7 +167,7 @@ def _shown(part: Provenance, examples: Sequence[Mapping[str, Any]]) -> dict[str,
         "removed": [f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()],
         "settings": [(name.replace("_", " "), f"`{value}`") for name, value in settings],
         "path": part.path,
-        "examples": [[(escaped(str(name)), _example(value)) for name, value in row.items()] for row in examples],
+        "examples": [[(escaped(str(name)), _example(value)) for name, value in row.items()] for row in part.examples],
     }
 
 

@@ -180,6 +180,7 @@ def reproduce(
         **{name: settings[name] for name in MINER_SETTINGS},
         query_column=query,
         positive_column=positive,
+        corpus_column="document",
         cache_dir=cache_dir,
         progress=progress,
     )
@@ -187,7 +188,7 @@ def reproduce(
     then = settings["teacher_fingerprints"]
     differs: list[str] = [role for role in roles if again.fingerprint(role) != then.get(role)]
     rows = _rows_of_pairs(data, query, positive)
-    mined = miner.fit(rows, corpus=data.corpus["document"][:]).mine(rows)
+    mined = miner.fit(rows, corpus=data.corpus).mine(rows)
     columns = [name for name in data.rows.column_names if name in mined.column_names]
     pushed, found = (row_digests(table.select_columns(columns)) for table in (data.rows, mined))
     missing = int((find_digests(found, pushed) < 0).sum())

@@ -38,6 +38,7 @@ class Provenance:
         versions: of the libraries.
         files: paths in the repository by what they hold: data, queries, corpus, pairs, figure, pool.
         source_datasets: ids on the Hub of what was mined, if known.
+        examples: a few of the rows.
     """
 
     config_name: str
@@ -49,6 +50,7 @@ class Provenance:
     versions: dict[str, str]
     files: dict[str, list[str]]
     source_datasets: list[str] = field(default_factory=list)
+    examples: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def path(self) -> str:

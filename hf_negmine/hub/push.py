@@ -197,11 +197,9 @@ def push_material(
             folder, material, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
         )
         others = [other for other in (there.parts if there is not None else []) if other.path != part.path]
-        examples = {part.path: material.rows.select(range(min(EXAMPLES, len(material.rows)))).to_list()}
         card = dataset_card(
             repo_id,
             [part, *others],
-            examples,
             configs=_configs([part, *others]),
             existing=there.card if there is not None else None,
             license=license,
@@ -248,6 +246,7 @@ def write_files(
         versions=library_versions(),
         files=files,
         source_datasets=list(sources),
+        examples=material.rows.select(range(min(EXAMPLES, len(material.rows)))).to_list(),
     )
     (folder / provenance.path).parent.mkdir(parents=True, exist_ok=True)
     (folder / provenance.path).write_text(provenance.to_json(), encoding="utf-8")

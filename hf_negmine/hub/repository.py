@@ -20,7 +20,7 @@ class Repository:
 
     def __init__(self, api: HfApi, repo_id: str, revision: str | None, kind: str) -> None:
         self._api, self._repo_id, self._revision, self._kind = api, repo_id, revision, kind
-        self.exists = False
+        self.exists = self.new_branch = False
         self.head: str | None = None
         self.files: list[str] = []
         self.card = ""
@@ -58,7 +58,7 @@ class Repository:
             )
 
     def _list(self) -> None:
-        """The files and the card of the branch; nothing where there is no repository or no such branch."""
+        """The files and the card of the branch; nothing where there is no repository."""
         with hub_errors(self._repo_id, "looking at"):
             info: Any = None
             try:
@@ -66,7 +66,7 @@ class Repository:
                 self.exists = True
                 info = look(self._repo_id, revision=self._revision)
             except RevisionNotFoundError:
-                return
+                self.new_branch, info = True, look(self._repo_id)  # it will begin where the main one is
             except RepositoryNotFoundError as error:
                 if getattr(error.response, "status_code", 404) == 401:
                     raise
@@ -101,7 +101,7 @@ class Repository:
         with hub_errors(self._repo_id, "pushing to"):
             if not self.exists:
                 self._api.create_repo(self._repo_id, repo_type=self._kind, private=private, exist_ok=True)
-            if self.head is None and self._revision is not None:
+            if self._revision is not None and (self.new_branch or not self.exists):
                 self._api.create_branch(self._repo_id, repo_type=self._kind, branch=self._revision, exist_ok=True)
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 CommitOperationAdd(path_in_repo=path, path_or_fileobj=str(folder / path)) for path in paths
