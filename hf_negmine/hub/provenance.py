@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
+from typing import Any
 
 import datasets
 import numpy as np
