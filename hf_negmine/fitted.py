@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.files import (
+    digest_of,
     publish_folder,
     read_array,
     read_versioned_json,
@@ -24,6 +26,9 @@ from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, Pa
 from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
+
+ABOUT = ("teacher", "teacher_fingerprints", "similarity", "texts", "library_version")
+"""Settings of a summary that say what its pool is about."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,27 @@ class Fitted:
             self.passages[entries],
             self.scores[entries],
         )
+
+
+def pool_name(about: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Name of the folder of a miner's pool.
+
+    Args:
+        about: teacher and texts, with their digests.
+        settings: of the miner, as in its summary.
+    """
+    return digest_of("pool", FORMAT_VERSION, about, settings["pool_depth"], settings["include_positives"])
+
+
+def fit_name(pool: str, settings: dict[str, Any]) -> str:
+    """Name of the folder of a fit that chose from a pool."""
+    return digest_of("fit", FORMAT_VERSION, settings["texts"], pool, settings)
+
+
+def names_of_settings(settings: dict[str, Any]) -> tuple[str, str]:
+    """Names of the pool and of the fit of a miner, from the settings in its summary alone."""
+    pool = pool_name({name: settings[name] for name in ABOUT}, settings)
+    return pool, fit_name(pool, settings)
 
 
 def write_fit(

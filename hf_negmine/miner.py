@@ -28,7 +28,7 @@ from hf_negmine.errors import (
     require_whole,
 )
 from hf_negmine.files import default_cache_dir, digest_of, write_json
-from hf_negmine.fitted import Fitted, write_fit
+from hf_negmine.fitted import Fitted, fit_name, pool_name, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
@@ -171,7 +171,8 @@ class NegativeMiner:
         )
         read = time.perf_counter()
         about = self._provenance(texts)
-        key = digest_of("pool", FORMAT_VERSION, about, self.pool_depth, self.include_positives)
+        settings = self._settings(about, columns)
+        key = pool_name(about, settings)
         pool = None
         if len(texts.queries):
             pool = retrieve(
@@ -192,9 +193,8 @@ class NegativeMiner:
             "encode and search": searched - read,
             "select": time.perf_counter() - searched,
         }
-        summary = MiningSummary.of(texts, selection, n_rows, self._settings(about), seconds)
-        settings = {**summary.settings, "columns": columns}
-        digest = digest_of("fit", FORMAT_VERSION, texts.fingerprint, key, settings)
+        summary = MiningSummary.of(texts, selection, n_rows, settings, seconds)
+        digest = fit_name(key, settings)
         folder = self.cache_dir / "fits" / digest
         write_fit(folder, texts, selection, columns, summary, key)
         # Only now: a fit that fails leaves the miner as it was.
@@ -242,9 +242,10 @@ class NegativeMiner:
             "library_version": version("hf_negmine"),
         }
 
-    def _settings(self, about: dict[str, Any]) -> dict[str, Any]:
+    def _settings(self, about: dict[str, Any], columns: tuple[str, str]) -> dict[str, Any]:
         return {
             **about,
+            "columns": list(columns),
             "teacher_settings": getattr(self.teacher, "settings", None),
             "method": str(self.method),
             "sampler": str(self.sampler),

@@ -171,7 +171,8 @@ def reproduce(
     """
     data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
     if data.queries is None or data.corpus is None or data.pairs is None:
-        raise InputError(f"reproduce: {repo_id} has no queries, corpus and pairs, so there is nothing to mine")
+        missing = " and ".join(name for name in LOOKUPS if getattr(data, name) is None)
+        raise InputError(f"reproduce: {repo_id} was pushed without its {missing}, so there is nothing to mine again")
     settings = data.settings
     again = resolve_teacher(teacher) if teacher is not None else teacher_of_settings(settings.get("teacher_settings"))
     query, positive = data.provenance.columns

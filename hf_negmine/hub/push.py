@@ -6,20 +6,18 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-import pyarrow as pa
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.errors import InputError, require
-from hf_negmine.files import default_cache_dir, read_versioned_json, storage_errors
-from hf_negmine.fitted import Fitted
+from hf_negmine.files import default_cache_dir, storage_errors
 from hf_negmine.hub.cards import dataset_card
+from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, write_model
 from hf_negmine.hub.network import hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance, check_name, check_repo_id, library_versions, rows_digest
@@ -27,8 +25,6 @@ from hf_negmine.hub.repository import Repository
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.plots import save_png
 from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet
-from hf_negmine.writing import lookup_table
 
 SHARD_BYTES = 500 * 2**20
 EXAMPLES = 3
@@ -60,54 +56,6 @@ class PushResult:
     def __str__(self) -> str:
         where = f"written to {self.folder}, nothing was sent" if self.commit is None else f"pushed to {self.url}"
         return f"{self.repo_id}: {len(self.files)} files {where}"
-
-
-@dataclass(frozen=True)
-class Material:
-    """What there is to push.
-
-    Attributes:
-        rows: the mined rows.
-        summary: how they were mined.
-        columns: of the query and the positive.
-        texts: what they were mined from; None if it is no longer in the cache.
-        pool: folder of the candidate pool; None likewise.
-        pair_scores: the teacher's score of every positive of ``texts``.
-    """
-
-    rows: datasets.Dataset
-    summary: MiningSummary
-    columns: tuple[str, str]
-    texts: TextSet | None
-    pool: Path | None
-    pair_scores: np.ndarray[Any, Any] | None
-
-    @classmethod
-    def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
-        """From what a miner is fitted on."""
-        columns = (fitted.query_column, fitted.positive_column)
-        return cls(rows, summary, columns, fitted.texts, cache_dir / "pools" / fitted.pool_key, fitted.pair_scores)
-
-    @classmethod
-    def find(cls, mined: datasets.Dataset, miner: NegativeMiner | None) -> Material:
-        """From the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
-
-        Raises:
-            InputError: rows without a note, and no miner.
-        """
-        if miner is not None:
-            summary = miner.summary
-            return cls.of_fit(mined, miner.fitted, miner.cache_dir, _with_rows(summary, mined))
-        files = [Path(file["filename"]) for file in mined.cache_files]
-        note = files[0].with_suffix(".json") if len(files) == 1 else None
-        if note is None or not note.exists():
-            raise InputError(
-                "push_dataset: how these rows were mined is not noted beside them (they come from map, or from another "
-                "program); give the miner, miner="
-            )
-        cache_dir = note.parent.parent
-        fitted = Fitted.open(cache_dir / "fits" / read_versioned_json(note)["fit"], cache_dir / "texts")
-        return cls.of_fit(mined, fitted, cache_dir, _with_rows(fitted.summary, mined))
 
 
 def push_dataset(
@@ -219,15 +167,8 @@ def write_files(
 ) -> Provenance:
     """Write everything but the card as it is to lie in the repository."""
     files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
-    if material.texts is not None:
-        texts = material.texts
-        tables = {
-            "queries": lookup_table("query_id", "query", texts.queries.texts),
-            "corpus": lookup_table("document_id", "document", texts.corpus.texts),
-            "pairs": _pairs(texts, material.pair_scores),
-        }
-        for name, table in tables.items():
-            files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
+    for name, table in material.lookups.items():
+        files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
     if material.summary.histograms is not None and (picture := _figure(material.summary)) is not None:
         path = f"{FOLDER}/{config_name}/{split}-scores.png"
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -394,16 +335,6 @@ def _write_shards(folder: Path, table: datasets.Dataset, stem: str) -> list[str]
     return paths
 
 
-def _pairs(texts: TextSet, scores: np.ndarray[Any, Any] | None) -> datasets.Dataset:
-    counts = np.diff(texts.positive_offsets)
-    columns = {
-        "query_id": np.repeat(np.arange(len(counts)), counts),
-        "document_id": texts.positive_ids.astype(np.int64),
-        "score": np.full(len(texts.positive_ids), np.nan, np.float32) if scores is None else np.asarray(scores),
-    }
-    return datasets.Dataset(pa.table(columns))
-
-
 def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
     (folder / target).mkdir(parents=True)
     paths = []
@@ -432,7 +363,3 @@ def _inherited(api: HfApi, sources: Sequence[str], dry_run: bool) -> str | None:
         found.add(getattr(info.card_data, "license", None) if info.card_data is not None else None)
     only = found.pop() if len(found) == 1 else None
     return only if isinstance(only, str) else None
-
-
-def _with_rows(summary: MiningSummary, mined: datasets.Dataset) -> MiningSummary:
-    return replace(summary, rows_written=len(mined), seconds={})

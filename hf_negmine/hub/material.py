@@ -1,0 +1,122 @@
+"""What there is to push of a mined data set, gathered from the miner, the cache, or the folder of a command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import InputError
+from hf_negmine.files import read_versioned_json
+from hf_negmine.fitted import Fitted, names_of_settings
+from hf_negmine.hub.provenance import LOOKUPS
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.summary import MiningSummary
+from hf_negmine.texts import TextSet
+from hf_negmine.writing import lookup_table
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to push.
+
+    Attributes:
+        rows: the mined rows.
+        summary: how they were mined.
+        columns: of the query and the positive.
+        lookups: queries, corpus and pairs that they were mined from; what the cache no longer holds is not among them.
+        pool: folder of the candidate pool; None if it is no longer in the cache, or there was no query.
+    """
+
+    rows: datasets.Dataset
+    summary: MiningSummary
+    columns: tuple[str, str]
+    lookups: dict[str, datasets.Dataset]
+    pool: Path | None
+
+    @property
+    def can_be_mined_again(self) -> bool:
+        """Whether everything is there that `reproduce` needs."""
+        return set(LOOKUPS) <= set(self.lookups)
+
+    @classmethod
+    def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
+        """From what a miner is fitted on."""
+        pool = cache_dir / "pools" / fitted.pool_key
+        return cls(
+            rows,
+            replace(summary, rows_written=len(rows), seconds={}),
+            (fitted.query_column, fitted.positive_column),
+            _lookups(fitted.texts, fitted.pair_scores),
+            pool if (pool / "pool.json").exists() else None,
+        )
+
+    @classmethod
+    def find(cls, mined: datasets.Dataset, miner: NegativeMiner | None) -> Material:
+        """From the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
+
+        Raises:
+            InputError: rows without a note, and no miner.
+        """
+        if miner is not None:
+            return cls.of_fit(mined, miner.fitted, miner.cache_dir, miner.summary)
+        files = [Path(file["filename"]) for file in mined.cache_files]
+        note = files[0].with_suffix(".json") if len(files) == 1 else None
+        if note is None or not note.exists():
+            raise InputError(
+                "push_dataset: how these rows were mined is not noted beside them (they come from map, or from another "
+                "program); give the miner, miner="
+            )
+        cache_dir = note.parent.parent
+        fitted = Fitted.open(cache_dir / "fits" / read_versioned_json(note)["fit"], cache_dir / "texts")
+        return cls.of_fit(mined, fitted, cache_dir, fitted.summary)
+
+    @classmethod
+    def of_saved(
+        cls,
+        rows: datasets.Dataset,
+        summary: MiningSummary,
+        cache_dir: Path,
+        lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None,
+    ) -> Material:
+        """From rows and a summary that a command has written, and what the cache still holds of their mining.
+
+        Args:
+            rows, summary: as they were written.
+            cache_dir: where they were mined; texts and pool that are no longer there are left out.
+            lookups: queries and corpus that lie beside rows of format ``ids``.
+
+        Raises:
+            InputError: the summary of a version that did not note the columns.
+        """
+        columns = summary.settings.get("columns")
+        if columns is None:
+            raise InputError(
+                "the summary does not say which columns were mined, so another version wrote it; mine again, into "
+                "another cache folder"
+            )
+        _, fit = names_of_settings(summary.settings)
+        folder, texts = cache_dir / "fits" / fit, cache_dir / "texts"
+        if (folder / "fit.json").exists() and (texts / summary.settings["texts"] / "texts.json").exists():
+            return cls.of_fit(rows, Fitted.open(folder, texts), cache_dir, summary)
+        summary = replace(summary, rows_written=len(rows), seconds={})
+        left = dict(zip(("queries", "corpus"), lookups or (), strict=False))
+        return cls(rows, summary, (columns[0], columns[1]), left, None)
+
+
+def _lookups(texts: TextSet, scores: np.ndarray[Any, Any]) -> dict[str, datasets.Dataset]:
+    counts = np.diff(texts.positive_offsets)
+    pairs = {
+        "query_id": np.repeat(np.arange(len(counts)), counts),
+        "document_id": texts.positive_ids.astype(np.int64),
+        "score": np.asarray(scores),
+    }
+    return {
+        "queries": lookup_table("query_id", "query", texts.queries.texts),
+        "corpus": lookup_table("document_id", "document", texts.corpus.texts),
+        "pairs": datasets.Dataset(pa.table(pairs)),
+    }
