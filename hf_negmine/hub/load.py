@@ -13,17 +13,20 @@ import pyarrow as pa
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, StorageError
 from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, check_name, check_repo_id, provenance_path, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Role, Teacher
+from hf_negmine.schema import DigestArray
+from hf_negmine.sources import table_batches, table_of
 from hf_negmine.summary import MiningSummary
 from hf_negmine.teachers import resolve_teacher, teacher_of_settings
 from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
 
+POOL_KINDS = (".arrow", ".npy", ".json")
 MINER_SETTINGS = (
     "method",
     "sampler",
@@ -87,7 +90,7 @@ def load_mined(
 
     Raises:
         HubError: it is not there, or was not pushed by hf_negmine.
-        StorageError: provenance of a later version, or files that would leave the repository's folder.
+        StorageError: provenance of a later version, files that are damaged or would leave the repository's folder.
     """
     check_repo_id(repo_id)
     path = provenance_path(check_name(config_name, "config_name"), check_name(split, "split"))
@@ -110,7 +113,9 @@ def load_mined(
             )
         )
     tables = {
-        name: _read_parquet(folder, provenance.files[name]) for name in ("data", *LOOKUPS) if name in provenance.files
+        name: _read_parquet(folder, provenance.files[name], repo_id)
+        for name in ("data", *LOOKUPS)
+        if name in provenance.files
     }
     data = HubData(tables["data"], provenance, *(tables.get(name) for name in LOOKUPS))
     if "pool" not in provenance.files:
@@ -126,7 +131,7 @@ class Reproduction:
     Attributes:
         identical: whether the rows are the same, in any order.
         rows, rows_again: how many were pushed, and how many came out.
-        missing: pushed rows that did not come out again.
+        missing: pushed rows (of labelled lists: positives with their negatives) that did not come out again.
         teacher_differs: roles in which the teacher's weights or settings are others than then.
     """
 
@@ -139,6 +144,11 @@ class Reproduction:
     def __str__(self) -> str:
         if self.identical:
             return f"identical: all {self.rows:,} rows came out again"
+        if not self.missing:
+            return (
+                f"different: all {self.rows:,} rows came out again, and others besides; rows were left out before they "
+                "were pushed"
+            )
         why = (
             f"the teacher is another than then (as {' and '.join(self.teacher_differs)} encoder)"
             if self.teacher_differs
@@ -171,8 +181,8 @@ def reproduce(
     """
     data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
     if data.queries is None or data.corpus is None or data.pairs is None:
-        missing = " and ".join(name for name in LOOKUPS if getattr(data, name) is None)
-        raise InputError(f"reproduce: {repo_id} was pushed without its {missing}, so there is nothing to mine again")
+        lacking = " and ".join(name for name in LOOKUPS if getattr(data, name) is None)
+        raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
     settings = data.settings
     again = resolve_teacher(teacher) if teacher is not None else teacher_of_settings(settings.get("teacher_settings"))
     query, positive = data.provenance.columns
@@ -191,9 +201,32 @@ def reproduce(
     rows = _rows_of_pairs(data, query, positive)
     mined = miner.fit(rows, corpus=data.corpus).mine(rows)
     columns = [name for name in data.rows.column_names if name in mined.column_names]
-    pushed, found = (row_digests(table.select_columns(columns)) for table in (data.rows, mined))
+    pushed, found = (_facts(table.select_columns(columns), positive) for table in (data.rows, mined))
     missing = int((find_digests(found, pushed) < 0).sum())
     return Reproduction(np.array_equal(pushed, found), len(data.rows), len(mined), missing, differs)
+
+
+def _facts(rows: datasets.Dataset, positive: str) -> DigestArray:
+    """What rows say, each thing once, as digests in order.
+
+    Labelled lists are taken apart, an entry a positive: mining again has one positive a row, the first time may have
+    had several.
+    """
+    if "labels" in rows.column_names and positive in rows.column_names:
+
+        def taken_apart(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            entries: dict[str, list[Any]] = {name: [] for name in [*batch, "negatives"] if name != "labels"}
+            for place, (texts, labels) in enumerate(zip(batch[positive], batch["labels"], strict=True)):
+                negatives = [text for text, label in zip(texts, labels, strict=True) if not label]
+                for text in (text for text, label in zip(texts, labels, strict=True) if label):
+                    for name in entries:
+                        own = {positive: text, "negatives": negatives}
+                        entries[name].append(own[name] if name in own else batch[name][place])
+            return entries
+
+        tables = [table_of(taken_apart(table.to_pydict())) for table in table_batches(rows)]
+        rows = datasets.Dataset(pa.concat_tables(tables))
+    return np.asarray(np.unique(row_digests(rows), axis=0))
 
 
 def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:
@@ -206,8 +239,14 @@ def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset
     return datasets.Dataset(pa.table({query: queries, positive: positives}))
 
 
-def _read_parquet(folder: Path, paths: list[str]) -> datasets.Dataset:
-    loaded = datasets.load_dataset("parquet", data_files=[str(folder / path) for path in paths], split="train")
+def _read_parquet(folder: Path, paths: list[str], repo_id: str) -> datasets.Dataset:
+    for path in paths:
+        if not (folder / path).is_file():
+            raise HubError(f"loading {repo_id}: its provenance names {path}, which it does not have; push it again")
+    try:
+        loaded = datasets.load_dataset("parquet", data_files=[str(folder / path) for path in paths], split="train")
+    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
+        raise StorageError(f"loading {repo_id}: {paths[0]} is no Parquet file, or a damaged one") from error
     assert isinstance(loaded, datasets.Dataset)
     return loaded
 
@@ -217,17 +256,30 @@ def _open_pool(data: HubData, folder: Path, cache_dir: Path) -> CandidatePool:
     if data.queries is None or data.corpus is None or data.pairs is None:
         raise InputError("the pool was pushed without its queries, corpus and pairs")
     texts = _text_set(data, cache_dir)
-    names = data.provenance.files["pool"]
+    names = [name for name in data.provenance.files["pool"] if name.endswith(POOL_KINDS)]
     target = cache_dir / "pools" / digest_of("hub", data.provenance.rows_digest, texts.fingerprint, names)
     if not target.exists():
         with scratch_folder(target.parent) as scratch:
             for name in names:
                 shutil.copyfile(folder / name, scratch / Path(name).name)
+            _check_pool(CandidatePool.load(scratch), texts)
             publish_folder(scratch, target)
-    pool = CandidatePool.load(target)
-    if pool.about.get("texts") != texts.fingerprint:
-        raise InputError("the pool is about other texts than those that were pushed with it")
-    return pool
+    return CandidatePool.load(target)
+
+
+def _check_pool(pool: CandidatePool, texts: TextSet) -> None:
+    """`StorageError` unless all that the pool's numbers name is there."""
+    lists, positives = pool.lists, pool.positives
+    same = pool.about.get("texts") == texts.fingerprint
+    for keys, digests in ((pool.query_keys, texts.queries.digests), (pool.passage_keys, texts.corpus.digests)):
+        same = same and np.array_equal(keys, digests[:, 0])
+    if not same:
+        raise StorageError("the pool is about other texts than those that were pushed with it")
+    ids = np.concatenate([lists.passages, positives.ids])
+    rising = (lists.starts <= lists.stops).all() and (lists.starts >= 0).all() and (np.diff(lists.offsets) > 0).all()
+    inside = (ids >= 0).all() and (ids < pool.n_passages).all() and (lists.stops <= len(lists.passages)).all()
+    if not (rising and inside):
+        raise StorageError("the pool is damaged: it names candidates that are not there")
 
 
 def _text_set(data: HubData, cache_dir: Path) -> TextSet:
