@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from hf_negmine import NegativeMiner
 from hf_negmine.errors import InputError, NegmineError
 from hf_negmine.train import HardNegativeCollator
+from hf_negmine.train.bank import BankVersion
 from tests.train.helpers import (
     CORPUS,
     POSITIVES,
@@ -95,7 +96,9 @@ def test_workers_draw_what_the_main_process_draws(
         assert seen == draw(collator, rows(), epoch)
 
 
-def test_persistent_workers_see_a_new_version_of_the_bank(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+def test_persistent_workers_see_every_new_version_of_the_bank(
+    frozen: SentenceTransformer, miner: NegativeMiner
+) -> None:
     collator = HardNegativeCollator(frozen, miner.fit(rows()))
     collator.set_epoch(0)
     loader = DataLoader(
@@ -105,15 +108,15 @@ def test_persistent_workers_see_a_new_version_of_the_bank(frozen: SentenceTransf
         num_workers=1,
         persistent_workers=True,
     )
-    before = [columns_of(batch, frozen) for batch in loader]
+    seen = [[columns_of(batch, frozen) for batch in loader]]
     bank = collator.sources[""].bank
     assert bank is not None
-    _, first = bank.current()
-    other = type(first)(first.offsets, np.roll(first.passages, 8), first.scores)
-    bank.publish(other, {"step": 1})
-    after = [columns_of(batch, frozen) for batch in loader]
-    assert after != before
-    assert after == [columns_of(collator(list(rows(start, start + 4))), frozen) for start in range(0, 16, 4)]
+    for number in (1, 2):
+        _, old = bank.current()
+        bank.publish(BankVersion(old.offsets, np.roll(old.passages, 8), old.scores), {"step": number})
+        seen.append([columns_of(batch, frozen) for batch in loader])
+        here = [columns_of(collator(list(rows(start, start + 4))), frozen) for start in range(0, 16, 4)]
+        assert seen[-1] == here != seen[-2]
 
 
 def test_not_being_told_the_epoch_is_an_error(frozen: SentenceTransformer, miner: NegativeMiner) -> None:

@@ -11,11 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from hf_negmine.files import text_digests
 from hf_negmine.train import HardNegativeCollator, NegativeBank
+from hf_negmine.train.false_negatives import BatchKeys, false_negatives
+from hf_negmine.train.source import NegativeSource
 from tests.train.helpers import columns_of, make_miner, rows, rows_of
+from tests.train.two_ranks import METHOD
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +62,7 @@ def test_each_row_has_the_negatives_of_a_single_process(
     run: tuple[Path, list[dict[str, Any]]], tmp_path: Path, frozen: SentenceTransformer
 ) -> None:
     folder, ranks = run
-    alone = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()))
+    alone = HardNegativeCollator(frozen, make_miner(tmp_path, method=METHOD).fit(rows()))
     for epoch in (0, 1):
         alone.set_epoch(epoch)
         if epoch == 1:
@@ -76,3 +82,24 @@ def test_the_loss_tells_a_row_from_the_passages_of_both_ranks(run: tuple[Path, l
     _, ranks = run
     for rank in ranks:
         assert [batch["passages"] for batch in rank["batches"]] == [2 * 4 * 3] * 4
+
+
+def test_the_loss_of_a_rank_is_over_its_rows_and_the_passages_of_both(
+    run: tuple[Path, list[dict[str, Any]]], tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    _, ranks = run
+    batches = [rank["batches"][0]["texts"] for rank in ranks]
+    together = [[*first, *second] for first, second in zip(*batches, strict=True)]
+    source = NegativeSource.of_miner(make_miner(tmp_path, method=METHOD).fit(rows()), None, None, 0)
+    rows_of_both = list(zip(*together, strict=True))
+    keys = text_digests(pa.array([text for row in rows_of_both for text in row], pa.large_string()))[:, 0]
+    vectors = [frozen.encode(column, normalize_embeddings=True).astype(np.float64) for column in together]
+    scores = 20.0 * vectors[0] @ np.concatenate(vectors[1:]).T
+    for number, rank in enumerate(ranks):
+        own = np.arange(4) + 4 * number
+        masked = false_negatives(BatchKeys(keys.reshape(8, -1), own), [source], in_batch_negatives=True)
+        assert len(np.unique(masked, axis=0)) == 4
+        losses = [
+            -scores[row, row] + np.log(np.exp(scores[row][~out]).sum()) for row, out in zip(own, masked, strict=True)
+        ]
+        assert rank["batches"][0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
