@@ -7,6 +7,7 @@ stopped. A selection that needs to look further than the pool reaches deepens it
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,7 @@ from hf_negmine.select.selection import (
 )
 from hf_negmine.texts import TextSet
 
+LISTS_NAME = re.compile("[0-9a-f]{12}")
 QUERIES_A_PART = 8192
 PLACES_A_STEP = 2**20
 """Ranked places that one step of looking deeper may hold; a band of a large corpus takes few queries at a time."""
@@ -252,11 +254,21 @@ class CandidatePool:
             progress: show bars when it is deepened.
             open_searcher: makes the teacher's searcher when a selection needs to look further; without it such a
                 selection raises `ShallowPoolError`.
+
+        Raises:
+            StorageError: files that are missing, damaged, of another version, or outside the folder.
         """
         folder = Path(folder)
         about = read_versioned_json(folder / "pool.json")
-        name, n_queries = about.pop("lists"), about.pop("n_queries")
+        name, n_queries = about.pop("lists", None), about.pop("n_queries", None)
         del about["format_version"]
+        if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, perhaps not ours
+            raise StorageError(
+                f"{folder / 'pool.json'} names the lists {name!r}, which is no name that hf_negmine gives"
+            )
+        query_keys, passage_keys = (read_array(folder / f"{keys}_keys.npy") for keys in ("query", "passage"))
+        if n_queries != len(query_keys):
+            raise StorageError(f"{folder} has keys of {len(query_keys)} queries, expected {n_queries!r}")
         candidates = read_table(folder / f"candidates-{name}.arrow", CANDIDATES_SCHEMA)
         segments = read_table(folder / f"segments-{name}.arrow", SEGMENTS_SCHEMA)
         positives = read_table(folder / "positives.arrow", POSITIVES_SCHEMA)
@@ -273,8 +285,8 @@ class CandidatePool:
                 _column(positives, "passage_id"),
                 _column(positives, "score"),
             ),
-            read_array(folder / "query_keys.npy"),
-            read_array(folder / "passage_keys.npy"),
+            query_keys,
+            passage_keys,
             about,
             folder=folder,
             open_searcher=open_searcher,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, require
 from hf_negmine.hub.provenance import Provenance
 from hf_negmine.summary import MiningSummary
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
 BEGIN = "<!-- hf_negmine: what stands up to the end mark is written anew by every push -->"
 END = "<!-- hf_negmine: end -->"
+HEADER = re.compile(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
 TAGS = ["hf_negmine", "hard-negatives", "sentence-transformers", "retrieval"]
 TASKS = ["sentence-similarity", "text-retrieval"]
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
@@ -70,22 +73,24 @@ def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
     """
     metadata: dict[str, Any] = {}
     body = card
-    if card.startswith("---\n") and (end := card.find("\n---", 4)) >= 0:
+    if header := HEADER.match(card):
         try:
-            metadata = yaml.safe_load(card[4:end]) or {}
+            metadata = yaml.safe_load(header[1] or "") or {}
         except yaml.YAMLError as error:
-            raise InputError(f"the card that is there has YAML that cannot be read: {error}") from error
-        body = card[end + 4 :].lstrip("\n")
+            raise InputError("the card that is there has YAML that cannot be read; correct it first") from error
+        require(isinstance(metadata, dict), "the card that is there has YAML that names nothing; correct it first")
+        body = card[header.end() :]
     before, found, rest = body.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return metadata, (before.strip(), after.strip() if found else "")
+    return metadata, (before.strip("\n"), after.strip("\n") if found else "")
 
 
 def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str) -> str:
     """A card of YAML, the user's own text, and ours between its marks."""
     before, after = own_text
     header = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
-    blocks = [before, f"{BEGIN}\n\n{body.strip()}\n\n{END}", after]
+    body = body.strip().replace(BEGIN, "").replace(END, "")  # a mark in a text would end ours early
+    blocks = [before, f"{BEGIN}\n\n{body}\n\n{END}", after]
     return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -103,13 +108,13 @@ def merged_metadata(
     sources = [source for part in parts for source in part.source_datasets]
     joined = {"language": languages, "tags": TAGS, "task_categories": TASKS, "source_datasets": sources}
     for name, values in joined.items():
-        if every := list(dict.fromkeys([*_as_list(merged.get(name)), *values])):
+        if every := list(dict.fromkeys([*as_list(merged.get(name)), *values])):
             merged[name] = every
     rows = sum(part.rows for part in parts)
     merged["size_categories"] = [next((size for limit, size in SIZES if rows < limit), "n>1M")]
     ours = [{name: value for name, value in config.items() if name != "holds"} for config in configs]
     names = {config["config_name"] for config in ours}
-    kept = [config for config in _as_list(merged.get("configs")) if config["config_name"] not in names]
+    kept = [config for config in as_list(merged.get("configs")) if config.get("config_name") not in names]
     merged["configs"] = [*ours, *kept]
     return merged
 
@@ -135,13 +140,24 @@ def escaped(text: str, limit: int | None = None) -> str:
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#!" else letter for letter in flat)
 
 
+def code(value: Any) -> str:
+    """A value as code in a table's cell, on one line, whatever is in it."""
+    text = value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
+    text = str(value) if value is None or isinstance(value, bool | int | float) else text
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") or not text.strip() else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+
+
 def _shown(part: Provenance) -> dict[str, Any]:
     """One part as the template wants it."""
     summary = part.summary
     groups = (summary.positive_scores, summary.negative_scores, summary.differences)
     names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
     settings = [
-        (name, value) for name, value in summary.settings.items() if value is not None and not isinstance(value, dict)
+        (name.replace("_", " "), value)
+        for name, value in summary.settings.items()
+        if value is not None and not isinstance(value, dict)
     ]
     settings += [
         (f"{name} {key}".replace("_", " "), value)
@@ -165,7 +181,8 @@ def _shown(part: Provenance) -> dict[str, Any]:
             f"eligible passages than {summary.settings['num_negatives']}."
         ),
         "removed": [f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()],
-        "settings": [(name.replace("_", " "), f"`{value}`") for name, value in settings],
+        "settings": [(name, code(value)) for name, value in settings],
+        "json": json.dumps(summary.settings, indent=2, sort_keys=True, ensure_ascii=False),
         "path": part.path,
         "examples": [[(escaped(str(name)), _example(value)) for name, value in row.items()] for row in part.examples],
     }
@@ -185,7 +202,8 @@ def _number(value: float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """A value of YAML that may be one or several."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

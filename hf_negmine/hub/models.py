@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_negmine.errors import InputError, NegmineError
 from hf_negmine.files import digest_of, finish_or_nothing
-from hf_negmine.hub.cards import BEGIN, END, TAGS, escaped, join_card, sentence, split_card
+from hf_negmine.hub.cards import BEGIN, END, TAGS, as_list, code, escaped, join_card, sentence, split_card
 from hf_negmine.summary import MiningSummary
 
 PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
@@ -70,7 +70,7 @@ def negatives_section(
         negatives = {
             "sentence": sentence(summary),
             "data_id": data_id,
-            "settings": [(name.replace("_", " "), summary.settings[name]) for name in SHOWN],
+            "settings": [(name.replace("_", " "), code(summary.settings.get(name))) for name in SHOWN],
         }
     section = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template())
     return section.render(
@@ -78,7 +78,7 @@ def negatives_section(
         negatives=negatives,
         data_ids=list(data_ids),
         evaluation=rows,
-        base=base,
+        base=escaped(base.rstrip("/").rpartition("/")[2] if Path(base).is_absolute() else base) if base else None,
         prompts={name: text for name, text in (prompts or {}).items() if text},
         example_query=json.dumps(example[0])[1:-1],
         example_passage=json.dumps(example[1])[1:-1],
@@ -86,7 +86,9 @@ def negatives_section(
     )
 
 
-def write_model(model: SentenceTransformer, folder: Path, section: str, *, existing: str = "") -> None:
+def write_model(
+    model: SentenceTransformer, folder: Path, section: str, *, existing: str = "", data_ids: Sequence[str] = ()
+) -> None:
     """Save a model with its card, and read it back.
 
     Args:
@@ -94,36 +96,39 @@ def write_model(model: SentenceTransformer, folder: Path, section: str, *, exist
         folder: for the files.
         section: of the card, from `negatives_section`.
         existing: a card that is there; its YAML and its own text are kept.
+        data_ids: data sets on the Hub that it was trained on, for the card's YAML.
 
     Raises:
         InputError: a model that only its own code could load.
         NegmineError: the saved model gives other vectors.
     """
-    model = merged(model)
-    own_code = [type(module).__module__ for module in model.children() if not _is_stock(module)]
+    whole = merged(model)
+    own_code = [type(module).__module__ for module in whole.children() if not _is_stock(module)]
     if own_code:
         raise InputError(
             f"push_model: the model has modules of {sorted(set(own_code))}, which nobody could load without running "
             "code from the Hub; use modules of Sentence Transformers"
         )
-    model.save_pretrained(str(folder), safe_serialization=True)
+    whole.save_pretrained(str(folder), safe_serialization=True)
     unsafe = [path.name for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl", ".pickle")]
     if unsafe:
         raise InputError(f"push_model: {unsafe} would be pickled files; save the model as safetensors")
     card = folder / "README.md"
-    card.write_text(model_card(card.read_text(encoding="utf-8"), section, existing=existing), encoding="utf-8")
+    text = model_card(card.read_text(encoding="utf-8"), section, existing=existing, data_ids=data_ids)
+    card.write_text(text, encoding="utf-8")
     check_same(model, folder)
 
 
-def model_card(generated: str, section: str, *, existing: str = "") -> str:
+def model_card(generated: str, section: str, *, existing: str = "", data_ids: Sequence[str] = ()) -> str:
     """The card of Sentence Transformers with our section, around which a user's own text survives."""
     metadata, _ = split_card(generated)
     _, _, body = generated.partition("\n---\n")
     body = body.replace(BEGIN, "").replace(END, "")  # of a card that `set_card_template` has prepared
     kept, own_text = split_card(existing)
     merged_metadata = {**metadata, **{name: value for name, value in kept.items() if name not in metadata}}
-    tags = [*metadata.get("tags", []), *(kept.get("tags") or []), *TAGS]
-    merged_metadata["tags"] = list(dict.fromkeys(tags))
+    for name, ours in (("tags", TAGS), ("datasets", data_ids)):
+        if values := [*as_list(metadata.get(name)), *as_list(kept.get(name)), *ours]:
+            merged_metadata[name] = list(dict.fromkeys(values))
     before, found, after = body.partition(SECTION_BEFORE)
     before = before.partition(f"\n{HEADING}\n")[0]
     whole = f"{before.rstrip()}\n\n{section.strip()}\n{found}{after}"

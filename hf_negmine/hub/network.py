@@ -18,7 +18,7 @@ from hf_negmine.errors import NegmineError
 
 TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
-AGAIN = "nothing has changed on the Hub; run the same again, finished uploads are kept"
+AGAIN = "nothing half-done is on the Hub; run the same again, finished uploads are kept"
 REASONS = {
     401: "the token was refused; log in with `hf auth login`, or give token=",
     403: "the token may not do this; take one with write access to {repo_id}",
@@ -38,6 +38,8 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
     """Turn what the Hub's client raises while ``doing`` something into one `HubError`."""
     try:
         yield
+    except NegmineError:
+        raise
     except LocalTokenNotFoundError as error:
         raise HubError(f"{doing} {repo_id}: no token; log in with `hf auth login`, or give token=") from error
     except RevisionNotFoundError as error:
@@ -46,17 +48,27 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
         raise HubError(f"{doing} {repo_id}: it is gated; ask for access on its page") from error
     except RepositoryNotFoundError as error:
         raise HubError(f"{doing} {repo_id}: {REASONS[401 if _status(error) == 401 else 404]}") from error
-    except LocalEntryNotFoundError as error:
-        raise HubError(f"{doing} {repo_id}: the Hub cannot be reached, and the file is not in the cache") from error
-    except HfHubHTTPError as error:
-        status = _status(error)
-        reason = REASONS.get(status, f"the Hub answered {status}; {AGAIN}").format(repo_id=repo_id)
-        raise HubError(f"{doing} {repo_id}: {reason}") from error
     except Exception as error:
-        module = type(error).__module__.split(".")[0]
-        if module not in TRANSPORT and not isinstance(error, ConnectionError | TimeoutError):
+        if (reason := _reason(error, repo_id)) is None:
             raise
-        raise HubError(f"{doing} {repo_id}: the connection broke off ({type(error).__name__}); {AGAIN}") from error
+        raise HubError(f"{doing} {repo_id}: {reason}") from error
+
+
+def _reason(error: Exception, repo_id: str) -> str | None:
+    """What went wrong; None if the Hub has nothing to do with it."""
+    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
+        return f"the Hub refuses the card's metadata: {' '.join(str(error).split())}"
+    cause: BaseException | None = error
+    while cause is not None:  # a failed upload is a RuntimeError about the answer or the connection behind it
+        if isinstance(cause, HfHubHTTPError) and _status(cause):
+            status = _status(cause)
+            return REASONS.get(status, f"the Hub answered {status}; {AGAIN}").format(repo_id=repo_id)
+        if type(cause).__module__.split(".")[0] in TRANSPORT or isinstance(cause, ConnectionError | TimeoutError):
+            return f"the connection broke off ({type(cause).__name__}); {AGAIN}"
+        cause = cause.__cause__
+    if isinstance(error, LocalEntryNotFoundError):
+        return "the Hub cannot be reached, and the file is not in the cache"
+    return None
 
 
 def _status(error: HfHubHTTPError) -> int:

@@ -81,11 +81,16 @@ class Provenance:
             content["summary"] = MiningSummary.from_dict(content["summary"])
             content["columns"] = tuple(content["columns"])
             provenance = cls(**content)
+            for name in (provenance.config_name, provenance.split):
+                check_name(name, where)
+            for paths in [provenance.files["data"], *provenance.files.values()]:
+                require(isinstance(paths, list) and bool(paths), f"files: expected lists of paths, got {paths!r}")
+                for path in paths:
+                    check_path(path, where)
+        except StorageError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"{where} is no provenance that hf_negmine has written ({error!r})") from error
-        for paths in provenance.files.values():
-            for path in paths:
-                check_path(path, where)
         return provenance
 
 
@@ -96,9 +101,8 @@ def provenance_path(config_name: str, split: str) -> str:
 
 def check_path(path: str, where: str) -> str:
     """``path``, if it stays inside the repository's folder."""
-    parts = PurePosixPath(path).parts
-    inside = isinstance(path, str) and path and not path.startswith("/") and "\\" not in path and ".." not in parts
-    if not inside:
+    inside = isinstance(path, str) and path and not path.startswith("/") and not set(path) & set("\\:*?[\0")
+    if not inside or ".." in PurePosixPath(path).parts:
         raise StorageError(f"{where} names the file {path!r}, which would leave its folder; nothing was read")
     return path
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import datasets
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.errors import InputError, NegmineError, StorageError, require
 from hf_negmine.files import default_cache_dir, storage_errors
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
@@ -139,8 +142,7 @@ def push_material(
             "license: under which licence may the data be used? Give it as the Hub names it, such as 'cc-by-4.0', or "
             "'unknown'"
         )
-    with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="hf_negmine-") as temporary:
-        folder = Path(temporary)
+    with _scratch() as folder:
         part = write_files(
             folder, material, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
         )
@@ -247,10 +249,10 @@ def push_model(
         base=base or model.model_card_data.base_model,
         prompts=model.prompts,
     )
-    with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="hf_negmine-") as temporary:
-        folder = Path(temporary)
+    with _scratch() as folder:
         model.model_card_data.set_model_id(repo_id)
-        write_model(model, folder, section, existing=there.card if there is not None else "")
+        trained_on = [*([data_id] if data_id else []), *data_ids]
+        write_model(model, folder, section, existing=there.card if there is not None else "", data_ids=trained_on)
         paths = _paths(folder)
         if there is None:
             return PushResult(repo_id, None, None, _keep(folder, repo_id), paths)
@@ -289,6 +291,23 @@ def _summary_of(mined: datasets.Dataset | NegativeMiner | MiningSummary | None) 
     if mined is None or isinstance(mined, MiningSummary):
         return mined
     return mined.summary if isinstance(mined, NegativeMiner) else Material.find(mined, None).summary
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the files of a push; errors name no path, as they may end up in public logs."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="hf_negmine-") as temporary:
+            yield Path(temporary)
+    except NegmineError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = "the disk is full; make room, or set TMPDIR to where there is some, and run again"
+        if error.errno != errno.ENOSPC:
+            reason = f"{os.strerror(error.errno)}; set TMPDIR to a folder that can be written to"
+        raise StorageError(f"cannot write the files of the push: {reason}; nothing was sent") from error
 
 
 def _paths(folder: Path) -> list[str]:
