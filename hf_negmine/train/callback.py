@@ -25,7 +25,7 @@ from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes
 from hf_negmine.train.collator import HardNegativeCollator
-from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, pair_scores
+from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, pair_scores, with_fallback
 from hf_negmine.train.source import NegativeSource
 
 logger = logging.get_logger(__name__)
@@ -64,7 +64,8 @@ class RemineCallback(TrainerCallback):
     Args:
         collator: whose negatives come from a miner or a pool.
         rule: ``"student"`` searches the corpus with the model that is trained (ANCE), under the method's ceiling on its
-            own scores, and leaves out what the teacher puts over its ceiling. ``"easy"`` keeps the teacher's ranking
+            own scores, and leaves out what the teacher puts over its ceiling; a query for which that leaves nothing
+            keeps what it had. ``"easy"`` keeps the teacher's ranking
             and replaces negatives that the model now finds easy by the next in it (Conan-embedding).
         every_epochs: refresh before every so many-th epoch but the first. The default is 1.
         every_steps: refresh every so many optimizer steps, in place of epochs. Batches that are made already are not
@@ -205,7 +206,7 @@ class RemineCallback(TrainerCallback):
                 source, self._teacher(name, model), folder, device=str(model.device), progress=self.progress
             )
             shutil.rmtree(folder, ignore_errors=True)  # of weights that will be no more
-            return new, {}
+            return with_fallback(new, source.bank.current()[1]), {}
         notes = source.bank.notes(Reserve.NOTES)
         assert notes is not None, "version 0 was written with them"
         reserve = Reserve.of_notes(_ranked(source), source.bank.current()[1].offsets, notes)

@@ -167,6 +167,19 @@ class Reserve:
         return Reserve(self.ranked, self.offsets, slots[order], used, came_with[order])
 
 
+def with_fallback(new: BankVersion, old: BankVersion) -> BankVersion:
+    """The new version, where a target that has nothing in it keeps what it had."""
+    keeps = np.diff(new.offsets) == 0
+    starts = np.where(keeps, old.offsets[:-1] + len(new.passages), new.offsets[:-1])
+    counts = np.where(keeps, np.diff(old.offsets), np.diff(new.offsets))
+    entries, _ = flat_positions(starts, counts)
+    return BankVersion(
+        offsets_of_counts(counts),
+        np.concatenate([new.passages, old.passages])[entries],
+        np.concatenate([new.scores, old.scores])[entries],
+    )
+
+
 def changed_entries(old: BankVersion, new: BankVersion, n_passages: int) -> int:
     """How many entries of ``new`` were not in ``old`` for the same target."""
 

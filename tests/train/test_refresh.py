@@ -19,7 +19,7 @@ from hf_negmine.errors import InputError
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion
-from hf_negmine.train.refresh import Reserve, changed_entries
+from hf_negmine.train.refresh import Reserve, changed_entries, with_fallback
 from tests.train.helpers import (
     Remembering,
     WordTeacher,
@@ -375,3 +375,29 @@ def test_a_copy_of_a_bank_sees_what_the_other_one_publishes(frozen: SentenceTran
     bank.forget_after(4)
     assert [bank.current()[0], again.current()[0]] == [0, 0]
     assert not (bank.folder / "1").exists()
+
+
+def test_a_target_with_nothing_new_keeps_what_it_had() -> None:
+    def version(rows: list[list[int]]) -> BankVersion:
+        passages = np.array([passage for row in rows for passage in row], dtype=np.int32)
+        offsets = np.cumsum([0] + [len(row) for row in rows]).astype(np.int64)
+        return BankVersion(offsets, passages, passages.astype(np.float32) / 10)
+
+    both = with_fallback(version([[1, 2], [], [3], []]), version([[9], [7, 8], [5, 6], []]))
+    rows = [both.passages[first:last].tolist() for first, last in itertools.pairwise(both.offsets)]
+    assert rows == [[1, 2], [7, 8], [3], []]
+    np.testing.assert_allclose(both.scores, both.passages / 10)
+
+
+def test_a_ceiling_that_leaves_the_student_nothing_does_not_stop_training(
+    model: SentenceTransformer, tmp_path: Path
+) -> None:
+    miner = make_miner(tmp_path / "cache", method="perc_pos:0.3").fit(rows())
+    collator = HardNegativeCollator(model, miner, fill="random")
+    remine = RemineCallback(collator, progress=False)
+    trainer = make_trainer(model, collator, rows(), Remembering(model), arguments(tmp_path), [remine])
+    trainer.train()
+    bank = NegativeBank(tmp_path / "negatives" / "rows")
+    old, new = bank._read(0), bank._read(1)
+    had, has = np.diff(old.offsets), np.diff(new.offsets)
+    assert (has[had > 0] > 0).all()
