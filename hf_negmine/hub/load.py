@@ -23,7 +23,7 @@ from hf_negmine.protocols import Role, Teacher
 from hf_negmine.schema import DigestArray
 from hf_negmine.sources import table_batches, table_of
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import resolve_teacher, teacher_of_settings
+from hf_negmine.teachers import DenseTeacher, resolve_teacher, teacher_of_settings
 from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
 
 POOL_KINDS = (".arrow", ".npy", ".json")
@@ -112,6 +112,9 @@ def load_mined(
                 repo_id, repo_type="dataset", revision=Path(local).parents[path.count("/")].name, allow_patterns=wanted
             )
         )
+    for path in wanted:
+        if not (folder / path).is_file():
+            raise HubError(f"loading {repo_id}: its provenance names {path}, which it does not have; push it again")
     tables = {
         name: _read_parquet(folder, provenance.files[name], repo_id)
         for name in ("data", *LOOKUPS)
@@ -184,7 +187,7 @@ def reproduce(
         lacking = " and ".join(name for name in LOOKUPS if getattr(data, name) is None)
         raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
     settings = data.settings
-    again = resolve_teacher(teacher) if teacher is not None else teacher_of_settings(settings.get("teacher_settings"))
+    again = _teacher_again(teacher, settings.get("teacher_settings"))
     query, positive = data.provenance.columns
     miner = NegativeMiner(
         again,
@@ -229,6 +232,16 @@ def _facts(rows: datasets.Dataset, positive: str) -> DigestArray:
     return np.asarray(np.unique(row_digests(rows), axis=0))
 
 
+def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any] | None) -> Teacher:
+    """The teacher of the settings, or another; another model is loaded as the first one was, with its prompts."""
+    if teacher is None:
+        return teacher_of_settings(settings)
+    again = resolve_teacher(teacher)
+    if isinstance(again, DenseTeacher) and isinstance(teacher, str | Path) and (settings or {}).get("kind") == "dense":
+        return teacher_of_settings({**(settings or {}), "model": str(teacher), "revision": None})
+    return again
+
+
 def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:
     assert data.pairs is not None
     assert data.queries is not None
@@ -240,9 +253,6 @@ def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset
 
 
 def _read_parquet(folder: Path, paths: list[str], repo_id: str) -> datasets.Dataset:
-    for path in paths:
-        if not (folder / path).is_file():
-            raise HubError(f"loading {repo_id}: its provenance names {path}, which it does not have; push it again")
     try:
         loaded = datasets.load_dataset("parquet", data_files=[str(folder / path) for path in paths], split="train")
     except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:

@@ -100,9 +100,6 @@ def push_dataset(
         HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
         StorageError: the disk is full.
     """
-    check_repo_id(repo_id)
-    check_name(config_name, "config_name")
-    check_name(split, "split")
     require(len(mined) > 0, "push_dataset: there is no row to push")
     material = Material.find(mined, miner)
     return push_material(
@@ -128,6 +125,9 @@ def push_material(
     dry_run: bool,
 ) -> PushResult:
     """`push_dataset`, of material that is found already."""
+    check_repo_id(repo_id)
+    check_name(config_name, "config_name")
+    check_name(split, "split")
     require(
         not with_pool or material.pool is not None,
         "with_pool: the candidate pool is no longer in the cache; mine again",

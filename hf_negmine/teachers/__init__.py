@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher", "resolve_teacher", "teacher_of_settings"]
 
+DENSE_SETTINGS = {
+    "model", "revision", "query_prompt", "passage_prompt", "similarity", "dtype", "max_length", "truncate_dim"
+}  # fmt: skip
+"""What `DenseTeacher.settings` holds besides its kind."""
+
 
 def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True) -> Teacher:
     """A teacher from what users write.
@@ -53,11 +58,13 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
     kind = given.pop("kind", "custom")
     try:
         if kind == "dense":
+            if unknown := set(given) - DENSE_SETTINGS:  # they may come from the Hub: nobody else runs code here
+                raise TypeError(f"unknown: {sorted(unknown)}")
             return DenseTeacher(given.pop("model"), **given)
         if kind == "bm25":
             return BM25Teacher(**given)
         if kind == "random":
             return RandomTeacher(**given)
-    except TypeError as error:
+    except (TypeError, KeyError) as error:
         raise InputError(f"teacher: the settings {settings} are none that this version knows ({error})") from error
     raise InputError(f"teacher: one of kind {kind!r} cannot be made from its settings; give it as teacher=")

@@ -288,7 +288,8 @@ def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["mine", "--help"], ["train", "--help"], ["demo", "--help"], ["--version"]]
+    "arguments",
+    [["--version"], ["--help"], *([command, "--help"] for command in ("mine", "train", "push", "reproduce", "demo"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
