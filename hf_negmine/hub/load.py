@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from huggingface_hub import HfApi
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
@@ -98,6 +98,8 @@ def load_mined(
     with hub_errors(repo_id, "loading"):
         try:
             local = api.hf_hub_download(repo_id, path, repo_type="dataset", revision=revision)
+        except LocalEntryNotFoundError:  # the Hub did not answer: nobody knows whether it is there
+            raise
         except EntryNotFoundError as error:
             raise HubError(
                 f"loading {repo_id}: it has no {path}, so hf_negmine has not pushed config {config_name!r}, split "
@@ -184,7 +186,7 @@ def reproduce(
     """
     data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
     if data.queries is None or data.corpus is None or data.pairs is None:
-        lacking = " and ".join(name for name in LOOKUPS if getattr(data, name) is None)
+        lacking = ", ".join(name for name in LOOKUPS if getattr(data, name) is None)
         raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
     settings = data.settings
     again = _teacher_again(teacher, settings.get("teacher_settings"))
@@ -247,8 +249,11 @@ def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset
     assert data.queries is not None
     assert data.corpus is not None
     pairs = data.pairs.with_format("arrow")[:]
-    queries = data.queries.with_format("arrow")[:]["query"].take(pairs["query_id"])
-    positives = data.corpus.with_format("arrow")[:]["document"].take(pairs["document_id"])
+    try:
+        queries = data.queries.with_format("arrow")[:]["query"].take(pairs["query_id"])
+        positives = data.corpus.with_format("arrow")[:]["document"].take(pairs["document_id"])
+    except (KeyError, pa.ArrowException) as error:
+        raise StorageError("the lookup tables are damaged: the pairs name texts that are not there") from error
     return datasets.Dataset(pa.table({query: queries, positive: positives}))
 
 

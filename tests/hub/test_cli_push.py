@@ -168,7 +168,7 @@ def test_without_its_cache_rows_and_summary_go_alone(
 
     again = run("reproduce", NAME)
     assert again.exit_code == 1
-    assert "was pushed without its queries and corpus and pairs, so there is nothing to mine again" in again.stderr
+    assert "was pushed without its queries, corpus, pairs, so there is nothing to mine again" in again.stderr
     assert run("push", folder, NAME, "--with-pool").stderr.endswith("is no longer in the cache; mine again\n")
 
 

@@ -11,9 +11,13 @@ import datasets
 import pytest
 from typer.testing import CliRunner
 
+from tests.hub.client import forget, point_clients_at
+from tests.hub.server import Hub
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
+SOURCE = "sentence-transformers/natural-questions"
 TOPICS = ["tea", "rain", "bread", "glass", "sleep", "salt", "wool", "paper", "iron", "honey", "sand", "rope"]
 
 
@@ -34,17 +38,35 @@ def rows() -> datasets.Dataset:
 
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found")
 def test_python_blocks_run(
-    rows: datasets.Dataset, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: datasets.Dataset,
+    minilm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # The two things that need the Hub: the data set, and the model, whose place another real model takes.
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: rows)
+    # What needs the Hub: the data set, the model, whose place another real model takes, and a place to share at.
+    real = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, **options: rows if name == SOURCE else real(name, **options)
+    )
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # the trainer writes to "output"
-    code = [block.replace("intfloat/e5-base-v2", str(minilm)) for block in blocks("python")]
-    assert len(code) == 5
+    code = [block.replace("intfloat/e5-base-v2", minilm).replace("you/", "tester/") for block in blocks("python")]
+    code = [
+        block.replace('reproduce("tester/nq-mined"', f'reproduce("tester/nq-mined", teacher="{minilm}"')
+        for block in code
+    ]
+    assert len(code) == 6
     namespace: dict[str, Any] = {}
-    for block in code:
-        exec(compile(block, "README.md", "exec"), namespace)
+    with Hub() as hub:
+        point_clients_at(hub, tmp_path / "hf_home", monkeypatch)
+        for block in code:
+            exec(compile(block, "README.md", "exec"), namespace)
+        forget()
+    assert not hub.strayed
+    assert f"identical: all {len(rows)} rows came out again" in capsys.readouterr().out
+    assert namespace["shared"].rows.to_list() == namespace["mined"].to_list()
+    assert "tester/nq-mined" in hub.files("model", "tester/nq-model")["README.md"].decode()
 
     mined = namespace["mined"]
     assert mined.column_names == ["query", "answer", *(f"negative_{i}" for i in range(1, 5))]
