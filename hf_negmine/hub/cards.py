@@ -143,6 +143,7 @@ def escaped(text: str, limit: int | None = None) -> str:
 def code(value: Any) -> str:
     """A value as code in a table's cell, on one line, whatever is in it."""
     text = value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
+    text = text if text.isprintable() else json.dumps(value)
     text = str(value) if value is None or isinstance(value, bool | int | float) else text
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") or not text.strip() else ""

@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -20,7 +21,7 @@ TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
 AGAIN = "nothing half-done is on the Hub; run the same again, finished uploads are kept"
 REASONS = {
-    401: "the token was refused; log in with `hf auth login`, or give token=",
+    401: "no token was given, or the token was refused; log in with `hf auth login`, or give token= (--token)",
     403: "the token may not do this; take one with write access to {repo_id}",
     404: "there is no such repository, or the token may not see it",
     409: "the Hub reports a conflict; " + AGAIN,
@@ -41,7 +42,7 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
     except NegmineError:
         raise
     except LocalTokenNotFoundError as error:
-        raise HubError(f"{doing} {repo_id}: no token; log in with `hf auth login`, or give token=") from error
+        raise HubError(f"{doing} {repo_id}: no token; log in with `hf auth login`, or give token= (--token)") from error
     except RevisionNotFoundError as error:
         raise HubError(f"{doing} {repo_id}: it has no such revision") from error
     except GatedRepoError as error:
@@ -63,6 +64,8 @@ def _reason(error: Exception, repo_id: str) -> str | None:
         if isinstance(cause, HfHubHTTPError) and _status(cause):
             status = _status(cause)
             return REASONS.get(status, f"the Hub answered {status}; {AGAIN}").format(repo_id=repo_id)
+        if isinstance(cause, OfflineModeIsEnabled):
+            return "HF_HUB_OFFLINE is set, so the Hub is not asked"
         if type(cause).__module__.split(".")[0] in TRANSPORT or isinstance(cause, ConnectionError | TimeoutError):
             return f"the connection broke off ({type(cause).__name__}); {AGAIN}"
         cause = cause.__cause__

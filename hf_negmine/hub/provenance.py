@@ -23,6 +23,7 @@ PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")
 FOLDER = "negmine"
 LOOKUPS = ("queries", "corpus", "pairs")
+SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -61,7 +62,7 @@ class Provenance:
     def to_json(self) -> str:
         """As it is stored."""
         content = {**asdict(self), "provenance_version": PROVENANCE_VERSION}
-        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> Provenance:
@@ -110,9 +111,15 @@ def check_path(path: str, where: str) -> str:
 def check_name(name: str, argument: str) -> str:
     """A config or split name, or `InputError`."""
     require(
-        NAME.fullmatch(name) is not None and name != "data",
+        NAME.fullmatch(name) is not None
+        and name != "data"
+        and not name.endswith(tuple(f"-{lookup}" for lookup in LOOKUPS)),
         f"{argument}: {name!r} cannot name a part of a data set on the Hub; use letters, digits, '_', '-' and '.', "
-        "and not 'data'",
+        "and not 'data' or an ending of the lookup tables such as '-corpus'",
+    )
+    require(
+        argument != "split" or SPLIT.fullmatch(name) is not None,
+        f"{argument}: {name!r} cannot name a split; datasets wants letters, digits and '_', with single '.' in between",
     )
     return name
 
@@ -140,7 +147,7 @@ def row_digests(rows: datasets.Dataset) -> DigestArray:
     """A digest of the content of each row, uint64, shape (rows, 2), sorted."""
     found = [np.empty((0, 2), dtype=np.uint64)]
     for table in table_batches(rows):
-        texts = [json.dumps(row, sort_keys=True, ensure_ascii=False) for row in table.to_pylist()]
+        texts = [json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in table.to_pylist()]
         found.append(text_digests(pa.array(texts, pa.large_string())))
     digests = np.concatenate(found)
     return np.asarray(digests[np.lexsort((digests[:, 1], digests[:, 0]))])

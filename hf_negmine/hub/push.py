@@ -136,6 +136,15 @@ def push_material(
     there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
     if there is not None:
         there.look()
+    for other in there.parts if there is not None else []:
+        if other.config_name != config_name or other.split == split or not other.examples:
+            continue
+        theirs, ours = sorted(other.examples[0]), sorted(material.rows.column_names)
+        require(
+            theirs == ours,
+            f"config_name: split {other.split!r} of {config_name!r} has the columns {theirs}, these rows have {ours}; "
+            "datasets loads the splits of a config only if they have the same, so give another config_name",
+        )
     license = license or (there.license if there is not None else None) or _inherited(api, source_datasets, dry_run)
     if license is None:
         raise InputError(

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlencode
 
-from tests.hub.repository import PULL_REQUEST, Blob, HubError, Kind, Repository
+import yaml
+from huggingface_hub import RepoCard
+
+from tests.hub.repository import PULL_REQUEST, Blob, Commit, HubError, Kind, Repository
 
 ServerName = Literal["hub", "storage"]
 
@@ -238,10 +241,18 @@ def repo_info(state: State, call: Call, kind: str, name: str, revision: str = "m
             sibling |= {"size": blob.size, "blobId": blob.oid} | _lfs(blob, "sha256")
         siblings.append(sibling)
     known = {"_id": name, "id": name, "author": repository.owner, "sha": commit.oid, "private": repository.private}
-    counted = {"downloads": 0, "likes": 0, "tags": [], "cardData": {}, "disabled": False}
+    counted = {"downloads": 0, "likes": 0, "tags": [], "cardData": _card_data(commit), "disabled": False}
     dates = {"lastModified": DATE, "createdAt": DATE}
     gated = "auto" if repository.gated else False
     return Answer.of({**known, **counted, **dates, "gated": gated, "siblings": siblings})
+
+
+def _card_data(commit: Commit) -> dict[str, Any]:
+    card = commit.files["README.md"].data.decode() if "README.md" in commit.files else ""
+    try:
+        return dict(RepoCard(card, ignore_metadata_errors=True).data.to_dict())
+    except (yaml.YAMLError, ValueError):
+        return {}
 
 
 # ---- files -------------------------------------------------------------------------------------------------------

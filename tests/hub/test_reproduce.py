@@ -1,0 +1,83 @@
+"""Mining what was pushed again, and what is said of the difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_negmine import FixedTeacher, push_dataset, reproduce
+from hf_negmine.errors import InputError
+from tests.hub.server import Hub
+from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, multi_rows, rows
+
+FORMATS = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_rows_with_several_positives_come_out_again(hub: Hub, tmp_path: Path, format: str) -> None:
+    miner = make_miner(tmp_path / "cache", "bm25", format=format, sampler="sampled:6")
+    push_dataset(miner.mine(multi_rows()), NAME, license="mit")
+    found = reproduce(NAME, progress=False, cache_dir=tmp_path / "elsewhere")
+    assert found.identical, found
+    assert str(found).startswith("identical: all ")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "perc_pos:0.8", "include_scores": True},
+        {"method": "perc_pos:0.8", "positive_score": "each", "on_exhausted": "keep", "format": "labeled-list"},
+        {"method": "margin_pos:0.2", "on_exhausted": "keep", "include_scores": True, "format": "labeled-list"},
+        {"sampler": "top1_sampled:6@0.5", "seed": 11, "num_negatives": 4, "pool_depth": 5},
+        {"include_positives": True, "format": "ids"},
+    ],
+)
+def test_other_settings(hub: Hub, tmp_path: Path, settings: dict[str, Any]) -> None:
+    push_dataset(mine(tmp_path / "cache", "random:3", **settings), NAME, license="mit")
+    found = reproduce(NAME, progress=False, cache_dir=tmp_path / "elsewhere")
+    assert found.identical, found
+
+
+def test_rows_that_come_twice_and_columns_of_their_own(hub: Hub, tmp_path: Path) -> None:
+    given = Dataset.from_dict(
+        {"q": [QUERIES[0], QUERIES[1], QUERIES[0]], "p": [CORPUS[0], CORPUS[1], CORPUS[0]], "id": [1, 2, 3]}
+    )
+    miner = make_miner(tmp_path / "cache", query_column="q", positive_column="p")
+    push_dataset(miner.mine(given), NAME, config_name="own", split="test", license="mit")
+    found = reproduce(NAME, "own", split="test", progress=False)
+    assert found.identical, found
+    assert (found.rows, found.rows_again) == (3, 2)
+
+
+def test_changed_rows_and_rows_left_out(hub: Hub, tmp_path: Path) -> None:
+    mined = mine(tmp_path / "cache")
+    push_dataset(mined.select(range(5)), NAME, license="mit")
+    found = reproduce(NAME, progress=False)
+    assert (found.identical, found.missing, found.rows, found.rows_again) == (False, 0, 5, 12)
+    assert "left out before they were pushed" in str(found)
+    miner = make_miner(tmp_path / "cache").fit(rows())
+    changed = mined.map(lambda row: {"negative_1": "another"} if row["query"] == QUERIES[0] else row)
+    push_dataset(changed, NAME, miner=miner)
+    found = reproduce(NAME, progress=False)
+    assert (found.identical, found.missing, found.teacher_differs) == (False, 1, [])
+    assert str(found).startswith("different: 1 of 12 rows did not come out again; the teacher is the same")
+
+
+def test_another_teacher(hub: Hub, tmp_path: Path) -> None:
+    push_dataset(mine(tmp_path / "cache"), NAME, license="mit")
+    found = reproduce(NAME, teacher="random:1", progress=False)
+    assert not found.identical
+    assert "the teacher is another than then (as query and passage encoder)" in str(found)
+
+
+def test_a_teacher_that_settings_cannot_make(hub: Hub, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    teacher = FixedTeacher(QUERIES, vectors[:12], CORPUS, vectors[12:])
+    push_dataset(mine(tmp_path / "cache", teacher), NAME, license="mit")
+    with pytest.raises(InputError, match="give it as teacher="):
+        reproduce(NAME, progress=False)
+    assert reproduce(NAME, teacher=teacher, progress=False).identical
