@@ -10,6 +10,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -63,6 +64,8 @@ def _reason(error: Exception, repo_id: str) -> str | None:
         if isinstance(cause, HfHubHTTPError) and _status(cause):
             status = _status(cause)
             return REASONS.get(status, f"the Hub answered {status}; {AGAIN}").format(repo_id=repo_id)
+        if isinstance(cause, OfflineModeIsEnabled):
+            return "HF_HUB_OFFLINE is set, so the Hub is not asked"
         if type(cause).__module__.split(".")[0] in TRANSPORT or isinstance(cause, ConnectionError | TimeoutError):
             return f"the connection broke off ({type(cause).__name__}); {AGAIN}"
         cause = cause.__cause__
