@@ -146,6 +146,8 @@ def _patch_datasets(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def _patch_transformers(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (transformers.utils.hub, transformers.utils, transformers.dynamic_module_utils):
         monkeypatch.setattr(module, "HF_MODULES_CACHE", str(home / "modules"), raising=False)
+    # Made with the first request, and kept with the address that it had then.
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)
 
 
 def _patch_clocks(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,17 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         assert not {module.split(".")[0] for module in imported_modules(path)} & HEAVY
 
 
+@pytest.mark.parametrize(("library", "home"), [("huggingface_hub", "hub/"), ("matplotlib", "report/plots.py")])
+def test_a_library_has_one_place(library: str, home: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if any(module.split(".")[0] == library for module in imported_modules(path))
+    }
+    assert users
+    assert all(user.startswith(home) for user in users), users
+
+
 def test_teachers_do_not_import_one_another() -> None:
     teachers = [path for path in (PACKAGE / "teachers").glob("*.py") if path.name != "__init__.py"]
     for path in teachers:
