@@ -150,7 +150,7 @@ def test_the_run_has_many_steps_of_every_kind(whole: Whole) -> None:
         return sum(pattern in name for name in whole.files)
 
     assert (count("vectors/") - 2) / 2 == 2 + 5  # shards of 16: 30 queries, 76 passages
-    assert (count("candidates-"), count("segments-"), count("mined/")) == (1, 1, 1)
+    assert (count("candidates-"), count("segments-"), count("mined/")) == (1, 1, 2)  # rows and their note
     parts = [path for kind, path in whole.steps if kind == "folder" and "/parts/" in path]
     assert len(parts) == 3
     assert sum(path.endswith("pool.json") for _, path in whole.steps) == 2  # it was deepened
@@ -179,7 +179,7 @@ POINTS = {
     "before the fit has its name": lambda whole: whole.last("folder", within="/fits/"),
     "before the first row is written": lambda whole: whole.first("row", within="mined"),
     "before the last rows are written": lambda whole: whole.last("row", within="mined"),
-    "before the mined file has its name": lambda whole: whole.last("file", within="/mined/"),
+    "before the mined file has its name": lambda whole: whole.first("file", within="/mined/"),
 }
 
 
