@@ -173,7 +173,8 @@ class NegativeSource:
     def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
         """Up to ``missing`` random passages for a row: no positive, not the query's text, none twice.
 
-        Where the teacher compares vectors they also score under the row's ceiling.
+        Where the teacher compares vectors they also score under the row's ceiling, unless that leaves a row without any
+        negative at all.
         """
         pairs = self._pairs([row])
         query, seed = int(pairs.query_ids[0]), seed_of_epoch(self.seed, epoch)
@@ -193,7 +194,9 @@ class NegativeSource:
         if query >= 0 and self.compares_vectors and not np.isnan(row.positive_score):
             scores = self.teacher_scores(np.array([query]), ids)[0]
             ceiling = self.method.ceilings(np.array([self._lowest(query, row.positive_score)], dtype=np.float32))[0]
-            ids, scores = ids[scores < ceiling], scores[scores < ceiling]
+            under = scores < ceiling
+            if under.any() or row.negatives:
+                ids, scores = ids[under], scores[under]
         return self.texts.corpus.take(ids[:missing]).to_pylist(), scores[:missing].tolist()
 
     # ---- what the teacher says ---------------------------------------------------------------------------------

@@ -19,20 +19,22 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_negmine import HardNegativeCollator, NegativeMiner, PositiveAwareMNRL, RemineCallback
 from hf_negmine.devices import best_device, has_fast_bfloat16
 from hf_negmine.sources import open_beir
 from hf_negmine.train.evaluation import beir_evaluator
 
-# How negatives are mined and drawn. "refreshed" searches again with the student before every epoch but the first.
+# How negatives are mined and drawn. "refreshed" searches again with the student before every epoch but the first;
+# "plain_loss" takes all in-batch passages for negatives.
 NEGATIVES: dict[str, dict[str, Any]] = {
     "naive": {"method": "naive", "sampler": "top"},
     "perc_pos": {"method": "perc_pos:0.95", "sampler": "top"},
     "sampled": {"method": "perc_pos:0.95", "sampler": "sampled:10"},
     "refreshed": {"method": "perc_pos:0.95", "sampler": "sampled:10"},
+    "plain_loss": {"method": "perc_pos:0.95", "sampler": "top"},
 }
-
 
 SETTINGS: dict[str, Any] = {"per_device_train_batch_size": 32, "learning_rate": 5e-5, "warmup_steps": 10}
 MAX_SEQ_LENGTH = 64
@@ -73,7 +75,7 @@ def train(
             **args,
         ),
         train_dataset=rows,
-        loss=PositiveAwareMNRL(model, collator),
+        loss=MultipleNegativesRankingLoss(model) if negatives == "plain_loss" else PositiveAwareMNRL(model, collator),
         data_collator=collator,
         callbacks=callbacks,
     )

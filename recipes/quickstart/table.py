@@ -36,7 +36,7 @@ def run(
     return {
         "ndcg": evaluate(student)[evaluate.primary_metric],
         "seconds": seconds,
-        "masked": trainer.loss.false_negatives.share,
+        "masked": trainer.loss.false_negatives.share if hasattr(trainer.loss, "false_negatives") else 0.0,
         "refresh_seconds": sum(entry["negatives_seconds"] for entry in refreshes),
         "changed": [entry["negatives_changed"] / entry["negatives_negatives"] for entry in refreshes],
     }

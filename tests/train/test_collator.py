@@ -289,6 +289,15 @@ def test_a_row_without_any_negative_is_an_error(frozen: SentenceTransformer, tmp
         draw(collator, [{"query": QUERIES[0], "positive": POSITIVES[0], "negatives": None}], 0)
 
 
+def test_the_ceiling_yields_before_a_row_without_any_negative_stops_a_run(
+    frozen: SentenceTransformer, tmp_path: Path
+) -> None:
+    miner = make_miner(tmp_path, method="abs:-2", sampler="top", on_exhausted="keep").fit(rows())
+    for query, (positive, *negatives) in draw(HardNegativeCollator(frozen, miner, fill="random"), rows(), 0).items():
+        assert len(set(negatives)) == len(negatives) == 2
+        assert not {query, positive} & set(negatives)
+
+
 # ---- labels and layouts ----------------------------------------------------------------------------------------
 
 
