@@ -118,7 +118,7 @@ class DenseTeacher:
         return {
             "kind": "dense",
             "model": self.name,
-            "revision": getattr(config, "_commit_hash", None) or self._revision,
+            "revision": getattr(config, "_commit_hash", None) or self._loaded_revision or self._revision,
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
             "similarity": self._similarity,
@@ -126,6 +126,13 @@ class DenseTeacher:
             "max_length": self._max_length,
             "truncate_dim": self._truncate_dim,
         }
+
+    @property
+    def _loaded_revision(self) -> str | None:
+        """The commit on the Hub that the model comes from, as its card data say it; transformers 5 does not."""
+        card = self.model.model_card_data
+        same = self._source is not None and getattr(card, "base_model", None) == str(self._source)
+        return getattr(card, "base_model_revision", None) if same else None
 
     def fingerprint(self, role: Role) -> str:
         """Digest of weights, tokenizer, modules, prompts, length limit and dtype (see `protocols.Teacher`)."""

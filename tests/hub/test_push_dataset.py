@@ -60,7 +60,9 @@ def test_one_commit_holds_everything_that_the_card_names(hub: Hub, mined: Datase
 
 def test_the_code_in_the_card_runs(hub: Hub, mined: Dataset) -> None:
     push_dataset(mined, NAME, license="mit", config_name="tea", split="test")
-    first, second = code_blocks(card_of(hub)[1])
+    body = card_of(hub)[1]
+    first, second = code_blocks(body)
+    assert f"`hf-negmine reproduce {NAME} --config tea --split test` mines" in body
     names: dict[str, Any] = {}
     exec(first, names)
     assert names["rows"].to_list() == mined.to_list()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 
-from hf_negmine import FixedTeacher, push_dataset, reproduce
+from hf_negmine import FixedTeacher, push_dataset, push_model, reproduce
 from hf_negmine.errors import InputError
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, multi_rows, rows
+from tests.train import helpers as words
 
 FORMATS = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
 
@@ -81,3 +85,20 @@ def test_a_teacher_that_settings_cannot_make(hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give it as teacher="):
         reproduce(NAME, progress=False)
     assert reproduce(NAME, teacher=teacher, progress=False).identical
+
+
+def test_a_model_of_the_hub_is_the_one_of_then(hub: Hub, tmp_path: Path, model: SentenceTransformer) -> None:
+    push_model(model, "tester/teacher")
+    miner = make_miner(tmp_path / "cache", "tester/teacher", corpus=words.CORPUS)
+    push_dataset(miner.mine(words.rows()), NAME, license="mit")
+    settings = json.loads(hub.files("dataset", NAME)["negmine/default/train.json"])["summary"]["settings"]
+    assert settings["teacher"] == "tester/teacher"
+    assert settings["teacher_settings"]["revision"] == hub.commits("model", "tester/teacher")[0].oid
+    with torch.no_grad():
+        model[0].model.embeddings.word_embeddings.weight.normal_(generator=torch.Generator().manual_seed(1))
+    push_model(model, "tester/teacher")
+    found = reproduce(NAME, progress=False, cache_dir=tmp_path / "elsewhere")
+    assert found.identical, found
+    assert not found.teacher_differs
+    found = reproduce(NAME, teacher="tester/teacher", progress=False, cache_dir=tmp_path / "elsewhere")
+    assert (found.identical, found.teacher_differs) == (False, ["query", "passage"])
