@@ -246,7 +246,8 @@ class _VectorBlock:
     ) -> _Attempt:
         """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
         approximate, listed, error = self._first_pass(rows, limits, length, precision)
-        scores = list_scores(self.vectors[rows], listed, self.searcher._corpus.gather)
+        reach = _in_reach(approximate, limits, error[:, None] + precision.rounds_output * approximate.abs(), wanted)
+        scores = list_scores(self.vectors[rows], listed, reach, self.searcher._corpus.gather)
         ineligible = (approximate == -torch.inf) | (scores >= limits[:, None])
         keys = pack_keys(scores.masked_fill(ineligible, -torch.inf), listed).sort(dim=1, descending=True).values
         last = approximate[:, -1]
@@ -273,8 +274,8 @@ class _VectorBlock:
             top = block_scores.topk(min(length, block_scores.shape[1]), dim=1)
             approximate = torch.cat([approximate, top.values.float()], dim=1)
             listed = torch.cat([listed, top.indices + start], dim=1)
-            if approximate.shape[1] > length:
-                merged = approximate.topk(length, dim=1)
+            if start > 0:
+                merged = approximate.topk(min(length, approximate.shape[1]), dim=1)
                 approximate, listed = merged.values, listed.gather(1, merged.indices)
             worst_error = torch.maximum(worst_error, error)
         return approximate, listed, worst_error
@@ -330,6 +331,19 @@ class _VectorBlock:
                 keys[some] = together[:, :wanted]
                 more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
         return keys, more
+
+
+def _in_reach(approximate: torch.Tensor, limits: torch.Tensor, error: torch.Tensor, wanted: int) -> torch.Tensor:
+    """How many of each list may be among its ``wanted`` best eligible ones, and one more; shape (rows,).
+
+    Once ``wanted`` + 1 of them are surely under the limit, whatever is surely below the last of these is not.
+    """
+    surely_under = (approximate + error < limits[:, None]) & (approximate > -torch.inf)
+    enough = surely_under.cumsum(dim=1) > wanted
+    place = enough.int().argmax(dim=1, keepdim=True)
+    least = (approximate - error).gather(1, place)
+    reach = (approximate + error >= least).sum(dim=1)
+    return torch.where(enough.any(dim=1), reach, approximate.shape[1])
 
 
 @dataclass(frozen=True)

@@ -28,24 +28,28 @@ def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Ten
     return (queries.double() * passages.double()).sum(dim=-1).float()
 
 
-def list_scores(queries: torch.Tensor, listed: torch.Tensor, gather: Gather) -> torch.Tensor:
-    """Scores of a list of passages for each query.
+def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tensor, gather: Gather) -> torch.Tensor:
+    """Scores of the first passages in a list for each query.
 
     Args:
         queries: float32, shape (rows, width).
         listed: int64 passage ids, shape (rows, length).
+        lengths: int64, shape (rows,): how many of each list are wanted.
         gather: looks vectors up.
 
     Returns:
-        float32, shape (rows, length).
+        float32, shape (rows, length); of what is not wanted it is -inf, or the score.
     """
     rows, length = listed.shape
-    scores = torch.empty(listed.shape, device=queries.device)
+    scores = torch.full(listed.shape, -torch.inf, device=queries.device)
+    lengths, order = lengths.sort()  # so that the rows of a step want about as many
+    longest = lengths.cpu()
 
     def score(some: slice) -> None:
-        part = listed[some]
+        these, wanted = order[some], int(longest[some][-1])
+        part = listed[these, :wanted]
         passages = gather(part.reshape(-1)).view(*part.shape, queries.shape[1])
-        scores[some] = canonical_scores(queries[some].unsqueeze(1), passages)
+        scores[these, :wanted] = canonical_scores(queries[these].unsqueeze(1), passages)
 
     _in_steps(rows, 12 * length * queries.shape[1], score, queries.device)
     return scores
