@@ -261,7 +261,7 @@ def _print_query(comparison: Comparison, number: int, query: int) -> None:
     pair = comparison.passages[comparison.positives.ids[positive]]
     ceiling = float(comparison.ceilings[query])
     typer.echo(f"\n{number}. {typer.style(comparison.queries[query], bold=True)}")
-    typer.echo(f"   {'positive':<16}{comparison.positives.scores[positive]:.4f}  {pair.name}")
+    typer.echo(f"   {'positive':<16}{comparison.positives.scores[positive]:.4f}  {_last_part(pair.name, WIDTH - 27)}")
     for line in pair.code.splitlines()[:3]:
         typer.echo(f"{'':<27}{_shortened(line, WIDTH - 27)}")
     for label, selection in ((f"under {ceiling:.4f}", comparison.ours), ("naive", comparison.naive)):
@@ -269,8 +269,8 @@ def _print_query(comparison: Comparison, number: int, query: int) -> None:
         for place in range(first, last):
             score = float(selection.scores[place])
             found = comparison.passages[selection.passages[place]]
-            line = f"{score:.4f}  {_last_part(found.name, 30):<30}  {_shortened(found.query, WIDTH - 59)}"
-            line = f"   {label if place == first else '':<14}{'!' if score >= ceiling else ' '} {line}"
+            line = f"{score:7.4f}  {_last_part(found.name, 30):<30}  {_shortened(found.query, WIDTH - 59)}"
+            line = f"   {label if place == first else '':<14}{'!' if score >= ceiling else ' '}{line}"
             typer.echo(typer.style(line, fg="red") if score >= ceiling else line)
 
 
