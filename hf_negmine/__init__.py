@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.errors import NegmineError
-    from hf_negmine.hub import load_mined, prepare_card, push_dataset, push_model, reproduce
+    from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.methods import (
         Method,
         NaiveTopK,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
     "errors": ("NegmineError",),
-    "hub": ("load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
+    "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
     "methods": (
         "Method",
         "NaiveTopK",
@@ -62,6 +62,7 @@ __all__ = [
     "DenseTeacher",
     "FixedTeacher",
     "HardNegativeCollator",
+    "HubError",
     "Method",
     "MiningSummary",
     "NaiveTopK",

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from hf_negmine.errors import InputError, require
-from hf_negmine.hub.provenance import Provenance
+from hf_negmine.hub.provenance import LOOKUPS, Provenance
 from hf_negmine.summary import MiningSummary
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
@@ -81,7 +81,8 @@ def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
         require(isinstance(metadata, dict), "the card that is there has YAML that names nothing; correct it first")
         body = card[header.end() :]
     before, found, rest = body.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    _, ended, after = rest.partition(END)
+    require(bool(ended) or not found, f"the card that is there has lost the mark {END!r}; put it back below our text")
     return metadata, (before.strip("\n"), after.strip("\n") if found else "")
 
 
@@ -114,7 +115,17 @@ def merged_metadata(
     merged["size_categories"] = [next((size for limit, size in SIZES if rows < limit), "n>1M")]
     ours = [{name: value for name, value in config.items() if name != "holds"} for config in configs]
     names = {config["config_name"] for config in ours}
-    kept = [config for config in as_list(merged.get("configs")) if config.get("config_name") not in names]
+    before = as_list(merged.get("configs"))
+    # A push without lookup tables takes those of the push before with it.
+    gone = {f"{part.config_name}-{name}" for part in parts for name in LOOKUPS}
+    kept = [config for config in before if config.get("config_name") not in names | gone]
+    there = {*names, *(config.get("config_name") for config in kept)}
+    if "default" not in there:  # the one that loads without a name stays the same
+        earlier = next((config.get("config_name") for config in before if config.get("default")), None)
+        chosen = earlier if earlier in there else ours[0]["config_name"]
+        for config in ours:
+            if config["config_name"] == chosen:
+                config["default"] = True
     merged["configs"] = [*ours, *kept]
     return merged
 

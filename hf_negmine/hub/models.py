@@ -123,7 +123,8 @@ def model_card(generated: str, section: str, *, existing: str = "", data_ids: Se
     """The card of Sentence Transformers with our section, around which a user's own text survives."""
     metadata, _ = split_card(generated)
     _, _, body = generated.partition("\n---\n")
-    body = body.replace(BEGIN, "").replace(END, "")  # of a card that `set_card_template` has prepared
+    if BEGIN in body:  # of `set_card_template`, or of a model that was loaded from an earlier push
+        body = body.partition(BEGIN)[2].partition(END)[0]
     kept, own_text = split_card(existing)
     merged_metadata = {**metadata, **{name: value for name, value in kept.items() if name not in metadata}}
     for name, ours in (("tags", TAGS), ("datasets", data_ids)):

@@ -346,8 +346,6 @@ def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
         for name, holds in HOLDS.items():
             if name in part.files:
                 add(f"{part.config_name}-{name}", part.split, part.files[name], holds)
-    if "default" not in configs:
-        next(iter(configs.values()))["default"] = True
     return list(configs.values())
 
 

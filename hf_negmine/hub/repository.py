@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -14,6 +15,8 @@ from hf_negmine.hub.cards import split_card
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance
 
+WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)([-.].*)?\.(safetensors|bin|index\.json)")
+
 
 class Repository:
     """A repository on the Hub, as it is before a push."""
@@ -22,6 +25,7 @@ class Repository:
         self._api, self._repo_id, self._revision, self._kind = api, repo_id, revision, kind
         self.exists = self.new_branch = False
         self.head: str | None = None
+        self.private: bool | None = None
         self.files: list[str] = []
         self.card = ""
         self.parts: list[Provenance] = []
@@ -72,7 +76,7 @@ class Repository:
                     raise
                 self.exists = False
                 return
-        self.head = info.sha
+        self.head, self.private = info.sha, bool(info.private)
         self.files = [sibling.rfilename for sibling in info.siblings or []]
         if "README.md" in self.files:
             self.card = self._read("README.md")
@@ -84,9 +88,10 @@ class Repository:
         return sorted((had - set(paths)) & set(self.files))
 
     def weights_not_in(self, paths: Sequence[str]) -> list[str]:
-        """Weights of an earlier push that would be loaded in place of the new ones."""
-        endings = (".safetensors", ".safetensors.index.json", ".bin")
-        return [path for path in self.files if path.endswith(endings) and path not in paths]
+        """Weights of an earlier push, beside the new ones, that could be loaded in their place."""
+        folders = {PurePosixPath(path).parent for path in paths if path.endswith(".safetensors")}
+        files = [PurePosixPath(path) for path in self.files if path not in paths]
+        return [str(file) for file in files if file.parent in folders and WEIGHTS.fullmatch(file.name)]
 
     @property
     def license(self) -> str | None:
@@ -98,6 +103,11 @@ class Repository:
         self, folder: Path, paths: Sequence[str], stale: Sequence[str], message: str, *, private: bool | None
     ) -> str:
         """Send the files in one commit that also deletes the stale ones; returns its id."""
+        if private and self.private is False:
+            raise HubError(
+                f"pushing to {self._repo_id}: it is public, and private=True is for a new repository; make it private "
+                "in its settings first, or give another name"
+            )
         with hub_errors(self._repo_id, "pushing to"):
             if not self.exists:
                 self._api.create_repo(self._repo_id, repo_type=self._kind, private=private, exist_ok=True)

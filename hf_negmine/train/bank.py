@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hf_negmine.errors import StorageError
-from hf_negmine.files import publish_folder, read_array, scratch_folder, write_array, write_json
+from hf_negmine.files import TEMPORARY_PREFIX, publish_folder, read_array, scratch_folder, write_array, write_json
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray
 from hf_negmine.schema import FORMAT_VERSION, AnyArray, FloatArray, IdArray, PassageArray
@@ -65,6 +65,13 @@ class BankVersion:
         counts = np.minimum(self.offsets[targets + 1] - starts, wanted)
         survivors = Survivors(self.passages, self.scores, starts, counts)
         return choose(survivors, wanted, sampler, n, seed, query_keys, passage_keys)
+
+
+def is_bank(folder: Path) -> bool:
+    """Whether ``folder`` is empty, or holds what a `NegativeBank` writes (even if it was killed early) and no more."""
+    known = ("versions.json", "student")
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
+    return all(name in known or (name.isdigit() and (folder / name / "offsets.npy").exists()) for name in names)
 
 
 class NegativeBank:

@@ -16,14 +16,14 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from hf_negmine.errors import InputError, require, require_choice, require_whole
+from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.protocols import Searcher
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import open_searcher
 from hf_negmine.select import Top
 from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
-from hf_negmine.train.bank import BankVersion, NegativeBank, Notes
+from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, pair_scores, with_fallback
 from hf_negmine.train.source import NegativeSource
@@ -153,6 +153,8 @@ class RemineCallback(TrainerCallback):
 
     def _settle(self, name: str, home: Path, step: int, model: Any) -> None:
         """Begin the bank of a run at its version 0, or go back to what it was at ``step``."""
+        if home.exists() and not is_bank(home):
+            raise StorageError(f"{home} holds something else than negatives; give RemineCallback another folder")
         if step == 0:
             shutil.rmtree(home, ignore_errors=True)  # of a run before this one
         elif home.exists():
@@ -225,7 +227,8 @@ class RemineCallback(TrainerCallback):
     def _teacher(self, name: str, model: Any) -> DenseTeacher:
         """The model as a teacher, with the prompts it is trained with."""
         query, passage = self.collator.prompt_of("query", name), self.collator.prompt_of("positive", name)
-        return DenseTeacher(model, query_prompt=query, passage_prompt=passage, name="student")
+        # Trained without a prompt means encoded without one, whatever prompts the model carries.
+        return DenseTeacher(model, query_prompt=query or "", passage_prompt=passage or "", name="student")
 
     def _tell(self, refresh: Refresh, state: Any) -> None:
         self.history.append(refresh)

@@ -109,6 +109,11 @@ class HardNegativeCollator(TrainerCallback):
         self._method, self._seed = method, seed
         self._one_source = not isinstance(negatives, Mapping)
         named = negatives if isinstance(negatives, Mapping) else {"": negatives}
+        miners = [id(given) for given in named.values() if isinstance(given, NegativeMiner)]
+        require(
+            len(set(miners)) == len(miners),
+            "negatives: two data sets have the same miner, which knows the rows of its last fit alone; make one each",
+        )
         self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
         require(
             fill == "repeat" or bool(self.sources),
@@ -187,7 +192,7 @@ class HardNegativeCollator(TrainerCallback):
         if not features:
             return {}
         reader = self._reader(features[0])
-        if reader.is_labeled_pair(features[0]) and not self.sources:
+        if reader.is_labeled_pair(features[0]) and not self._sources_of(features[0].get("dataset_name")):
             return self._collate([_labeled_pair(feature, reader) for feature in features], reader)
         epoch = self.epoch
         rows = [reader.read(feature) for feature in features]

@@ -30,6 +30,11 @@ class _FalseNegativeMask:
     """Finds the false negatives of a batch from its keys."""
 
     def __init__(self, collator: HardNegativeCollator, in_batch_negatives: bool) -> None:
+        if collator.labels == "scores" or collator.layout != "n-tuple":
+            raise InputError(
+                f"the collator makes batches of layout {collator.layout!r} with labels {collator.labels!r}, and this "
+                "loss reads keys in the place of the label; give it a collator of its own"
+            )
         collator.labels = "keys"
         self.in_batch_negatives = in_batch_negatives
         self._collator = collator

@@ -28,6 +28,10 @@ from hf_negmine.train.source import NegativeSource
 PAIRS_A_STEP = 2**18
 QUERIES_A_STEP = 1024
 
+DEEPEST = 16
+"""How many times as far as the bank the student's ranking is searched for passages that the teacher allows.
+
+A mislabelled positive, say, may have a ceiling that lies under everything; to look further for it is in vain."""
 HARDER_THAN = 1.15
 EASY_UNDER = 0.8
 """Conan's rule: a negative is easy once 1.15 times its score is under the score it came with, and it is under 0.8."""
@@ -36,7 +40,7 @@ EASY_UNDER = 0.8
 def mine_with_student(
     source: NegativeSource, student: Teacher, folder: Path, *, device: str | None, progress: bool
 ) -> BankVersion:
-    """The survivors that the student finds, as many a target as the source's sampler looks at.
+    """The survivors that the student finds: as many a target as the source's sampler looks at, if the teacher allows.
 
     Args:
         source: texts, method and the teacher that may veto.
@@ -56,6 +60,7 @@ def mine_with_student(
         progress=progress,
     )
     k = min(source.sampler.depth(source.n), pool.n_passages - 1)
+    deepest = min(DEEPEST * k, pool.n_passages - 1)
     looked_at = k
     while True:
         selection = pool.select(source.method, Top(), looked_at, positive_score=source.positive_score)
@@ -64,9 +69,9 @@ def mine_with_student(
             np.repeat(np.arange(len(selection.counts)), selection.counts)[allowed], len(selection.counts)
         )
         short = (np.diff(kept) < k) & selection.complete
-        if not short.any() or looked_at == pool.n_passages - 1:
+        if not short.any() or looked_at == deepest:
             return _first(BankVersion(kept, selection.passages[allowed], selection.scores[allowed]), k)
-        looked_at = min(2 * looked_at, pool.n_passages - 1)
+        looked_at = min(2 * looked_at, deepest)
 
 
 def _allowed_by_teacher(source: NegativeSource, selection: Selection) -> BoolArray:

@@ -426,7 +426,8 @@ def _begin(checkpoints: Path, model: str, data: TrainingData, settings: Training
         InputError: the run to be resumed had other settings.
     """
     ours = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    ours |= {"model": model, "rows": len(data.rows)}
+    drawn = f"{data.collating.get('num_negatives')} by {data.collating.get('sampler')}"
+    ours |= {"model": model, "rows": len(data.rows), "negatives drawn": drawn}
     if data.summary is not None:
         mined = data.summary.settings
         ours |= {name: mined.get(name) for name in ("teacher", "method", "sampler", "num_negatives", "texts")}

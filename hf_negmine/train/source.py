@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from transformers.utils import logging
 
 from hf_negmine.errors import InputError, StorageError, require
 from hf_negmine.files import digest_of, text_digests
@@ -24,6 +25,8 @@ from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
 from hf_negmine.texts import TextSet, open_text_set
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
+
+logger = logging.get_logger(__name__)
 
 TRIES_A_FILL = 64
 """Random passages looked at to fill one row."""
@@ -161,6 +164,15 @@ class NegativeSource:
     def _mine(self, rows: list[TrainingRow], epoch: int) -> None:
         """Mine rows on the fly, each against all of its positives."""
         assert self.miner is not None
+        if self.miner.fitted.texts.fingerprint != self.texts.fingerprint:
+            raise InputError(
+                "negatives: the miner was fitted anew after the collator was made; make the collator after fit()"
+            )
+        if self.bank is not None:
+            logger.warning_once(
+                "Rows that the miner was not fitted on are mined on the fly, with the teacher in every batch; the "
+                f"first has the query {rows[0].query[:80]!r}."
+            )
         fresh = replace(self.miner.fresh, n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch))
         found = fresh.mine(self._pairs(rows, all_positives=True))
         texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()

@@ -80,6 +80,7 @@ def train(
         callbacks=callbacks,
     )
     trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # so that evaluation is in full precision again
     return trainer
 
 

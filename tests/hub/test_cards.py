@@ -229,3 +229,15 @@ def write_golden() -> None:
 
 if __name__ == "__main__":
     write_golden()
+
+
+def test_a_card_that_lost_its_end_mark_is_not_cut_off() -> None:
+    card = join_card({}, ("before", "after"), "ours").replace(END, "")
+    with pytest.raises(InputError, match="has lost the mark"):
+        split_card(card)
+
+
+def test_a_models_own_card_is_not_repeated() -> None:
+    first = join_card({"tags": []}, ("my words", "more words"), "# A model\n\n## Training Details\n\n…")
+    again = model_card(first, "## Hard negatives\n\nnew", existing=first)
+    assert again.count("my words") == again.count("more words") == again.count("# A model") == 1

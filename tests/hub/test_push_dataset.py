@@ -10,7 +10,7 @@ import datasets
 import pytest
 from datasets import Dataset, load_dataset
 
-from hf_negmine import push_dataset
+from hf_negmine import HubError, push_dataset
 from hf_negmine.errors import InputError
 from hf_negmine.hub import push
 from tests.hub.server import Hub
@@ -273,3 +273,18 @@ def test_a_teachers_prompt_stays_in_its_cell(hub: Hub, tmp_path: Path, mined: da
     body = card_of(hub)[1]
     assert '| teacher settings query prompt | `"Instruct: find \\| this\\nQuery: "` |' in body
     assert "| teacher | ``a`b\\|c`` |" in body
+
+
+def test_a_public_repository_does_not_take_what_is_to_be_private(hub: Hub, mined: Dataset) -> None:
+    push_dataset(mined, NAME, license="mit", private=False)
+    before = hub.files("dataset", NAME)
+    with pytest.raises(HubError, match="it is public"):
+        push_dataset(mined, NAME, config_name="secret", private=True)
+    assert hub.files("dataset", NAME) == before
+
+
+def test_the_config_that_loads_without_a_name_stays_the_same(hub: Hub, mined: Dataset) -> None:
+    push_dataset(mined, NAME, config_name="first", license="mit")
+    push_dataset(mined.select(range(3)), NAME, config_name="second", miner=None)
+    configs = read_card(hub.files("dataset", NAME)["README.md"])[0]["configs"]
+    assert [config["config_name"] for config in configs if config.get("default")] == ["first"]

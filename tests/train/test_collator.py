@@ -413,3 +413,28 @@ def test_a_collator_says_what_it_is(frozen: SentenceTransformer, miner: Negative
         "HardNegativeCollator(rows that hold their negatives, n=as given"
     )
     assert "1 source(s), n=3" in repr(HardNegativeCollator(frozen, miner, num_negatives=3))
+
+
+def test_one_miner_cannot_serve_two_data_sets(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    fitted = miner.fit(rows())
+    with pytest.raises(InputError, match="two data sets have the same miner"):
+        HardNegativeCollator(frozen, {"one": fitted, "two": fitted})
+
+
+def test_a_miner_that_is_fitted_anew_is_noticed(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(frozen, miner.fit(rows(0, 8)))
+    miner.fit(rows(8, 16))
+    collator.set_epoch(0)
+    with pytest.raises(InputError, match="fitted anew after the collator was made"):
+        collator(list(rows(8, 12)))
+
+
+def test_labelled_pairs_beside_a_mined_set_are_trained_on_as_they_are(
+    frozen: SentenceTransformer, miner: NegativeMiner
+) -> None:
+    collator = HardNegativeCollator(frozen, {"mined": miner.fit(rows()), "pairs": None})
+    collator.set_epoch(0)
+    pairs = [{"dataset_name": "pairs", "one": "w1 w2", "two": "w3", "label": 0.5}] * 2
+    batch = collator(pairs)
+    assert batch["label"].tolist() == [0.5, 0.5]
+    assert {name.split("_")[0] for name in batch} == {"dataset", "label", "query", "positive"}

@@ -145,3 +145,10 @@ def test_it_learns(models: Path, tmp_path: Path) -> None:
         optimizer.step()
         values.append(value)
     assert values[-1] < values[0] / 2
+
+
+def test_a_collator_that_makes_scores_is_not_taken_over(frozen: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()), labels="scores")
+    with pytest.raises(InputError, match="a collator of its own"):
+        PositiveAwareMNRL(frozen, collator)
+    assert collator.labels == "scores"

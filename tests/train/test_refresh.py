@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.refresh import Reserve, changed_entries, with_fallback
 from tests.train.helpers import (
+    QUERIES,
     Remembering,
     WordTeacher,
     arguments,
@@ -401,3 +402,27 @@ def test_a_ceiling_that_leaves_the_student_nothing_does_not_stop_training(
     old, new = bank._read(0), bank._read(1)
     had, has = np.diff(old.offsets), np.diff(new.offsets)
     assert (has[had > 0] > 0).all()
+
+
+def test_a_folder_of_the_users_is_left_alone(frozen: SentenceTransformer, tmp_path: Path) -> None:
+    mine = tmp_path / "data" / "rows" / "mine.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"rows")
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
+    remine = RemineCallback(collator, folder=tmp_path / "data", progress=False)
+    trainer = make_trainer(frozen, collator, rows(), Remembering(frozen), arguments(tmp_path), [remine])
+    with pytest.raises(StorageError, match="holds something else than negatives"):
+        trainer.train()
+    assert mine.read_bytes() == b"rows"
+
+
+def test_a_model_with_prompts_is_refreshed_as_it_is_trained(frozen: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
+    student = RemineCallback(collator, progress=False)._teacher("", frozen)
+    plain = student.encode(QUERIES[:3], "query")
+    before = dict(frozen.prompts)
+    try:
+        frozen.prompts["query"] = "w7 w8 w9: "
+        np.testing.assert_array_equal(student.encode(QUERIES[:3], "query"), plain)
+    finally:
+        frozen.prompts = before
