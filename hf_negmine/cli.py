@@ -344,8 +344,9 @@ def _train(
         os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers shows a bar for the card that has no other switch
     _set_up_libraries(quiet=not settings["progress"])
     from hf_negmine.output import open_mined
+    from hf_negmine.train.data import TrainingData
     from hf_negmine.train.evaluation import beir_evaluator
-    from hf_negmine.train.run import TrainingData, TrainingSettings, fine_tune, prepare_output
+    from hf_negmine.train.run import TrainingSettings, fine_tune, prepare_output
 
     trained_with = TrainingSettings(**settings)
     prepare_output(output, resume=trained_with.resume, overwrite=overwrite)

@@ -23,6 +23,7 @@ HEADER = re.compile(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
 TAGS = ["hf_negmine", "hard-negatives", "sentence-transformers", "retrieval"]
 TASKS = ["sentence-similarity", "text-retrieval"]
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+SECTION_BEFORE = "\n## Training Details"
 CELL = 160
 """Characters of a text in the examples."""
 
@@ -93,6 +94,17 @@ def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str)
     body = body.strip().replace(BEGIN, "").replace(END, "")  # a mark in a text would end ours early
     blocks = [before, f"{BEGIN}\n\n{body}\n\n{END}", after]
     return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def with_section(card: str, section: str) -> str:
+    """A card of Sentence Transformers with a section of ours before its training details, or at the end.
+
+    It takes the place of an earlier one with the same heading.
+    """
+    heading = section.strip().partition("\n")[0]
+    before, found, after = card.partition(SECTION_BEFORE)
+    before = before.partition(f"\n{heading}\n")[0]
+    return f"{before.rstrip()}\n\n{section.strip()}\n{found}{after}"
 
 
 def merged_metadata(

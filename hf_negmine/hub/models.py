@@ -18,15 +18,25 @@ from sentence_transformers import SentenceTransformer
 
 from hf_negmine.errors import InputError, NegmineError
 from hf_negmine.files import digest_of, finish_or_nothing
-from hf_negmine.hub.cards import BEGIN, END, TAGS, as_list, code, escaped, join_card, sentence, split_card
+from hf_negmine.hub.cards import (
+    BEGIN,
+    END,
+    SECTION_BEFORE,
+    TAGS,
+    as_list,
+    code,
+    escaped,
+    join_card,
+    sentence,
+    split_card,
+    with_section,
+)
 from hf_negmine.summary import MiningSummary
 
 PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
 """Texts that a saved model and the one in memory must give the same vectors."""
 CLOSEST = 0.999
 """Least cosine of the two; merged adapters and half-precision weights round differently."""
-HEADING = "## Hard negatives"
-SECTION_BEFORE = "\n## Training Details"
 SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "seed", "library_version")
 
 
@@ -130,10 +140,7 @@ def model_card(generated: str, section: str, *, existing: str = "", data_ids: Se
     for name, ours in (("tags", TAGS), ("datasets", data_ids)):
         if values := [*as_list(metadata.get(name)), *as_list(kept.get(name)), *ours]:
             merged_metadata[name] = list(dict.fromkeys(values))
-    before, found, after = body.partition(SECTION_BEFORE)
-    before = before.partition(f"\n{HEADING}\n")[0]
-    whole = f"{before.rstrip()}\n\n{section.strip()}\n{found}{after}"
-    return join_card(merged_metadata, own_text, whole)
+    return join_card(merged_metadata, own_text, with_section(body, section))
 
 
 def set_card_template(model: SentenceTransformer, section: str, cache_dir: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hf_negmine.summary import MiningSummary
 
 HEADING = "## Negatives"
-BEFORE = "\n## Training Details"
 RULES = {
     "student": "searched again with the model itself before every epoch but the first, under the same ceiling",
     "easy": "those that the model found easy were replaced by the next of the teacher's ranking before every epoch but "
@@ -72,9 +71,3 @@ def negatives_section(
         name, before, after = evaluated
         lines.append(f"- **NDCG@10** on {name}: {before:.4f} before training, {after:.4f} after")
     return "\n".join([HEADING, "", *lines, ""])
-
-
-def with_section(card: str, section: str) -> str:
-    """The card of Sentence Transformers with the section before its training details."""
-    before, found, after = card.partition(BEFORE)
-    return f"{before.rstrip()}\n\n{section}{found}{after}" if found else f"{card.rstrip()}\n\n{section}"

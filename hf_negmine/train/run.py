@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import datasets
 import torch
 from sentence_transformers import (
     SentenceTransformer,
@@ -24,15 +23,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hf_negmine.devices import has_fast_bfloat16, require_device
 from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
-from hf_negmine.miner import NegativeMiner
-from hf_negmine.protocols import Sampler
-from hf_negmine.sources import choose_columns, open_rows, pair_batches
-from hf_negmine.summary import MiningSummary
+from hf_negmine.hub.cards import with_section
 from hf_negmine.train.callback import RemineCallback
-from hf_negmine.train.card import negatives_section, with_section
+from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.data import TrainingData
 from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
-from hf_negmine.train.rows import LookupTables, RowReader
 
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -105,100 +101,6 @@ class TrainingSettings:
                 f"device: {self.device!r}, and training takes the first GPU it can see; leave --device out and set "
                 f"CUDA_VISIBLE_DEVICES={torch.device(self.device or 'cpu').index}"
             )
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """Rows to train on, and where their negatives come from.
-
-    Attributes:
-        rows: as `HardNegativeCollator` takes them.
-        collating: arguments of the collator.
-        summary: how the negatives were mined; None where nobody wrote it down.
-        left_out: rows that are not trained on because they have no negative.
-        miner: whose negatives they are; None for rows that hold their own.
-    """
-
-    rows: datasets.Dataset
-    collating: dict[str, Any] = field(default_factory=dict)
-    summary: MiningSummary | None = None
-    left_out: int = 0
-    miner: NegativeMiner | None = None
-
-    @classmethod
-    def to_be_mined(cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None) -> TrainingData:
-        """Plain rows of (query, positive), whose negatives are mined now and drawn anew every epoch."""
-        mined = miner.mine(rows, split=split)
-        summary, columns = miner.summary, [miner.fitted.query_column, miner.fitted.positive_column]
-        if not len(mined):
-            settings = summary.settings
-            raise InputError(
-                f"no row is left to train on: of {summary.rows:,} rows none has {settings['num_negatives']} negatives "
-                f"under {settings['method']}; relax the method or ask for fewer"
-            )
-        left_out = summary.rows - len(mined)
-        return cls(mined.select_columns(columns), {"fill": "random"}, summary, max(left_out, 0), miner)
-
-    @classmethod
-    def of_mined(
-        cls,
-        rows: datasets.Dataset,
-        *,
-        lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None,
-        summary: MiningSummary | None = None,
-        only: str | Path | None = None,
-        split: str | None = None,
-        query_column: str | None = None,
-        positive_column: str | None = None,
-        num_negatives: int | None = None,
-        sampler: Sampler | str | None = None,
-    ) -> TrainingData:
-        """Rows that hold their negatives, in any mined format but ``labeled-pair``.
-
-        Args:
-            rows: with negatives; those without any are left out.
-            lookups: queries and corpus of format ``ids``.
-            summary: how they were mined.
-            only: rows of (query, positive); others are left out.
-            split: of ``only``.
-            query_column, positive_column: of ``rows``; may be left out for ``query`` and ``positive``, or where there
-                is no other text.
-            num_negatives: negatives a row; None takes all columns, or what the summary says.
-            sampler: draws them anew every epoch from those of the row; None takes the first.
-        """
-        columns = list(rows.column_names)
-        if query_column is None and positive_column is None and {"query", "positive"} <= set(columns):
-            query_column, positive_column = "query", "positive"
-        tables = None if lookups is None else LookupTables(*lookups)
-        reader = RowReader(columns, query_column=query_column, positive_column=positive_column, lookups=tables)
-        used = _columns_with_negatives(rows, reader)
-        rows = rows.select_columns(used)
-        wanted = None if only is None else _pairs_of(only, split, query_column, positive_column)
-        places, left_out = [], 0
-        for place, feature in enumerate(rows):
-            row = reader.read(feature)
-            row.drop_known_positives()
-            if wanted is not None and not any((row.query, positive) in wanted for positive in row.positives):
-                continue
-            if row.negatives:
-                places.append(place)
-            else:
-                left_out += 1
-        if not places:
-            among = "" if only is None else f" that are in {only}"
-            raise InputError(f"none of the {len(rows):,} mined rows{among} has a negative to train with")
-        if num_negatives is None and not reader.n_columns and summary is not None:
-            num_negatives = int(summary.settings["num_negatives"])
-        require(
-            num_negatives is not None or reader.n_columns > 0,
-            "num_negatives: how many negatives a row? Rows that hold lists do not say",
-        )
-        collating: dict[str, Any] = {"num_negatives": num_negatives, "sampler": sampler}
-        if reader.is_ids and lookups is not None:
-            collating |= {"queries": lookups[0], "corpus": lookups[1]}
-        else:
-            collating |= {"query_column": reader.query_column, "positive_column": reader.positive_column}
-        return cls(rows.select(places) if len(places) < len(rows) else rows, collating, summary, left_out)
 
 
 @dataclass(frozen=True)
@@ -316,7 +218,7 @@ def fine_tune(
         rows=len(data.rows),
         left_out=data.left_out,
         drawn_anew=data.miner is not None or data.collating.get("sampler") is not None,
-        num_negatives=_negatives_a_row(data),
+        num_negatives=data.num_negatives,
         sampler=None if data.collating.get("sampler") is None else str(data.collating["sampler"]),
         in_batch=settings.in_batch_negatives,
         masked=None if settings.loss == "mnrl" else loss.false_negatives.share,
@@ -466,13 +368,6 @@ def _refreshes(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry for entry in history if "negatives_staleness" in entry]
 
 
-def _negatives_a_row(data: TrainingData) -> int | None:
-    if data.miner is not None:
-        return data.miner.num_negatives
-    given: int | None = data.collating.get("num_negatives")
-    return given or len([name for name in data.rows.column_names if name.startswith("negative")]) or None
-
-
 def _save(student: SentenceTransformer, section: str, output: Path) -> None:
     """Write the model, the file that makes it one last, and remove what a resumed run would have needed."""
     with storage_errors(output), scratch_folder(output) as scratch:
@@ -485,45 +380,3 @@ def _save(student: SentenceTransformer, section: str, output: Path) -> None:
                 shutil.rmtree(target)
             path.replace(target)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-
-
-def _columns_with_negatives(rows: datasets.Dataset, reader: RowReader) -> list[str]:
-    """The columns that are trained on.
-
-    Raises:
-        InputError: rows without negatives.
-    """
-    if reader.is_ids:
-        return [name for name in ("query_id", "document_ids", "scores") if name in rows.column_names]
-    pair = [reader.query_column, reader.positive_column]
-    if reader.negative_columns:
-        return [*pair, *reader.negative_columns, *(["scores"] if "scores" in rows.column_names else [])]
-    columns = list(rows.column_names)
-    if reader.label_column is None:
-        raise InputError(
-            f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "
-            "or --mined with what hf-negmine mine has written"
-        )
-    if getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string"):
-        raise InputError(
-            f"the rows are pairs with a label ({columns}), which holds no negatives a query; mine with another "
-            "--format, such as n-tuple"
-        )
-    return [*pair, reader.label_column]
-
-
-def _pairs_of(
-    source: str | Path, split: str | None, query_column: str | None, positive_column: str | None
-) -> set[tuple[str, str]]:
-    opened = open_rows(source, split=split)
-    known_query, known_positive = opened.columns
-    available = list(opened.rows.column_names or [])
-    query, positive = (
-        name if name in available else None for name in (query_column or known_query, positive_column or known_positive)
-    )
-    query, positive = choose_columns(opened.rows, query, positive)
-    pairs: set[tuple[str, str]] = set()
-    for queries, positives in pair_batches(opened.rows, query, positive):
-        for text, found in zip(queries.to_pylist(), positives.to_pylist(), strict=True):
-            pairs.update((text, one) for one in ([found] if isinstance(found, str) else found or []))
-    return pairs

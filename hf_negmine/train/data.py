@@ -1,0 +1,160 @@
+"""What ``hf-negmine train`` trains on: rows that hold their negatives, or rows that are mined first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from hf_negmine.errors import InputError, require
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.protocols import Sampler
+from hf_negmine.sources import choose_columns, open_rows, pair_batches
+from hf_negmine.summary import MiningSummary
+from hf_negmine.train.rows import LookupTables, RowReader
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on, and where their negatives come from.
+
+    Attributes:
+        rows: as `HardNegativeCollator` takes them.
+        collating: arguments of the collator.
+        summary: how the negatives were mined; None where nobody wrote it down.
+        left_out: rows that are not trained on because they have no negative.
+        miner: whose negatives they are; None for rows that hold their own.
+    """
+
+    rows: datasets.Dataset
+    collating: dict[str, Any] = field(default_factory=dict)
+    summary: MiningSummary | None = None
+    left_out: int = 0
+    miner: NegativeMiner | None = None
+
+    @classmethod
+    def to_be_mined(cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None) -> TrainingData:
+        """Plain rows of (query, positive), whose negatives are mined now and drawn anew every epoch."""
+        mined = miner.mine(rows, split=split)
+        summary, columns = miner.summary, [miner.fitted.query_column, miner.fitted.positive_column]
+        if not len(mined):
+            settings = summary.settings
+            raise InputError(
+                f"no row is left to train on: of {summary.rows:,} rows none has {settings['num_negatives']} negatives "
+                f"under {settings['method']}; relax the method or ask for fewer"
+            )
+        left_out = summary.rows - len(mined)
+        return cls(mined.select_columns(columns), {"fill": "random"}, summary, max(left_out, 0), miner)
+
+    @classmethod
+    def of_mined(
+        cls,
+        rows: datasets.Dataset,
+        *,
+        lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None,
+        summary: MiningSummary | None = None,
+        only: str | Path | None = None,
+        split: str | None = None,
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        num_negatives: int | None = None,
+        sampler: Sampler | str | None = None,
+    ) -> TrainingData:
+        """Rows that hold their negatives, in any mined format but ``labeled-pair``.
+
+        Args:
+            rows: with negatives; those without any are left out.
+            lookups: queries and corpus of format ``ids``.
+            summary: how they were mined.
+            only: rows of (query, positive); others are left out.
+            split: of ``only``.
+            query_column, positive_column: of ``rows``; may be left out for ``query`` and ``positive``, or where there
+                is no other text.
+            num_negatives: negatives a row; None takes all columns, or what the summary says.
+            sampler: draws them anew every epoch from those of the row; None takes the first.
+        """
+        columns = list(rows.column_names)
+        if query_column is None and positive_column is None and {"query", "positive"} <= set(columns):
+            query_column, positive_column = "query", "positive"
+        tables = None if lookups is None else LookupTables(*lookups)
+        reader = RowReader(columns, query_column=query_column, positive_column=positive_column, lookups=tables)
+        used = _columns_with_negatives(rows, reader)
+        rows = rows.select_columns(used)
+        wanted = None if only is None else _pairs_of(only, split, query_column, positive_column)
+        places, left_out = [], 0
+        for place, feature in enumerate(rows):
+            row = reader.read(feature)
+            row.drop_known_positives()
+            if wanted is not None and not any((row.query, positive) in wanted for positive in row.positives):
+                continue
+            if row.negatives:
+                places.append(place)
+            else:
+                left_out += 1
+        if not places:
+            among = "" if only is None else f" that are in {only}"
+            raise InputError(f"none of the {len(rows):,} mined rows{among} has a negative to train with")
+        if num_negatives is None and not reader.n_columns and summary is not None:
+            num_negatives = int(summary.settings["num_negatives"])
+        require(
+            num_negatives is not None or reader.n_columns > 0,
+            "num_negatives: how many negatives a row? Rows that hold lists do not say",
+        )
+        collating: dict[str, Any] = {"num_negatives": num_negatives, "sampler": sampler}
+        if reader.is_ids and lookups is not None:
+            collating |= {"queries": lookups[0], "corpus": lookups[1]}
+        else:
+            collating |= {"query_column": reader.query_column, "positive_column": reader.positive_column}
+        return cls(rows.select(places) if len(places) < len(rows) else rows, collating, summary, left_out)
+
+    @property
+    def num_negatives(self) -> int | None:
+        """Negatives a row; None where the collator finds out."""
+        if self.miner is not None:
+            return self.miner.num_negatives
+        given: int | None = self.collating.get("num_negatives")
+        return given or len([name for name in self.rows.column_names if name.startswith("negative")]) or None
+
+
+def _columns_with_negatives(rows: datasets.Dataset, reader: RowReader) -> list[str]:
+    """The columns that are trained on.
+
+    Raises:
+        InputError: rows without negatives.
+    """
+    if reader.is_ids:
+        return [name for name in ("query_id", "document_ids", "scores") if name in rows.column_names]
+    pair = [reader.query_column, reader.positive_column]
+    if reader.negative_columns:
+        return [*pair, *reader.negative_columns, *(["scores"] if "scores" in rows.column_names else [])]
+    columns = list(rows.column_names)
+    if reader.label_column is None:
+        raise InputError(
+            f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "
+            "or --mined with what hf-negmine mine has written"
+        )
+    if getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string"):
+        raise InputError(
+            f"the rows are pairs with a label ({columns}), which holds no negatives a query; mine with another "
+            "--format, such as n-tuple"
+        )
+    return [*pair, reader.label_column]
+
+
+def _pairs_of(
+    source: str | Path, split: str | None, query_column: str | None, positive_column: str | None
+) -> set[tuple[str, str]]:
+    opened = open_rows(source, split=split)
+    known_query, known_positive = opened.columns
+    available = list(opened.rows.column_names or [])
+    query, positive = (
+        name if name in available else None for name in (query_column or known_query, positive_column or known_positive)
+    )
+    query, positive = choose_columns(opened.rows, query, positive)
+    pairs: set[tuple[str, str]] = set()
+    for queries, positives in pair_batches(opened.rows, query, positive):
+        for text, found in zip(queries.to_pylist(), positives.to_pylist(), strict=True):
+            pairs.update((text, one) for one in ([found] if isinstance(found, str) else found or []))
+    return pairs
