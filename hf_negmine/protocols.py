@@ -1,14 +1,15 @@
 """What the rooms expect of each other, in one place: teachers, scorers, query blocks, ceilings and samplers.
 
-A teacher of your own needs a name, a fingerprint and one method: `VectorTeacher.encode` if it makes vectors, or
-`ScoringTeacher.index` if it scores passages directly.
+A teacher of your own needs a name, a fingerprint and one method: `VectorTeacher.encode` if it makes vectors,
+`ScoringTeacher.index` if it scores all passages of a corpus, or `PairTeacher.score` if it reads a query and a passage
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
@@ -46,6 +47,85 @@ class VectorTeacher(Teacher, Protocol):
         """Vectors of ``texts``, shape (len(texts), width), one row a text, finite."""
 
 
+@runtime_checkable
+class StreamingTeacher(VectorTeacher, Protocol):
+    """A vector teacher whose vectors are worth keeping as they come, since each of them costs money."""
+
+    def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[tuple[IdArray, FloatArray]]:
+        """Positions in ``texts`` and their vectors, in any order, each position once.
+
+        What was yielded is stored at once; an error later on loses nothing of it.
+        """
+
+
+@dataclass(frozen=True)
+class SparseVectors:
+    """Vectors of which few dimensions are not zero, as CSR.
+
+    Attributes:
+        offsets: int64, shape (texts + 1,).
+        terms: int32 dimensions, rising within a text, shape (offsets[-1],).
+        weights: float32, same shape, finite.
+    """
+
+    offsets: IdArray
+    terms: PassageArray
+    weights: FloatArray
+
+
+@runtime_checkable
+class SparseTeacher(Teacher, Protocol):
+    """A teacher whose score is the dot product of two sparse vectors (SPLADE, arXiv 2107.05720)."""
+
+    def encode_sparse(self, texts: Sequence[str], role: Role) -> SparseVectors:
+        """The sparse vectors of ``texts``."""
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """Several vectors a text, as CSR.
+
+    Attributes:
+        offsets: int64, shape (texts + 1,); a text has one vector or more.
+        vectors: float32, shape (offsets[-1], width), finite.
+    """
+
+    offsets: IdArray
+    vectors: FloatArray
+
+
+@runtime_checkable
+class TokenTeacher(Teacher, Protocol):
+    """A late-interaction teacher (ColBERT, arXiv 2004.12832): each query token's best match in the passage, summed.
+
+    Attributes:
+        first_stage: finds the candidates it scores; None for the mean of its own token vectors.
+        candidates: how many a query.
+    """
+
+    first_stage: Any
+    candidates: int
+
+    def encode_tokens(self, texts: Sequence[str], role: Role) -> TokenVectors:
+        """The token vectors of ``texts``, without padding."""
+
+
+@runtime_checkable
+class PairTeacher(Teacher, Protocol):
+    """A teacher that reads a query and a passage together, such as a cross-encoder; too slow for a whole corpus.
+
+    Attributes:
+        first_stage: finds the candidates it scores.
+        candidates: how many a query. They and the positives are all that it ever sees.
+    """
+
+    first_stage: Any
+    candidates: int
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
+        """The score of each pair, shape (len(queries),), finite. Both lists have the same length."""
+
+
 class PassageScorer(Protocol):
     """The passages of one corpus, ready to be scored."""
 
@@ -62,6 +142,16 @@ class ScoringTeacher(Teacher, Protocol):
 
     def index(self, passages: pa.LargeStringArray) -> PassageScorer:
         """Prepare the corpus; passage ids are positions in ``passages``."""
+
+
+@runtime_checkable
+class FusionTeacher(Teacher, Protocol):
+    """Several teachers that search, joined into one score."""
+
+    stages: Any
+
+    def fuse(self, scores: Sequence[FloatArray]) -> FloatArray:
+        """One score from each teacher's, all of shape (queries, n_passages); rows do not depend on one another."""
 
 
 @dataclass(frozen=True)
