@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.encoders import weights_digest
 from hf_negmine.errors import ColumnError, InputError, TeacherError, require, require_choice
 from hf_negmine.files import digest_of
 from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
@@ -28,7 +29,6 @@ from hf_negmine.protocols import Sampler
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.select import Sampled, Top
 from hf_negmine.teachers import DenseTeacher
-from hf_negmine.teachers.dense import weights_digest
 from hf_negmine.texts import TextSet
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files randomness devices protocols texts store teachers search methods "
+    "errors defaults schema csr files randomness devices protocols encoders texts store teachers search methods "
     "candidates select pool"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}

@@ -1,0 +1,247 @@
+"""A Sentence Transformers model of any kind as a teacher: how it is opened, named and digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+
+from hf_negmine.devices import best_device, has_fast_bfloat16
+from hf_negmine.errors import InputError, require, require_choice
+
+if TYPE_CHECKING:
+    import torch
+
+Model = TypeVar("Model")
+NumberFormat: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class EncoderTeacher(ABC, Generic[Model]):
+    """What all teachers share that are a Sentence Transformers model.
+
+    A model that was named by its id or folder is opened when first needed, and again in a copy of the teacher. The
+    arguments are described where they are public: in the teachers.
+
+    Attributes:
+        takes_any_kind: Sentence Transformers opens every stored model as this kind without inventing weights.
+    """
+
+    takes_any_kind: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: str | Path | Model,
+        *,
+        dtype: NumberFormat,
+        max_length: int | None,
+        batch_size: int,
+        device: str | None,
+        revision: str | None,
+        trust_remote_code: bool,
+        name: str | None,
+    ) -> None:
+        require_choice(dtype, ("auto", "float32", "bfloat16", "float16"), argument="dtype")
+        require(batch_size >= 1, f"batch_size: at least 1, got {batch_size}")
+        self._source: str | Path | None = model if isinstance(model, str | Path) else None
+        self._model: Model | None = None if isinstance(model, str | Path) else model
+        if self._model is not None and (max_length is not None or dtype != "auto" or revision is not None):
+            raise InputError("max_length, dtype and revision belong to loading; set them on the model that you pass")
+        self._dtype = dtype
+        self._max_length = max_length
+        self._batch_size = batch_size
+        self._device = device
+        self._revision = revision
+        self._trust_remote_code = trust_remote_code
+        self._name = name
+        self._weights_digest: str | None = None
+        if self._model is not None:
+            self._check(self._model)
+
+    @property
+    def name(self) -> str:
+        """The given name, the model's id, or its folder's name without the path."""
+        if self._name is not None:
+            return self._name
+        if self._source is not None:
+            return Path(self._source).resolve().name if Path(self._source).exists() else str(self._source)
+        model: Any = self.model
+        loaded_from = getattr(_config_of(model), "_name_or_path", None)
+        given = str(model.model_card_data.model_id or loaded_from or type(model).__name__)
+        return Path(given).name if Path(given).exists() else given
+
+    @property
+    def model(self) -> Model:
+        """The loaded model."""
+        if self._model is None:
+            model = self._load()
+            self._check(model)
+            self._model = model
+        return self._model
+
+    @abstractmethod
+    def _class(self) -> Any:
+        """The class of Sentence Transformers that opens it, imported only now."""
+
+    @staticmethod
+    def _holds(kind: str | None, architectures: list[str]) -> bool:
+        """Whether a stored model is complete as one of this kind.
+
+        Args:
+            kind: what Sentence Transformers called it when it was saved, if it was.
+            architectures: what transformers called it.
+        """
+        return True
+
+    def _check(self, model: Model) -> None:
+        """Raise `InputError` for a model that cannot be this teacher."""
+
+    def _limit_length(self, model: Any, tokens: int) -> None:
+        """Cut what it reads to ``tokens``."""
+        setattr(model, _limit_name(model), tokens)
+
+    def _automatic_dtype(self, device: str) -> str:
+        return "bfloat16" if device.startswith("cuda") or has_fast_bfloat16() else "float32"
+
+    def _loaded(self) -> dict[str, Any]:
+        """What opens the same model again, as far as it changes what it makes of a text."""
+        model: Any = self.model
+        return {
+            "model": self.name,
+            "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
+            "dtype": dtype_of(model),
+            "max_length": self._max_length,
+        }
+
+    @property
+    def _loaded_revision(self) -> str | None:
+        """The commit on the Hub that the model comes from, as its card data say it; transformers 5 does not."""
+        model: Any = self.model
+        card = model.model_card_data
+        same = self._source is not None and getattr(card, "base_model", None) == str(self._source)
+        return getattr(card, "base_model_revision", None) if same else None
+
+    def _digest(self) -> str:
+        """Digest of the model's weights, modules and tokenizer."""
+        model = self.model
+        if self._weights_digest is None:
+            self._weights_digest = weights_digest(model)
+        return self._weights_digest
+
+    def _load(self) -> Model:
+        import torch
+
+        if self._source is None:
+            raise InputError("a teacher made from a loaded model stays in its process; name the model by id or folder")
+        device = self._device or best_device()
+        dtype = self._automatic_dtype(device) if self._dtype == "auto" else self._dtype
+        opened = self._class()
+        if not self.takes_any_kind:
+            self._refuse_other_kinds()
+        try:
+            model: Model = opened(
+                str(self._source),
+                device=device,
+                revision=self._revision,
+                trust_remote_code=self._trust_remote_code,
+                model_kwargs={"dtype": getattr(torch, dtype)},
+            )
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(f"teacher {str(self._source)!r} could not be loaded: {reason}") from error
+        if self._max_length is not None:
+            self._limit_length(model, self._max_length)
+        return model
+
+    def _refuse_other_kinds(self) -> None:
+        """Raise `InputError` for a model that Sentence Transformers would turn into another kind by random weights."""
+        stored = str(self._source)
+        kind = _configuration(stored, "config_sentence_transformers.json", self._revision).get("model_type")
+        architectures = _configuration(stored, "config.json", self._revision).get("architectures") or []
+        if (kind or architectures) and not self._holds(kind, architectures):
+            wanted = self._class().__name__
+            raise InputError(
+                f"teacher {stored!r} holds a {kind or architectures[0]}, expected a {wanted}: what it lacks would be "
+                f"random weights; if that is wanted, pass a loaded {wanted}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model: a copy in another process loads it again, if it was named."""
+        return {**self.__dict__, "_model": None}
+
+
+def dtype_of(model: Any) -> str:
+    """Number format of a model's weights, such as ``"bfloat16"``."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def length_limit(model: Any) -> int | None:
+    """Tokens that a model of Sentence Transformers cuts its input to."""
+    limit: int | None = getattr(model, _limit_name(model), None)
+    return limit
+
+
+def weights_digest(model: Any) -> str:
+    """Digest of every tensor, the modules' settings and the tokenizer of a Sentence Transformers model of any kind."""
+    state = hashlib.blake2b(digest_size=16)
+    for key, tensor in sorted(model.state_dict().items()):
+        state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(_bytes_of(tensor))
+    for module in model.children():
+        settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+        if type(module).__name__ == "SpladePooling":  # it notes the width of the first vectors that it makes
+            settings = {key: value for key, value in settings.items() if not key.endswith("embedding_dimension")}
+        state.update(type(module).__name__.encode())
+        state.update(repr(sorted((key, repr(value)) for key, value in settings.items())).encode())
+    if (is_causal := getattr(_config_of(model), "is_causal", None)) is not None:  # set after loading, it takes effect
+        state.update(f"is_causal {is_causal}".encode())
+    state.update(_tokenizer_settings(model.tokenizer).encode())
+    return state.hexdigest()
+
+
+def _configuration(source: str, file: str, revision: str | None) -> dict[str, Any]:
+    """A configuration in a folder or on the Hub; empty if there is none, or none to be had."""
+    from sentence_transformers.util import load_file_path
+
+    try:
+        path = load_file_path(source, file, revision=revision)
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
+    except (OSError, ValueError):  # opening the model itself says more
+        return {}
+    return found
+
+
+def _limit_name(model: Any) -> str:
+    """A CrossEncoder calls it ``max_length`` up to Sentence Transformers 5."""
+    return "max_seq_length" if hasattr(model, "max_seq_length") else "max_length"
+
+
+def _transformer_of(model: Any) -> Any:
+    """The model of transformers inside, or None."""
+    for module in model.modules():
+        if hasattr(module, "base_model_prefix") and hasattr(module, "config"):
+            return module
+    return None
+
+
+def _config_of(model: Any) -> Any:
+    return getattr(_transformer_of(model), "config", None)
+
+
+def _tokenizer_settings(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return type(tokenizer).__name__
+    settings = json.loads(backend.to_str())
+    # Every call that encodes sets these two anew; what they are set from is in the fingerprint as the length limit.
+    settings["truncation"] = getattr(tokenizer, "truncation_side", None)
+    settings["padding"] = getattr(tokenizer, "padding_side", None)
+    return json.dumps(settings, sort_keys=True)
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    import torch
+
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,168 @@
+"""Cross-encoders as teachers: a model that reads a query and a passage together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role, Teacher
+from hf_negmine.schema import FloatArray
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
+"""How transformers ends the name of a model that has no head to score a pair with."""
+
+
+class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
+    """A Sentence Transformers `CrossEncoder` as a teacher: it scores what a first stage finds, and the positives.
+
+    Choose ``activation`` together with the method, because a ceiling is a formula on scores:
+
+    - ``"sigmoid"`` makes probabilities between 0 and 1, for which "95 % of the positive score" (`TopKPercPos`) means
+      something: under a positive of 0.9 that is 0.855. Near 1 they lie close together, and from a logit of about 17 on
+      they are all 1.
+    - ``"identity"`` gives the logits. They may be negative, which ceilings allow for, but where they are zero is an
+      accident of training: 95 % of a positive's 8.0 leaves a margin of 0.4, of its 0.2 one of 0.01, which filters
+      next to nothing. `TopKMarginPos` does not depend on the zero: prefer it for logits.
+    - None keeps the model's own, which is a sigmoid for most models and none for those of the ms-marco family.
+
+    Args:
+        model: a model id, a folder, or a loaded `CrossEncoder` with one label. An id or folder is loaded when first
+            needed.
+        first_stage: finds the candidates that it scores: a teacher, or what `resolve_teacher` makes one of.
+        candidates: how many a query.
+        activation: ``"identity"``, ``"sigmoid"``, or None for the model's own.
+        dtype: number format of the weights. ``"auto"`` is float32: a score is a single number, and bfloat16 knows only
+            32 of them between 4 and 8, so that candidates would tie.
+        max_length: tokens that query and passage together are cut to; None keeps the model's own limit.
+        batch_size: pairs a forward pass.
+        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        revision: branch, tag or commit of a model on the Hub.
+        trust_remote_code: run Python code that comes with the model.
+        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+
+    Raises:
+        InputError: the model cannot be loaded, or has several labels.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | CrossEncoder,
+        *,
+        first_stage: str | Path | Teacher = "bm25",
+        candidates: int = 100,
+        activation: Literal["identity", "sigmoid"] | None = None,
+        dtype: NumberFormat = "auto",
+        max_length: int | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+    ) -> None:
+        require_whole(candidates, "candidates", at_least=1)
+        if activation is not None:
+            require_choice(activation, ("identity", "sigmoid"), argument="activation")
+        super().__init__(
+            model,
+            dtype=dtype,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            name=name,
+        )
+        self.first_stage = first_stage
+        self.candidates = candidates
+        self._activation = activation
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again but for its first stage; goes into provenance."""
+        return {
+            "kind": "cross-encoder",
+            **self._loaded(),
+            "activation": self._activation,
+            "candidates": self.candidates,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of weights, tokenizer, activation, prompts, length limit and dtype; not of the first stage."""
+        model: Any = self.model
+        return digest_of(
+            "cross-encoder",
+            self._digest(),
+            {
+                "activation": repr(self._activation_function()),
+                "own_prompts": dict(getattr(model, "prompts", None) or {}),
+                "default_prompt_name": getattr(model, "default_prompt_name", None),
+                "max_length": length_limit(model),
+                "dtype": dtype_of(model),
+                "in_float32": list(getattr(model, "keep_in_fp32_modules", None) or ()),
+            },
+        )
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
+        """The score of each pair, float32, shape (len(queries),).
+
+        Pairs of about the same length share a batch, whatever their order.
+
+        Raises:
+            TeacherError: a score that is not finite, or not one a pair.
+        """
+        require(len(queries) == len(passages), f"score: {len(queries)} queries, but {len(passages)} passages")
+        if not queries:
+            return np.empty(0, dtype=np.float32)
+        model = self.model
+        own = model.activation_fn
+        try:
+            scores = model.predict(
+                list(zip(queries, passages, strict=True)),
+                batch_size=self._batch_size,
+                show_progress_bar=False,
+                activation_fn=self._activation_function(),
+            )
+        finally:
+            model.activation_fn = own  # up to Sentence Transformers 5 it keeps what it is given
+        return self._checked(np.asarray(scores, dtype=np.float32), len(queries))
+
+    def _checked(self, scores: FloatArray, pairs: int) -> FloatArray:
+        if scores.size != pairs or not np.isfinite(scores).all():
+            raise TeacherError(
+                f"{self.name} gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them not "
+                f"finite, expected one finite score for each of {pairs} pairs"
+            )
+        return scores.reshape(pairs)
+
+    def _activation_function(self) -> Any:
+        import torch
+
+        if self._activation is None:
+            return self.model.activation_fn
+        return torch.nn.Sigmoid() if self._activation == "sigmoid" else torch.nn.Identity()
+
+    def _class(self) -> Any:
+        from sentence_transformers import CrossEncoder
+
+        return CrossEncoder
+
+    @staticmethod
+    def _holds(kind: str | None, architectures: list[str]) -> bool:
+        return kind == "CrossEncoder" or (kind is None and not all(name.endswith(HEADLESS) for name in architectures))
+
+    def _check(self, model: CrossEncoder) -> None:
+        labels = model.num_labels
+        if labels != 1:
+            raise InputError(f"{self.name} gives {labels} scores a pair (num_labels), a teacher needs a model with 1")
+
+    def _automatic_dtype(self, device: str) -> str:
+        return "float32"

@@ -1,0 +1,169 @@
+"""Late interaction as a teacher: ColBERT and its kin, with a vector for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_negmine.csr import offsets_of_counts
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.errors import InputError, TeacherError, require_whole
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role, Teacher, TokenVectors
+from hf_negmine.schema import FloatArray
+
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
+
+OWN_KINDS = ("MultiVectorEncoder", "ColBERT")
+"""What Sentence Transformers and PyLate call a late-interaction model in its configuration."""
+
+
+class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
+    """A Sentence Transformers `MultiVectorEncoder` as a teacher, such as ColBERT (arXiv 2004.12832).
+
+    The score of a pair is the model's own: over the tokens of the query, the sum of the greatest dot product with a
+    token of the passage. Where the model divides that by the number of query tokens (``"meanmaxsim"``), the query's
+    vectors come divided by it. Which tokens count (query expansion, no padding, no punctuation in passages) is the
+    model's own, too.
+
+    Args:
+        model: a model id, a folder, or a loaded `MultiVectorEncoder`. An id or folder is loaded when first needed.
+        first_stage: finds the candidates that it scores: a teacher, or what `resolve_teacher` makes one of; None for
+            the mean of its own token vectors.
+        candidates: how many a query.
+        query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
+        passage_prompt: the same for passages.
+        dtype: number format of the weights. ``"auto"`` is bfloat16 where the processor is fast at it, else float32.
+        max_length: tokens a passage is cut to; None keeps the model's own limit. Queries keep theirs, which belongs to
+            how the model was trained.
+        batch_size: texts a forward pass.
+        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        revision: branch, tag or commit of a model on the Hub.
+        trust_remote_code: run Python code that comes with the model.
+        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+
+    Raises:
+        InputError: the model cannot be loaded, or is not one of late interaction; Sentence Transformers is too old.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | MultiVectorEncoder,
+        *,
+        first_stage: str | Path | Teacher | None = None,
+        candidates: int = 100,
+        query_prompt: str | None = None,
+        passage_prompt: str | None = None,
+        dtype: NumberFormat = "auto",
+        max_length: int | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+    ) -> None:
+        require_whole(candidates, "candidates", at_least=1)
+        super().__init__(
+            model,
+            dtype=dtype,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            name=name,
+        )
+        self.first_stage = first_stage
+        self.candidates = candidates
+        self._prompts: dict[str, str | None] = {"query": query_prompt, "passage": passage_prompt}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again but for its first stage; goes into provenance."""
+        return {
+            "kind": "late-interaction",
+            **self._loaded(),
+            "query_prompt": self._prompts["query"],
+            "passage_prompt": self._prompts["passage"],
+            "candidates": self.candidates,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of weights, tokenizer, modules, prompts, limits, similarity and dtype; not of the first stage."""
+        model = self.model
+        return digest_of(
+            "late-interaction",
+            self._digest(),
+            role,
+            {
+                "prompt": self._prompts[role],
+                "own_prompts": dict(model.prompts),
+                "default_prompt_name": model.default_prompt_name,
+                "max_length": length_limit(model),
+                "similarity": str(model.similarity_fn_name),
+                "dtype": dtype_of(model),
+            },
+        )
+
+    def encode_tokens(self, texts: Sequence[str], role: Role) -> TokenVectors:
+        """The vectors of the tokens that count, float32.
+
+        A text without such a token has one vector of zeros: it scores 0 with everything.
+
+        Raises:
+            TeacherError: a vector that is not finite.
+        """
+        encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
+        vectors = encode(
+            list(texts),
+            prompt=self._prompts[role],
+            batch_size=self._batch_size,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+        )
+        vectors = [_at_least_one(np.asarray(some, dtype=np.float32)) for some in vectors]
+        for text, some in zip(texts, vectors, strict=True):
+            if not np.isfinite(some).all():
+                raise TeacherError(
+                    f"{self.name} gave {int((~np.isfinite(some)).any(axis=1).sum())} of {len(some)} vectors that are "
+                    f"not finite to {text[:80]!r}"
+                )
+        if role == "query" and self.model.similarity_fn_name == "meanmaxsim":
+            vectors = [some / np.float32(len(some)) for some in vectors]
+        width = self.model.get_embedding_dimension() or 0
+        flat = np.concatenate([np.empty((0, vectors[0].shape[1] if vectors else width), dtype=np.float32), *vectors])
+        return TokenVectors(offsets_of_counts(np.array([len(some) for some in vectors], dtype=np.int64)), flat)
+
+    def _limit_length(self, model: Any, tokens: int) -> None:
+        model[0].document_length = tokens
+
+    def _class(self) -> Any:
+        try:
+            from sentence_transformers import MultiVectorEncoder
+        except ImportError as error:
+            raise InputError(
+                "LateInteractionTeacher needs sentence-transformers 6.0 or newer, installed is "
+                f"{version('sentence-transformers')}"
+            ) from error
+        return MultiVectorEncoder
+
+    @staticmethod
+    def _holds(kind: str | None, architectures: list[str]) -> bool:
+        native = any(name == "HF_ColBERT" or name.endswith("ForRetrieval") for name in architectures)
+        return native or kind in OWN_KINDS
+
+    def _check(self, model: MultiVectorEncoder) -> None:
+        if any(getattr(module, "keep_only_token_ids", None) for module in model.children()):
+            raise InputError(
+                f"{self.name} scores the patches of images and no word of a passage (keep_only_token_ids), expected a "
+                "model of texts"
+            )
+
+
+def _at_least_one(vectors: FloatArray) -> FloatArray:
+    return vectors if len(vectors) else np.zeros((1, vectors.shape[1]), dtype=np.float32)

@@ -1,0 +1,169 @@
+"""Learned sparse vectors as teachers: SPLADE and its kin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_negmine.csr import offsets_of_rows
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.errors import InputError, TeacherError, require_whole
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role, SparseVectors
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
+
+if TYPE_CHECKING:
+    from sentence_transformers import SparseEncoder
+
+TEXTS_A_STEP = 512
+"""Vectors are made of so many texts at a time; a row of torch costs several times what a row of arrays does."""
+
+
+class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
+    """A Sentence Transformers `SparseEncoder` as a teacher, such as SPLADE (arXiv 2107.05720).
+
+    Args:
+        model: a model id, a folder, or a loaded `SparseEncoder` that compares vectors by ``"dot"`` or ``"cosine"``. An
+            id or folder is loaded when first needed.
+        query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
+        passage_prompt: the same for passages.
+        dtype: number format of the weights. ``"auto"`` is bfloat16 where the processor is fast at it, else float32.
+        max_length: tokens a text is cut to; None keeps the model's own limit.
+        max_active_dims: dimensions that a vector keeps, those of the greatest weights; None takes the model's own
+            limit, if it has one.
+        batch_size: texts a forward pass.
+        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        revision: branch, tag or commit of a model on the Hub.
+        trust_remote_code: run Python code that comes with the model.
+        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+
+    Raises:
+        InputError: the model cannot be loaded, or measures similarity by a distance.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | SparseEncoder,
+        *,
+        query_prompt: str | None = None,
+        passage_prompt: str | None = None,
+        dtype: NumberFormat = "auto",
+        max_length: int | None = None,
+        max_active_dims: int | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+    ) -> None:
+        if max_active_dims is not None:
+            require_whole(max_active_dims, "max_active_dims", at_least=1)
+        super().__init__(
+            model,
+            dtype=dtype,
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            name=name,
+        )
+        self._prompts: dict[str, str | None] = {"query": query_prompt, "passage": passage_prompt}
+        self._max_active_dims = max_active_dims
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again, if its name is one of the Hub; goes into provenance."""
+        return {
+            "kind": "sparse",
+            **self._loaded(),
+            "query_prompt": self._prompts["query"],
+            "passage_prompt": self._prompts["passage"],
+            "max_active_dims": self._max_active_dims,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of weights, tokenizer, modules, prompts, limits, similarity and dtype (see `protocols.Teacher`)."""
+        model = self.model
+        return digest_of(
+            "sparse",
+            self._digest(),
+            role,
+            {
+                "prompt": self._prompts[role],
+                "own_prompts": dict(model.prompts),
+                "default_prompt_name": model.default_prompt_name,
+                "max_length": length_limit(model),
+                "max_active_dims": self._max_active_dims or model.max_active_dims,
+                "similarity": _similarity_of(model),
+                "dtype": dtype_of(model),
+            },
+        )
+
+    def encode_sparse(self, texts: Sequence[str], role: Role) -> SparseVectors:
+        """The vectors of ``texts``, of length 1 if the model compares them by cosine; a text may have no term at all.
+
+        Raises:
+            TeacherError: a weight that is not finite.
+        """
+        parts: list[tuple[IdArray, PassageArray, FloatArray]] = [
+            (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))
+        ]
+        step = max(TEXTS_A_STEP, self._batch_size)
+        for start in range(0, len(texts), step):
+            some = list(texts[start : start + step])
+            rows, terms, weights = self._encode(some, role)
+            if not np.isfinite(weights).all():
+                first = int(rows[~np.isfinite(weights)][0])
+                raise TeacherError(
+                    f"{self.name} gave {int((~np.isfinite(weights)).sum())} weights that are not finite, the first one "
+                    f"to {some[first][:80]!r}"
+                )
+            if _similarity_of(self.model) == "cosine":
+                weights = _of_length_one(rows, weights, len(some))
+            kept = weights != 0
+            parts.append((rows[kept] + start, terms[kept].astype(np.int32), weights[kept]))
+        all_rows, all_terms, all_weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return SparseVectors(offsets_of_rows(all_rows, len(texts)), all_terms, all_weights)
+
+    def _encode(self, texts: list[str], role: Role) -> tuple[IdArray, IdArray, FloatArray]:
+        """Text, term and weight of each entry, by rising text and term."""
+        encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
+        vectors = encode(
+            texts,
+            prompt=self._prompts[role],
+            batch_size=self._batch_size,
+            show_progress_bar=False,
+            convert_to_tensor=True,
+            convert_to_sparse_tensor=True,
+            save_to_cpu=True,
+            max_active_dims=self._max_active_dims,
+        ).coalesce()
+        rows, terms = vectors.indices().numpy()
+        return rows, terms, vectors.values().float().numpy()
+
+    def _class(self) -> Any:
+        from sentence_transformers import SparseEncoder
+
+        return SparseEncoder
+
+    @staticmethod
+    def _holds(kind: str | None, architectures: list[str]) -> bool:
+        return kind == "SparseEncoder" or (kind is None and any(name.endswith("ForMaskedLM") for name in architectures))
+
+    def _check(self, model: SparseEncoder) -> None:
+        own = _similarity_of(model)
+        if own not in ("cosine", "dot"):
+            raise InputError(f"{self.name} compares vectors by {own!r}, supported are 'cosine' and 'dot'")
+
+
+def _similarity_of(model: Any) -> str:
+    return str(getattr(model.similarity_fn_name, "value", model.similarity_fn_name))
+
+
+def _of_length_one(rows: IdArray, weights: FloatArray, n_rows: int) -> FloatArray:
+    squares = np.bincount(rows, weights=weights.astype(np.float64) ** 2, minlength=n_rows)
+    return (weights / np.sqrt(squares)[rows]).astype(np.float32)

@@ -1,0 +1,523 @@
+"""Cross-encoders, sparse encoders and late interaction as teachers, against Sentence Transformers' own scores."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from sentence_transformers import CrossEncoder, SparseEncoder
+
+from hf_negmine.encoders import weights_digest
+from hf_negmine.errors import InputError, TeacherError
+from hf_negmine.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
+from hf_negmine.teachers import BM25Teacher, DenseTeacher, sparse
+from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
+from hf_negmine.teachers.late_interaction import LateInteractionTeacher
+from hf_negmine.teachers.sparse import SparseEncoderTeacher
+from tests.tiny_models import WIDTH, make_cross, make_sparse, make_tokens, write_tiny_models
+from tests.train.helpers import load_model
+
+Kind = Callable[..., Any]
+KINDS: list[tuple[Kind, str]] = [
+    (CrossEncoderTeacher, "cross"),
+    (SparseEncoderTeacher, "sparse"),
+    (LateInteractionTeacher, "tokens"),
+]
+kinds = pytest.mark.parametrize(("kind", "stored"), KINDS, ids=[stored for _, stored in KINDS])
+
+
+def ragged(seed: int, n: int) -> list[str]:
+    """Texts of 1 to 40 words, longest neither first nor last."""
+    random = np.random.default_rng(seed)
+    return [" ".join(f"w{word}" for word in random.integers(0, 120, length)) for length in random.integers(1, 41, n)]
+
+
+QUERIES = ragged(0, 25)
+PASSAGES = ragged(1, 40)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_models(folder)
+    return folder
+
+
+def named(kind: Kind, folder: Path, stored: str, **settings: Any) -> Any:
+    return kind(folder / stored, **{"dtype": "float32", "device": "cpu", **settings})
+
+
+def use(teacher: Any, texts: list[str], role: Role = "passage") -> Any:
+    """What it makes of texts, as one array."""
+    if isinstance(teacher, CrossEncoderTeacher):
+        return teacher.score(texts, texts[::-1])
+    if isinstance(teacher, SparseEncoderTeacher):
+        return dense_rows(teacher.encode_sparse(texts, role))
+    return teacher.encode_tokens(texts, role).vectors
+
+
+def dense_rows(vectors: SparseVectors, width: int = 131) -> np.ndarray[Any, Any]:
+    rows = np.zeros((len(vectors.offsets) - 1, width), dtype=np.float32)
+    rows[np.repeat(np.arange(len(rows)), np.diff(vectors.offsets)), vectors.terms] = vectors.weights
+    return rows
+
+
+def texts_of(vectors: TokenVectors) -> list[np.ndarray[Any, Any]]:
+    return np.split(vectors.vectors, vectors.offsets[1:-1])
+
+
+def late_scores(queries: TokenVectors, passages: TokenVectors) -> np.ndarray[Any, Any]:
+    """The sum over query tokens of the best passage token, by hand."""
+    return np.array([[(q @ p.T).max(axis=1).sum() for p in texts_of(passages)] for q in texts_of(queries)])
+
+
+# What all three share
+
+
+def test_they_keep_their_protocols(folder: Path) -> None:
+    assert isinstance(named(CrossEncoderTeacher, folder, "cross"), PairTeacher)
+    assert isinstance(named(SparseEncoderTeacher, folder, "sparse"), SparseTeacher)
+    assert isinstance(named(LateInteractionTeacher, folder, "tokens"), TokenTeacher)
+
+
+@kinds
+def test_a_folder_and_the_model_loaded_from_it_are_one_teacher(kind: Kind, stored: str, folder: Path) -> None:
+    teacher = named(kind, folder, stored)
+    loaded = kind(teacher.model)
+    assert teacher.name == loaded.name == stored
+    assert named(kind, folder, stored, name="mine").name == "mine"
+    assert loaded.fingerprint("query") == teacher.fingerprint("query")
+    np.testing.assert_array_equal(use(loaded, QUERIES), use(teacher, QUERIES))
+
+
+@kinds
+def test_settings_make_the_same_teacher_again(kind: Kind, stored: str, folder: Path) -> None:
+    given = {"max_length": 9}
+    given |= {"activation": "identity", "candidates": 7} if stored == "cross" else {"query_prompt": "ask "}
+    given |= {"max_active_dims": 5} if stored == "sparse" else {}
+    teacher = named(kind, folder, stored, **given)
+    settings = teacher.settings
+    assert settings.pop("kind") == {"cross": "cross-encoder", "sparse": "sparse", "tokens": "late-interaction"}[stored]
+    assert settings.items() >= {**given, "model": stored, "dtype": "float32"}.items()
+    assert "first_stage" not in settings
+    again = kind(folder / settings.pop("model"), **settings, device="cpu")
+    for role in ("query", "passage"):
+        assert again.fingerprint(role) == teacher.fingerprint(role)
+
+
+@kinds
+def test_using_a_model_leaves_its_fingerprint_alone(kind: Kind, stored: str, folder: Path) -> None:
+    made = {"cross": make_cross, "sparse": make_sparse, "tokens": make_tokens}[stored](folder)
+    before = {role: kind(made).fingerprint(role) for role in ("query", "passage")}
+    for role in ("query", "passage"):
+        use(kind(made), QUERIES, role)
+    assert {role: kind(made).fingerprint(role) for role in ("query", "passage")} == before
+
+
+@kinds
+def test_every_setting_that_changes_the_outcome_changes_the_fingerprint(kind: Kind, stored: str, folder: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"max_length": 9}, {"dtype": "bfloat16"}]
+    if stored == "cross":
+        changes += [{"activation": "identity"}]
+    else:
+        changes += [{"query_prompt": "ask "}, {"query_prompt": ""}]
+    if stored == "sparse":
+        changes += [{"max_active_dims": 5}]
+    teachers = [named(kind, folder, stored, **change) for change in changes]
+    prints = [teacher.fingerprint("query") for teacher in teachers]
+    assert len(set(prints)) == len(prints)
+    same = [{"batch_size": 3}, {"name": "mine"}]
+    same += [] if stored == "sparse" else [{"first_stage": "random", "candidates": 3}]
+    assert {named(kind, folder, stored, **change).fingerprint("query") for change in same} == {prints[0]}
+
+
+@pytest.mark.parametrize(("kind", "stored"), KINDS[1:], ids=["sparse", "tokens"])
+def test_the_prompt_of_one_role_is_for_that_role(kind: Kind, stored: str, folder: Path) -> None:
+    plain = named(kind, folder, stored)
+    prompted = named(kind, folder, stored, query_prompt="ask w7 ")
+    np.testing.assert_array_equal(use(prompted, PASSAGES), use(plain, PASSAGES))
+    assert prompted.fingerprint("passage") == plain.fingerprint("passage")
+    asked = [f"ask w7 {query}" for query in QUERIES]
+    np.testing.assert_array_equal(use(prompted, QUERIES, "query"), use(plain, asked, "query"))
+    assert not np.array_equal(use(prompted, QUERIES, "query"), use(plain, QUERIES, "query"))
+
+
+@kinds
+def test_one_changed_weight_changes_the_fingerprint(kind: Kind, stored: str, folder: Path) -> None:
+    teacher = named(kind, folder, stored)
+    before = teacher.fingerprint("query")
+    with torch.no_grad():
+        weight = next(teacher.model.parameters()).view(-1)
+        weight[3] = torch.nextafter(weight[3], torch.tensor(torch.inf))
+    assert kind(teacher.model).fingerprint("query") != before
+
+
+def test_attention_that_was_made_bidirectional_after_loading_changes_the_fingerprint(folder: Path) -> None:
+    model = load_model(folder)
+    prints = []
+    for is_causal in (None, True, False):
+        model[0].auto_model.config.is_causal = is_causal
+        prints.append(DenseTeacher(model).fingerprint("query"))
+    assert len(set(prints)) == 3
+
+
+@kinds
+def test_a_named_model_is_pickled_by_its_name_and_a_loaded_one_stays(kind: Kind, stored: str, folder: Path) -> None:
+    teacher = named(kind, folder, stored)
+    before = use(teacher, QUERIES)
+    pickled = pickle.dumps(teacher)
+    assert len(pickled) < 2000, "never the weights"
+    copy = pickle.loads(pickled)
+    assert copy.fingerprint("query") == teacher.fingerprint("query")
+    np.testing.assert_array_equal(use(copy, QUERIES), before)
+    copy = pickle.loads(pickle.dumps(kind(teacher.model)))
+    with pytest.raises(InputError, match="name the model by id or folder"):
+        use(copy, QUERIES)
+
+
+@kinds
+def test_what_belongs_to_loading_is_refused_with_a_loaded_model(kind: Kind, stored: str, folder: Path) -> None:
+    model = named(kind, folder, stored).model
+    for setting in ({"max_length": 10}, {"dtype": "float32"}, {"revision": "main"}):
+        with pytest.raises(InputError, match="belong to loading"):
+            kind(model, **setting)
+
+
+@kinds
+def test_a_wrong_setting_is_refused_before_anything_is_loaded(kind: Kind, stored: str) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"dtype": "int8"}, "dtype: 'int8' is not among"),
+        ({"batch_size": 0}, "batch_size: at least 1, got 0"),
+    ]
+    if stored == "sparse":
+        wrong += [({"max_active_dims": 0}, "max_active_dims: a whole number, at least 1, got 0")]
+    else:
+        wrong += [({"candidates": 0}, "candidates: a whole number, at least 1, got 0")]
+    if stored == "cross":
+        wrong += [({"activation": "tanh"}, "activation: 'tanh' is not among")]
+    for settings, message in wrong:
+        with pytest.raises(InputError, match=message):
+            kind("any/model", **settings)
+
+
+@kinds
+def test_a_folder_without_a_model_is_an_input_error(kind: Kind, stored: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="could not be loaded"):
+        use(kind(tmp_path / "empty", device="cpu"), QUERIES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "holds"),
+    [
+        (CrossEncoderTeacher, "dense", "SentenceTransformer"),
+        (CrossEncoderTeacher, "bert", "BertModel"),
+        (CrossEncoderTeacher, "mlm", "BertForMaskedLM"),
+        (SparseEncoderTeacher, "dense", "SentenceTransformer"),
+        (SparseEncoderTeacher, "cross", "BertForSequenceClassification"),
+        (LateInteractionTeacher, "dense", "SentenceTransformer"),
+        (LateInteractionTeacher, "bert", "BertModel"),
+    ],
+)
+def test_a_model_that_would_get_random_weights_is_refused(kind: Kind, stored: str, holds: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=rf"{stored}' holds a {holds}, expected a \w+: .* random weights"):
+        _ = kind(folder / stored, device="cpu").model
+
+
+def test_a_masked_language_model_is_splade_as_it_is(folder: Path) -> None:
+    assert use(named(SparseEncoderTeacher, folder, "mlm"), QUERIES).any()
+
+
+def test_the_first_stage_is_kept_as_given() -> None:
+    assert CrossEncoderTeacher("any/model").first_stage == "bm25"
+    assert LateInteractionTeacher("any/model").first_stage is None
+    stage = BM25Teacher("german")
+    for kind in (CrossEncoderTeacher, LateInteractionTeacher):
+        teacher = kind("any/model", first_stage=stage, candidates=7)
+        assert teacher.first_stage is stage
+        assert teacher.candidates == 7
+
+
+# Cross-encoders
+
+
+def pairs() -> list[tuple[str, str]]:
+    return [(query, passage) for query in QUERIES for passage in PASSAGES[:4]]
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"), [(None, None), ("identity", torch.nn.Identity()), ("sigmoid", torch.nn.Sigmoid())]
+)
+@pytest.mark.parametrize("own", [torch.nn.Sigmoid(), torch.nn.Identity(), torch.nn.Tanh()], ids=str)
+def test_scores_are_those_of_predict_in_the_order_given(activation: Any, function: Any, own: Any, folder: Path) -> None:
+    model = make_cross(folder, activation_fn=own)
+    teacher = CrossEncoderTeacher(model, activation=activation, batch_size=7)
+    queries, passages = zip(*pairs(), strict=True)
+    found = teacher.score(queries, passages)
+    assert found.dtype == np.float32
+    assert found.shape == (100,)
+    one_by_one = np.array([model.predict([pair], activation_fn=function)[0] for pair in pairs()])
+    np.testing.assert_allclose(found, one_by_one, atol=1e-6)
+    assert np.ptp(found) > 0.01, "a score that does not tell pairs apart shows no order"
+    assert model.activation_fn is own
+    if activation == "sigmoid":
+        assert (found > 0).all()
+        assert (found < 1).all()
+
+
+def test_an_activation_that_is_the_models_own_is_the_same_teacher(folder: Path) -> None:
+    given = {
+        (str(own), activation): CrossEncoderTeacher(make_cross(folder, activation_fn=own), activation=activation)
+        for own in (torch.nn.Sigmoid(), torch.nn.Identity())
+        for activation in (None, "sigmoid", "identity")
+    }
+    prints = {key: teacher.fingerprint("query") for key, teacher in given.items()}
+    assert prints["Sigmoid()", None] == prints["Sigmoid()", "sigmoid"] == prints["Identity()", "sigmoid"]
+    assert prints["Identity()", None] == prints["Identity()", "identity"] == prints["Sigmoid()", "identity"]
+    assert len(set(prints.values())) == 2
+
+
+def test_a_given_activation_does_not_stay_where_predict_keeps_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_cross(folder)
+    own, predict = model.activation_fn, model.predict
+
+    def of_version_5(inputs: Any, activation_fn: Any = None, **settings: Any) -> Any:
+        model.activation_fn = activation_fn or model.activation_fn
+        return predict(inputs, **settings)
+
+    expected = CrossEncoderTeacher(model, activation="identity").score(QUERIES, QUERIES)
+    monkeypatch.setattr(model, "predict", of_version_5)
+    np.testing.assert_array_equal(CrossEncoderTeacher(model, activation="identity").score(QUERIES, QUERIES), expected)
+    assert model.activation_fn is own
+
+
+def test_cross_encoder_prompts_change_the_fingerprint(folder: Path) -> None:
+    prompted = make_cross(folder, prompts={"q": "ask "}, default_prompt_name="q")
+    assert CrossEncoderTeacher(prompted).fingerprint("query") != CrossEncoderTeacher(make_cross(folder)).fingerprint(
+        "query"
+    )
+
+
+def test_a_cross_encoder_is_float32_unless_told_otherwise(folder: Path) -> None:
+    assert CrossEncoderTeacher(folder / "cross", device="cpu").settings["dtype"] == "float32"
+    half = named(CrossEncoderTeacher, folder, "cross", dtype="bfloat16")
+    assert half.settings["dtype"] == "bfloat16"
+    assert half.score(QUERIES, QUERIES).dtype == np.float32
+
+
+def test_pairs_are_cut_to_max_length(folder: Path) -> None:
+    short, long = ["w1 w2"], ["w1 w2 w3"]
+    whole, cut = (named(CrossEncoderTeacher, folder, "cross", max_length=length) for length in (None, 7))
+    np.testing.assert_allclose(cut.score(short, short), whole.score(short, short), atol=1e-6)
+    assert abs(cut.score(long, long) - whole.score(long, long)) > 1e-5
+
+
+def test_a_cross_encoder_with_several_labels_is_refused(folder: Path) -> None:
+    message = r"labels gives 3 scores a pair \(num_labels\), a teacher needs a model with 1"
+    with pytest.raises(InputError, match=message):
+        named(CrossEncoderTeacher, folder, "labels").score(["w1"], ["w2"])
+    with pytest.raises(InputError, match=message):
+        CrossEncoderTeacher(CrossEncoder(str(folder / "labels"), device="cpu"))
+
+
+def test_no_pairs_have_no_scores_and_lists_must_match(folder: Path) -> None:
+    teacher = named(CrossEncoderTeacher, folder, "cross")
+    assert teacher.score([], []).shape == (0,)
+    with pytest.raises(InputError, match="score: 2 queries, but 1 passages"):
+        teacher.score(["w1", "w2"], ["w3"])
+
+
+def test_scores_that_are_no_scores_are_a_teacher_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_cross(folder)
+    teacher = CrossEncoderTeacher(model)
+    with torch.no_grad():
+        model.model.classifier.bias.fill_(torch.nan)
+    with pytest.raises(
+        TeacherError, match=r"scores of shape \(25,\), 25 of them not finite, expected one finite score"
+    ):
+        teacher.score(QUERIES, QUERIES)
+    monkeypatch.setattr(model, "predict", lambda inputs, **_: np.zeros((len(inputs), 2)))
+    with pytest.raises(TeacherError, match=r"shape \(25, 2\), 0 of them not finite, .* each of 25 pairs"):
+        teacher.score(QUERIES, QUERIES)
+
+
+# Sparse encoders
+
+
+def test_sparse_vectors_give_the_models_own_similarity(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "TEXTS_A_STEP", 11)
+    teacher = named(SparseEncoderTeacher, folder, "sparse", batch_size=4)
+    model = teacher.model
+    queries, passages = teacher.encode_sparse(QUERIES, "query"), teacher.encode_sparse(PASSAGES, "passage")
+    expected = model.similarity(model.encode_query(QUERIES), model.encode_document(PASSAGES))
+    np.testing.assert_allclose(dense_rows(queries) @ dense_rows(passages).T, expected, rtol=1e-4)
+    np.testing.assert_allclose(dense_rows(passages), model.encode_document(PASSAGES).to_dense(), atol=1e-5)
+
+
+def test_sparse_vectors_are_csr_with_rising_terms_and_no_zeros(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse, "TEXTS_A_STEP", 11)
+    found = named(SparseEncoderTeacher, folder, "sparse", batch_size=4).encode_sparse(PASSAGES, "passage")
+    assert (found.offsets.dtype, found.terms.dtype, found.weights.dtype) == (np.int64, np.int32, np.float32)
+    assert found.offsets.shape == (len(PASSAGES) + 1,)
+    assert found.offsets[-1] == len(found.terms) == len(found.weights)
+    assert (found.weights > 0).all()
+    for start, end in zip(found.offsets[:-1], found.offsets[1:], strict=True):
+        assert (np.diff(found.terms[start:end]) > 0).all()
+        assert 0 < end - start < 131
+
+
+def test_no_texts_and_texts_without_a_term(folder: Path) -> None:
+    teacher = SparseEncoderTeacher(make_sparse(folder))
+    nothing = teacher.encode_sparse([], "query")
+    assert nothing.offsets.tolist() == [0]
+    assert (nothing.terms.dtype, nothing.weights.dtype) == (np.int32, np.float32)
+    with torch.no_grad():
+        teacher.model[0].auto_model.cls.predictions.bias.fill_(-1000.0)
+    for similarity in ("dot", "cosine"):
+        teacher.model.similarity_fn_name = similarity
+        assert teacher.encode_sparse(["w1", "w2 w3"], "query").offsets.tolist() == [0, 0, 0]
+
+
+def test_a_cosine_model_gives_sparse_vectors_of_length_one(folder: Path) -> None:
+    teacher = SparseEncoderTeacher(make_sparse(folder, similarity_fn_name="cosine"))
+    model = teacher.model
+    queries, passages = (dense_rows(teacher.encode_sparse(texts, "query")) for texts in (QUERIES, PASSAGES))
+    expected = model.similarity(model.encode(QUERIES).to_dense(), model.encode(PASSAGES).to_dense())
+    np.testing.assert_allclose(queries @ passages.T, expected, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(passages, axis=1), 1, atol=1e-6)
+    assert teacher.fingerprint("query") != SparseEncoderTeacher(make_sparse(folder)).fingerprint("query")
+
+
+def test_a_sparse_model_that_measures_distance_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match="compares vectors by 'euclidean', supported are 'cosine' and 'dot'"):
+        SparseEncoderTeacher(make_sparse(folder, similarity_fn_name="euclidean"))
+
+
+def test_only_the_heaviest_terms_are_kept(folder: Path) -> None:
+    whole = use(named(SparseEncoderTeacher, folder, "sparse"), PASSAGES)
+    for teacher in (
+        named(SparseEncoderTeacher, folder, "sparse", max_active_dims=3),
+        SparseEncoderTeacher(make_sparse(folder, max_active_dims=3)),
+    ):
+        found = teacher.encode_sparse(PASSAGES, "passage")
+        assert (np.diff(found.offsets) == 3).all()
+        kept = np.where(whole >= np.sort(whole, axis=1)[:, -3:-2], whole, 0)
+        np.testing.assert_allclose(dense_rows(found), kept, atol=1e-5)
+    assert teacher.fingerprint("query") != SparseEncoderTeacher(make_sparse(folder)).fingerprint("query")
+
+
+def test_sparse_texts_are_cut_to_max_length(folder: Path) -> None:
+    teacher = named(SparseEncoderTeacher, folder, "sparse", max_length=4)
+    found = use(teacher, ["w1 w2 w3 w4", "w1 w2"])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_sparse_weights_come_out_as_float32_from_bfloat16(folder: Path) -> None:
+    half = use(named(SparseEncoderTeacher, folder, "sparse", dtype="bfloat16"), PASSAGES)
+    whole = use(named(SparseEncoderTeacher, folder, "sparse"), PASSAGES)
+    assert not np.array_equal(half, whole)
+    np.testing.assert_allclose(half, whole, atol=0.1)
+
+
+def test_sparse_weights_that_are_not_finite_are_a_teacher_error(folder: Path) -> None:
+    model: SparseEncoder = make_sparse(folder)
+    with torch.no_grad():
+        model[0].auto_model.cls.predictions.bias[7] = torch.inf
+    with pytest.raises(TeacherError, match=r"gave 2 weights that are not finite, the first one to 'w1'"):
+        SparseEncoderTeacher(model).encode_sparse(["w1", "w2 w3"], "passage")
+
+
+# Late interaction
+
+
+@pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
+def test_token_vectors_give_the_models_own_similarity(folder: Path, similarity: str) -> None:
+    model = make_tokens(folder, similarity_fn_name=similarity)
+    teacher = LateInteractionTeacher(model, batch_size=7)
+    queries, passages = teacher.encode_tokens(QUERIES, "query"), teacher.encode_tokens(PASSAGES, "passage")
+    expected = model.similarity(model.encode_query(QUERIES), model.encode_document(PASSAGES))
+    np.testing.assert_allclose(late_scores(queries, passages), expected, rtol=1e-5, atol=1e-5)
+    lengths = np.linalg.norm(passages.vectors, axis=1)
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+def test_the_mean_is_another_teacher_than_the_sum(folder: Path) -> None:
+    prints = {
+        LateInteractionTeacher(make_tokens(folder, similarity_fn_name=name)).fingerprint("query")
+        for name in ("maxsim", "meanmaxsim")
+    }
+    assert len(prints) == 2
+
+
+def test_token_vectors_are_csr_of_the_tokens_that_count(folder: Path) -> None:
+    teacher = named(LateInteractionTeacher, folder, "tokens", batch_size=2)
+    found = teacher.encode_tokens(["w5 w6 w7", "d w5 w1", "w5 " * 40, ""], "passage")
+    assert (found.offsets.dtype, found.vectors.dtype) == (np.int64, np.float32)
+    assert np.diff(found.offsets).tolist() == [5, 3, 24, 2], "with [CLS] and [SEP], without padding, d and w1"
+    assert found.vectors.shape == (34, WIDTH)
+    assert np.abs(found.vectors).max(axis=1).all(), "no row of padding"
+    expanded = teacher.encode_tokens(["w5", "d w1 w6"], "query")
+    assert np.diff(expanded.offsets).tolist() == [12, 12]
+    alone = teacher.encode_tokens(["d w1 w6"], "query")
+    np.testing.assert_allclose(expanded.vectors[12:], alone.vectors, atol=1e-5)
+
+
+def test_no_texts_have_no_token_vectors(folder: Path) -> None:
+    nothing = named(LateInteractionTeacher, folder, "tokens").encode_tokens([], "query")
+    assert nothing.offsets.tolist() == [0]
+    assert nothing.vectors.shape == (0, WIDTH)
+    assert nothing.vectors.dtype == np.float32
+
+
+def test_a_text_without_a_token_that_counts_has_one_vector_of_zeros(folder: Path) -> None:
+    model = make_tokens(folder, skip=("[CLS]", "[SEP]", "d"))
+    found = LateInteractionTeacher(model).encode_tokens(["w5", "d d", "w6 w7"], "passage")
+    assert np.diff(found.offsets).tolist() == [1, 1, 2]
+    assert (found.vectors == 0).all(axis=1).tolist() == [False, True, False, False]
+
+
+def test_skipped_words_and_query_expansion_are_in_the_fingerprint(folder: Path) -> None:
+    model = make_tokens(folder)
+    prints = [LateInteractionTeacher(made).fingerprint("query") for made in (model, make_tokens(folder, skip=("w1",)))]
+    model[0].query_expansion = {"strategy": "fixed", "attend": True, "length": 12}
+    prints.append(LateInteractionTeacher(model).fingerprint("query"))
+    assert len(set(prints)) == 3
+
+
+def test_passages_are_cut_to_max_length_and_queries_as_the_model_wants_them(folder: Path) -> None:
+    teacher = named(LateInteractionTeacher, folder, "tokens", max_length=30)
+    assert np.diff(teacher.encode_tokens(["w5 " * 40, "w6"], "passage").offsets).tolist() == [30, 3]
+    plain = named(LateInteractionTeacher, folder, "tokens")
+    np.testing.assert_array_equal(use(teacher, QUERIES, "query"), use(plain, QUERIES, "query"))
+
+
+def test_a_model_that_scores_only_images_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"patches of images and no word of a passage \(keep_only_token_ids\)"):
+        LateInteractionTeacher(make_tokens(folder, keep=[3]))
+
+
+def test_token_vectors_that_are_not_finite_are_a_teacher_error(folder: Path) -> None:
+    model = make_tokens(folder)
+    with torch.no_grad():
+        model[1].linear.weight[0, 0] = torch.nan
+    with pytest.raises(TeacherError, match="gave 3 of 3 vectors that are not finite to 'w5'"):
+        LateInteractionTeacher(model).encode_tokens(["w5", "w6 w7"], "passage")
+
+
+def test_an_older_sentence_transformers_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(sentence_transformers, "MultiVectorEncoder")
+    monkeypatch.setitem(sys.modules, "sentence_transformers.MultiVectorEncoder", None)
+    with pytest.raises(InputError, match=r"needs sentence-transformers 6\.0 or newer, installed is \d+\.\d+"):
+        named(LateInteractionTeacher, folder, "tokens").encode_tokens(["w1"], "query")
+
+
+def test_the_digest_knows_every_kind(folder: Path) -> None:
+    made = [load_model(folder), make_cross(folder), make_sparse(folder), make_tokens(folder)]
+    assert len({weights_digest(model) for model in made}) == 4
