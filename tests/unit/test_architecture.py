@@ -15,8 +15,8 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files randomness devices protocols encoders texts store teachers search methods "
-    "candidates select pool"
+    "errors defaults schema csr files randomness devices protocols endpoint encoders texts store teachers judges "
+    "search methods candidates select pool"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 
@@ -78,7 +78,9 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         assert not {module.split(".")[0] for module in imported_modules(path)} & HEAVY
 
 
-@pytest.mark.parametrize(("library", "home"), [("huggingface_hub", "hub/"), ("matplotlib", "report/plots.py")])
+@pytest.mark.parametrize(
+    ("library", "home"), [("huggingface_hub", "hub/"), ("matplotlib", "report/plots.py"), ("openai", "endpoint.py")]
+)
 def test_a_library_has_one_place(library: str, home: str) -> None:
     users = {
         path.relative_to(PACKAGE).as_posix()

@@ -1,0 +1,232 @@
+"""Embedding models behind an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.endpoint import BadAnswer, Endpoint, read_json
+from hf_negmine.errors import TeacherError, require, require_choice, require_whole
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role, Similarity
+from hf_negmine.schema import FloatArray, IdArray
+
+BYTES_A_TOKEN = 3
+"""Of UTF-8: English has about four, Chinese three. Guessed low, so that a request holds rather too few texts."""
+
+Vectors = tuple[IdArray, FloatArray]
+
+
+class APITeacher:
+    """An embedding model behind an OpenAI-compatible API, as a `protocols.StreamingTeacher`.
+
+    Every answer is checked: a vector for each text, by its ``index``; all of one width; finite. An answer that is not
+    so is asked again. A text that is longer than the model reads is an error of the server, see ``max_characters``.
+
+    Args:
+        model: as the server calls it.
+        base_url: where the API is; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
+        api_key_variable: the name of the environment variable that holds the key. A server that is not OpenAI's needs
+            none.
+        dimensions: width of the vectors, for models that can shorten them; None keeps the model's own.
+        query_prompt: put before every query.
+        passage_prompt: the same for passages.
+        similarity: ``"cosine"`` or ``"dot"``.
+        max_tokens_a_request: texts go together up to that many tokens, guessed by their bytes, …
+        texts_a_request: … and up to that many texts.
+        max_characters: texts are cut to it, before the prompt is put in front; None sends them whole.
+        concurrency: requests at a time.
+        retries: how often a request is asked again, see `endpoint.Endpoint`.
+        timeout: seconds that a server may be silent.
+        name: how the teacher is called in summaries; None takes the model's.
+
+    Raises:
+        InputError: an argument that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key_variable: str = "OPENAI_API_KEY",
+        dimensions: int | None = None,
+        query_prompt: str = "",
+        passage_prompt: str = "",
+        similarity: Similarity = "cosine",
+        max_tokens_a_request: int = 200_000,
+        texts_a_request: int = 256,
+        max_characters: int | None = None,
+        concurrency: int = 8,
+        retries: int = 6,
+        timeout: float = 60.0,
+        name: str | None = None,
+    ) -> None:
+        require_choice(similarity, ("cosine", "dot"), argument="similarity")
+        require_whole(max_tokens_a_request, "max_tokens_a_request", at_least=1)
+        require_whole(texts_a_request, "texts_a_request", at_least=1)
+        for value, argument in ((dimensions, "dimensions"), (max_characters, "max_characters")):
+            if value is not None:
+                require_whole(value, argument, at_least=1)
+        for prompt, argument in ((query_prompt, "query_prompt"), (passage_prompt, "passage_prompt")):
+            require(isinstance(prompt, str), f"{argument}: a text, which may be empty, got {prompt!r}")
+        self._endpoint = Endpoint(
+            model,
+            base_url=base_url,
+            api_key_variable=api_key_variable,
+            concurrency=concurrency,
+            retries=retries,
+            timeout=timeout,
+        )
+        self._dimensions = dimensions
+        self._prompts: dict[str, str] = {"query": query_prompt, "passage": passage_prompt}
+        self._similarity: Similarity = similarity
+        self._max_tokens_a_request = max_tokens_a_request
+        self._texts_a_request = texts_a_request
+        self._max_characters = max_characters
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"APITeacher({self._endpoint.model!r}, base_url={self._endpoint.address!r})"
+
+    @property
+    def name(self) -> str:
+        """The given name, or the model's."""
+        return self._name if self._name is not None else self._endpoint.model
+
+    @property
+    def similarity(self) -> Similarity:
+        """``"cosine"`` or ``"dot"``."""
+        return self._similarity
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same teacher again, where there is a key; goes into provenance.
+
+        The variable that holds the key is not among them: settings may come from somebody else, who could name another
+        one, and a server of theirs to send it to.
+        """
+        return {
+            "kind": "api",
+            "model": self._endpoint.model,
+            "base_url": self._endpoint.address,
+            "dimensions": self._dimensions,
+            "query_prompt": self._prompts["query"],
+            "passage_prompt": self._prompts["passage"],
+            "similarity": self._similarity,
+            "max_characters": self._max_characters,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of model, address, dimensions, the role's prompt and the length limit (see `protocols.Teacher`).
+
+        Nobody can see from here whether a server has changed the model behind a name.
+        """
+        model, address = self._endpoint.model, self._endpoint.address
+        return digest_of("api", model, address, self._dimensions, self._prompts[role], self._max_characters)
+
+    def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
+        """Vectors of ``texts``, shape (len(texts), width), float32, as the server gives them (not normalised)."""
+        vectors: FloatArray | None = None
+        for positions, part in self.encode_parts(texts, role):
+            if vectors is None:
+                vectors = np.empty((len(texts), part.shape[1]), dtype=np.float32)
+            vectors[positions] = part
+        return np.empty((0, self._dimensions or 0), dtype=np.float32) if vectors is None else vectors
+
+    def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[Vectors]:
+        """Positions in ``texts`` and their vectors, as answers come (see `protocols.StreamingTeacher`).
+
+        Raises:
+            TeacherError: a server that refused a request, or did not answer it usefully after all retries.
+        """
+        width = _Width()
+
+        def call(client: Any, batch: tuple[range, list[str]]) -> Vectors:
+            places, inputs = batch
+            wanted = {} if self._dimensions is None else {"dimensions": self._dimensions}
+            raw = client.embeddings.with_raw_response.create(
+                model=self._endpoint.model, input=inputs, encoding_format="base64", **wanted
+            )
+            vectors = _vectors(read_json(raw), len(inputs))
+            if self._dimensions not in (None, vectors.shape[1]):
+                raise TeacherError(
+                    f"{self.name}: the server does not shorten vectors: dimensions is {self._dimensions}, it gave "
+                    f"{vectors.shape[1]}"
+                )
+            width.check(vectors.shape[1])
+            return np.arange(places.start, places.stop, dtype=np.int64), vectors
+
+        return self._endpoint.run(self._batches(texts, self._prompts[role]), call)
+
+    def _batches(self, texts: Sequence[str], prompt: str) -> Iterator[tuple[range, list[str]]]:
+        """Positions and texts of each request. A text that is too long for one goes alone."""
+        start, tokens = 0, 0
+        batch: list[str] = []
+        for position, text in enumerate(texts):
+            sent = prompt + text[: self._max_characters]
+            costs = -(-len(sent.encode()) // BYTES_A_TOKEN)
+            if batch and (tokens + costs > self._max_tokens_a_request or len(batch) == self._texts_a_request):
+                yield range(start, position), batch
+                start, tokens, batch = position, 0, []
+            batch.append(sent)
+            tokens += costs
+        if batch:
+            yield range(start, start + len(batch)), batch
+
+
+class _Width:
+    """The width that the vectors of one call share: that of the first answer."""
+
+    def __init__(self) -> None:
+        self._width: int | None = None
+        self._lock = threading.Lock()
+
+    def check(self, width: int) -> None:
+        with self._lock:
+            self._width = self._width or width
+            if width != self._width:
+                raise BadAnswer(f"vectors of width {width}, those before had {self._width}")
+
+
+def _vectors(content: dict[str, Any], n_texts: int) -> FloatArray:
+    """The vectors of an answer in the order of their texts, shape (n_texts, width).
+
+    Raises:
+        BadAnswer: too few, too many, one twice, of several widths, or not finite.
+    """
+    items = content.get("data")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise BadAnswer(f"expected a list of vectors under 'data', got {content!r}")
+    if len(items) != n_texts:
+        raise BadAnswer(f"{len(items)} vectors for {n_texts} texts")
+    places = [item.get("index") for item in items]
+    if not all(type(place) is int for place in places) or sorted(places) != list(range(n_texts)):
+        raise BadAnswer(f"expected every index from 0 to {n_texts - 1} once, got {places}")
+    rows = [row for _, row in sorted(zip(places, map(_vector, items), strict=True), key=lambda pair: pair[0])]
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or 0 in widths:
+        raise BadAnswer(f"expected vectors of one width, got {sorted(widths)}")
+    vectors = np.stack(rows)
+    if not np.isfinite(vectors).all():
+        raise BadAnswer(f"{int((~np.isfinite(vectors)).any(axis=1).sum())} of {n_texts} vectors are not finite")
+    return vectors
+
+
+def _vector(item: dict[str, Any]) -> FloatArray:
+    """One vector, in base64 as it was asked for, or in numbers by a server that knows no other."""
+    given = item.get("embedding")
+    try:
+        if isinstance(given, str):
+            return np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4").astype(np.float32)
+        with np.errstate(over="ignore"):  # it is not finite then
+            vector = np.array(given, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError):
+        vector = np.array(0, dtype=np.float32)
+    if vector.ndim != 1:
+        raise BadAnswer(f"expected a vector, got {given!r}")
+    return vector
