@@ -117,7 +117,7 @@ def test_prompts_and_limits_make_the_text_that_is_sent(server: OpenAIServer) -> 
 
 def test_texts_go_together_by_their_tokens_and_their_number(server: OpenAIServer) -> None:
     texts = ["a" * 30] * 7 + ["b" * 300] + ["c" * 30] * 2 + ["語" * 10] * 4
-    teacher_of(server, max_tokens_a_request=30, texts_a_request=3, concurrency=1).encode(texts, "passage")
+    teacher_of(server, max_tokens_a_request=30, texts_a_request=4, concurrency=1).encode(texts, "passage")
     assert server.sizes == [3, 3, 1, 1, 3, 3], "the long one alone; a sign of three bytes counts as a token"
     server.requests.clear()
     teacher_of(server, max_tokens_a_request=30, passage_prompt="p" * 30, concurrency=1).encode(
@@ -127,14 +127,16 @@ def test_texts_go_together_by_their_tokens_and_their_number(server: OpenAIServer
 
 
 def test_a_base_url_may_hold_a_query_and_a_user(server: OpenAIServer) -> None:
-    url = server.url.replace("http://", "http://me:pa%40ss@") + "/?api-version=2&empty="
+    url = server.url.replace("http://", "http://me:pa%40ss@") + "/?api-version=2"
     teacher = APITeacher("embedder", base_url=url)
     np.testing.assert_array_equal(teacher.encode(TEXTS, "query"), expected(server))
-    assert server.requests[0].path == "/v1/embeddings?api-version=2&empty="
+    assert server.requests[0].path == "/v1/embeddings?api-version=2"
     assert server.requests[0].headers["authorization"] == "Basic bWU6cGFAc3M="
     assert teacher.settings["base_url"] == server.url
     assert teacher.fingerprint("query") == APITeacher("embedder", base_url=server.url).fingerprint("query")
-    assert "me" not in repr(teacher).partition("base_url")[2]
+    for shown in (repr(teacher), repr(ChatJudge("chatter", base_url=url)), repr(Endpoint("m", base_url=url))):
+        assert server.url in shown
+        assert "pa" not in shown
 
 
 # Faults that pass
@@ -167,9 +169,13 @@ PASSING = {
     "one vector is wider": Fault(change=changed(embedding=[1.0] * 5)),
     "vector is null": Fault(change=changed(embedding=None)),
     "vector is empty": Fault(change=changed(embedding=[])),
-    "vectors in a vector": Fault(change=changed(embedding=[[1.0], [2.0]])),
+    "all vectors are empty": Fault(
+        change=lambda content: {"data": [{**item, "embedding": []} for item in content["data"]]}
+    ),
+    "vectors in a vector": Fault(change=changed(embedding=[[1.0]] * 4)),
     "words in a vector": Fault(change=changed(embedding=["a", "b"])),
     "broken base64": Fault(change=changed(embedding="AAA")),
+    "base64 with other signs": Fault(change=changed(embedding="AAAA*AAAAAAAAAAAAAAAAAA==")),
     "base64 of three bytes": Fault(change=changed(embedding="AAAA")),
 }
 
@@ -365,6 +371,18 @@ def test_a_reader_that_stops_ends_the_requests(server: OpenAIServer) -> None:
     time.sleep(0.1)
     assert len(server.requests) == sent
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+
+
+def test_a_reader_that_stops_does_not_wait_for_patient_requests(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Endpoint, "_first_delay", 30)
+    server.fault = lambda request: Fault(500) if TEXTS[0] in request.texts else Fault(hang=0.1)
+    parts = teacher_of(server, concurrency=2).encode_parts(TEXTS, "query")
+    next(parts)
+    started = time.monotonic()
+    parts.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 5
 
 
 def test_requests_are_read_as_they_are_sent(server: OpenAIServer) -> None:
@@ -668,6 +686,7 @@ READABLE = [
     ("No\nYes, that is another matter", False),
     ("The passage names the river, but not its length.\nNo", False),
     ("Reasons:\n- a\n- b\n\n**Yes**\n", True),
+    ("At first sight:\nYes, it seems so.\nIn the end:\nNo", False),
     ("No idea yet.\nBut wait: it does.", False),
     ("<think>\nNo, hmm. Yes?\n</think>\n\nYes", True),
     ("<think>\nYes so far\n</think>\nBecause of this and that:\nNo.", False),
