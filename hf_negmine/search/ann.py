@@ -102,7 +102,7 @@ def build_index(
 
     Without search parameters an IVF index probes an eighth of its clusters, at least 8 of them, and a graph is searched
     with efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
-    IVF144,Flat (a sixteenth: 86 %, a quarter: 96 %), and 99 % with HNSW32; `measured_recall` tells it for your data.
+    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; `measured_recall` tells it for your data.
 
     Args:
         passages: vectors of unit length if the similarity is the cosine; FAISS compares inner products.
