@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +233,20 @@ def test_a_model_that_would_get_random_weights_is_refused(kind: Kind, stored: st
         _ = kind(folder / stored, device="cpu").model
 
 
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [(CrossEncoderTeacher, "BertForSequenceClassification"), (SparseEncoderTeacher, "BertForMaskedLM")],
+)
+def test_what_a_model_was_saved_as_outweighs_its_architecture(
+    kind: Kind, architecture: str, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "dense", tmp_path / "dense")
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    (tmp_path / "dense" / "config.json").write_text(json.dumps({**config, "architectures": [architecture]}))
+    with pytest.raises(InputError, match="dense' holds a SentenceTransformer, expected a"):
+        _ = kind(tmp_path / "dense", device="cpu").model
+
+
 def test_a_masked_language_model_is_splade_as_it_is(folder: Path) -> None:
     assert use(named(SparseEncoderTeacher, folder, "mlm"), QUERIES).any()
 
@@ -299,10 +315,14 @@ def test_a_given_activation_does_not_stay_where_predict_keeps_it(folder: Path, m
 
 
 def test_cross_encoder_prompts_change_the_fingerprint(folder: Path) -> None:
-    prompted = make_cross(folder, prompts={"q": "ask "}, default_prompt_name="q")
-    assert CrossEncoderTeacher(prompted).fingerprint("query") != CrossEncoderTeacher(make_cross(folder)).fingerprint(
-        "query"
-    )
+    given: list[dict[str, Any]] = [
+        {},
+        {"prompts": {"q": "ask "}, "default_prompt_name": "q"},
+        {"prompts": {"q": "find "}, "default_prompt_name": "q"},
+        {"prompts": {"q": "ask "}},
+    ]
+    prints = {CrossEncoderTeacher(make_cross(folder, **prompts)).fingerprint("query") for prompts in given}
+    assert len(prints) == len(given)
 
 
 def test_a_cross_encoder_is_float32_unless_told_otherwise(folder: Path) -> None:
@@ -383,6 +403,14 @@ def test_no_texts_and_texts_without_a_term(folder: Path) -> None:
     for similarity in ("dot", "cosine"):
         teacher.model.similarity_fn_name = similarity
         assert teacher.encode_sparse(["w1", "w2 w3"], "query").offsets.tolist() == [0, 0, 0]
+
+
+def test_a_weight_of_zero_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = (np.array([0, 0, 1]), np.array([4, 9, 2]), np.array([0.0, 2.0, 3.0], dtype=np.float32))
+    teacher = SparseEncoderTeacher(make_sparse(folder))
+    monkeypatch.setattr(teacher, "_encode", lambda texts, role: entries)
+    found = teacher.encode_sparse(["w1", "w2"], "query")
+    assert (found.offsets.tolist(), found.terms.tolist(), found.weights.tolist()) == ([0, 1, 2], [9, 2], [2.0, 3.0])
 
 
 def test_a_cosine_model_gives_sparse_vectors_of_length_one(folder: Path) -> None:
