@@ -18,18 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.encoders import weights_digest
-from hf_negmine.errors import ColumnError, InputError, TeacherError, require, require_choice
-from hf_negmine.files import digest_of
+from hf_negmine.errors import ColumnError, InputError, require, require_choice
 from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
 from hf_negmine.mined import Format
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.protocols import Sampler, Teacher
 from hf_negmine.select import Sampled, Top
-from hf_negmine.teachers import DenseTeacher
-from hf_negmine.texts import TextSet
+from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -133,14 +128,20 @@ def mine_hard_negatives(
         cross_encoder is not None and min_score is not None
     )
     window = _Window.of(range_min, range_max, num_negatives, grouped.most_positives, limited=limited)
-    miner = _PeerMiner(
-        DenseTeacher(
-            model,
-            query_prompt=_prompt(model, query_prompt_name, query_prompt),
-            passage_prompt=_prompt(model, corpus_prompt_name, corpus_prompt),
-            similarity=_cosine(model),
-            batch_size=batch_size,
-        ),
+    dense = DenseTeacher(
+        model,
+        query_prompt=_prompt(model, query_prompt_name, query_prompt),
+        passage_prompt=_prompt(model, corpus_prompt_name, corpus_prompt),
+        similarity=_cosine(model),
+        batch_size=batch_size,
+    )
+    teacher: Teacher = dense
+    if cross_encoder is not None:
+        teacher = CrossEncoderTeacher(
+            cross_encoder, first_stage=dense, candidates=window.default_last, batch_size=batch_size
+        )
+    miner = NegativeMiner(
+        teacher,
         method=_method(window, max_score, min_score, absolute_margin, relative_margin),
         sampler=_sampler(sampling_strategy, window, num_negatives),
         num_negatives=num_negatives,
@@ -156,9 +157,7 @@ def mine_hard_negatives(
         cache_dir=cache_folder,
         progress=verbose,
     )
-    if cross_encoder is not None:
-        miner.score_again_with(_CrossEncoding(cross_encoder, window.default_last, batch_size, progress=verbose))
-    with _encoding_processes(miner, use_multi_process):
+    with _encoding_processes(dense, use_multi_process):
         mined = miner.mine(grouped.rows)
     if verbose:
         print(miner.summary)  # noqa: T201 - what `verbose` asks for
@@ -191,71 +190,6 @@ class _Window:
             f"num_negatives: {n} do not fit between range_min={first} and range_max={default_last}",
         )
         return cls(first, last, default_last)
-
-
-class _PeerMiner(NegativeMiner):
-    """A miner whose pool a cross-encoder may score again."""
-
-    _cross_encoder: _CrossEncoding | None = None
-
-    def score_again_with(self, cross_encoding: _CrossEncoding) -> None:
-        self._cross_encoder = cross_encoding
-
-    def _provenance(self, texts: TextSet) -> dict[str, Any]:
-        about = super()._provenance(texts)
-        return about if self._cross_encoder is None else {**about, **self._cross_encoder.provenance()}
-
-    def _ranked_again(self, pool: CandidatePool, texts: TextSet) -> CandidatePool:
-        again = self._cross_encoder
-        if again is None:
-            return pool
-        return pool.rescored(lambda queries, passages: again.scores(texts, queries, passages), depth=again.depth)
-
-
-@dataclass(frozen=True)
-class _CrossEncoding:
-    """A cross-encoder that scores the best ``depth`` candidates of every query, batched across queries."""
-
-    model: CrossEncoder
-    depth: int
-    batch_size: int
-    progress: bool
-
-    def provenance(self) -> dict[str, Any]:
-        model: Any = self.model  # the limit is called max_length up to Sentence Transformers 5
-        settings = {
-            "max_length": model.max_seq_length if hasattr(model, "max_seq_length") else model.max_length,
-            "activation": repr(self.model.activation_fn),
-            "prompts": dict(getattr(self.model, "prompts", None) or {}),
-            "default_prompt_name": getattr(self.model, "default_prompt_name", None),
-        }
-        return {
-            "cross_encoder": digest_of("cross-encoder", weights_digest(self.model), settings),
-            "cross_encoder_depth": self.depth,
-        }
-
-    def scores(self, texts: TextSet, queries: IdArray, passages: PassageArray) -> FloatArray:
-        parts = [np.empty(0, dtype=np.float32)]
-        for start in range(0, len(queries), PAIRS_A_STEP):
-            some = slice(start, start + PAIRS_A_STEP)
-            query_texts = texts.queries.take(queries[some]).to_pylist()
-            passage_texts = texts.corpus.take(passages[some]).to_pylist()
-            scores = self.model.predict(
-                list(zip(query_texts, passage_texts, strict=True)),
-                batch_size=self.batch_size,
-                show_progress_bar=self.progress,
-            )
-            parts.append(self._checked(np.asarray(scores, dtype=np.float32), len(query_texts)))
-        return np.concatenate(parts)
-
-    @staticmethod
-    def _checked(scores: FloatArray, pairs: int) -> FloatArray:
-        if scores.size != pairs or not np.isfinite(scores).all():
-            raise TeacherError(
-                f"the cross-encoder gave scores of shape {scores.shape}, {int((~np.isfinite(scores)).sum())} of them "
-                f"not finite, expected one finite score for each of {pairs} pairs"
-            )
-        return scores.reshape(pairs)
 
 
 def _columns(dataset: datasets.Dataset, anchor: str | None, positive: str | None) -> tuple[str, str]:
@@ -340,12 +274,11 @@ def _sampler(strategy: str, window: _Window, n: int) -> Sampler:
 
 
 def _encoding_processes(
-    miner: NegativeMiner, use_multi_process: Sequence[str] | bool
+    teacher: DenseTeacher, use_multi_process: Sequence[str] | bool
 ) -> contextlib.AbstractContextManager[Any]:
     if not use_multi_process:
         return contextlib.nullcontext()
-    assert isinstance(miner.teacher, DenseTeacher)
-    return miner.teacher.processes(None if isinstance(use_multi_process, bool) else list(use_multi_process))
+    return teacher.processes(None if isinstance(use_multi_process, bool) else list(use_multi_process))
 
 
 def _in_their_types(mined: datasets.Dataset, anchor: str, positive: str, output_format: Format) -> datasets.Dataset:

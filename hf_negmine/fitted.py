@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,7 @@ from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
-ABOUT = ("teacher", "teacher_fingerprints", "similarity", "texts", "library_version")
-"""Settings of a summary that say what its pool is about."""
+RELABELLED = ("relabelled_queries", "relabelled_passages", "relabelled_scores")
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,10 @@ class Fitted:
         pair_scores: float32, shape (pairs,): the score of every positive.
         positive_score: whether a target is a query (``min``) or a pair (``each``).
         query_column, positive_column: names of the columns.
-        pool_key: name of the pool's folder.
+        pool_keys: names of the folders of the pools: one, or with an ensemble one a teacher.
         summary: what was mined.
+        consistent: bool, shape (pairs,): whether the teacher finds each positive; None where nobody asked.
+        relabelled: query ids, passage ids and scores of what a judge made positives, by query; None without.
     """
 
     folder: Path
@@ -123,8 +125,10 @@ class Fitted:
     positive_score: PositiveScore
     query_column: str
     positive_column: str
-    pool_key: str
+    pool_keys: tuple[str, ...]
     summary: MiningSummary
+    consistent: BoolArray | None = None
+    relabelled: tuple[IdArray, IdArray, FloatArray] | None = None
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
@@ -140,8 +144,10 @@ class Fitted:
             positive_score=content["positive_score"],
             query_column=content["query_column"],
             positive_column=content["positive_column"],
-            pool_key=content["pool"],
+            pool_keys=tuple(content["pools"]),
             summary=MiningSummary.from_dict(content["summary"]),
+            consistent=read_array(folder / "consistent.npy") if (folder / "consistent.npy").exists() else None,
+            relabelled=_read_relabelled(folder),
         )
 
     @cached_property
@@ -174,6 +180,31 @@ class Fitted:
             offsets_of_counts(counts),
             self.passages[entries],
             self.scores[entries],
+            None if self.consistent is None else self.consistent[places],
+        )
+
+    def relabelled_negatives(self, found: RowNegatives) -> RowNegatives | None:
+        """What a judge made positives of the rows in ``found``, with the negatives of the query's first pair.
+
+        A query of several rows has it with its first pair only, so that no batch needs to know the others.
+        """
+        if self.relabelled is None:
+            return None
+        queries, passages, scores = self.relabelled
+        query_ids = found.query_ids[found.rows]
+        known = np.flatnonzero(query_ids >= 0)
+        first = self.texts.positive_ids[self.texts.positive_offsets[query_ids[known]]]
+        firsts = known[found.positive_ids[known] == first]
+        starts = np.searchsorted(queries, query_ids[firsts])
+        counts = np.searchsorted(queries, query_ids[firsts], side="right") - starts
+        entries, places = flat_positions(starts, counts)
+        more = found.of(firsts[places])
+        return replace(
+            more,
+            positives=self.texts.corpus.take(np.asarray(passages[entries])),
+            positive_ids=np.asarray(passages[entries]),
+            positive_scores=np.asarray(scores[entries]),
+            consistent=None if more.consistent is None else np.ones(len(entries), dtype=bool),
         )
 
 
@@ -187,32 +218,41 @@ def pool_name(about: dict[str, Any], settings: dict[str, Any]) -> str:
     return digest_of("pool", FORMAT_VERSION, about, settings["pool_depth"], settings["include_positives"])
 
 
-def fit_name(pool: str, settings: dict[str, Any]) -> str:
-    """Name of the folder of a fit that chose from a pool."""
-    return digest_of("fit", FORMAT_VERSION, settings["texts"], pool, settings)
-
-
-def names_of_settings(settings: dict[str, Any]) -> tuple[str, str]:
-    """Names of the pool and of the fit of a miner, from the settings in its summary alone."""
-    pool = pool_name({name: settings[name] for name in ABOUT}, settings)
-    return pool, fit_name(pool, settings)
+def fit_name(settings: dict[str, Any]) -> str:
+    """Name of the folder of a miner's fit, from the settings in its summary alone."""
+    return digest_of("fits", FORMAT_VERSION, settings)
 
 
 def write_fit(
-    folder: Path, texts: TextSet, selection: Selection, columns: tuple[str, str], summary: MiningSummary, pool_key: str
+    folder: Path,
+    texts: TextSet,
+    selection: Selection,
+    columns: tuple[str, str],
+    summary: MiningSummary,
+    pool_keys: Sequence[str],
+    *,
+    consistent: BoolArray | None = None,
+    relabelled: tuple[IdArray, IdArray, FloatArray] | None = None,
 ) -> None:
     """Write a fit, whole or not at all."""
     if folder.exists():
         return
+    arrays: dict[str, Any] = {
+        name: getattr(selection, name) for name in ("offsets", "passages", "scores", "pair_scores")
+    }
+    if consistent is not None:
+        arrays["consistent"] = consistent
+    if relabelled is not None:
+        arrays.update(zip(RELABELLED, relabelled, strict=True))
     with scratch_folder(folder.parent) as scratch:
-        for name in ("offsets", "passages", "scores", "pair_scores"):
-            write_array(scratch / f"{name}.npy", getattr(selection, name))
+        for name, array in arrays.items():
+            write_array(scratch / f"{name}.npy", array)
         write_json(
             scratch / "fit.json",
             {
                 "format_version": FORMAT_VERSION,
                 "texts": texts.fingerprint,
-                "pool": pool_key,
+                "pools": list(pool_keys),
                 "positive_score": selection.positive_score,
                 "query_column": columns[0],
                 "positive_column": columns[1],
@@ -220,6 +260,13 @@ def write_fit(
             },
         )
         publish_folder(scratch, folder)
+
+
+def _read_relabelled(folder: Path) -> tuple[IdArray, IdArray, FloatArray] | None:
+    if not (folder / f"{RELABELLED[0]}.npy").exists():
+        return None
+    queries, passages, scores = (read_array(folder / f"{name}.npy") for name in RELABELLED)
+    return queries, passages, scores
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

@@ -10,13 +10,14 @@ import pyarrow as pa
 
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import ExhaustedError, InputError, require_choice
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.texts import TextColumn
 
 Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
 OnExhausted: TypeAlias = Literal["drop", "keep", "error"]
 
 FORMATS = ("n-tuple", "triplet", "labeled-pair", "labeled-list", "ids")
+CONSISTENT = "consistent"
 ON_EXHAUSTED = ("drop", "keep", "error")
 
 
@@ -34,6 +35,8 @@ class Layout:
         scores: also write the teacher's scores; in the labelled formats they take the labels' place.
         on_exhausted: what becomes of a row with fewer than n negatives.
         share_negatives: whether all positives of a row have the same negatives (one ceiling a query).
+        inconsistent: what becomes of a pair whose positive the teacher does not find: ``"drop"`` it, ``"flag"`` it in a
+            column `CONSISTENT`, or None if nobody asked.
     """
 
     format: Format
@@ -43,6 +46,7 @@ class Layout:
     scores: bool
     on_exhausted: OnExhausted
     share_negatives: bool
+    inconsistent: Literal["drop", "flag"] | None = None
 
     def __post_init__(self) -> None:
         require_choice(self.format, FORMATS, argument="format")
@@ -66,6 +70,10 @@ class Layout:
     @property
     def new_columns(self) -> dict[str, pa.DataType]:
         """Columns that are written, with their types; the others are kept as they are."""
+        return {**self._columns_of_format, **({CONSISTENT: pa.bool_()} if self.inconsistent == "flag" else {})}
+
+    @property
+    def _columns_of_format(self) -> dict[str, pa.DataType]:
         text, score = pa.string(), pa.float32()
         if self.format == "n-tuple":
             columns = {self.positive_column: text, **{f"negative_{i}": text for i in range(1, self.n + 1)}}
@@ -95,6 +103,7 @@ class RowNegatives:
         offsets: int64, shape (pairs + 1,): the negatives of each pair.
         passages: int32 passage ids of the negatives, by falling score.
         scores: float32, same shape.
+        consistent: bool, shape (pairs,): whether the teacher finds the positive; None where nobody asked.
     """
 
     queries: pa.LargeStringArray
@@ -106,6 +115,7 @@ class RowNegatives:
     offsets: IdArray
     passages: PassageArray
     scores: FloatArray
+    consistent: BoolArray | None = None
 
     @property
     def counts(self) -> IdArray:
@@ -124,6 +134,9 @@ class RowNegatives:
             offsets_of_counts(np.concatenate([self.counts, other.counts])),
             np.concatenate([self.passages, other.passages]),
             np.concatenate([self.scores, other.scores]),
+            None
+            if self.consistent is None or other.consistent is None
+            else np.concatenate([self.consistent, other.consistent]),
         )
         return together.of(np.argsort(together.rows, kind="stable"))
 
@@ -141,6 +154,7 @@ class RowNegatives:
             offsets_of_counts(counts),
             self.passages[entries],
             self.scores[entries],
+            None if self.consistent is None else self.consistent[pairs],
         )
 
 
@@ -158,6 +172,8 @@ def write_rows(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writt
     Raises:
         ExhaustedError: a row has fewer than n negatives, under ``on_exhausted="error"``.
     """
+    if layout.inconsistent == "drop" and found.consistent is not None:
+        found = found.of(np.flatnonzero(found.consistent))
     found = _settle_exhausted(found, layout)
     if layout.format == "n-tuple":
         return _n_tuples(found, corpus, layout)
@@ -191,7 +207,7 @@ def _n_tuples(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
         columns[f"negative_{place + 1}"] = texts.cast(pa.string())
     if layout.scores:
         columns["scores"] = _lists(found.positive_scores, np.arange(len(found.rows)), found, len(found.rows))
-    return Written(found.rows, columns)
+    return Written(found.rows, {**columns, **_flags(found, layout, np.arange(len(found.rows)))})
 
 
 def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
@@ -203,17 +219,16 @@ def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
     if layout.scores:
         both = np.stack([found.positive_scores[pair], found.scores], axis=1).reshape(-1)
         columns["scores"] = pa.ListArray.from_arrays(np.arange(0, len(both) + 1, 2, dtype=np.int32), both)
-    return Written(found.rows[pair], columns)
+    return Written(found.rows[pair], {**columns, **_flags(found, layout, pair)})
 
 
 def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
     """The formats that put positives and negatives into one column: a group is a row, or a pair of it."""
+    first_of_group = np.ones(len(found.rows), dtype=bool)
     if layout.groups_positives and len(found.rows):
-        first_of_row = np.concatenate([[True], np.diff(found.rows) > 0])
-        group_of_pair = np.cumsum(first_of_row) - 1
-        negatives = found.of(np.flatnonzero(first_of_row))
-    else:
-        group_of_pair, negatives = np.arange(len(found.rows)), found
+        first_of_group[1:] = np.diff(found.rows) > 0
+    group_of_pair = np.cumsum(first_of_group) - 1
+    negatives = found.of(np.flatnonzero(first_of_group))
     n_groups = len(negatives.rows)
     group_of_negative = np.repeat(np.arange(n_groups), negatives.counts)
     groups = np.concatenate([group_of_pair, group_of_negative])
@@ -233,21 +248,30 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
             "document_ids": pa.ListArray.from_arrays(offsets, ids),
             "scores": pa.ListArray.from_arrays(offsets, scores),
         }
-        return Written(negatives.rows, columns)
+        return Written(negatives.rows, {**columns, **_flags(found, layout, np.flatnonzero(first_of_group))})
     texts = pa.concat_arrays([found.positives.cast(pa.large_string()), corpus.take(negatives.passages)])
     texts = texts.take(pa.array(order)).cast(pa.string())
     labels = is_positive.astype(np.int64)
     if layout.format == "labeled-pair":
         last = {"score": pa.array(scores)} if layout.scores else {"label": pa.array(labels)}
-        return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last})
+        flags = _flags(found, layout, np.flatnonzero(first_of_group)[groups[order]])
+        return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last, **flags})
     values, name = (scores, "scores") if layout.scores else (labels, "labels")
     return Written(
         negatives.rows,
         {
             layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
             name: pa.ListArray.from_arrays(offsets, values),
+            **_flags(found, layout, np.flatnonzero(first_of_group)),
         },
     )
+
+
+def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.Array]:
+    """The column that flags inconsistent rows, with the flag of these pairs."""
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    return {CONSISTENT: pa.array(found.consistent[pairs])}
 
 
 def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:

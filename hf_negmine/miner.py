@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.devices import require_device
+from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.errors import (
     ColumnError,
     ExhaustedError,
@@ -30,14 +31,18 @@ from hf_negmine.errors import (
 from hf_negmine.files import default_cache_dir, digest_of, write_json
 from hf_negmine.fitted import Fitted, fit_name, pool_name, write_fit
 from hf_negmine.fresh import FreshMiner
+from hf_negmine.judging import Judged, Verdicts, judged_selection
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
-from hf_negmine.protocols import Role, Sampler, Searcher, Teacher
+from hf_negmine.protocols import Sampler, Searcher, Teacher, VectorTeacher
 from hf_negmine.schema import FORMAT_VERSION
-from hf_negmine.search import open_searcher
+from hf_negmine.search import Indexes, Queries, recall_of
+from hf_negmine.search.ann import Engine
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
+from hf_negmine.select.ensembles import Ensemble, IntraSample
+from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Scene
 from hf_negmine.sources import (
     CorpusSource,
     Rows,
@@ -52,7 +57,7 @@ from hf_negmine.sources import (
 )
 from hf_negmine.store import VectorStore, writable_folder
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import resolve_teacher
+from hf_negmine.teachers import identity_of, resolve_teacher, settings_of
 from hf_negmine.texts import TextSet, build_text_set
 from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
@@ -71,11 +76,13 @@ class NegativeMiner:
 
     Args:
         teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, ``"random"``, ``"fixed:FOLDER"``, or any
-            object that keeps the `Teacher` protocol.
+            object that keeps the `Teacher` protocol; an ensemble of them (`CrossSample`, `IntraSample`).
         method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
             the paper's best (NV-Retriever, table 3).
         sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``).
         num_negatives: negatives a query.
+        filters: what a negative must be besides under its ceiling: a `Veto`, `NearDuplicates`, `Where`; a `Consistency`
+            that rows must keep; a `Judged` that has the last word. Cheap ones first.
         corpus: passages to search, besides the positives: texts, a Dataset, a file. None: the positives alone.
         query_column, positive_column: columns of the rows; may be left out for a data set with just two.
         corpus_column: column of the passage texts in ``corpus``.
@@ -93,6 +100,8 @@ class NegativeMiner:
             ``~/.cache/hf_negmine``.
         device: for encoding and search; None takes a GPU if there is one.
         first_pass: number format of the search's first pass; it changes the speed, never the result.
+        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers over a corpus that is too
+            large for it. Scores stay exact and rows full; the summary says how many of the best candidates it finds.
         progress: show progress bars.
     """
 
@@ -103,6 +112,7 @@ class NegativeMiner:
         method: Method | str | None = None,
         sampler: Sampler | str | None = None,
         num_negatives: int = 4,
+        filters: Sequence[Filter | Consistency | Judged] = (),
         corpus: CorpusSource | None = None,
         query_column: str | None = None,
         positive_column: str | None = None,
@@ -117,6 +127,7 @@ class NegativeMiner:
         cache_dir: str | Path | None = None,
         device: str | None = None,
         first_pass: FirstPass = "auto",
+        engine: str = "exact",
         progress: bool = True,
     ) -> None:
         require_whole(num_negatives, "num_negatives", at_least=1)
@@ -125,10 +136,20 @@ class NegativeMiner:
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
         require_device(device)
-        self.teacher = resolve_teacher(teacher, progress=progress)
+        self.teacher: Teacher = (
+            teacher if isinstance(teacher, Ensemble) else resolve_teacher(teacher, progress=progress)
+        )
         self.method = resolve_method(method)
         self.sampler = resolve_sampler(sampler)
-        self.sampler.depth(num_negatives)
+        ensemble = self.teacher if isinstance(self.teacher, Ensemble) else None
+        self.sampler.depth(num_negatives if ensemble is None else ensemble.negatives_a_teacher(num_negatives))
+        self.filters, self.consistency, self.judged = sort_filters(filters)
+        if ensemble is not None and self.consistency is not None:
+            raise InputError("filters: a Consistency is about one teacher's ranking, and an ensemble has several")
+        if isinstance(ensemble, IntraSample) and include_scores:
+            raise InputError(
+                "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
+            )
         self.num_negatives = num_negatives
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
@@ -136,11 +157,15 @@ class NegativeMiner:
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
+        self.engine = engine if engine == "exact" else str(Engine.parse(engine))
+        if engine != "exact" and not any(_has_vectors(teacher) for teacher in self._members):
+            raise InputError(f"engine: {engine!r} is for dense teachers, and {self.teacher.name} is none")
         self._corpus, self._has_corpus = corpus, corpus is not None
         self._folder: Path | None = None
         self._digest: str | None = None
-        self._pool: CandidatePool | None = None
-        self._searcher: tuple[str, Searcher] | None = None
+        self._pool: CandidatePool | EnsemblePool | None = None
+        self._indexes: Indexes | None = None
+        self._searchers: dict[tuple[str, str, int], Searcher] = {}
         self._summary: MiningSummary | None = None
         self._layout("query", "positive")  # checks format, on_exhausted
 
@@ -170,33 +195,44 @@ class NegativeMiner:
             f"num_negatives: {self.num_negatives} negatives a query from a corpus of {len(texts.corpus)} passages",
         )
         read = time.perf_counter()
-        about = self._provenance(texts)
-        settings = self._settings(about, columns)
-        key = pool_name(about, settings)
-        pool = None
+        settings = self._settings(texts, columns)
+        pool, keys = None, [self._pool_key(teacher, texts) for teacher in self._members]
         if len(texts.queries):
-            pool = retrieve(
-                texts,
-                lambda: self._open_searcher(texts),
-                self.cache_dir / "pools" / key,
-                about,
-                depth=self.pool_depth,
-                progress=self.progress,
-            )
-            pool = self._ranked_again(pool, texts)
+            pool = self._joined([self._retrieve(teacher, texts) for teacher in self._members])
         else:
-            self._open_searcher(texts)  # so that the corpus is encoded now, not at the first batch
+            for teacher in self._members:
+                self.indexes.open(teacher, texts.corpus)  # so that the corpus is encoded now, not at the first batch
         searched = time.perf_counter()
-        selection = self._select(pool, texts)
+        selection, verdicts = self._select(pool, texts)
+        consistent = pool.consistent() if self.consistency is not None and isinstance(pool, CandidatePool) else None
         seconds = {
             "read": read - started,
             "encode and search": searched - read,
             "select": time.perf_counter() - searched,
         }
-        summary = MiningSummary.of(texts, selection, n_rows, settings, seconds)
-        digest = fit_name(key, settings)
+        summary = MiningSummary.of(
+            texts,
+            selection,
+            n_rows,
+            settings,
+            seconds,
+            consistent=consistent,
+            judged=None if verdicts is None else verdicts.asked,
+            recall=recall_of_pools(pool) if pool is not None and self.engine != "exact" else None,
+        )
+        digest = fit_name(settings)
         folder = self.cache_dir / "fits" / digest
-        write_fit(folder, texts, selection, columns, summary, key)
+        relabels = verdicts is not None and self.judged is not None and self.judged.relabel
+        write_fit(
+            folder,
+            texts,
+            selection,
+            columns,
+            summary,
+            keys,
+            consistent=consistent,
+            relabelled=(verdicts.queries, verdicts.passages, verdicts.scores) if relabels and verdicts else None,
+        )
         # Only now: a fit that fails leaves the miner as it was.
         self._folder, self._digest, self._pool, self._summary = folder, digest, pool, None
         self.__dict__.pop("fitted", None)
@@ -232,24 +268,30 @@ class NegativeMiner:
         )
         return texts, (query, positive), counted.rows
 
-    def _provenance(self, texts: TextSet) -> dict[str, Any]:
-        roles: tuple[Role, ...] = ("query", "passage")
-        return {
-            "teacher": self.teacher.name,
-            "teacher_fingerprints": {role: self.teacher.fingerprint(role) for role in roles},
-            "similarity": getattr(self.teacher, "similarity", None),
-            "texts": texts.fingerprint,
-            "library_version": version("hf_negmine"),
-        }
+    @property
+    def _members(self) -> tuple[Teacher, ...]:
+        """The teachers that have a pool each: one, or those of an ensemble."""
+        return self.teacher.stages if isinstance(self.teacher, Ensemble) else (self.teacher,)
 
-    def _settings(self, about: dict[str, Any], columns: tuple[str, str]) -> dict[str, Any]:
+    def _about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
+        """What a pool of a teacher is about."""
+        about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
+        return about if self.engine == "exact" else {**about, "engine": self.engine}
+
+    def _pool_key(self, teacher: Teacher, texts: TextSet) -> str:
+        limits = {"pool_depth": self.pool_depth, "include_positives": self.include_positives}
+        return pool_name(self._about(teacher, texts), limits)
+
+    def _settings(self, texts: TextSet, columns: tuple[str, str]) -> dict[str, Any]:
+        rules = [*self.filters, *(one for one in (self.consistency, self.judged) if one is not None)]
         return {
-            **about,
+            **self._about(self.teacher, texts),
             "columns": list(columns),
-            "teacher_settings": getattr(self.teacher, "settings", None),
+            "teacher_settings": settings_of(self.teacher),
             "method": str(self.method),
             "sampler": str(self.sampler),
             "num_negatives": self.num_negatives,
+            **({"filters": [rule.settings for rule in rules]} if rules else {}),
             "positive_score": self.positive_score,
             "include_positives": self.include_positives,
             "on_exhausted": self.on_exhausted,
@@ -259,23 +301,48 @@ class NegativeMiner:
             "seed": self.seed,
         }
 
-    def _ranked_again(self, pool: CandidatePool, texts: TextSet) -> CandidatePool:
-        """The pool that is selected from: a place for a second teacher that scores the first one's candidates."""
+    def _retrieve(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+        """A teacher's pool with the miner's filters, made if it is not there."""
+        pool = retrieve(
+            texts,
+            lambda: self._searcher(teacher, texts),
+            self.cache_dir / "pools" / self._pool_key(teacher, texts),
+            self._about(teacher, texts),
+            depth=max(self.pool_depth, getattr(teacher, "candidates", 0)),
+            notes=None
+            if self.engine == "exact"
+            else lambda: {"recall": recall_of(self._searcher(teacher, texts), len(texts.queries), self.pool_depth)},
+            progress=self.progress,
+        )
+        pool.consistency = self.consistency
+        if self.filters:
+            scene = Scene(
+                Queries.of(texts, exclude_positives=not self.include_positives),
+                texts.corpus,
+                texts.positive_offsets,
+                texts.positive_ids.astype(np.int64),
+                None,
+                self.positive_score,
+                teacher,
+                self.indexes,
+            )
+            pool.filters = tuple(one.bind(scene) for one in self.filters)
         return pool
 
+    def _joined(self, pools: list[CandidatePool]) -> CandidatePool | EnsemblePool:
+        return EnsemblePool(self.teacher, pools) if isinstance(self.teacher, Ensemble) else pools[0]
+
     @property
-    def pool(self) -> CandidatePool:
-        """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``."""
+    def pool(self) -> CandidatePool | EnsemblePool:
+        """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``.
+
+        It keeps the miner's filters and its consistency rule, but asks no judge.
+        """
         if self._pool is None:
             texts = self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
-            pool = CandidatePool.load(
-                self.cache_dir / "pools" / self.fitted.pool_key,
-                open_searcher=lambda: self._open_searcher(texts),
-                progress=self.progress,
-            )
-            self._pool = self._ranked_again(pool, texts)
+            self._pool = self._joined([self._retrieve(teacher, texts) for teacher in self._members])
         return self._pool
 
     @property
@@ -356,7 +423,9 @@ class NegativeMiner:
         places, seen = fitted.finder.find(pairs)
         unseen_rows = np.unique(pairs.rows[~seen])
         if not len(unseen_rows):
-            return fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
+            found = fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
+            more = fitted.relabelled_negatives(found)
+            return found if more is None else found.joined(more)
         fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
@@ -404,49 +473,70 @@ class NegativeMiner:
         return self._folder is not None
 
     def open_searcher(self) -> Searcher:
-        """The teacher's searcher over what the miner is fitted on; opened once."""
-        return self._open_searcher(self.fitted.texts)
+        """The teacher's searcher over what the miner is fitted on.
 
-    def _open_searcher(self, texts: TextSet) -> Searcher:
-        """The teacher's searcher over ``texts``, kept for as long as the same texts are asked for."""
-        if self._searcher is None or self._searcher[0] != texts.fingerprint:
+        Raises:
+            InputError: an ensemble, which has several.
+        """
+        if isinstance(self.teacher, Ensemble):
+            raise InputError(f"{self.teacher.name} has a searcher for each of its teachers, and none of its own")
+        return self._searcher(self.teacher, self.fitted.texts)
+
+    @property
+    def indexes(self) -> Indexes:
+        """Opens teachers over a corpus, each once."""
+        if self._indexes is None:
             store = VectorStore(self.cache_dir, progress=self.progress)
-            searcher = open_searcher(
-                self.teacher,
-                texts,
-                store,
-                device=self.device,
-                first_pass=self.first_pass,
-                exclude_positives=not self.include_positives,
-            )
-            self._searcher = (texts.fingerprint, searcher)
-        return self._searcher[1]
+            self._indexes = Indexes(store, self.device, self.first_pass, self.engine)
+        return self._indexes
+
+    def _searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
+        """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""
+        key = (teacher.name, texts.fingerprint, id(teacher))
+        if key not in self._searchers:
+            queries = Queries.of(texts, exclude_positives=not self.include_positives)
+            self._searchers = {other: kept for other, kept in self._searchers.items() if other[1] == key[1]}
+            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(queries)
+        return self._searchers[key]
 
     @cached_property
     def fresh(self) -> FreshMiner:
-        """Mines rows that were not there at `fit`, against the fitted corpus."""
-        texts = self.fitted.texts
+        """Mines rows that were not there at `fit`, against the fitted corpus.
+
+        Raises:
+            InputError: a miner with a judge, which sees the rows of a fit only.
+        """
+        if self.judged is not None:
+            raise InputError(
+                f"{self.judged} has its say at fit(), and a row was not there then; fit on all rows, or leave the "
+                "judge out of filters="
+            )
         return FreshMiner(
             teacher=self.teacher,
-            texts=texts,
-            open_searcher=lambda: self._open_searcher(texts),
+            texts=self.fitted.texts,
+            indexes=self.indexes,
             method=self.method,
             sampler=self.sampler,
             n=self.num_negatives,
             seed=self.seed,
             positive_score=self.positive_score,
             depth=self.pool_depth,
+            filters=self.filters,
+            consistency=self.consistency,
             exclude_positives=not self.include_positives,
         )
 
     def __getstate__(self) -> dict[str, Any]:
         """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""
-        left_out = {"_pool", "_searcher", "fitted", "fresh", "_summary"} | ({"_corpus"} if self._folder else set())
+        left_out = {"_pool", "_indexes", "_searchers", "fitted", "fresh", "_summary"} | (
+            {"_corpus"} if self._folder else set()
+        )
         kept = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**kept, "library_version": version("hf_negmine")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._pool = self._searcher = self._corpus = self._summary = None
+        self._pool = self._indexes = self._corpus = self._summary = None
+        self._searchers = {}
         self.__dict__.update({name: value for name, value in state.items() if name != "library_version"})
 
     def __repr__(self) -> str:
@@ -464,6 +554,7 @@ class NegativeMiner:
             scores=self.include_scores,
             on_exhausted=self.on_exhausted,
             share_negatives=self.positive_score == "min",
+            inconsistent=None if self.consistency is None else self.consistency.action,
         )
 
     @property
@@ -485,36 +576,69 @@ class NegativeMiner:
                 "or rename them"
             )
 
-    def _select(self, pool: CandidatePool | None, texts: TextSet) -> Selection:
-        """The miner's own selection from a pool; of nothing, if it is fitted on a corpus alone."""
+    def _select(self, pool: CandidatePool | EnsemblePool | None, texts: TextSet) -> tuple[Selection, Verdicts | None]:
+        """The miner's own selection from a pool, and what a judge said of it; of nothing, if there are no queries."""
         if pool is None:
-            nothing = np.empty(0, dtype=np.float32)
-            return Selection(
+            return Selection.of_nothing(
+                self.method, self.sampler, self.num_negatives, self.seed, self.positive_score
+            ), None
+
+        def select(filters: Sequence[BoundFilter] = ()) -> Selection:
+            return pool.select(
                 self.method,
                 self.sampler,
                 self.num_negatives,
-                self.seed,
-                self.positive_score,
-                offsets=np.zeros(1, dtype=np.int64),
-                passages=np.empty(0, dtype=np.int32),
-                scores=nothing,
-                positive_scores=nothing,
-                pair_scores=nothing,
-                removed={},
+                seed=self.seed,
+                positive_score=self.positive_score,
+                filters=filters,
             )
-        selection = pool.select(
-            self.method, self.sampler, self.num_negatives, seed=self.seed, positive_score=self.positive_score
-        )
+
+        queries, _ = pool.positives.targets(self.positive_score)
+        if self.judged is None:
+            selection, verdicts = select(), None
+        else:
+            selection, verdicts = judged_selection(select, queries, self.judged, texts, self.indexes.store)
         short = np.flatnonzero(~selection.complete)
         if self.on_exhausted == "error" and len(short):
-            queries, _ = pool.positives.targets(self.positive_score)
             first = texts.queries.texts[int(queries[short[0]])].as_py()
             raise ExhaustedError(
                 f"{len(short):,} of {len(selection.counts):,} queries have fewer than {self.num_negatives} eligible "
                 f"passages under {self.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the "
                 "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
-        return selection
+        return selection, verdicts
+
+
+def sort_filters(
+    filters: Sequence[Filter | Consistency | Judged],
+) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
+    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+    candidates, rows, judges = [], [], []
+    for one in filters:
+        if isinstance(one, Judged):
+            judges.append(one)
+        elif isinstance(one, Consistency):
+            rows.append(one)
+        elif isinstance(one, Filter) and not isinstance(one, type):
+            candidates.append(one)
+        else:
+            raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
+    for kind in (rows, judges):
+        require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
+    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
+
+
+def recall_of_pools(pool: CandidatePool | EnsemblePool) -> dict[str, float]:
+    """What an approximate engine finds of the best candidates, by teacher; teachers without vectors are left out."""
+    pools = pool.pools if isinstance(pool, EnsemblePool) else (pool,)
+    found = {str(one.about["teacher"]): one.about.get("recall") for one in pools}
+    return {name: recall for name, recall in found.items() if recall is not None}
+
+
+def _has_vectors(teacher: Teacher) -> bool:
+    """Whether a dense teacher searches the corpus, for itself or as the first stage of another."""
+    first = getattr(teacher, "first_stage", None)
+    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))
 
 
 class _Counted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,17 @@ from hf_negmine.files import (
     write_table,
 )
 from hf_negmine.methods import Method, resolve_method
-from hf_negmine.protocols import Ranking, Sampler, Searcher
+from hf_negmine.protocols import Sampler, Searcher
 from hf_negmine.schema import (
     CANDIDATES_SCHEMA,
     FORMAT_VERSION,
     POSITIVES_SCHEMA,
     SEGMENTS_SCHEMA,
+    BoolArray,
     FloatArray,
     IdArray,
-    PassageArray,
 )
+from hf_negmine.select.filters import BoundFilter, Consistency, Listed, keep_all
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import (
     Positives,
@@ -71,6 +72,8 @@ class CandidatePool:
         passage_keys: uint64, shape (n_passages,).
         about: where the pool comes from: teacher, texts, depth, versions.
         folder: where it is stored, None if it is not.
+        filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
+        consistency: what positives must be to set a ceiling; the same.
     """
 
     def __init__(
@@ -83,9 +86,12 @@ class CandidatePool:
         *,
         folder: Path | None = None,
         open_searcher: Callable[[], Searcher] | None = None,
+        filters: Sequence[BoundFilter] = (),
+        consistency: Consistency | None = None,
         progress: bool = True,
     ) -> None:
         self.lists, self.positives = lists, positives
+        self.filters, self.consistency = tuple(filters), consistency
         self.query_keys, self.passage_keys = query_keys, passage_keys
         self.about, self.folder = about, folder
         self._open_searcher, self._progress = open_searcher, progress
@@ -114,6 +120,7 @@ class CandidatePool:
         *,
         seed: int = 0,
         positive_score: PositiveScore = "min",
+        filters: Sequence[BoundFilter] = (),
     ) -> Selection:
         """Choose n negatives for every query, exactly.
 
@@ -124,6 +131,7 @@ class CandidatePool:
             seed: of the draws.
             positive_score: for a query with several positives, whether the lowest positive score sets its ceiling
                 (``"min"``) or each pair has its own (``"each"``).
+            filters: what candidates must be, besides what the pool's own filters say.
 
         Raises:
             ShallowPoolError: the pool does not reach far enough for some query, and no teacher is at hand.
@@ -133,10 +141,13 @@ class CandidatePool:
         require_whole(n, "n", at_least=1)
         require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
         require_choice(positive_score, ("min", "each"), argument="positive_score")
-        queries, positive_scores = self.positives.targets(positive_score)
+        positives = self.positives
+        if self.consistency is not None and self.consistency.action == "drop":
+            positives = dataclasses.replace(positives, counted=self.consistent())
+        queries, positive_scores = positives.targets(positive_score)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
-        answer = self._answer(demand, f"{method} with {sampler}")
-        survivors = Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts)
+        removed: dict[str, int] = {}
+        survivors = self._survivors(demand, f"{method} with {sampler}", removed, (*self.filters, *filters))
         offsets, passages, scores = choose(
             survivors, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )
@@ -151,35 +162,64 @@ class CandidatePool:
             scores=scores,
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
-            removed=count_removed(self.lists, demand, method, positive_scores),
+            removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
         )
 
-    def rescored(self, score_pairs: Callable[[IdArray, PassageArray], FloatArray], *, depth: int) -> CandidatePool:
-        """A pool of the same candidates, ranked by another teacher that is too slow to search the corpus.
+    def consistent(self) -> BoolArray:
+        """Whether each (query, positive) pair keeps the pool's consistency rule, shape (pairs,)."""
+        pairs, scores = self.positives.query_of_pair, np.asarray(self.positives.scores)
+        holds = np.ones(len(pairs), dtype=bool)
+        rule = self.consistency
+        if rule is not None and rule.min_score is not None:
+            holds &= scores >= rule.min_score
+        if rule is not None and rule.top_k is not None:
+            everything = np.full(self.n_queries, np.inf, dtype=np.float32)
+            top = Demand(np.arange(self.n_queries), everything, -np.inf, 0, None, rule.top_k)
+            self._answer(top, str(rule))  # so that the top of every ranking is known that far
+            holds &= self.lists.count_at_or_over(pairs, np.nextafter(scores, np.float32(np.inf))) < rule.top_k
+        return holds
 
-        Only the best ``depth`` of each query take part, and they are all there is: what lies below was never scored.
+    def _survivors(
+        self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]
+    ) -> Survivors:
+        """The candidates that the method and all filters allow, the best ``demand.wanted`` of each target.
 
-        Args:
-            score_pairs: scores of (query id, passage id) pairs, float32, given all of them at once.
-            depth: candidates a query.
+        Rankings are looked at from the top, twice as far each time, until so many have stayed or there are no more.
         """
-        top = self.lists.offsets[:-1]
-        starts = self.lists.starts[top]
-        counts = np.minimum(self.lists.stops[top] - starts, depth)
-        entries, queries = flat_positions(starts, counts)
-        passages = self.lists.passages[entries]
-        scores = score_pairs(queries, passages)
-        order = np.lexsort((passages, -scores, queries))
-        everything = np.ones(self.n_queries, dtype=bool)
-        ranking = Ranking(offsets_of_counts(counts), passages[order], scores[order], everything)
-        positives = self.positives
-        return CandidatePool(
-            CandidateLists.from_ranking(ranking, np.full(self.n_queries, np.inf, dtype=np.float32)),
-            Positives(positives.offsets, positives.ids, score_pairs(positives.query_of_pair, positives.ids)),
-            self.query_keys,
-            self.passage_keys,
-            self.about,
-            progress=self._progress,
+        if not filters:
+            answer = self._answer(demand, purpose)
+            return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts)
+        deepest = min([self.n_passages, *(one.depth for one in filters if one.depth is not None)])
+        counts = np.zeros(len(demand.queries), dtype=np.int64)
+        starts, length = counts.copy(), 0
+        parts: list[Listed] = []
+        pending, looked_at = np.arange(len(demand.queries)), min(2 * demand.wanted, deepest)
+        while len(pending):
+            part = dataclasses.replace(demand.of(pending), wanted=looked_at)
+            answer = self._answer(part, purpose)
+            entries, _ = flat_positions(answer.starts, answer.counts)
+            listed = Listed(
+                pending,
+                part.queries,
+                offsets_of_counts(answer.counts),
+                self.lists.passages[entries],
+                self.lists.scores[entries],
+            )
+            kept, taken = keep_all(filters, listed)
+            found = np.diff(kept.offsets)
+            settled = (found >= demand.wanted) | (answer.counts < looked_at) | (looked_at >= deepest)
+            counts[pending[settled]] = np.minimum(found[settled], demand.wanted)
+            starts[pending[settled]] = length + kept.offsets[:-1][settled]
+            length += len(kept.passages)
+            parts.append(kept)
+            for name, count_of in taken.items():
+                removed[name] = removed.get(name, 0) + int(count_of[settled].sum())
+            pending, looked_at = pending[~settled], min(2 * looked_at, deepest)
+        return Survivors(
+            np.concatenate([part.passages for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            starts,
+            counts,
         )
 
     def _answer(self, demand: Demand, purpose: str) -> Answer:
@@ -301,6 +341,7 @@ def retrieve(
     about: dict[str, Any],
     *,
     depth: int,
+    notes: Callable[[], dict[str, Any]] | None = None,
     progress: bool = True,
 ) -> CandidatePool:
     """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
@@ -312,6 +353,7 @@ def retrieve(
         progress: show bars.
         about: provenance that is kept with the pool.
         depth: candidates a query at first; selections deepen the pool where they need more.
+        notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
     if (folder / "pool.json").exists():
@@ -336,7 +378,7 @@ def retrieve(
         Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts)),
         texts.queries.digests[:, 0],
         texts.corpus.digests[:, 0],
-        {**about, "depth": depth},
+        {**about, "depth": depth, **({} if notes is None else notes())},
         open_searcher=open_searcher,
         progress=progress,
     )

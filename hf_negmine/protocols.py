@@ -185,6 +185,14 @@ class QueryBlock(Protocol):
         """
 
 
+@runtime_checkable
+class ScanningBlock(QueryBlock, Protocol):
+    """Some queries that can be scored against the whole corpus."""
+
+    def all_scores(self) -> FloatArray:
+        """The score of every passage, eligible or not, shape (queries, n_passages), float32."""
+
+
 class Searcher(Protocol):
     """Scores all queries against one corpus, a block of queries at a time."""
 

@@ -1,20 +1,24 @@
 """The vector store: what a teacher made of each text, once, on disk, read by memory map.
 
-A folder a (teacher fingerprint, role); in it shards of at most `TEXTS_A_SHARD` vectors, each with the digests of its
-texts. A shard appears whole or not at all, so a run that is killed loses at most the shard in progress, and adding
-texts encodes only the new ones. The order in which missing texts are encoded depends only on the texts, so a continued
-run makes the same shards.
+A folder a (teacher fingerprint, role); in it shards of at most `TEXTS_A_SHARD` texts, each with the digests of its
+texts. What lies in a shard depends on the kind of vectors: dense ones are one matrix, sparse ones and those of single
+tokens are ragged. A shard appears whole or not at all, so a run that is killed loses at most the shard in progress,
+and adding texts encodes only the new ones. The order in which missing texts are encoded depends only on the texts, so
+a continued run makes the same shards. Vectors that cost money come in parts, and each part is kept at once.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, StorageError, TeacherError, require_choice
 from hf_negmine.files import (
     digest_of,
@@ -26,20 +30,35 @@ from hf_negmine.files import (
     write_array,
     write_json,
 )
-from hf_negmine.protocols import Role, VectorTeacher
-from hf_negmine.schema import FORMAT_VERSION, DigestArray, FloatArray, IdArray
+from hf_negmine.protocols import (
+    Role,
+    SparseTeacher,
+    SparseVectors,
+    StreamingTeacher,
+    Teacher,
+    TokenTeacher,
+    TokenVectors,
+    VectorTeacher,
+)
+from hf_negmine.schema import FORMAT_VERSION, AnyArray, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import TextColumn, find_digests
 
 TEXTS_A_SHARD = 2048
+TEXTS_A_STREAM = 65_536
+"""Texts that a streaming teacher is handed at a time; it decides itself how many go into a request."""
 LONGEST_VECTOR = 1e18
+
+Arrays: TypeAlias = dict[str, AnyArray]
+"""What is kept of some texts, by file name: ``vectors`` with a row a text; or ``offsets``, and arrays of entries."""
 
 
 class StoredVectors:
-    """Vectors of a list of texts, spread over shards; row i belongs to text i."""
+    """Dense vectors of a list of texts, spread over shards; row i belongs to text i."""
 
-    def __init__(self, shards: list[FloatArray], shard_of: IdArray, row_of: IdArray, width: int) -> None:
-        self._shards, self._shard_of, self._row_of = shards, shard_of, row_of
-        self.shape = (len(row_of), width)
+    def __init__(self, shards: list[Arrays], shard_of: IdArray, row_of: IdArray) -> None:
+        self._shards = [shard["vectors"] for shard in shards]
+        self._shard_of, self._row_of = shard_of, row_of
+        self.shape = (len(row_of), self._shards[0].shape[1])
 
     def slice(self, start: int, stop: int) -> FloatArray:
         """Rows start to stop, float32."""
@@ -55,6 +74,57 @@ class StoredVectors:
         return vectors
 
 
+class StoredRagged:
+    """Ragged rows of a list of texts, spread over shards; row i belongs to text i."""
+
+    def __init__(self, shards: list[Arrays], shard_of: IdArray, row_of: IdArray) -> None:
+        self._shards, self._shard_of, self._row_of = shards, shard_of, row_of
+
+    def __len__(self) -> int:
+        return len(self._row_of)
+
+    def arrays(self, ids: np.ndarray[Any, Any]) -> Arrays:
+        """Offsets, and the arrays of entries, of the rows with these ids, in this order."""
+        shard_of, row_of = self._shard_of[ids], self._row_of[ids]
+        counts = np.empty(len(ids), dtype=np.int64)
+        parts: list[Arrays] = []
+        order: list[IdArray] = []
+        for shard in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == shard)
+            arrays, rows = self._shards[shard], row_of[here]
+            starts = np.asarray(arrays["offsets"][rows])
+            counts[here] = arrays["offsets"][rows + 1] - starts
+            entries, _ = flat_positions(starts, counts[here])
+            parts.append({name: array[entries] for name, array in arrays.items() if name != "offsets"})
+            order.append(here)
+        offsets = offsets_of_counts(counts)
+        found = np.concatenate(order) if order else np.empty(0, dtype=np.int64)
+        places, _ = flat_positions(offsets[found], counts[found])
+        gathered: Arrays = {"offsets": offsets}
+        for name in self._shards[0]:
+            if name != "offsets":
+                values = np.concatenate([part[name] for part in parts]) if parts else self._shards[0][name][:0]
+                gathered[name] = np.empty_like(values)
+                gathered[name][places] = values
+        return gathered
+
+
+class StoredSparse(StoredRagged):
+    """Sparse vectors of a list of texts."""
+
+    def gather(self, ids: np.ndarray[Any, Any]) -> SparseVectors:
+        """Those of the texts with these ids, in this order."""
+        return SparseVectors(**self.arrays(ids))
+
+
+class StoredTokens(StoredRagged):
+    """Token vectors of a list of texts."""
+
+    def gather(self, ids: np.ndarray[Any, Any]) -> TokenVectors:
+        """Those of the texts with these ids, in this order."""
+        return TokenVectors(**self.arrays(ids))
+
+
 @dataclass(frozen=True)
 class VectorStore:
     """Vectors of every text that was ever encoded under one cache folder.
@@ -68,29 +138,73 @@ class VectorStore:
     progress: bool = True
 
     def vectors(self, teacher: VectorTeacher, texts: TextColumn, role: Role) -> StoredVectors:
-        """Vectors of all ``texts``, encoding those that the store lacks.
+        """Dense vectors of all ``texts``, encoding those that the store lacks.
 
         Raises:
             TeacherError: vectors that are not finite or not of one width; nothing of that shard is stored.
             StorageError: the folder cannot be written, is damaged, or is of another version.
         """
         require_choice(teacher.similarity, ("cosine", "dot"), argument=f"similarity of teacher {teacher.name!r}")
-        folder = self._open_folder(teacher, role)
-        shards, index = self._read_shards(folder)
+        parts = teacher.encode_parts if isinstance(teacher, StreamingTeacher) else _one_part(teacher.encode)
+
+        def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
+            width = None if known is None else known["vectors"].shape[1]
+            for positions, found in parts(batch, role):
+                vectors = check_vectors(found, teacher, [batch[place] for place in positions], width)
+                width = vectors.shape[1]
+                yield positions, {"vectors": unit_length(vectors) if teacher.similarity == "cosine" else vectors}
+
+        step = TEXTS_A_STREAM if isinstance(teacher, StreamingTeacher) else TEXTS_A_SHARD
+        return StoredVectors(*self._complete(teacher, teacher.similarity, texts, role, ("vectors",), encode, step))
+
+    def sparse(self, teacher: SparseTeacher, texts: TextColumn, role: Role) -> StoredSparse:
+        """Sparse vectors of all ``texts``; raises what `vectors` raises."""
+
+        def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
+            found = teacher.encode_sparse(batch, role)
+            check_sparse(found, teacher, batch)
+            yield np.arange(len(batch)), {"offsets": found.offsets, "terms": found.terms, "weights": found.weights}
+
+        return StoredSparse(*self._complete(teacher, "sparse", texts, role, ("offsets", "terms", "weights"), encode))
+
+    def tokens(self, teacher: TokenTeacher, texts: TextColumn, role: Role) -> StoredTokens:
+        """Token vectors of all ``texts``; raises what `vectors` raises."""
+
+        def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
+            found = teacher.encode_tokens(batch, role)
+            check_tokens(found, teacher, batch)
+            yield np.arange(len(batch)), {"offsets": found.offsets, "vectors": found.vectors}
+
+        return StoredTokens(*self._complete(teacher, "tokens", texts, role, ("offsets", "vectors"), encode))
+
+    def _complete(
+        self,
+        teacher: Teacher,
+        kind: str,
+        texts: TextColumn,
+        role: Role,
+        names: tuple[str, ...],
+        encode: Callable[[list[str], Arrays | None], Iterator[tuple[IdArray, Arrays]]],
+        step: int = TEXTS_A_SHARD,
+    ) -> tuple[list[Arrays], IdArray, IdArray]:
+        """The shards with everything that was missing, and shard and row of each text."""
+        folder = self._open_folder(teacher, kind, role)
+        shards, index = self._read_shards(folder, names)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
-        self._encode_missing(folder, teacher, texts, missing, role, width=shards[0].shape[1] if shards else None)
         if len(missing):
-            shards, index = self._read_shards(folder)
+            self._encode_missing(folder, texts, missing, role, encode, step, shards[0] if shards else None)
+            _join_parts(folder, names)
+            shards, index = self._read_shards(folder, names)
         if not shards:
             raise InputError(f"no {role} texts to encode")
         shard_of, row_of = index.find(texts.digests)
         if (shard_of < 0).any():
             raise StorageError(f"{folder} lost {int((shard_of < 0).sum())} vectors while it was used; run again")
-        return StoredVectors(shards, shard_of, row_of, shards[0].shape[1])
+        return shards, shard_of, row_of
 
-    def _open_folder(self, teacher: VectorTeacher, role: Role) -> Path:
+    def _open_folder(self, teacher: Teacher, kind: str, role: Role) -> Path:
         fingerprint = teacher.fingerprint(role)
-        key = digest_of("vectors", fingerprint, role, teacher.similarity)
+        key = digest_of("vectors", fingerprint, role, kind)
         folder = self.folder / "vectors" / key
         about = folder / "store.json"
         if about.exists():
@@ -102,50 +216,94 @@ class VectorStore:
                     "format_version": FORMAT_VERSION,
                     "teacher": teacher.name,
                     "role": role,
-                    "similarity": teacher.similarity,
+                    "similarity": kind,
                     "fingerprint": fingerprint,
                 },
             )
         return folder
 
-    def _read_shards(self, folder: Path) -> tuple[list[FloatArray], _ShardIndex]:
-        shards: list[FloatArray] = []
+    def _read_shards(self, folder: Path, names: tuple[str, ...]) -> tuple[list[Arrays], _ShardIndex]:
+        shards: list[Arrays] = []
         digests: list[DigestArray] = []
-        for shard in sorted(folder.glob("shard-*")):
-            vectors, its_digests = read_array(shard / "vectors.npy"), read_array(shard / "digests.npy")
-            if len(vectors) != len(its_digests) or vectors.ndim != 2:
+        for path in [*sorted(folder.glob("shard-*")), *sorted(folder.glob("part-*"))]:
+            shard, its_digests = _read_shard(path, names)
+            width = shard.get("vectors", its_digests).shape[1]
+            if shards and "vectors" in shard and width != shards[0]["vectors"].shape[1]:
                 raise StorageError(
-                    f"{shard} is damaged: {len(vectors)} vectors for {len(its_digests)} texts; delete it and run again"
+                    f"{path} has vectors of width {width}, the others {shards[0]['vectors'].shape[1]}; delete it"
                 )
-            if shards and vectors.shape[1] != shards[0].shape[1]:
-                raise StorageError(
-                    f"{shard} has vectors of width {vectors.shape[1]}, the others {shards[0].shape[1]}; delete it"
-                )
-            shards.append(vectors)
+            shards.append(shard)
             digests.append(its_digests)
         return shards, _ShardIndex.of(digests)
 
     def _encode_missing(
-        self, folder: Path, teacher: VectorTeacher, texts: TextColumn, missing: IdArray, role: Role, width: int | None
+        self,
+        folder: Path,
+        texts: TextColumn,
+        missing: IdArray,
+        role: Role,
+        encode: Callable[[list[str], Arrays | None], Iterator[tuple[IdArray, Arrays]]],
+        step: int,
+        known: Arrays | None,
     ) -> None:
-        if not len(missing):
-            return
         with tqdm(
             total=len(missing), desc=f"Encoding {role} texts", unit=" texts", disable=not self.progress, delay=1
         ) as progress:
-            for start in range(0, len(missing), TEXTS_A_SHARD):
-                ids = missing[start : start + TEXTS_A_SHARD]
-                batch = texts.take(ids).to_pylist()
-                vectors = check_vectors(teacher.encode(batch, role), teacher, batch, width)
-                width = vectors.shape[1]
-                if teacher.similarity == "cosine":
-                    vectors = unit_length(vectors)
-                digests = texts.digests[ids]
-                with scratch_folder(folder) as shard:
-                    write_array(shard / "vectors.npy", vectors)
-                    write_array(shard / "digests.npy", digests)
-                    publish_folder(shard, folder / f"shard-{digest_of(digests)}")
-                progress.update(len(ids))
+            for start in range(0, len(missing), step):
+                ids = missing[start : start + step]
+                done = 0
+                for positions, arrays in encode(texts.take(ids).to_pylist(), known):
+                    known = known or arrays
+                    whole = len(positions) == len(ids) <= TEXTS_A_SHARD
+                    _write_shard(folder, "shard" if whole else "part", texts.digests[ids[positions]], arrays)
+                    done += len(positions)
+                    progress.update(len(positions))
+                if done != len(ids):
+                    raise TeacherError(f"the teacher gave vectors for {done} of {len(ids)} {role} texts")
+
+
+def _one_part(
+    encode: Callable[[list[str], Role], FloatArray],
+) -> Callable[[list[str], Role], Iterator[tuple[IdArray, FloatArray]]]:
+    def parts(texts: list[str], role: Role) -> Iterator[tuple[IdArray, FloatArray]]:
+        yield np.arange(len(texts)), encode(texts, role)
+
+    return parts
+
+
+def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) -> None:
+    with scratch_folder(folder) as shard:
+        for name, array in arrays.items():
+            write_array(shard / f"{name}.npy", array)
+        write_array(shard / "digests.npy", digests)
+        publish_folder(shard, folder / f"{kind}-{digest_of(digests)}")
+
+
+def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray]:
+    shard = {name: read_array(path / f"{name}.npy") for name in names}
+    digests = read_array(path / "digests.npy")
+    rows = len(shard["offsets"]) - 1 if "offsets" in shard else len(shard["vectors"])
+    entries = [len(array) for name, array in shard.items() if name != "offsets"]
+    whole = "offsets" not in shard or all(count == shard["offsets"][-1] for count in entries)
+    if rows != len(digests) or not whole or ("vectors" in shard and shard["vectors"].ndim != 2):
+        raise StorageError(f"{path} is damaged: {rows} vectors for {len(digests)} texts; delete it and run again")
+    return shard, digests
+
+
+def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
+    """Join the small shards of a streaming teacher into larger ones. If it is killed, some texts are there twice."""
+    parts = sorted(folder.glob("part-*"))
+    while parts:
+        together, texts = 0, 0
+        while together < len(parts) and texts < TEXTS_A_SHARD:
+            texts += len(read_array(parts[together] / "digests.npy"))
+            together += 1
+        some, parts = parts[:together], parts[together:]
+        read = [_read_shard(part, names) for part in some]
+        arrays = {name: np.concatenate([shard[name] for shard, _ in read]) for name in names}
+        _write_shard(folder, "shard", np.concatenate([digests for _, digests in read]), arrays)
+        for part in some:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -202,6 +360,37 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
             "longer ones have dot products beyond the range of float32"
         )
     return array
+
+
+def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> SparseVectors:
+    """The vectors, or `TeacherError` unless there is a row of finite weights a text."""
+    _check_ragged(found.offsets, {"terms": found.terms, "weights": found.weights}, found.weights, teacher, texts)
+    return found
+
+
+def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str]) -> TokenVectors:
+    """The vectors, or `TeacherError` unless there are one or more finite vectors a text."""
+    _check_ragged(found.offsets, {"vectors": found.vectors}, found.vectors, teacher, texts)
+    empty = np.flatnonzero(np.diff(found.offsets) < 1)
+    if len(empty):
+        raise TeacherError(f"teacher {teacher.name!r} gave no token vector for {texts[empty[0]][:80]!r}")
+    return found
+
+
+def _check_ragged(offsets: IdArray, entries: Arrays, numbers: FloatArray, teacher: Teacher, texts: list[str]) -> None:
+    lengths = {name: len(array) for name, array in entries.items()}
+    if len(offsets) != len(texts) + 1 or any(length != offsets[-1] for length in lengths.values()):
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave {len(offsets) - 1} rows with {lengths} entries for {len(texts)} texts, "
+            f"expected {len(texts)} rows with {int(offsets[-1])} entries"
+        )
+    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+    if not finite.all():
+        first = int(np.searchsorted(offsets, np.flatnonzero(~finite)[0], side="right")) - 1
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave NaN or infinite vectors, the first for {texts[first][:80]!r}; earlier "
+            "shards are kept"
+        )
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:

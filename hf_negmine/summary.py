@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hf_negmine.errors import InputError
 from hf_negmine.report.stats import ScoreHistograms
-from hf_negmine.schema import FloatArray
+from hf_negmine.schema import BoolArray, FloatArray
 from hf_negmine.select import Selection
 from hf_negmine.texts import TextSet
 
@@ -59,6 +60,10 @@ class MiningSummary:
             set the ceiling minus a negative's score.
         histograms: of the scores; None in a summary of a version that had none.
         rows_written: rows of the result, None before it is written.
+        inconsistent: labelled pairs whose positive the teacher does not find; None where nobody asked.
+        judged: pairs that a judge was asked about; None without one.
+        recall: with an approximate engine, by teacher: the share of the best candidates it finds, of a sample.
+        agreement: with an ensemble, its teachers and the mean Jaccard similarity of their best negatives (table 6).
     """
 
     settings: dict[str, Any]
@@ -74,6 +79,10 @@ class MiningSummary:
     differences: ScoreStatistics
     histograms: ScoreHistograms | None = None
     rows_written: int | None = None
+    inconsistent: int | None = None
+    judged: int | None = None
+    recall: dict[str, float] | None = None
+    agreement: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,9 +91,24 @@ class MiningSummary:
 
     @classmethod
     def of(
-        cls, texts: TextSet, selection: Selection, rows: int, settings: dict[str, Any], seconds: dict[str, float]
+        cls,
+        texts: TextSet,
+        selection: Selection,
+        rows: int,
+        settings: dict[str, Any],
+        seconds: dict[str, float],
+        *,
+        consistent: BoolArray | None = None,
+        judged: int | None = None,
+        recall: dict[str, float] | None = None,
     ) -> MiningSummary:
         """Sum up a selection."""
+        agreement = None
+        if selection.agreement is not None:
+            agreement = {
+                "teachers": [stage["teacher"] for stage in settings["stages"]],
+                "jaccard": [[round(float(value), 4) for value in row] for row in selection.agreement],
+            }
         complete = int(selection.complete.sum())
         own = int((texts.own_text >= 0).sum())
         removed = dict(selection.removed)
@@ -102,11 +126,15 @@ class MiningSummary:
             removed=removed,
             positive_scores=ScoreStatistics.of(selection.pair_scores),
             negative_scores=ScoreStatistics.of(selection.scores),
-            differences=ScoreStatistics.of(np.repeat(selection.positive_scores, selection.counts) - selection.scores),
+            differences=ScoreStatistics.of(selection.references - selection.scores),
             histograms=ScoreHistograms.of(
-                np.asarray(selection.pair_scores), selection.positive_scores, selection.offsets, selection.scores
+                np.asarray(selection.pair_scores), selection.references, selection.offsets, selection.scores
             ),
             seconds={name: round(value, 3) for name, value in seconds.items()},
+            inconsistent=None if consistent is None else int(np.count_nonzero(~consistent)),
+            judged=judged,
+            recall=recall,
+            agreement=agreement,
         )
 
     @classmethod
@@ -152,7 +180,27 @@ class MiningSummary:
             lines.append(f"{name.replace('_', ' '):<11}{cells[2:]}")
         lines.append("")
         lines += [f"{count:,} candidates kept out by {rule}" for rule, count in self.removed.items()]
+        if self.judged is not None:
+            lines.append(f"{self.judged:,} pairs were judged")
+        if self.inconsistent is not None:
+            lines.append(
+                f"{self.inconsistent:,} labelled pairs are inconsistent: the teacher does not find the positive"
+            )
+        for teacher, share in (self.recall or {}).items():
+            lines.append(f"{settings['engine']} finds {100 * share:.1f} % of the best candidates of {teacher}")
+        if self.agreement is not None:
+            lines += ["", *agreement_table(self.agreement["teachers"], self.agreement["jaccard"])]
         return "\n".join(lines).rstrip()
+
+
+def agreement_table(teachers: Sequence[str], jaccard: Sequence[Sequence[float]]) -> list[str]:
+    """The matrix of table 6 as lines of text."""
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in teachers]
+    lines = ["agreement of the teachers (mean Jaccard similarity of their best negatives)"]
+    lines.append(" " * 26 + "".join(f"{number + 1:>7}" for number in range(len(names))))
+    for number, name in enumerate(names):
+        lines.append(f"{number + 1} {name:<24}" + "".join(f"{value:>7.2f}" for value in jaccard[number]))
+    return lines
 
 
 def _cell(value: float | int | None) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from hf_negmine.errors import InputError
 from hf_negmine.files import read_versioned_json
-from hf_negmine.fitted import Fitted, names_of_settings
+from hf_negmine.fitted import Fitted, fit_name
 from hf_negmine.hub.provenance import LOOKUPS
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.summary import MiningSummary
@@ -46,13 +46,13 @@ class Material:
     @classmethod
     def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
         """From what a miner is fitted on."""
-        pool = cache_dir / "pools" / fitted.pool_key
+        pool = cache_dir / "pools" / fitted.pool_keys[0]
         return cls(
             rows,
             replace(summary, rows_written=len(rows), seconds={}),
             (fitted.query_column, fitted.positive_column),
             _lookups(fitted.texts, fitted.pair_scores),
-            pool if (pool / "pool.json").exists() else None,
+            pool if len(fitted.pool_keys) == 1 and (pool / "pool.json").exists() else None,
         )
 
     @classmethod
@@ -99,8 +99,7 @@ class Material:
                 "the summary does not say which columns were mined, so another version wrote it; mine again, into "
                 "another cache folder"
             )
-        _, fit = names_of_settings(summary.settings)
-        folder, texts = cache_dir / "fits" / fit, cache_dir / "texts"
+        folder, texts = cache_dir / "fits" / fit_name(summary.settings), cache_dir / "texts"
         if (folder / "fit.json").exists() and (texts / summary.settings["texts"] / "texts.json").exists():
             return cls.of_fit(rows, Fitted.open(folder, texts), cache_dir, summary)
         summary = replace(summary, rows_written=len(rows), seconds={})

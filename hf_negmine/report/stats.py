@@ -69,7 +69,7 @@ class ScoreHistograms:
     def of(
         cls,
         pair_scores: FloatArray,
-        positive_scores: FloatArray,
+        references: FloatArray,
         offsets: IdArray,
         negative_scores: FloatArray,
         *,
@@ -79,13 +79,13 @@ class ScoreHistograms:
 
         Args:
             pair_scores: the teacher's score of every positive.
-            positive_scores: the one that set the ceiling of each target, shape (targets,).
+            references: for each negative, the positive score that set its ceiling, shape (offsets[-1],).
             offsets: int64, shape (targets + 1,): the negatives of each target.
-            negative_scores: shape (offsets[-1],).
+            negative_scores: same shape as ``references``.
             temperature: of the loss.
         """
-        differences = np.repeat(positive_scores, np.diff(offsets)) - negative_scores
-        losses = contrastive_losses(positive_scores, offsets, negative_scores, temperature)
+        differences = references - negative_scores
+        losses = contrastive_losses(differences, offsets, temperature)
         low, high = _range(np.concatenate([pair_scores, negative_scores]))
         return cls(
             positives=Histogram.of(pair_scores, low, high),
@@ -96,9 +96,7 @@ class ScoreHistograms:
         )
 
 
-def contrastive_losses(
-    positive_scores: FloatArray, offsets: IdArray, negative_scores: FloatArray, temperature: float
-) -> FloatArray:
+def contrastive_losses(differences: FloatArray, offsets: IdArray, temperature: float) -> FloatArray:
     """-log softmax of the positive among it and its negatives, of the teacher's scores over the temperature.
 
     Rows without negatives have none. Computed as log(1 + sum of exp((negative - positive) / temperature)), from the
@@ -108,8 +106,7 @@ def contrastive_losses(
     rows = np.flatnonzero(counts)
     if not len(rows):
         return np.empty(0, dtype=np.float32)
-    row_of_negative = np.repeat(np.arange(len(counts)), counts)
-    gaps = (negative_scores.astype(np.float64) - positive_scores[row_of_negative]) / temperature
+    gaps = -differences.astype(np.float64) / temperature
     largest = np.maximum(np.maximum.reduceat(gaps, offsets[:-1][rows]), 0.0)
     place = np.repeat(np.arange(len(rows)), counts[rows])
     sums = np.exp(-largest) + np.bincount(place, np.exp(gaps - largest[place]), minlength=len(rows))

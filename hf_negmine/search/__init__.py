@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from hf_negmine.devices import best_device
-from hf_negmine.protocols import ScoringTeacher, Searcher, Teacher, VectorTeacher
+from hf_negmine.protocols import Searcher, Teacher
 from hf_negmine.search.exact import FirstPass, VectorSearcher
+from hf_negmine.search.index import Indexes, Queries, TeacherIndex, pair_scores, recall_of
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.store import VectorStore
 from hf_negmine.texts import TextSet
 
-__all__ = ["Exclusions", "ScoreSearcher", "VectorSearcher", "open_searcher"]
+__all__ = [
+    "Exclusions",
+    "Indexes",
+    "Queries",
+    "ScoreSearcher",
+    "TeacherIndex",
+    "VectorSearcher",
+    "open_searcher",
+    "pair_scores",
+    "recall_of",
+]
 
 
 def open_searcher(
@@ -26,13 +36,5 @@ def open_searcher(
 
     Positives and a passage with the query's own text are no candidates, unless ``exclude_positives`` is False.
     """
-    exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
-    if isinstance(teacher, VectorTeacher):
-        passages = store.vectors(teacher, texts.corpus, "passage")
-        # A miner that is fitted on a corpus alone has no queries yet; `with_queries` brings them.
-        queries = store.vectors(teacher, texts.queries, "query") if len(texts.queries) else passages
-        return VectorSearcher(queries, passages, exclusions, device=device or best_device(), first_pass=first_pass)
-    if isinstance(teacher, ScoringTeacher):
-        scorer = teacher.index(texts.corpus.texts)
-        return ScoreSearcher(scorer, texts.queries.texts, len(texts.corpus), exclusions, teacher=teacher.name)
-    raise TypeError(f"{teacher!r} is neither a VectorTeacher nor a ScoringTeacher")
+    index = Indexes(store, device, first_pass).open(teacher, texts.corpus)
+    return index.searcher(Queries.of(texts, exclude_positives=exclude_positives))

@@ -18,7 +18,6 @@ is loaded when it is first needed, never by importing this module (which `tests/
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 import re
 import threading
@@ -137,7 +136,9 @@ def load_faiss() -> Any:
     """FAISS, whose bindings warn about themselves in some versions of Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return importlib.import_module("faiss")
+        import faiss
+
+        return faiss
 
 
 def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress: bool) -> None:

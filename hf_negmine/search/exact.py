@@ -212,6 +212,15 @@ class _VectorBlock:
         )
         return scores.cpu().numpy()
 
+    def all_scores(self) -> FloatArray:
+        """The score of every passage; see `protocols.ScanningBlock`."""
+        queries = self.vectors.double()
+        scores = torch.empty(len(queries), self.searcher.n_passages)
+        for block in self.searcher._corpus.blocks(torch.float32):
+            stop = block.start + len(block.vectors)
+            scores[:, block.start : stop] = (queries @ block.vectors.double().T).float().cpu()
+        return scores.numpy()
+
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
         """Exactly the best passages under each ceiling; see `protocols.QueryBlock`."""
         device = self.vectors.device

@@ -1,7 +1,8 @@
-"""Exact search for teachers that score passages directly (BM25, random): all scores, then the best under a ceiling."""
+"""Exact search for teachers that score every passage (BM25, sparse vectors, fusions): the best under a ceiling."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import PassageScorer, Ranking
+from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ranking import Exclusions, pack_keys, ranking_of_keys
 
@@ -17,10 +18,10 @@ SCORES_A_BLOCK = 2**22
 
 
 class ScoreSearcher:
-    """Searches a corpus that a `PassageScorer` has prepared.
+    """Searches a corpus of which every passage is scored.
 
     Args:
-        scorer: scores of all passages for a list of queries.
+        scores: of all passages for the given query ids, shape (len(queries), n_passages).
         queries: query texts.
         n_passages: passages in the corpus.
         exclusions: known positives and same-text passages, over the query ids.
@@ -29,7 +30,7 @@ class ScoreSearcher:
 
     def __init__(
         self,
-        scorer: PassageScorer,
+        scores: Callable[[IdArray], FloatArray],
         queries: pa.LargeStringArray,
         n_passages: int,
         exclusions: Exclusions,
@@ -38,15 +39,11 @@ class ScoreSearcher:
     ) -> None:
         self.n_passages = n_passages
         self.block_size = int(np.clip(SCORES_A_BLOCK // max(n_passages, 1), 1, 1024))
-        self._scorer, self._queries, self._exclusions, self._teacher = scorer, queries, exclusions, teacher
-
-    def with_queries(self, queries: pa.LargeStringArray, exclusions: Exclusions) -> ScoreSearcher:
-        """A searcher of the same corpus, indexed once, for other queries."""
-        return ScoreSearcher(self._scorer, queries, self.n_passages, exclusions, teacher=self._teacher)
+        self._scores, self._queries, self._exclusions, self._teacher = scores, queries, exclusions, teacher
 
     def block(self, queries: IdArray) -> _ScoreBlock:
         """Score every passage for the given query ids; see `protocols.Searcher`."""
-        scores = np.asarray(self._scorer.scores(self._queries.take(pa.array(queries)).to_pylist()), dtype=np.float32)
+        scores = np.asarray(self._scores(queries), dtype=np.float32)
         expected = (len(queries), self.n_passages)
         if scores.shape != expected:
             raise TeacherError(f"teacher {self._teacher!r} gave scores of shape {scores.shape}, expected {expected}")
@@ -56,10 +53,7 @@ class ScoreSearcher:
                 f"teacher {self._teacher!r} gave the score {scores[row, passage]} to passage {passage} for the query "
                 f"{self._queries[int(queries[row])].as_py()!r}, expected finite scores"
             )
-        eligible = scores.copy()
-        excluded_rows, excluded = self._exclusions.of(queries)
-        eligible[excluded_rows, excluded] = -np.inf
-        return _ScoreBlock(torch.from_numpy(scores), torch.from_numpy(eligible))
+        return _ScoreBlock(torch.from_numpy(scores), self._exclusions.of(queries))
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,11 @@ class _ScoreBlock:
     """Some queries of a `ScoreSearcher`; see `protocols.QueryBlock`."""
 
     scores: torch.Tensor
-    eligible: torch.Tensor
+    excluded: tuple[IdArray, IdArray]
+
+    def all_scores(self) -> FloatArray:
+        """See `protocols.ScanningBlock`."""
+        return np.asarray(self.scores.numpy())
 
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
         """See `protocols.QueryBlock`."""
@@ -75,7 +73,9 @@ class _ScoreBlock:
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
         """See `protocols.QueryBlock`."""
-        scores = self.eligible[torch.from_numpy(rows)]
+        eligible = self.scores.clone()
+        eligible[torch.from_numpy(self.excluded[0]), torch.from_numpy(self.excluded[1])] = -torch.inf
+        scores = eligible[torch.from_numpy(rows)]
         limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32))[:, None]
         scores = scores.masked_fill(scores >= limits, -torch.inf)
         keys = pack_keys(scores, torch.arange(scores.shape[1]).expand_as(scores))

@@ -28,11 +28,14 @@ class Positives:
         offsets: int64, shape (n_queries + 1,).
         ids: int32 passage ids, rising within a query.
         scores: float32, the teacher's score of each.
+        counted: bool, which of them set a ceiling, same shape; None for all. One that is inconsistent does not, unless
+            its query has no other.
     """
 
     offsets: IdArray
     ids: PassageArray
     scores: FloatArray
+    counted: BoolArray | None = None
 
     @property
     def query_of_pair(self) -> IdArray:
@@ -43,7 +46,11 @@ class Positives:
         """Query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
         if positive_score == "each":
             return self.query_of_pair, self.scores
-        return np.arange(len(self.offsets) - 1), np.minimum.reduceat(self.scores, self.offsets[:-1])
+        lowest = np.minimum.reduceat(self.scores, self.offsets[:-1])
+        if self.counted is not None:
+            of_counted = np.minimum.reduceat(np.where(self.counted, self.scores, np.inf), self.offsets[:-1])
+            lowest = np.where(np.isinf(of_counted), lowest, of_counted).astype(np.float32)
+        return np.arange(len(self.offsets) - 1), lowest
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,12 @@ class Selection:
         scores: float32, same shape.
         positive_scores: float32, shape (targets,): the score that set each ceiling.
         pair_scores: float32, shape (pairs,): the score of every positive.
-        removed: for each rule, how many candidates of the pool it kept out.
+        removed: for each rule, how many candidates of the pool it kept out; for each filter, how many of those that it
+            looked at.
+        chosen_by: for each negative, the place of the teacher that chose it in an ensemble; None for a single teacher.
+        positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
+            (teachers, targets).
+        agreement: with an ensemble, how much the teachers agree (`ensembles.agreement`), shape (teachers, teachers).
     """
 
     method: Method
@@ -71,6 +83,26 @@ class Selection:
     positive_scores: FloatArray
     pair_scores: FloatArray
     removed: dict[str, int]
+    chosen_by: AnyArray | None = None
+    positive_scores_by: FloatArray | None = None
+    agreement: AnyArray | None = None
+
+    @classmethod
+    def of_nothing(
+        cls, method: Method, sampler: Sampler, n: int, seed: int, positive_score: PositiveScore
+    ) -> Selection:
+        """A selection for no query at all."""
+        scores = np.empty(0, dtype=np.float32)
+        offsets, passages = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32)
+        return cls(method, sampler, n, seed, positive_score, offsets, passages, scores, scores, scores, {})
+
+    @property
+    def references(self) -> FloatArray:
+        """For each negative, the positive score that set its ceiling, in the scale of its own score."""
+        targets = np.repeat(np.arange(len(self.counts)), self.counts)
+        if self.chosen_by is None or self.positive_scores_by is None:
+            return self.positive_scores[targets]
+        return np.asarray(self.positive_scores_by[self.chosen_by, targets])
 
     @property
     def counts(self) -> IdArray:

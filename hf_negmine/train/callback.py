@@ -19,13 +19,13 @@ from transformers.utils import logging
 from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.protocols import Searcher
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import open_searcher
+from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
 from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
 from hf_negmine.train.collator import HardNegativeCollator
-from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, pair_scores, with_fallback
+from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
 from hf_negmine.train.source import NegativeSource
 
 logger = logging.get_logger(__name__)

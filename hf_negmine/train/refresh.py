@@ -17,16 +17,13 @@ import numpy as np
 from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.pool import retrieve
-from hf_negmine.protocols import Searcher, Teacher
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.search import open_searcher
+from hf_negmine.protocols import Teacher
+from hf_negmine.schema import BoolArray, FloatArray, IdArray
+from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Selection, Top
 from hf_negmine.store import VectorStore
 from hf_negmine.train.bank import BankVersion, Notes
 from hf_negmine.train.source import NegativeSource
-
-PAIRS_A_STEP = 2**18
-QUERIES_A_STEP = 1024
 
 DEEPEST = 16
 """How many times as far as the bank the student's ranking is searched for passages that the teacher allows.
@@ -90,19 +87,6 @@ def _first(version: BankVersion, k: int) -> BankVersion:
     counts = np.minimum(np.diff(version.offsets), k)
     entries, _ = flat_positions(version.offsets[:-1], counts)
     return BankVersion(offsets_of_counts(counts), version.passages[entries], version.scores[entries])
-
-
-def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
-    """Scores of (query, passage) pairs whose queries rise, shape (pairs,)."""
-    scores = np.empty(len(queries), dtype=np.float32)
-    distinct, place = np.unique(queries, return_inverse=True)
-    for first in range(0, len(distinct), QUERIES_A_STEP):
-        some = np.flatnonzero((place >= first) & (place < first + QUERIES_A_STEP))
-        block = searcher.block(distinct[first : first + QUERIES_A_STEP])
-        for start in range(0, len(some), PAIRS_A_STEP):
-            part = some[start : start + PAIRS_A_STEP]
-            scores[part] = block.pair_scores(place[part] - first, passages[part])
-    return scores
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from transformers.utils import logging
 
+from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.errors import InputError, StorageError, require
 from hf_negmine.files import digest_of, text_digests
 from hf_negmine.fitted import PairFinder, RowPairs
@@ -68,10 +69,15 @@ class NegativeSource:
         if not miner.is_fitted:
             miner.fit()
         fitted = miner.fitted
-        has_queries = len(fitted.texts.queries) > 0
+        pool = miner.pool if len(fitted.texts.queries) else None
+        if isinstance(pool, EnsemblePool):
+            raise InputError(
+                f"negatives: fresh ones are drawn from one teacher's ranking, and {miner.teacher.name} has several; "
+                "train on the rows that it has mined"
+            )
         source = cls(
             texts=fitted.texts,
-            pool=miner.pool if has_queries else None,
+            pool=pool,
             bank=None,
             method=miner.method,
             sampler=miner.sampler if sampler is None else resolve_sampler(sampler),

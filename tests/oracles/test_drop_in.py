@@ -16,6 +16,7 @@ from sentence_transformers.util import mine_hard_negatives as theirs
 from hf_negmine import NegmineError
 from hf_negmine import mine_hard_negatives as ours
 from hf_negmine.sources import open_rows
+from tests.tiny_models import make_cross, write_tiny_models
 
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
 CHARACTERS = 160
@@ -245,15 +246,12 @@ def test_verbose_prints_the_summary(
 
 
 def test_a_cross_encoder_that_gives_no_number_is_an_error(
-    rows: datasets.Dataset, corpus: list[str], model: SentenceTransformer, caches: dict[Any, str]
+    rows: datasets.Dataset, corpus: list[str], model: SentenceTransformer, caches: dict[Any, str], tmp_path: Path
 ) -> None:
-    class Overflowing(torch.nn.Module):
-        """Keeps what the function asks of a cross-encoder; half precision overflows like this."""
-
-        tokenizer, max_seq_length, activation_fn = model.tokenizer, 64, torch.nn.Identity()
-
-        def predict(self, pairs: list[tuple[str, str]], **options: Any) -> Any:
-            return torch.full((len(pairs),), float("nan")).numpy()
-
-    with pytest.raises(NegmineError, match=r"cross-encoder gave scores of shape .* of them not finite"):
-        ours(rows, model, corpus=corpus, cross_encoder=Overflowing(), verbose=False, cache_folder=caches[ours])  # type: ignore[arg-type]
+    write_tiny_models(tmp_path)
+    broken = make_cross(tmp_path)
+    with torch.no_grad():
+        for weights in broken.parameters():
+            weights.fill_(float("nan"))
+    with pytest.raises(NegmineError, match="not finite|nan"):
+        ours(rows, model, corpus=corpus, cross_encoder=broken, verbose=False, cache_folder=caches[ours])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hf_negmine.protocols import QueryBlock
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, exact, scoring
-from tests.reference import ArraySource, MatrixScorer, exclusions_of, ranked, rows_of, score_matrix
+from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
 
@@ -141,7 +141,11 @@ def test_vector_search_equals_sorting_every_score(
 def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, depth: int, skip: int) -> None:
     texts = pa.array([str(row) for row in range(len(problem.queries))], pa.large_string())
     searcher = ScoreSearcher(
-        MatrixScorer(problem.scores), texts, problem.scores.shape[1], exclusions_of(problem.excluded), teacher="matrix"
+        lambda queries: problem.scores[queries],
+        texts,
+        problem.scores.shape[1],
+        exclusions_of(problem.excluded),
+        teacher="matrix",
     )
     assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, skip)
 

@@ -1,0 +1,409 @@
+"""A teacher's view of a corpus: whatever the teacher can do, here it becomes a searcher.
+
+An index is opened once for a corpus, and then makes searchers for any queries: those of a fit, whose vectors are
+stored, or those of rows that come later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hf_negmine.devices import best_device
+from hf_negmine.errors import InputError, TeacherError
+from hf_negmine.files import digest_of, text_digests
+from hf_negmine.pairs import PairStore, pair_digests
+from hf_negmine.protocols import (
+    FusionTeacher,
+    PairTeacher,
+    Role,
+    ScanningBlock,
+    ScoringTeacher,
+    Searcher,
+    SparseTeacher,
+    SparseVectors,
+    Teacher,
+    TokenTeacher,
+    VectorTeacher,
+)
+from hf_negmine.schema import DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.search.ann import Engine, FaissSearcher, build_index, measured_recall
+from hf_negmine.search.exact import FirstPass, VectorSearcher, VectorSource
+from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
+from hf_negmine.search.ranking import Exclusions
+from hf_negmine.search.rerank import RerankingSearcher, ScorePairs
+from hf_negmine.search.scan import ScoreSearcher
+from hf_negmine.search.scoring import canonical_scores
+from hf_negmine.search.sparse import InvertedIndex
+from hf_negmine.store import VectorStore, check_sparse, check_tokens, check_vectors, unit_length
+from hf_negmine.texts import TextColumn, TextSet
+
+PAIRS_A_STEP = 4096
+"""Pairs that a teacher is handed at a time; their scores are stored together."""
+TEXTS_A_STEP = 16_384
+QUERIES_A_STEP = 1024
+SCORES_A_STEP = 2**18
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is searched for.
+
+    Attributes:
+        texts: of the queries; a query id is a position among them.
+        exclusions: passages that are no candidates.
+        column: where the texts lie on disk, so that what a teacher makes of them is stored; None for texts that come
+            and go.
+    """
+
+    texts: pa.LargeStringArray
+    exclusions: Exclusions
+    column: TextColumn | None = None
+
+    @classmethod
+    def of(cls, texts: TextSet, *, exclude_positives: bool = True) -> Queries:
+        """The queries of a text set, whose positives and own texts are no candidates unless told otherwise."""
+        exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
+        return cls(texts.queries.texts, exclusions, texts.queries)
+
+    @cached_property
+    def digests(self) -> DigestArray:
+        """Of the texts, shape (queries, 2)."""
+        return text_digests(self.texts) if self.column is None else self.column.digests
+
+
+class TeacherIndex(Protocol):
+    """A teacher's view of a corpus."""
+
+    def searcher(self, queries: Queries) -> Searcher:
+        """Searches the corpus for some queries."""
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        """The score of each (query, passage) pair of texts that need not be in the corpus; shape (pairs,).
+
+        Raises:
+            InputError: a teacher that knows the passages of its corpus only.
+        """
+
+
+@dataclass(frozen=True)
+class Indexes:
+    """Opens teachers over a corpus, each of them once.
+
+    Attributes:
+        store: where vectors and scores of pairs are kept.
+        device: for the search; None takes a GPU if there is one.
+        first_pass: number format of the exact search's first pass.
+        engine: ``"exact"``, or a FAISS factory for dense teachers.
+    """
+
+    store: VectorStore
+    device: str | None = None
+    first_pass: FirstPass = "auto"
+    engine: str = "exact"
+    _opened: dict[tuple[str, int], tuple[Teacher, TeacherIndex]] = field(default_factory=dict, repr=False)
+
+    def open(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
+        """The teacher's index of ``corpus``, encoding what the store lacks."""
+        key = (str(corpus.folder), id(teacher))
+        if key not in self._opened:
+            self._opened[key] = (teacher, self._new(teacher, corpus))  # holds the teacher, so that its id stays its own
+        return self._opened[key][1]
+
+    def _new(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
+        if isinstance(teacher, VectorTeacher):
+            return _VectorIndex(teacher, corpus, self.store, self.device, self.first_pass, self.engine)
+        if isinstance(teacher, ScoringTeacher):
+            return _ScanIndex(teacher, corpus)
+        if isinstance(teacher, SparseTeacher):
+            return _SparseIndex(teacher, corpus, self.store)
+        if isinstance(teacher, TokenTeacher):
+            first = None if teacher.first_stage is None else self.open(teacher.first_stage, corpus)
+            return _TokenIndex(teacher, corpus, self.store, first, self.device, self.first_pass)
+        if isinstance(teacher, PairTeacher):
+            return _PairIndex(teacher, corpus, self.store, self.open(teacher.first_stage, corpus))
+        if isinstance(teacher, FusionTeacher):
+            exact = replace(self, engine="exact", _opened={})  # a fusion scores every passage
+            return _FusionIndex(teacher, len(corpus), [exact.open(stage, corpus) for stage in teacher.stages])
+        raise TypeError(f"{teacher!r} keeps none of the teachers' protocols")
+
+
+class _VectorIndex:
+    def __init__(
+        self,
+        teacher: VectorTeacher,
+        corpus: TextColumn,
+        store: VectorStore,
+        device: str | None,
+        first_pass: FirstPass,
+        engine: str,
+    ) -> None:
+        self._teacher, self._store = teacher, store
+        passages = store.vectors(teacher, corpus, "passage")
+        # Queries come with `searcher`; the corpus is loaded once.
+        exact = VectorSearcher(
+            passages, passages, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
+        )
+        self._corpus: VectorSearcher | FaissSearcher = exact
+        if engine != "exact":
+            factory = Engine.parse(engine).factory
+            name = digest_of("faiss", teacher.fingerprint("passage"), teacher.similarity, corpus.digests, factory)
+            path = store.folder / "indexes" / f"{name}.faiss"
+            self._corpus = FaissSearcher(exact, build_index(passages, engine, path, progress=store.progress))
+
+    def searcher(self, queries: Queries) -> Searcher:
+        vectors: VectorSource
+        if queries.column is None:
+            vectors = VectorsInMemory(self._encode(queries.texts.to_pylist(), "query"))
+        elif not len(queries.column):
+            return self._corpus
+        else:
+            vectors = self._store.vectors(self._teacher, queries.column, "query")
+        return self._corpus.with_queries(vectors, queries.exclusions)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        vectors = self._encode(queries, "query"), self._encode(passages, "passage")
+        scores = canonical_scores(*(torch.from_numpy(part) for part in vectors))
+        return np.asarray(scores.numpy())
+
+    def _encode(self, texts: list[str], role: Role) -> FloatArray:
+        vectors = check_vectors(self._teacher.encode(texts, role), self._teacher, texts, None)
+        return unit_length(vectors) if self._teacher.similarity == "cosine" else vectors
+
+
+class _ScanIndex:
+    def __init__(self, teacher: ScoringTeacher, corpus: TextColumn) -> None:
+        self._teacher, self._n_passages = teacher, len(corpus)
+        self._scorer = teacher.index(corpus.texts)
+
+    def searcher(self, queries: Queries) -> Searcher:
+        def scores(ids: IdArray) -> FloatArray:
+            return self._scorer.scores(queries.texts.take(pa.array(ids)).to_pylist())
+
+        return ScoreSearcher(scores, queries.texts, self._n_passages, queries.exclusions, teacher=self._teacher.name)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        raise _knows_its_corpus_only(self._teacher, passages)
+
+
+class _SparseIndex:
+    def __init__(self, teacher: SparseTeacher, corpus: TextColumn, store: VectorStore) -> None:
+        self._teacher, self._store = teacher, store
+        stored = store.sparse(teacher, corpus, "passage")
+        starts = range(0, len(stored), TEXTS_A_STEP)
+        self._index = InvertedIndex.of(
+            stored.gather(np.arange(start, min(start + TEXTS_A_STEP, len(stored)))) for start in starts
+        )
+
+    def searcher(self, queries: Queries) -> Searcher:
+        scores: Callable[[IdArray], FloatArray]
+        if queries.column is None or not len(queries.column):
+
+            def scores(ids: IdArray) -> FloatArray:
+                return self._index.scores(self._encode(queries.texts.take(pa.array(ids)).to_pylist(), "query"))
+        else:
+            stored = self._store.sparse(self._teacher, queries.column, "query")
+
+            def scores(ids: IdArray) -> FloatArray:
+                return self._index.scores(stored.gather(ids))
+
+        n_passages = self._index.n_passages
+        return ScoreSearcher(scores, queries.texts, n_passages, queries.exclusions, teacher=self._teacher.name)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        scores = [
+            InvertedIndex.of([self._encode([passage], "passage")]).scores(self._encode([query], "query"))[0, 0]
+            for query, passage in zip(queries, passages, strict=True)
+        ]
+        return np.array(scores, dtype=np.float32)
+
+    def _encode(self, texts: list[str], role: Role) -> SparseVectors:
+        return check_sparse(self._teacher.encode_sparse(texts, role), self._teacher, texts)
+
+
+class _TokenIndex:
+    def __init__(
+        self,
+        teacher: TokenTeacher,
+        corpus: TextColumn,
+        store: VectorStore,
+        first: TeacherIndex | None,
+        device: str | None,
+        first_pass: FirstPass,
+    ) -> None:
+        self._teacher, self._store, self._first = teacher, store, first
+        self._passages = store.tokens(teacher, corpus, "passage")
+        self._means: VectorSearcher | None = None
+        if first is None:
+            means = MeanVectors(self._passages)
+            self._means = VectorSearcher(
+                means, means, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
+            )
+
+    def searcher(self, queries: Queries) -> Searcher:
+        tokens: TokenSource
+        if queries.column is None:
+            tokens = self._encode(queries.texts.to_pylist(), "query")
+        else:
+            tokens = (
+                self._store.tokens(self._teacher, queries.column, "query") if len(queries.column) else self._passages
+            )
+        if self._first is not None:
+            first_stage = self._first.searcher(queries)
+        else:
+            assert self._means is not None
+            first_stage = self._means.with_queries(MeanVectors(tokens), queries.exclusions)
+        return RerankingSearcher(first_stage, MaxSim(tokens, self._passages).scores, self._teacher.candidates)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        both = np.arange(len(queries))
+        return MaxSim(self._encode(queries, "query"), self._encode(passages, "passage")).scores(
+            both, both.astype(np.int32)
+        )
+
+    def _encode(self, texts: list[str], role: Role) -> TokensInMemory:
+        return TokensInMemory(check_tokens(self._teacher.encode_tokens(texts, role), self._teacher, texts))
+
+
+class _PairIndex:
+    def __init__(self, teacher: PairTeacher, corpus: TextColumn, store: VectorStore, first: TeacherIndex) -> None:
+        self._teacher, self._corpus, self._first = teacher, corpus, first
+        self._pairs = PairStore.of(store.folder, teacher.fingerprint("passage"), teacher.name, progress=store.progress)
+
+    def searcher(self, queries: Queries) -> Searcher:
+        # Queries that come and go are scored anew: they are not likely to come again.
+        store = None if queries.column is None else self._pairs
+        score_pairs = score_text_pairs(self._teacher.score, self._teacher.name, queries, self._corpus, store)
+        return RerankingSearcher(self._first.searcher(queries), score_pairs, self._teacher.candidates)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        return _checked(self._teacher.score(queries, passages), self._teacher.name, queries, passages)
+
+
+class _FusionIndex:
+    def __init__(self, teacher: FusionTeacher, n_passages: int, indexes: list[TeacherIndex]) -> None:
+        self._teacher, self._n_passages, self._indexes = teacher, n_passages, indexes
+
+    def searcher(self, queries: Queries) -> Searcher:
+        searchers = [index.searcher(queries) for index in self._indexes]
+
+        def scores(ids: IdArray) -> FloatArray:
+            parts: list[FloatArray] = []
+            for searcher, stage in zip(searchers, self._teacher.stages, strict=True):
+                block = searcher.block(ids)
+                if not isinstance(block, ScanningBlock):
+                    raise InputError(
+                        f"{self._teacher.name} needs the score of every passage, and {stage.name} scores the "
+                        "candidates of another teacher only; put it on top of the fusion, as its first_stage"
+                    )
+                parts.append(block.all_scores())
+            return self._teacher.fuse(parts)
+
+        return ScoreSearcher(scores, queries.texts, self._n_passages, queries.exclusions, teacher=self._teacher.name)
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        raise _knows_its_corpus_only(self._teacher, passages)
+
+
+@dataclass(frozen=True)
+class VectorsInMemory:
+    """Vectors of texts that come and go; see `search.exact.VectorSource`."""
+
+    vectors: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(texts, width)."""
+        return self.vectors.shape[0], self.vectors.shape[1]
+
+    def slice(self, start: int, stop: int) -> FloatArray:
+        """Rows start to stop."""
+        return self.vectors[start:stop]
+
+    def gather(self, ids: IdArray) -> FloatArray:
+        """Rows with these ids."""
+        return self.vectors[ids]
+
+
+def score_text_pairs(
+    score: Callable[[list[str], list[str]], FloatArray],
+    name: str,
+    queries: Queries,
+    corpus: TextColumn,
+    store: PairStore | None,
+) -> ScorePairs:
+    """A function that scores (query id, passage id) pairs by their texts; what a store holds is not asked again.
+
+    Pairs are handed over across queries and by falling length, so that a batch holds pairs of about the same length.
+    """
+
+    def score_pairs(ids: IdArray, passages: PassageArray) -> FloatArray:
+        def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
+            lengths = _lengths(queries.texts)[ids[places]] + _lengths(corpus.texts)[passages[places]]
+            order = np.argsort(-lengths, kind="stable")
+            for start in range(0, len(order), PAIRS_A_STEP):
+                some = order[start : start + PAIRS_A_STEP]
+                query_texts = queries.texts.take(pa.array(ids[places[some]])).to_pylist()
+                passage_texts = corpus.take(passages[places[some]]).to_pylist()
+                yield some, _checked(score(query_texts, passage_texts), name, query_texts, passage_texts)
+
+        if store is not None:
+            return store.complete(pair_digests(queries.digests[ids], corpus.digests[passages]), ask)
+        scores = np.empty(len(ids), dtype=np.float32)
+        for some, values in ask(np.arange(len(ids))):
+            scores[some] = values
+        return scores
+
+    return score_pairs
+
+
+def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
+    """Scores of (query, passage) pairs by a searcher, shape (pairs,)."""
+    scores = np.empty(len(queries), dtype=np.float32)
+    distinct, place = np.unique(queries, return_inverse=True)
+    step = min(searcher.block_size, QUERIES_A_STEP)
+    for first in range(0, len(distinct), step):
+        some = np.flatnonzero((place >= first) & (place < first + step))
+        block = searcher.block(distinct[first : first + step])
+        for start in range(0, len(some), SCORES_A_STEP):
+            part = some[start : start + SCORES_A_STEP]
+            scores[part] = block.pair_scores(place[part] - first, passages[part])
+    return scores
+
+
+def recall_of(searcher: Searcher, n_queries: int, depth: int) -> float | None:
+    """The share of the exact best candidates that an approximate engine finds, on a sample; None for an exact one."""
+    while isinstance(searcher, RerankingSearcher):
+        searcher = searcher.first_stage
+    return round(measured_recall(searcher, n_queries, depth), 4) if isinstance(searcher, FaissSearcher) else None
+
+
+def _lengths(texts: pa.LargeStringArray) -> IdArray:
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int64, count=len(texts) + 1 + texts.offset)[texts.offset :]
+    return np.diff(offsets)
+
+
+def _checked(scores: FloatArray, name: str, queries: list[str], passages: list[str]) -> FloatArray:
+    values = np.asarray(scores, dtype=np.float32)
+    if values.shape != (len(queries),):
+        raise TeacherError(f"teacher {name!r} gave scores of shape {values.shape} for {len(queries)} pairs")
+    if not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise TeacherError(
+            f"teacher {name!r} gave the score {values[first]} to the query {queries[first][:80]!r} with the passage "
+            f"{passages[first][:80]!r}, expected finite scores"
+        )
+    return values
+
+
+def _knows_its_corpus_only(teacher: Teacher, passages: list[str]) -> InputError:
+    return InputError(
+        f"{teacher.name} scores passages of its corpus only, and a positive is not in it: {passages[0][:80]!r}; fit on "
+        "a corpus that holds the positives"
+    )

@@ -1,0 +1,97 @@
+"""Late interaction: the score of a pair from the vectors of its tokens (ColBERT, arXiv 2004.12832, section 3.3)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+
+import numpy as np
+
+from hf_negmine.csr import flat_positions
+from hf_negmine.protocols import TokenVectors
+from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.store import unit_length
+
+TOKENS_A_STEP = 65_536
+"""Passage tokens that are held at a time."""
+
+
+class TokenSource(Protocol):
+    """Token vectors of a list of texts, on disk or in memory."""
+
+    def __len__(self) -> int:
+        """How many texts."""
+
+    def gather(self, ids: AnyArray) -> TokenVectors:
+        """Those of the texts with these ids, in this order."""
+
+
+class MaxSim:
+    """Scores pairs by the sum, over the query's tokens, of the best match among the passage's tokens."""
+
+    def __init__(self, queries: TokenSource, passages: TokenSource) -> None:
+        self.queries, self.passages = queries, passages
+
+    def scores(self, queries: IdArray, passages: PassageArray) -> FloatArray:
+        """The score of each (query id, passage id) pair, float32, shape (pairs,).
+
+        Products are summed in float64 and rounded once, so that a score does not depend on what it is computed with.
+        """
+        scores = np.empty(len(queries), dtype=np.float32)
+        order = np.argsort(queries, kind="stable")
+        bounds = np.flatnonzero(np.diff(queries[order], prepend=-1, append=np.iinfo(np.int64).max))
+        for first, last in itertools.pairwise(bounds):
+            some = order[first:last]
+            query = self.queries.gather(queries[some[:1]]).vectors.astype(np.float64)
+            scores[some] = self._of_one(query, passages[some])
+        return scores
+
+    def _of_one(self, query: AnyArray, passages: PassageArray) -> FloatArray:
+        scores: list[AnyArray] = []
+        step = max(1, TOKENS_A_STEP // 512)
+        for start in range(0, len(passages), step):
+            tokens = self.passages.gather(passages[start : start + step])
+            similarities = tokens.vectors.astype(np.float64) @ query.T
+            # Passages have different numbers of tokens: no padding takes part, so none can be the best match.
+            scores.append(np.maximum.reduceat(similarities, tokens.offsets[:-1], axis=0).sum(axis=1))
+        return np.concatenate(scores).astype(np.float32)
+
+
+class MeanVectors:
+    """The mean of each text's token vectors, of length 1; a `search.exact.VectorSource`."""
+
+    def __init__(self, tokens: TokenSource) -> None:
+        self._tokens = tokens
+        width = tokens.gather(np.zeros(1, dtype=np.int64)).vectors.shape[1]
+        self.shape = (len(tokens), width)
+
+    def slice(self, start: int, stop: int) -> FloatArray:
+        """Rows start to stop."""
+        return self.gather(np.arange(start, min(stop, self.shape[0])))
+
+    def gather(self, ids: AnyArray) -> FloatArray:
+        """Rows with these ids."""
+        means = np.empty((len(ids), self.shape[1]), dtype=np.float32)
+        step = max(1, TOKENS_A_STEP // 512)
+        for start in range(0, len(ids), step):
+            tokens = self._tokens.gather(ids[start : start + step])
+            sums = np.add.reduceat(tokens.vectors.astype(np.float64), tokens.offsets[:-1], axis=0)
+            means[start : start + step] = sums / np.diff(tokens.offsets)[:, None]
+        return unit_length(means)
+
+
+class TokensInMemory:
+    """Token vectors that are not stored; a `TokenSource`."""
+
+    def __init__(self, tokens: TokenVectors) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens.offsets) - 1
+
+    def gather(self, ids: AnyArray) -> TokenVectors:
+        """Those of the texts with these ids."""
+        offsets = self._tokens.offsets
+        counts = offsets[ids + 1] - offsets[ids]
+        entries, _ = flat_positions(offsets[ids], counts)
+        return TokenVectors(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self._tokens.vectors[entries])

@@ -1,0 +1,68 @@
+"""Search by a teacher that is too slow for a whole corpus: a first stage finds candidates, the teacher ranks them.
+
+The best candidates of the first stage are all that the teacher sees, so they are all that its rankings hold: a query is
+exhausted when these are, and a deeper first stage (``candidates=``) is the way to find more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.protocols import QueryBlock, Ranking, Searcher
+from hf_negmine.schema import FloatArray, IdArray, PassageArray
+
+ScorePairs: TypeAlias = Callable[[IdArray, PassageArray], FloatArray]
+"""Scores of (query id, passage id) pairs, float32, shape (pairs,)."""
+
+QUERIES_A_BLOCK = 1024
+
+
+class RerankingSearcher:
+    """Ranks the candidates of another searcher.
+
+    Args:
+        first_stage: finds the candidates.
+        score_pairs: the teacher's scores.
+        candidates: how many a query.
+    """
+
+    def __init__(self, first_stage: Searcher, score_pairs: ScorePairs, candidates: int) -> None:
+        self.block_size = min(first_stage.block_size, QUERIES_A_BLOCK)
+        self.first_stage, self.score_pairs, self.candidates = first_stage, score_pairs, candidates
+
+    def block(self, queries: IdArray) -> _RerankedBlock:
+        """See `protocols.Searcher`."""
+        return _RerankedBlock(self, queries)
+
+
+class _RerankedBlock:
+    """Some queries of a `RerankingSearcher`; see `protocols.QueryBlock`."""
+
+    def __init__(self, searcher: RerankingSearcher, queries: IdArray) -> None:
+        self._searcher, self._queries = searcher, queries
+        self._first: QueryBlock | None = None
+
+    def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
+        """See `protocols.QueryBlock`."""
+        return self._searcher.score_pairs(self._queries[rows], passages)
+
+    def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
+        """See `protocols.QueryBlock`."""
+        if self._first is None:
+            self._first = self._searcher.first_stage.block(self._queries)
+        no_ceiling = np.full(len(rows), np.inf, dtype=np.float32)
+        found = self._first.best(rows, no_ceiling, self._searcher.candidates)
+        row = np.repeat(np.arange(len(rows)), np.diff(found.offsets))
+        scores = self.pair_scores(rows[row], found.passages)
+        under = scores < ceilings[row]
+        row, passages, scores = row[under], found.passages[under], scores[under]
+        order = np.lexsort((passages, -scores, row))
+        there = np.bincount(row, minlength=len(rows))
+        counts = np.clip(there - skip, 0, depth)
+        entries, _ = flat_positions(offsets_of_counts(there)[:-1] + np.minimum(skip, there), counts)
+        chosen = order[entries]
+        return Ranking(offsets_of_counts(counts), passages[chosen], scores[chosen], there <= depth + skip)

@@ -1,0 +1,232 @@
+"""Several teachers for one data set, each with a ranking, a scale and ceilings of its own (NV-Retriever, 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.errors import InputError, require
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role
+from hf_negmine.randomness import KeyArray, random_keys
+from hf_negmine.schema import AnyArray, IdArray
+from hf_negmine.select.selection import Selection
+from hf_negmine.teachers import resolve_teacher
+
+TARGETS_A_STEP = 65_536
+CHOOSING = 0x5EED
+"""Keeps the draw of a teacher apart from the draws of its negatives, which have the same seed."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Teachers that mine together.
+
+    Attributes:
+        teachers: two or more of whatever mines alone.
+    """
+
+    teachers: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        require(len(self.teachers) >= 2, f"{type(self).__name__}: two teachers or more, got {len(self.teachers)}")
+        object.__setattr__(self, "teachers", tuple(resolve_teacher(teacher) for teacher in self.teachers))
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        """The teachers."""
+        return tuple(self.teachers)
+
+    @property
+    def name(self) -> str:
+        """The kind and the teachers: ``cross-sample(e5-base, bm25-english)``."""
+        return f"{self.kind}({', '.join(teacher.name for teacher in self.teachers)})"
+
+    @property
+    def kind(self) -> str:
+        """Its name in the paper."""
+        raise NotImplementedError
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the same ensemble again, but for its teachers."""
+        return {"kind": self.kind}
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of the settings; those of the teachers are kept beside it."""
+        return digest_of(self.settings)
+
+    def negatives_a_teacher(self, n: int) -> int:
+        """How many of a query's n negatives each teacher chooses.
+
+        Raises:
+            InputError: a number that they cannot share equally.
+        """
+        return n
+
+    def joined(
+        self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
+    ) -> Selection:
+        """One selection from each teacher's.
+
+        Args:
+            selections: with `negatives_a_teacher` negatives a target.
+            reserves: each teacher's n best, under the same method.
+            n: negatives a target.
+            seed: of the draw.
+            query_keys: first half of the query's digest of each target.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CrossSample(Ensemble):
+    """Each query draws one teacher at random, which gives all its negatives (section 4.2, "cross-sample")."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in the paper."""
+        return "cross-sample"
+
+    def drawn(self, seed: int, query_keys: KeyArray) -> IdArray:
+        """The place of each target's teacher."""
+        keys = random_keys(seed ^ CHOOSING, query_keys, np.zeros((1, 1), dtype=np.uint64))[:, 0]
+        return np.asarray(keys % np.uint64(len(self.teachers)), dtype=np.int64)
+
+    def joined(
+        self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
+    ) -> Selection:
+        """See `Ensemble`."""
+        by = self.drawn(seed, query_keys)
+        targets = np.arange(len(by))
+        counts = np.stack([selection.counts for selection in selections])[by, targets]
+        bounds = np.cumsum([0] + [len(selection.passages) for selection in selections])[:-1]
+        starts = np.stack([selection.offsets[:-1] for selection in selections])[by, targets] + bounds[by]
+        entries, _ = flat_positions(starts, counts)
+        positive_scores = np.stack([selection.positive_scores for selection in selections])
+        return replace(
+            _common(selections, n),
+            offsets=offsets_of_counts(counts),
+            passages=np.concatenate([selection.passages for selection in selections])[entries],
+            scores=np.concatenate([selection.scores for selection in selections])[entries],
+            positive_scores=positive_scores[by, targets],
+            chosen_by=np.repeat(by, counts),
+            positive_scores_by=positive_scores,
+        )
+
+
+@dataclass(frozen=True)
+class IntraSample(Ensemble):
+    """Each query takes the best of every teacher (section 4.2, "intra-sample").
+
+    With 8 negatives and 4 teachers each gives two: the best of every teacher first, then the second best of each.
+
+    Attributes:
+        dedup: replace what an earlier teacher gave already by the next of the list that is new. Without it a passage
+            that two teachers agree on stays twice and so weighs double, slightly better in the paper (table 2).
+    """
+
+    dedup: bool = field(default=False)
+
+    @property
+    def kind(self) -> str:
+        """Its name in the paper."""
+        return "intra-sample-dedup" if self.dedup else "intra-sample"
+
+    def negatives_a_teacher(self, n: int) -> int:
+        """See `Ensemble`."""
+        if n % len(self.teachers):
+            raise InputError(
+                f"num_negatives: {self.kind} takes as many of each of its {len(self.teachers)} teachers, and {n} "
+                f"is not a multiple of {len(self.teachers)}"
+            )
+        return n // len(self.teachers)
+
+    def joined(
+        self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
+    ) -> Selection:
+        """See `Ensemble`."""
+        n_targets = len(query_keys)
+        passages = np.full((n_targets, n), -1, dtype=np.int64)
+        scores = np.zeros((n_targets, n), dtype=np.float32)
+        for start in range(0, n_targets, TARGETS_A_STEP):
+            some = slice(start, min(start + TARGETS_A_STEP, n_targets))
+            lists = [
+                _table((selection, reserve) if self.dedup else (selection,), some)
+                for selection, reserve in zip(selections, reserves, strict=True)
+            ]
+            for place in range(n):
+                ids, values = lists[place % len(selections)]
+                if self.dedup:
+                    taken = (ids[:, :, None] == passages[some, None, :place]).any(axis=2)
+                    column = ((ids >= 0) & ~taken).argmax(axis=1)
+                    new = np.take_along_axis((ids >= 0) & ~taken, column[:, None], axis=1)[:, 0]
+                else:
+                    column, new = np.full(len(ids), place // len(selections)), np.ones(len(ids), dtype=bool)
+                rows = np.arange(len(ids))
+                passages[some, place] = np.where(new, ids[rows, column], -1)
+                scores[some, place] = values[rows, column]
+        there = passages >= 0
+        positive_scores = np.stack([selection.positive_scores for selection in selections])
+        return replace(
+            _common(selections, n),
+            offsets=offsets_of_counts(there.sum(axis=1)),
+            passages=passages[there].astype(np.int32),
+            scores=scores[there],
+            chosen_by=np.broadcast_to(np.arange(n) % len(selections), there.shape)[there],
+            positive_scores_by=positive_scores,
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Ensemble`."""
+        return {"kind": "intra-sample", "dedup": self.dedup}
+
+
+def agreement(selections: Sequence[Selection]) -> AnyArray:
+    """Mean Jaccard similarity of the negatives that two teachers choose for a target (table 6).
+
+    Its shape is (teachers, teachers). Targets for which neither has a negative do not count.
+    """
+    n_passages = 1 + max((int(selection.passages.max(initial=0)) for selection in selections), default=0)
+    keys = []
+    for selection in selections:
+        targets = np.repeat(np.arange(len(selection.counts)), selection.counts)
+        keys.append(np.unique(targets * n_passages + selection.passages))
+    n_targets = len(selections[0].counts)
+    sizes = [np.bincount(part // n_passages, minlength=n_targets) for part in keys]
+    table = np.eye(len(selections))
+    for one in range(len(keys)):
+        for two in range(one):
+            both = np.intersect1d(keys[one], keys[two], assume_unique=True)
+            common = np.bincount(both // n_passages, minlength=n_targets)
+            union = sizes[one] + sizes[two] - common
+            similar = common[union > 0] / union[union > 0]
+            table[one, two] = table[two, one] = float(similar.mean()) if len(similar) else 0.0
+    return table
+
+
+def _common(selections: Sequence[Selection], n: int) -> Selection:
+    """What the first teacher's selection says of all; rules say whose candidates they kept out."""
+    return replace(selections[0], n=n)
+
+
+def _table(parts: Sequence[Selection], some: slice) -> tuple[AnyArray, AnyArray]:
+    """Passage ids (-1 for none) and scores of some targets, the parts side by side."""
+    ids, scores = [], []
+    for selection in parts:
+        width = selection.n
+        starts, counts = selection.offsets[:-1][some], selection.counts[some]
+        there = np.arange(width) < counts[:, None]
+        entries = np.where(there, starts[:, None] + np.arange(width), 0)
+        if len(selection.passages):
+            ids.append(np.where(there, selection.passages[entries].astype(np.int64), -1))
+            scores.append(np.where(there, selection.scores[entries], 0))
+        else:
+            ids.append(np.full(there.shape, -1, dtype=np.int64))
+            scores.append(np.zeros(there.shape, dtype=np.float32))
+    return np.concatenate(ids, axis=1), np.concatenate(scores, axis=1)

@@ -1,0 +1,101 @@
+"""Functions as teachers, for what has no class here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.errors import require_choice, require_whole
+from hf_negmine.files import digest_of
+from hf_negmine.protocols import Role, Similarity
+from hf_negmine.schema import FloatArray
+
+PROBE = ("What is a hard negative?", "A passage that looks like an answer and is none.", "1 2 3")
+
+
+@dataclass(frozen=True)
+class EncodeFunction:
+    """A function from texts to vectors, as a teacher.
+
+    Attributes:
+        encode_texts: texts to an array of shape (len(texts), width).
+        encode_queries: the same for queries, where they are encoded differently.
+        similarity: ``"cosine"`` or ``"dot"``.
+        version: say another one when the function changes, so that no stored vector of the old one is used. Without it
+            the vectors of three probe texts stand for the function, which suits functions that always give the same.
+        label: how it is called in summaries; None takes the function's name.
+    """
+
+    encode_texts: Callable[[list[str]], Any]
+    encode_queries: Callable[[list[str]], Any] | None = None
+    similarity: Similarity = "cosine"
+    version: str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choice(self.similarity, ("cosine", "dot"), argument="similarity")
+
+    @property
+    def name(self) -> str:
+        """The label, or the function's name."""
+        return self.label or _name_of(self.encode_texts)
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of the version, or of the probe's vectors (see `protocols.Teacher`)."""
+        content = self.version if self.version is not None else self.encode(PROBE, role)
+        return digest_of("encode-function", self.name, role, content)
+
+    def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
+        """Vectors of ``texts``."""
+        function = self.encode_queries if role == "query" and self.encode_queries is not None else self.encode_texts
+        return _array(function(list(texts)))
+
+
+@dataclass(frozen=True)
+class ScoreFunction:
+    """A function that scores pairs of texts, as a teacher that ranks the candidates of another.
+
+    Attributes:
+        score_pairs: queries and passages, of equal length, to as many scores.
+        first_stage: the teacher that finds the candidates.
+        candidates: how many a query.
+        version: as for `EncodeFunction`.
+        label: how it is called in summaries; None takes the function's name.
+    """
+
+    score_pairs: Callable[[list[str], list[str]], Any]
+    first_stage: Any = "bm25"
+    candidates: int = 100
+    version: str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        require_whole(self.candidates, "candidates", at_least=1)
+
+    @property
+    def name(self) -> str:
+        """The label, or the function's name."""
+        return self.label or _name_of(self.score_pairs)
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of the version, or of the probe's scores (see `protocols.Teacher`)."""
+        content = self.version if self.version is not None else self.score(PROBE, PROBE[::-1])
+        return digest_of("score-function", self.name, content)
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
+        """The score of each pair."""
+        return _array(self.score_pairs(list(queries), list(passages)))
+
+
+def _array(values: Any) -> FloatArray:
+    """A numpy array of a list, an array or a tensor on any device and of any number format."""
+    if hasattr(values, "detach"):
+        values = values.detach().to("cpu").float().numpy()
+    return np.asarray(values)
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__)).strip("<>")
