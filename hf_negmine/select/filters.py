@@ -137,12 +137,16 @@ class Veto:
     Attributes:
         teacher: anything that mines: ``"bm25"``, a model, a cross-encoder.
         method: its ceilings, in its own scale. A method with a rank window is none.
+        abstain_at: a query whose positive it scores at or under this is left alone; None for none. A teacher that does
+            not find the positive is no judge of what is too close to it: BM25 gives a positive without a word of the
+            query 0, as it does most of the corpus, and would leave nothing (``abstain_at=0``).
         depth: how many candidates a query it looks at; None for as many as it takes, or as a cross-encoder's own
             ``candidates`` say.
     """
 
     teacher: Any
     method: Any = None
+    abstain_at: float | None = None
     depth: int | None = None
 
     def __post_init__(self) -> None:
@@ -159,19 +163,19 @@ class Veto:
     @property
     def settings(self) -> dict[str, Any]:
         """See `Filter`."""
-        return {"filter": str(self), "depth": self.depth, **identity_of(self.teacher)}
+        return {"filter": str(self), "abstain_at": self.abstain_at, "depth": self.depth, **identity_of(self.teacher)}
 
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
         index = scene.indexes.open(self.teacher, scene.corpus)
         positives = Positives(scene.positive_offsets, scene.positive_ids.astype(np.int32), scene.positive_scores(index))
         _, positive_scores = positives.targets(scene.positive_score)
+        ceilings = self.method.ceilings(positive_scores)
+        if self.abstain_at is not None:
+            ceilings[positive_scores <= self.abstain_at] = np.inf
         searcher = index.searcher(scene.queries)
         return _BoundVeto(
-            str(self),
-            self.depth,
-            lambda queries, passages: pair_scores(searcher, queries, passages),
-            self.method.ceilings(positive_scores),
+            str(self), self.depth, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings
         )
 
     def __str__(self) -> str:

@@ -65,7 +65,7 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, prog
     """
     require(teacher != "", "teacher: it is empty, expected a model's id or folder, 'bm25', 'random' or 'fixed:FOLDER'")
     if isinstance(teacher, KINDS):
-        return _with_stages(teacher, progress)
+        return _with_first_stage(teacher, progress)
     if isinstance(teacher, str):
         kind, _, rest = teacher.partition(":")
         if kind == "bm25":
@@ -83,20 +83,14 @@ def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, prog
     )
 
 
-def _with_stages(teacher: Teacher, progress: bool) -> Teacher:
-    """The teacher with the teachers that it stands on resolved; itself where that changes nothing."""
-    changes: dict[str, Any] = {}
-    if (first := getattr(teacher, "first_stage", None)) is not None:
-        resolved = resolve_teacher(first, progress=progress)
-        changes = {} if resolved is first else {"first_stage": resolved}
-    elif isinstance(teacher, FusionTeacher):
-        stages = tuple(resolve_teacher(stage, progress=progress) for stage in teacher.stages)
-        same = all(new is old for new, old in zip(stages, teacher.stages, strict=True))
-        changes = {} if same else {"stages": stages}
-    if not changes:
+def _with_first_stage(teacher: Teacher, progress: bool) -> Teacher:
+    """The teacher with its first stage resolved; itself where that changes nothing."""
+    first = getattr(teacher, "first_stage", None)
+    resolved = None if first is None else resolve_teacher(first, progress=progress)
+    if resolved is first:
         return teacher
     other = copy.copy(teacher)
-    other.__dict__.update(changes)  # some are frozen
+    other.__dict__["first_stage"] = resolved  # some teachers are frozen
     return other
 
 

@@ -44,7 +44,9 @@ class Fusion:
         if given.shape != (len(teachers),) or not np.isfinite(given).all() or (given <= 0).any():
             raise InputError(f"Fusion: {len(teachers)} teachers need as many positive weights, got {weights!r}")
         require(rank_constant >= 0, f"Fusion: rank_constant is at least 0, got {rank_constant}")
-        self.stages: tuple[Any, ...] = tuple(teachers)
+        from hf_negmine.teachers import resolve_teacher  # which knows this class, too
+
+        self.stages = tuple(resolve_teacher(teacher) for teacher in teachers)
         self.how, self.weights, self.rank_constant = how, given / given.sum(), rank_constant
 
     @property

@@ -253,5 +253,5 @@ def test_a_cross_encoder_that_gives_no_number_is_an_error(
     with torch.no_grad():
         for weights in broken.parameters():
             weights.fill_(float("nan"))
-    with pytest.raises(NegmineError, match="not finite|nan"):
+    with pytest.raises(NegmineError, match="not finite"):
         ours(rows, model, corpus=corpus, cross_encoder=broken, verbose=False, cache_folder=caches[ours])
