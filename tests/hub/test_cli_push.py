@@ -16,8 +16,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from hf_negmine import cli, load_mined, push_dataset
+from hf_negmine import load_mined, push_dataset
 from hf_negmine.cli import app
+from hf_negmine.commands.running import EXIT_FAILED
+from hf_negmine.commands.share import EXIT_DIFFERENT
 from hf_negmine.miner import NegativeMiner
 from tests.hub.client import TOKEN, run_client
 from tests.hub.server import Hub
@@ -291,7 +293,7 @@ def test_a_token_in_the_words_of_others_is_hidden(
 
     monkeypatch.setattr("hf_negmine.hub.push.push_material", fail)
     result = run("push", folder, NAME, *LICENSE, "--debug")
-    assert result.exit_code == cli.EXIT_FAILED
+    assert result.exit_code == EXIT_FAILED
     assert "headers: Bearer hf_…, Bearer hf_…; of hf_negmine" in result.stderr
     assert "Traceback" in result.stderr
     assert logged_in not in result.output
@@ -314,7 +316,7 @@ def test_the_same_rows_come_out_again(format: str, run: Run, mine: Callable[...,
 def test_another_teacher_gives_others(run: Run, mine: Callable[..., Path]) -> None:
     assert run("push", mine(), NAME, *LICENSE, "--config", "drawn", "--split", "dev").exit_code == 0
     result = run("reproduce", NAME, "--config", "drawn", "--split", "dev", "--teacher", "random:4", "--quiet")
-    assert result.exit_code == cli.EXIT_DIFFERENT == 1
+    assert result.exit_code == EXIT_DIFFERENT == 1
     assert re.match(r"different: [1-8] of 8 rows did not come out again; the teacher is another", result.stdout)
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
 from hf_negmine.cli import app
-from hf_negmine.cli_options import FormatName, OnExhaustedName, PositiveScoreName
+from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
 from hf_negmine.mined import FORMATS, ON_EXHAUSTED
 from hf_negmine.select import PositiveScore
 

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 from hf_negmine.cli import app
-from hf_negmine.cli_options import LossName, RefreshName
+from hf_negmine.commands.train_options import LossName, RefreshName
 from hf_negmine.errors import InputError
 from hf_negmine.train.run import Loss, Rule, TrainingSettings
 
