@@ -72,9 +72,13 @@ class HiddenPositives:
         ]
         self._keys = np.concatenate(keys)
 
+    def among(self, queries: np.ndarray[Any, Any], passages: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Whether each (query, passage) pair is a hidden positive."""
+        return np.isin(queries * self.n_passages + passages, self._keys)
+
     def share(self, queries: np.ndarray[Any, Any], passages: np.ndarray[Any, Any]) -> float:
         """Share of (query, passage) pairs that are hidden positives."""
-        return float(np.isin(queries * self.n_passages + passages, self._keys).mean())
+        return float(self.among(queries, passages).mean())
 
 
 def _digests(texts: list[str]) -> Any:

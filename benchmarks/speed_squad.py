@@ -86,7 +86,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     functions = [
         (hf_negmine.miner, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
-        (hf_negmine.miner, "open_searcher", OPEN),
+        (NegativeMiner, "_searcher", OPEN),
         (hf_negmine.pool, "search_queries", SEARCH),
         (hf_negmine.pool, "deepen", DEEPEN),
         (hf_negmine.miner, "retrieve", STORE),

@@ -1,9 +1,11 @@
 """Negatives shown to a judge: what it calls relevant is none, and may become a positive (RLHN, arXiv 2505.16967).
 
-A judge is slow and dear, so it sees only what would be chosen, the likeliest false negatives first: those that score
-highest beside the positive that set their ceiling. What it calls relevant is replaced by the next candidate, which is
-judged in its turn, until nothing chosen is unjudged or the budget is used up. Verdicts are kept by the digests of the
-texts and of the judge's prompt; a kept one counts against the budget, too, so that running again gives the same rows.
+A judge is slow and dear, so it sees only what would be chosen, the likeliest false negatives first: those with the
+highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and near it lies what
+nobody would call relevant; ``benchmarks/README.md`` compares.) What it calls relevant is replaced by the next candidate,
+which is judged in its turn, until nothing chosen is unjudged or the budget is used up. Verdicts are kept by the digests
+of the texts and of the judge's prompt; a kept one counts against the budget, too, so that running again gives the same
+rows.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import pyarrow as pa
 from hf_negmine.errors import TeacherError, require_whole
 from hf_negmine.judges import resolve_judge
 from hf_negmine.pairs import PairStore, pair_digests
-from hf_negmine.schema import BoolArray, FloatArray, IdArray
+from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.select import Selection
 from hf_negmine.select.filters import BoundFilter, Listed
 from hf_negmine.store import VectorStore
@@ -121,7 +123,7 @@ class _Bench:
         """Ask about what is chosen and was not asked yet; False if there is nothing more to ask."""
         query = np.repeat(queries, selection.counts)
         keys = query * len(self._texts.corpus) + selection.passages
-        likely = selection.scores - selection.references
+        likely = _likelihood(selection)
         order = np.lexsort((keys, -likely))
         _, first = np.unique(keys[order], return_index=True)
         order = order[np.sort(first)]
@@ -159,6 +161,18 @@ class _Bench:
 
         pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
         return np.asarray(self._store.complete(pairs, ask) > 0.5)
+
+
+def _likelihood(selection: Selection) -> AnyArray:
+    """How likely each negative is a false one: its score, or with several teachers its place among theirs."""
+    if selection.chosen_by is None:
+        return selection.scores
+    places = np.empty(len(selection.scores))
+    for teacher in np.unique(selection.chosen_by):
+        here = np.flatnonzero(selection.chosen_by == teacher)
+        order = np.argsort(np.argsort(selection.scores[here], kind="stable"), kind="stable")
+        places[here] = order / len(here)
+    return places
 
 
 @dataclass(frozen=True)
