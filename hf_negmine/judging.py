@@ -1,11 +1,11 @@
 """Negatives shown to a judge: what it calls relevant is none, and may become a positive (RLHN, arXiv 2505.16967).
 
 A judge is slow and dear, so it sees only what would be chosen, the likeliest false negatives first: those with the
-highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and near it lies what
-nobody would call relevant; ``benchmarks/README.md`` compares.) What it calls relevant is replaced by the next candidate,
-which is judged in its turn, until nothing chosen is unjudged or the budget is used up. Verdicts are kept by the digests
-of the texts and of the judge's prompt; a kept one counts against the budget, too, so that running again gives the same
-rows.
+highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and near it lies
+what nobody would call relevant; ``benchmarks/README.md`` compares.) What it calls relevant is replaced by the next
+candidate, which is judged in its turn, until nothing chosen is unjudged or the budget is used up. Verdicts are kept by
+the digests of the texts and of the judge's prompt; a kept one counts against the budget, too, so that running again
+gives the same rows.
 """
 
 from __future__ import annotations
