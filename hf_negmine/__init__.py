@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_negmine.drop_in import mine_hard_negatives
+    from hf_negmine.ensemble import EnsemblePool
     from hf_negmine.errors import NegmineError
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
+    from hf_negmine.judges import ChatJudge, FunctionJudge
+    from hf_negmine.judging import Judged
     from hf_negmine.methods import (
         Method,
         NaiveTopK,
@@ -25,16 +28,34 @@ if TYPE_CHECKING:
     )
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.pool import CandidatePool
-    from hf_negmine.protocols import ScoringTeacher, Teacher, VectorTeacher
+    from hf_negmine.protocols import PairTeacher, ScoringTeacher, SparseTeacher, Teacher, TokenTeacher, VectorTeacher
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.select.ensembles import CrossSample, IntraSample
+    from hf_negmine.select.filters import Consistency, Veto
     from hf_negmine.summary import MiningSummary
-    from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher
+    from hf_negmine.teachers import (
+        APITeacher,
+        BM25Teacher,
+        CrossEncoderTeacher,
+        DenseTeacher,
+        EncodeFunction,
+        FixedTeacher,
+        Fusion,
+        LateInteractionTeacher,
+        RandomTeacher,
+        ScoreFunction,
+        SparseEncoderTeacher,
+    )
     from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL, RemineCallback
+
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
+    "ensemble": ("EnsemblePool",),
     "errors": ("NegmineError",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
+    "judges": ("ChatJudge", "FunctionJudge"),
+    "judging": ("Judged",),
     "methods": (
         "Method",
         "NaiveTopK",
@@ -47,36 +68,67 @@ _HOMES = {
     ),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
-    "protocols": ("ScoringTeacher", "Teacher", "VectorTeacher"),
+    "protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
+    "select.ensembles": ("CrossSample", "IntraSample"),
+    "select.filters": ("Consistency", "Veto"),
     "summary": ("MiningSummary",),
-    "teachers": ("BM25Teacher", "DenseTeacher", "FixedTeacher", "RandomTeacher"),
+    "teachers": (
+        "APITeacher",
+        "BM25Teacher",
+        "CrossEncoderTeacher",
+        "DenseTeacher",
+        "EncodeFunction",
+        "FixedTeacher",
+        "Fusion",
+        "LateInteractionTeacher",
+        "RandomTeacher",
+        "ScoreFunction",
+        "SparseEncoderTeacher",
+    ),
     "train": ("CachedPositiveAwareMNRL", "HardNegativeCollator", "PositiveAwareMNRL", "RemineCallback"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "APITeacher",
     "BM25Teacher",
     "CachedPositiveAwareMNRL",
     "CandidatePool",
+    "ChatJudge",
+    "Consistency",
+    "CrossEncoderTeacher",
+    "CrossSample",
     "DenseTeacher",
+    "EncodeFunction",
+    "EnsemblePool",
     "FixedTeacher",
+    "FunctionJudge",
+    "Fusion",
     "HardNegativeCollator",
     "HubError",
+    "IntraSample",
+    "Judged",
+    "LateInteractionTeacher",
     "Method",
     "MiningSummary",
     "NaiveTopK",
     "NegativeMiner",
     "NegmineError",
+    "PairTeacher",
     "PositiveAwareMNRL",
     "RandomTeacher",
     "RankBand",
     "RemineCallback",
     "Sampled",
     "ScoreFloor",
+    "ScoreFunction",
     "ScoringTeacher",
     "Selection",
+    "SparseEncoderTeacher",
+    "SparseTeacher",
     "Teacher",
+    "TokenTeacher",
     "Top",
     "Top1Sampled",
     "TopKAbs",
@@ -84,6 +136,7 @@ __all__ = [
     "TopKPercPos",
     "TopKShifted",
     "VectorTeacher",
+    "Veto",
     "load_mined",
     "mine_hard_negatives",
     "prepare_card",

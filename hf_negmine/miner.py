@@ -41,7 +41,7 @@ from hf_negmine.search import Indexes, Queries, recall_of
 from hf_negmine.search.ann import Engine
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
-from hf_negmine.select.ensembles import Ensemble, IntraSample
+from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Scene
 from hf_negmine.sources import (
     CorpusSource,
@@ -57,7 +57,7 @@ from hf_negmine.sources import (
 )
 from hf_negmine.store import VectorStore, writable_folder
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import identity_of, resolve_teacher, settings_of
+from hf_negmine.teachers import identity_of, settings_of
 from hf_negmine.texts import TextSet, build_text_set
 from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
@@ -75,8 +75,9 @@ class NegativeMiner:
     batched=True)`` adds the negatives, or ``miner.mine(rows)`` does everything at once.
 
     Args:
-        teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, ``"random"``, ``"fixed:FOLDER"``, or any
-            object that keeps the `Teacher` protocol; an ensemble of them (`CrossSample`, `IntraSample`).
+        teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, or any other spec of `resolve_teacher`,
+            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that keeps the `Teacher` protocol;
+            an ensemble of them (`CrossSample`, `IntraSample`, or ``"cross-sample(bm25, MODEL)"``).
         method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
             the paper's best (NV-Retriever, table 3).
         sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``).
@@ -136,9 +137,7 @@ class NegativeMiner:
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
         require_device(device)
-        self.teacher: Teacher = (
-            teacher if isinstance(teacher, Ensemble) else resolve_teacher(teacher, progress=progress)
-        )
+        self.teacher: Teacher = resolve_ensemble(teacher, progress=progress)
         self.method = resolve_method(method)
         self.sampler = resolve_sampler(sampler)
         ensemble = self.teacher if isinstance(self.teacher, Ensemble) else None

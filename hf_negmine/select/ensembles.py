@@ -11,11 +11,11 @@ import numpy as np
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, require
 from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role
+from hf_negmine.protocols import Role, Teacher
 from hf_negmine.randomness import KeyArray, random_keys
 from hf_negmine.schema import AnyArray, IdArray
 from hf_negmine.select.selection import Selection
-from hf_negmine.teachers import resolve_teacher
+from hf_negmine.teachers import ENSEMBLES, Options, parse_call, resolve_teacher, teacher_of_settings
 
 TARGETS_A_STEP = 65_536
 CHOOSING = 0x5EED
@@ -185,6 +185,43 @@ class IntraSample(Ensemble):
     def settings(self) -> dict[str, Any]:
         """See `Ensemble`."""
         return {"kind": "intra-sample", "dedup": self.dedup}
+
+
+def resolve_ensemble(teacher: Any, *, progress: bool = True, options: Options | None = None) -> Any:
+    """An ensemble from its spec, such as ``"cross-sample(bm25, MODEL)"``; what is none goes to `resolve_teacher`.
+
+    Args:
+        teacher: ``"cross-sample(…)"``, ``"intra-sample(…)"`` or ``"intra-sample-dedup(…)"`` of two teachers or more, an
+            `Ensemble`, or what mines alone.
+        progress, options: see `resolve_teacher`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(teacher, Ensemble):
+        return teacher
+    found = parse_call(teacher, ENSEMBLES) if isinstance(teacher, str) else None
+    if found is None:
+        return resolve_teacher(teacher, progress=progress, options=options)
+    kind, parts = found
+    teachers = [resolve_teacher(part, progress=progress, options=options) for part in parts]
+    return CrossSample(teachers) if kind == "cross-sample" else IntraSample(teachers, dedup=kind.endswith("-dedup"))
+
+
+def ensemble_of_settings(settings: dict[str, Any] | None) -> Ensemble | Teacher:
+    """The ensemble or the teacher whose settings went into provenance (see `teacher_of_settings`).
+
+    Raises:
+        InputError: settings that cannot make all of its teachers.
+    """
+    given = dict(settings or {})
+    if given.get("kind") not in ("cross-sample", "intra-sample"):
+        return teacher_of_settings(settings)
+    stages, dedup = given.get("stages"), given.get("dedup", False)
+    if not isinstance(stages, list) or not isinstance(dedup, bool):
+        raise InputError(f"teacher: the settings {settings} are none that this version knows")
+    teachers = [teacher_of_settings(stage) for stage in stages]
+    return CrossSample(teachers) if given["kind"] == "cross-sample" else IntraSample(teachers, dedup=dedup)
 
 
 def agreement(selections: Sequence[Selection]) -> AnyArray:

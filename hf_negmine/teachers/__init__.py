@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.errors import InputError, require, require_whole
 from hf_negmine.protocols import (
     FusionTeacher,
     PairTeacher,
@@ -43,54 +44,146 @@ __all__ = [
     "ScoreFunction",
     "SparseEncoderTeacher",
     "identity_of",
+    "parse_call",
     "resolve_teacher",
     "settings_of",
     "stages_of",
     "teacher_of_settings",
 ]
 
-KINDS = (VectorTeacher, ScoringTeacher, SparseTeacher, TokenTeacher, PairTeacher, FusionTeacher)
+KINDS_WITHOUT_FIRST_STAGE = (VectorTeacher, ScoringTeacher, SparseTeacher)
+KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher)
+KINDS_OF_MODELS: dict[str, Any] = {
+    "CrossEncoder": CrossEncoderTeacher,
+    "MultiVectorEncoder": LateInteractionTeacher,
+    "SparseEncoder": SparseEncoderTeacher,
+}
+"""The teacher of a loaded Sentence Transformers model, by its class; of any other it is `DenseTeacher`."""
 
 MODEL_SETTINGS = {"model", "revision", "query_prompt", "passage_prompt", "dtype", "max_length"}
 DENSE_SETTINGS = MODEL_SETTINGS | {"similarity", "truncate_dim"}
 """What `DenseTeacher.settings` holds besides its kind."""
 
+Options: TypeAlias = Mapping[str, Mapping[str, Any]]
+MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
+    "cross-encoder": CrossEncoderTeacher,
+    "sparse": SparseEncoderTeacher,
+    "late-interaction": LateInteractionTeacher,
+    "api": APITeacher,
+}
+"""Words that stand before a model in a spec; a model alone is a dense one."""
+FUSIONS = ("rrf", "sum")
+ENSEMBLES = ("cross-sample", "intra-sample", "intra-sample-dedup")
+"""They mine (`select.ensembles`), and are no teachers."""
+EXPECTED = (
+    "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', 'bm25', "
+    "'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
+)
 
-def resolve_teacher(teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True) -> Teacher:
+
+def resolve_teacher(
+    teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True, options: Options | None = None
+) -> Teacher:
     """A teacher from what users write.
 
-    ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``, ``"fixed:FOLDER"``, any Sentence Transformers model id,
-    folder or loaded model, or an object that keeps the `Teacher` protocol. A teacher that stands on others gets these
-    resolved, too. ``progress`` is for those that show bars of their own.
+    A spec: any Sentence Transformers model id or folder; ``"cross-encoder:MODEL"``, ``"sparse:MODEL"``,
+    ``"late-interaction:MODEL"``, ``"api:MODEL"``; ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``,
+    ``"fixed:FOLDER"``; a fusion of specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Or a loaded model, or an
+    object that keeps the `Teacher` protocol. A teacher that stands on others gets these resolved, too.
+
+    Args:
+        teacher: the same.
+        progress: for teachers that show bars of their own.
+        options: arguments of the teachers that a spec names, by its kind (``"dense"`` for a bare model).
+
+    Raises:
+        InputError: it is none of these.
     """
-    require(teacher != "", "teacher: it is empty, expected a model's id or folder, 'bm25', 'random' or 'fixed:FOLDER'")
-    if isinstance(teacher, KINDS):
-        return _with_first_stage(teacher, progress)
+    require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
+    if isinstance(teacher, KINDS) and not isinstance(teacher, type):
+        return _with_first_stage(teacher, progress, options)
+    options = options or {}
     if isinstance(teacher, str):
-        kind, _, rest = teacher.partition(":")
+        if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:
+            kind, parts = found
+            if kind in ENSEMBLES:
+                raise InputError(
+                    f"teacher {teacher!r} is an ensemble, which mines with a pool a teacher and cannot be a part of "
+                    f"something else; expected one teacher, or a fusion such as 'rrf({', '.join(parts)})'"
+                )
+            return Fusion([resolve_teacher(part, progress=progress, options=options) for part in parts], kind)  # type: ignore[arg-type]
+        kind, colon, rest = teacher.partition(":")
+        if kind in MODEL_KINDS and colon:
+            require(bool(rest.strip()), f"teacher {teacher!r} names no model, expected for example '{kind}:MODEL'")
+            return _with_first_stage(MODEL_KINDS[kind](rest.strip(), **options.get(kind, {})), progress, options)
         if kind == "bm25":
             return BM25Teacher(rest or "english", progress=progress)
         if kind == "random" and (not rest or rest.lstrip("-").isdigit()):
             return RandomTeacher(int(rest or 0))
         if kind == "fixed" and rest:
             return FixedTeacher.from_folder(rest)
-    if isinstance(teacher, str | Path) or hasattr(teacher, "encode_query"):
-        return DenseTeacher(teacher)  # type: ignore[arg-type]
+    given: Any = teacher
+    for model in type(given).__mro__:
+        if model.__name__ in KINDS_OF_MODELS and model.__module__.startswith("sentence_transformers."):
+            return _with_first_stage(KINDS_OF_MODELS[model.__name__](given), progress, options)
+    if isinstance(given, str | Path) or (hasattr(given, "encode_query") and not isinstance(given, type)):
+        return DenseTeacher(given, **options.get("dense", {}))
     raise InputError(
         f"teacher {teacher!r} is not a model, and lacks what a teacher needs: name, fingerprint(role), and either "
-        "similarity with encode(texts, role), or index(passages), or first_stage and candidates with score(queries, "
-        "passages); a function can be wrapped as EncodeFunction(f) or ScoreFunction(f)"
+        "similarity with encode(texts, role), or index(passages), or encode_sparse(texts, role), or first_stage and "
+        "candidates with score(queries, passages) or encode_tokens(texts, role), or stages with fuse(scores); a "
+        "function can be wrapped as EncodeFunction(f) or ScoreFunction(f)"
     )
 
 
-def _with_first_stage(teacher: Teacher, progress: bool) -> Teacher:
+def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
+    """Name and arguments of ``"rrf(bm25, sum(a, b))"``: ``("rrf", ["bm25", "sum(a, b)"])``; None if it is no such call.
+
+    Raises:
+        InputError: parentheses that do not match, or an empty argument.
+    """
+    name, opened, rest = spec.strip().partition("(")
+    if not opened or name.strip() not in names:
+        return None
+    parts, depth = [""], 1
+    for place, letter in enumerate(rest):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            require(
+                place == len(rest) - 1,
+                f"teacher {spec!r} goes on after its last parenthesis with {rest[place + 1 :]!r}, expected nothing",
+            )
+        elif letter == "," and depth == 1:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    require(depth == 0, f"teacher {spec!r} opens {spec.count('(')} parentheses and closes {spec.count(')')}")
+    parts = [part.strip() for part in parts]
+    require(
+        all(parts) and len(parts) >= 2,
+        f"teacher {spec!r} joins {sum(map(bool, parts))} teacher(s) in {len(parts)} place(s), expected two or more "
+        f"with a comma in between, such as '{name.strip()}(bm25, MODEL)'",
+    )
+    return name.strip(), parts
+
+
+def _with_first_stage(teacher: Teacher, progress: bool, options: Options | None) -> Teacher:
     """The teacher with its first stage resolved; itself where that changes nothing."""
-    first = getattr(teacher, "first_stage", None)
-    resolved = None if first is None else resolve_teacher(first, progress=progress)
+    if not isinstance(teacher, PairTeacher | TokenTeacher) or isinstance(teacher, KINDS_WITHOUT_FIRST_STAGE):
+        return teacher
+    require_whole(teacher.candidates, f"candidates of {teacher.name}", at_least=1)
+    first = teacher.first_stage
+    if first is None and isinstance(teacher, TokenTeacher):
+        return teacher
+    try:
+        resolved = resolve_teacher(first, progress=progress, options=options)
+    except InputError as error:
+        raise InputError(f"first_stage of {teacher.name}: {error}") from error
     if resolved is first:
         return teacher
     other = copy.copy(teacher)
-    other.__dict__["first_stage"] = resolved  # some teachers are frozen
+    # Some teachers are frozen, and a copy leaves out what a pickle does: the model.
+    vars(other).update({**vars(teacher), "first_stage": resolved})
     return other
 
 
