@@ -84,18 +84,20 @@ class PairStore:
             ) as bar,
             _Writer(self.folder / f"{self._file_name}-{os.getpid()}.pairs") as writer,
         ):
-            for places, values in score(asked):
-                writer.add(pairs[asked[places]], values)
-                found.append((pairs[asked[places]], values))
-                bar.update(len(places))
-        self._add(found)
+            try:
+                for places, values in score(asked):
+                    writer.add(pairs[asked[places]], values)
+                    found.append((pairs[asked[places]], values))
+                    bar.update(len(places))
+            finally:  # what came before an error is kept here, too
+                self._add(found)
         scores[missing] = self.find(pairs[missing])
         return scores
 
     def _read(self) -> list[tuple[DigestArray, FloatArray]]:
         if self._runs is None:
-            self._runs = []
-            self._add([_read_file(path) for path in sorted(self.folder.glob("*.pairs"))])
+            parts = [_read_file(path) for path in sorted(self.folder.glob("*.pairs"))]
+            self._runs = [_merged(parts)] if parts else []
         return self._runs
 
     def _add(self, parts: list[tuple[DigestArray, FloatArray]]) -> None:
@@ -124,6 +126,8 @@ class _Writer:
             if self._descriptor is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                # A disk that was full may have left half a record, behind which no other would be found.
+                os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size // RECORD.itemsize * RECORD.itemsize)
             rest = memoryview(records.tobytes())
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]

@@ -9,8 +9,10 @@ a continued run makes the same shards. Vectors that cost money come in parts, an
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +23,7 @@ from tqdm.auto import tqdm
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, StorageError, TeacherError, require_choice
 from hf_negmine.files import (
+    TEMPORARY_PREFIX,
     digest_of,
     publish_folder,
     read_array,
@@ -40,13 +43,15 @@ from hf_negmine.protocols import (
     TokenVectors,
     VectorTeacher,
 )
-from hf_negmine.schema import FORMAT_VERSION, AnyArray, DigestArray, FloatArray, IdArray
+from hf_negmine.schema import FORMAT_VERSION, AnyArray, BoolArray, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import TextColumn, find_digests
 
 TEXTS_A_SHARD = 2048
 TEXTS_A_STREAM = 65_536
 """Texts that a streaming teacher is handed at a time; it decides itself how many go into a request."""
 LONGEST_VECTOR = 1e18
+LONGEST_TOKEN = 1e16
+"""Less than that, since a score sums over tokens."""
 
 Arrays: TypeAlias = dict[str, AnyArray]
 """What is kept of some texts, by file name: ``vectors`` with a row a text; or ``offsets``, and arrays of entries."""
@@ -149,10 +154,19 @@ class VectorStore:
 
         def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
             width = None if known is None else known["vectors"].shape[1]
-            for positions, found in parts(batch, role):
+            left = np.ones(len(batch), dtype=bool)
+            for given, found in parts(batch, role):
+                positions = check_positions(given, left, teacher)
                 vectors = check_vectors(found, teacher, [batch[place] for place in positions], width)
                 width = vectors.shape[1]
+                left[positions] = False
                 yield positions, {"vectors": unit_length(vectors) if teacher.similarity == "cosine" else vectors}
+            if left.any():
+                first = batch[int(np.flatnonzero(left)[0])]
+                raise TeacherError(
+                    f"teacher {teacher.name!r} gave vectors for {int((~left).sum())} of {len(batch)} {role} texts, and "
+                    f"none for {first[:80]!r}"
+                )
 
         step = TEXTS_A_STREAM if isinstance(teacher, StreamingTeacher) else TEXTS_A_SHARD
         return StoredVectors(*self._complete(teacher, teacher.similarity, texts, role, ("vectors",), encode, step))
@@ -161,8 +175,7 @@ class VectorStore:
         """Sparse vectors of all ``texts``; raises what `vectors` raises."""
 
         def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
-            found = teacher.encode_sparse(batch, role)
-            check_sparse(found, teacher, batch)
+            found = check_sparse(teacher.encode_sparse(batch, role), teacher, batch)
             yield np.arange(len(batch)), {"offsets": found.offsets, "terms": found.terms, "weights": found.weights}
 
         return StoredSparse(*self._complete(teacher, "sparse", texts, role, ("offsets", "terms", "weights"), encode))
@@ -171,8 +184,8 @@ class VectorStore:
         """Token vectors of all ``texts``; raises what `vectors` raises."""
 
         def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
-            found = teacher.encode_tokens(batch, role)
-            check_tokens(found, teacher, batch)
+            width = None if known is None else known["vectors"].shape[1]
+            found = check_tokens(teacher.encode_tokens(batch, role), teacher, batch, width)
             yield np.arange(len(batch)), {"offsets": found.offsets, "vectors": found.vectors}
 
         return StoredTokens(*self._complete(teacher, "tokens", texts, role, ("offsets", "vectors"), encode))
@@ -193,7 +206,7 @@ class VectorStore:
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
             self._encode_missing(folder, texts, missing, role, encode, step, shards[0] if shards else None)
-            _join_parts(folder, names)
+        if _join_parts(folder, names) or len(missing):  # parts may be left from a run that was killed
             shards, index = self._read_shards(folder, names)
         if not shards:
             raise InputError(f"no {role} texts to encode")
@@ -226,7 +239,12 @@ class VectorStore:
         shards: list[Arrays] = []
         digests: list[DigestArray] = []
         for path in [*sorted(folder.glob("shard-*")), *sorted(folder.glob("part-*"))]:
-            shard, its_digests = _read_shard(path, names)
+            try:
+                shard, its_digests = _read_shard(path, names)
+            except StorageError:
+                if path.exists():
+                    raise
+                return self._read_shards(folder, names)  # another run has joined it with others by now
             width = shard.get("vectors", its_digests).shape[1]
             if shards and "vectors" in shard and width != shards[0]["vectors"].shape[1]:
                 raise StorageError(
@@ -251,15 +269,11 @@ class VectorStore:
         ) as progress:
             for start in range(0, len(missing), step):
                 ids = missing[start : start + step]
-                done = 0
                 for positions, arrays in encode(texts.take(ids).to_pylist(), known):
                     known = known or arrays
                     whole = len(positions) == len(ids) <= TEXTS_A_SHARD
                     _write_shard(folder, "shard" if whole else "part", texts.digests[ids[positions]], arrays)
-                    done += len(positions)
                     progress.update(len(positions))
-                if done != len(ids):
-                    raise TeacherError(f"the teacher gave vectors for {done} of {len(ids)} {role} texts")
 
 
 def _one_part(
@@ -290,20 +304,50 @@ def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray
     return shard, digests
 
 
-def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
-    """Join the small shards of a streaming teacher into larger ones. If it is killed, some texts are there twice."""
+def _join_parts(folder: Path, names: tuple[str, ...]) -> bool:
+    """Join the small shards of a streaming teacher into larger ones; whether there were any.
+
+    If it is killed, some texts are there twice until the next run, which takes the parts away.
+    """
     parts = sorted(folder.glob("part-*"))
-    while parts:
-        together, texts = 0, 0
-        while together < len(parts) and texts < TEXTS_A_SHARD:
-            texts += len(read_array(parts[together] / "digests.npy"))
-            together += 1
-        some, parts = parts[:together], parts[together:]
-        read = [_read_shard(part, names) for part in some]
-        arrays = {name: np.concatenate([shard[name] for shard, _ in read]) for name in names}
-        _write_shard(folder, "shard", np.concatenate([digests for _, digests in read]), arrays)
-        for part in some:
-            shutil.rmtree(part, ignore_errors=True)
+    if not parts:
+        return False
+    joined = _ShardIndex.of([read_array(shard / "digests.npy") for shard in sorted(folder.glob("shard-*"))])
+    some: list[tuple[Path, Arrays, DigestArray]] = []
+    texts = 0
+    for path in parts:
+        try:
+            shard, digests = _read_shard(path, names)
+        except StorageError:
+            if path.exists():
+                raise
+            continue
+        if (joined.find(digests)[0] >= 0).all():
+            _remove(path)
+            continue
+        some.append((path, shard, digests))
+        texts += len(digests)
+        if texts >= TEXTS_A_SHARD:
+            _join(folder, some)
+            some, texts = [], 0
+    if some:
+        _join(folder, some)
+    return True
+
+
+def _join(folder: Path, parts: list[tuple[Path, Arrays, DigestArray]]) -> None:
+    arrays = {name: np.concatenate([shard[name] for _, shard, _ in parts]) for name in parts[0][1]}
+    _write_shard(folder, "shard", np.concatenate([digests for _, _, digests in parts]), arrays)
+    for path, _, _ in parts:
+        _remove(path)
+
+
+def _remove(part: Path) -> None:
+    """Remove a part by a name that nobody reads, so that none is ever seen half removed."""
+    with storage_errors(part), suppress(FileNotFoundError):  # another run was faster
+        gone = part.with_name(TEMPORARY_PREFIX + part.name)
+        os.rename(part, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -362,35 +406,91 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
     return array
 
 
+def check_positions(positions: Any, left: BoolArray, teacher: Teacher) -> IdArray:
+    """Positions of a part as int64, or `TeacherError` unless each is of a text that was still ``left``."""
+    array = np.asarray(positions)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave positions of {array.dtype} with shape {array.shape}, expected whole numbers"
+        )
+    array = array.astype(np.int64)
+    outside = array[(array < 0) | (array >= len(left))]
+    if len(outside):
+        raise TeacherError(f"teacher {teacher.name!r} gave a vector for position {outside[0]} of {len(left)} texts")
+    if len(np.unique(array)) < len(array) or not left[array].all():
+        raise TeacherError(f"teacher {teacher.name!r} gave more than one vector for one of {len(left)} texts")
+    return array
+
+
 def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> SparseVectors:
-    """The vectors, or `TeacherError` unless there is a row of finite weights a text."""
-    _check_ragged(found.offsets, {"terms": found.terms, "weights": found.weights}, found.weights, teacher, texts)
-    return found
+    """The vectors, or `TeacherError` unless there is a row of finite weights of terms (from 0) a text."""
+    offsets = _check_offsets(found.offsets, {"terms": found.terms, "weights": found.weights}, teacher, texts)
+    terms, weights = np.asarray(found.terms), np.asarray(found.weights)
+    if terms.ndim != 1 or weights.ndim != 1 or (len(terms) and terms.dtype.kind not in "iu"):
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave terms of {terms.dtype} with shape {terms.shape} and weights with shape "
+            f"{weights.shape}, expected whole numbers and numbers, both with shape ({int(offsets[-1])},)"
+        )
+    if len(terms) and (terms.min() < 0 or terms.max() > np.iinfo(np.int32).max):
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave terms from {terms.min()} to {terms.max()}, expected 0 to 2**31 - 1"
+        )
+    return SparseVectors(offsets, terms.astype(np.int32), _finite(weights, offsets, teacher, texts))
 
 
-def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str]) -> TokenVectors:
-    """The vectors, or `TeacherError` unless there are one or more finite vectors a text."""
-    _check_ragged(found.offsets, {"vectors": found.vectors}, found.vectors, teacher, texts)
-    empty = np.flatnonzero(np.diff(found.offsets) < 1)
+def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str], width: int | None = None) -> TokenVectors:
+    """The vectors, or `TeacherError` unless there are one or more finite vectors of the expected width a text."""
+    offsets = _check_offsets(found.offsets, {"vectors": found.vectors}, teacher, texts)
+    vectors = np.asarray(found.vectors)
+    if vectors.ndim != 2 or (width is not None and vectors.shape[1] != width):
+        wanted = "width" if width is None else width
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave token vectors of shape {vectors.shape}, expected ({int(offsets[-1])}, "
+            f"{wanted})"
+        )
+    empty = np.flatnonzero(np.diff(offsets) < 1)
     if len(empty):
         raise TeacherError(f"teacher {teacher.name!r} gave no token vector for {texts[empty[0]][:80]!r}")
-    return found
-
-
-def _check_ragged(offsets: IdArray, entries: Arrays, numbers: FloatArray, teacher: Teacher, texts: list[str]) -> None:
-    lengths = {name: len(array) for name, array in entries.items()}
-    if len(offsets) != len(texts) + 1 or any(length != offsets[-1] for length in lengths.values()):
+    vectors = _finite(vectors, offsets, teacher, texts)
+    longest = float(np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0.0))
+    if longest > LONGEST_TOKEN:
         raise TeacherError(
-            f"teacher {teacher.name!r} gave {len(offsets) - 1} rows with {lengths} entries for {len(texts)} texts, "
-            f"expected {len(texts)} rows with {int(offsets[-1])} entries"
+            f"teacher {teacher.name!r} gave a token vector of length {longest:.3g}, at most {LONGEST_TOKEN:g} is "
+            "supported: scores of longer ones are beyond the range of float32"
         )
-    finite = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+    return TokenVectors(offsets, vectors)
+
+
+def _check_offsets(offsets: Any, entries: dict[str, Any], teacher: Teacher, texts: list[str]) -> IdArray:
+    array = np.asarray(offsets)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) != len(texts) + 1:
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave offsets of {array.dtype} with shape {array.shape} for {len(texts)} texts, "
+            f"expected whole numbers with shape ({len(texts) + 1},)"
+        )
+    array = array.astype(np.int64)
+    lengths = {name: len(values) for name, values in entries.items()}
+    if array[0] != 0 or (np.diff(array) < 0).any() or any(length != array[-1] for length in lengths.values()):
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave offsets from {array[0]} to {array[-1]} with {lengths} entries, expected "
+            "offsets that rise from 0 to the number of entries"
+        )
+    return array
+
+
+def _finite(values: AnyArray, offsets: IdArray, teacher: Teacher, texts: list[str]) -> FloatArray:
+    if values.dtype.kind not in "fiu":
+        raise TeacherError(f"teacher {teacher.name!r} gave vectors of {values.dtype}, expected numbers")
+    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
+        numbers = np.ascontiguousarray(values, dtype=np.float32)
+    finite = np.isfinite(numbers) if numbers.ndim == 1 else np.isfinite(numbers).all(axis=1)
     if not finite.all():
         first = int(np.searchsorted(offsets, np.flatnonzero(~finite)[0], side="right")) - 1
         raise TeacherError(
             f"teacher {teacher.name!r} gave NaN or infinite vectors, the first for {texts[first][:80]!r}; earlier "
             "shards are kept"
         )
+    return numbers
 
 
 def unit_length(vectors: FloatArray) -> FloatArray:

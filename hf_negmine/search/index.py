@@ -259,13 +259,20 @@ class _TokenIndex:
         else:
             assert self._means is not None
             first_stage = self._means.with_queries(MeanVectors(tokens), queries.exclusions)
-        return RerankingSearcher(first_stage, MaxSim(tokens, self._passages).scores, self._teacher.candidates)
+        return RerankingSearcher(first_stage, self._max_sim(tokens, self._passages).scores, self._teacher.candidates)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         both = np.arange(len(queries))
-        return MaxSim(self._encode(queries, "query"), self._encode(passages, "passage")).scores(
-            both, both.astype(np.int32)
-        )
+        tokens = self._encode(queries, "query"), self._encode(passages, "passage")
+        return self._max_sim(*tokens).scores(both, both.astype(np.int32))
+
+    def _max_sim(self, queries: TokenSource, passages: TokenSource) -> MaxSim:
+        widths = [tokens.gather(np.zeros(1, dtype=np.int64)).vectors.shape[1] for tokens in (queries, passages)]
+        if widths[0] != widths[1]:
+            raise TeacherError(
+                f"teacher {self._teacher.name!r} gave queries of {widths[0]} dimensions, passages of {widths[1]}"
+            )
+        return MaxSim(queries, passages)
 
     def _encode(self, texts: list[str], role: Role) -> TokensInMemory:
         return TokensInMemory(check_tokens(self._teacher.encode_tokens(texts, role), self._teacher, texts))
@@ -274,7 +281,8 @@ class _TokenIndex:
 class _PairIndex:
     def __init__(self, teacher: PairTeacher, corpus: TextColumn, store: VectorStore, first: TeacherIndex) -> None:
         self._teacher, self._corpus, self._first = teacher, corpus, first
-        self._pairs = PairStore.of(store.folder, teacher.fingerprint("passage"), teacher.name, progress=store.progress)
+        both = digest_of(teacher.fingerprint("query"), teacher.fingerprint("passage"))
+        self._pairs = PairStore.of(store.folder, both, teacher.name, progress=store.progress)
 
     def searcher(self, queries: Queries) -> Searcher:
         # Queries that come and go are scored anew: they are not likely to come again.
@@ -390,9 +398,14 @@ def _lengths(texts: pa.LargeStringArray) -> IdArray:
 
 
 def _checked(scores: FloatArray, name: str, queries: list[str], passages: list[str]) -> FloatArray:
-    values = np.asarray(scores, dtype=np.float32)
-    if values.shape != (len(queries),):
-        raise TeacherError(f"teacher {name!r} gave scores of shape {values.shape} for {len(queries)} pairs")
+    given = np.asarray(scores)
+    if given.dtype.kind not in "fiub" or given.shape != (len(queries),):
+        raise TeacherError(
+            f"teacher {name!r} gave an array of {given.dtype} with shape {given.shape} for {len(queries)} pairs, "
+            f"expected numbers with shape ({len(queries)},)"
+        )
+    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
+        values = given.astype(np.float32)
     if not np.isfinite(values).all():
         first = int(np.flatnonzero(~np.isfinite(values))[0])
         raise TeacherError(

@@ -58,4 +58,5 @@ class InvertedIndex:
             weights=weights[places] * self.weights[entries],
             minlength=n_queries * self.n_passages,
         )
-        return sums.reshape(n_queries, self.n_passages).astype(np.float32)
+        with np.errstate(over="ignore"):  # the search refuses a score that is not finite
+            return sums.reshape(n_queries, self.n_passages).astype(np.float32)

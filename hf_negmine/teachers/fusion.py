@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require, require_choice
+from hf_negmine.errors import InputError, require, require_choice, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role
+from hf_negmine.protocols import PairTeacher, Role, TokenTeacher
 from hf_negmine.schema import FloatArray
 
 
@@ -43,11 +43,18 @@ class Fusion:
         given = np.ones(len(teachers)) if weights is None else np.asarray(weights, dtype=np.float64)
         if given.shape != (len(teachers),) or not np.isfinite(given).all() or (given <= 0).any():
             raise InputError(f"Fusion: {len(teachers)} teachers need as many positive weights, got {weights!r}")
-        require(rank_constant >= 0, f"Fusion: rank_constant is at least 0, got {rank_constant}")
+        require_whole(rank_constant, "Fusion: rank_constant", at_least=0)
         from hf_negmine.teachers import resolve_teacher  # which knows this class, too
 
         self.stages = tuple(resolve_teacher(teacher) for teacher in teachers)
-        self.how, self.weights, self.rank_constant = how, given / given.sum(), rank_constant
+        for stage in self.stages:
+            if isinstance(stage, PairTeacher | TokenTeacher):
+                raise InputError(
+                    f"Fusion: it needs the score of every passage, and {stage.name} scores the candidates of another "
+                    "teacher only; put it on top of the fusion, as its first_stage"
+                )
+        self.how, self.rank_constant = how, rank_constant
+        self.weights, self._given = given / given.sum(), [float(weight) for weight in given]
 
     @property
     def name(self) -> str:
@@ -57,8 +64,7 @@ class Fusion:
     @property
     def settings(self) -> dict[str, Any]:
         """What makes the same fusion again, but for its teachers."""
-        weights = [round(float(weight), 9) for weight in self.weights]
-        return {"kind": "fusion", "how": self.how, "weights": weights, "rank_constant": self.rank_constant}
+        return {"kind": "fusion", "how": self.how, "weights": self._given, "rank_constant": self.rank_constant}
 
     def fingerprint(self, role: Role) -> str:
         """Digest of the settings; those of the teachers are kept beside it."""
