@@ -28,7 +28,7 @@ from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
-RELABELLED = ("relabelled_queries", "relabelled_passages", "relabelled_scores")
+RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Fitted:
         pool_keys: names of the folders of the pools: one, or with an ensemble one a teacher.
         summary: what was mined.
         consistent: bool, shape (pairs,): whether the teacher finds each positive; None where nobody asked.
-        relabelled: query ids, passage ids and scores of what a judge made positives, by query; None without.
+        relevant: query ids, passage ids and scores of what a judge called relevant, by query; None without one.
+        relabels: whether these became positives.
     """
 
     folder: Path
@@ -128,7 +129,8 @@ class Fitted:
     pool_keys: tuple[str, ...]
     summary: MiningSummary
     consistent: BoolArray | None = None
-    relabelled: tuple[IdArray, IdArray, FloatArray] | None = None
+    relevant: tuple[IdArray, IdArray, FloatArray] | None = None
+    relabels: bool = False
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
@@ -147,7 +149,8 @@ class Fitted:
             pool_keys=tuple(content["pools"]),
             summary=MiningSummary.from_dict(content["summary"]),
             consistent=read_array(folder / "consistent.npy") if (folder / "consistent.npy").exists() else None,
-            relabelled=_read_relabelled(folder),
+            relevant=_read_relevant(folder),
+            relabels=content.get("relabels", False),
         )
 
     @cached_property
@@ -188,9 +191,9 @@ class Fitted:
 
         A query of several rows has it with its first pair only, so that no batch needs to know the others.
         """
-        if self.relabelled is None:
+        if self.relevant is None or not self.relabels:
             return None
-        queries, passages, scores = self.relabelled
+        queries, passages, scores = self.relevant
         query_ids = found.query_ids[found.rows]
         known = np.flatnonzero(query_ids >= 0)
         first = self.texts.positive_ids[self.texts.positive_offsets[query_ids[known]]]
@@ -232,7 +235,8 @@ def write_fit(
     pool_keys: Sequence[str],
     *,
     consistent: BoolArray | None = None,
-    relabelled: tuple[IdArray, IdArray, FloatArray] | None = None,
+    relevant: tuple[IdArray, IdArray, FloatArray] | None = None,
+    relabels: bool = False,
 ) -> None:
     """Write a fit, whole or not at all."""
     if folder.exists():
@@ -242,8 +246,8 @@ def write_fit(
     }
     if consistent is not None:
         arrays["consistent"] = consistent
-    if relabelled is not None:
-        arrays.update(zip(RELABELLED, relabelled, strict=True))
+    if relevant is not None:
+        arrays.update(zip(RELEVANT, relevant, strict=True))
     with scratch_folder(folder.parent) as scratch:
         for name, array in arrays.items():
             write_array(scratch / f"{name}.npy", array)
@@ -256,16 +260,17 @@ def write_fit(
                 "positive_score": selection.positive_score,
                 "query_column": columns[0],
                 "positive_column": columns[1],
+                "relabels": relabels,
                 "summary": summary.as_dict(),
             },
         )
         publish_folder(scratch, folder)
 
 
-def _read_relabelled(folder: Path) -> tuple[IdArray, IdArray, FloatArray] | None:
-    if not (folder / f"{RELABELLED[0]}.npy").exists():
+def _read_relevant(folder: Path) -> tuple[IdArray, IdArray, FloatArray] | None:
+    if not (folder / f"{RELEVANT[0]}.npy").exists():
         return None
-    queries, passages, scores = (read_array(folder / f"{name}.npy") for name in RELABELLED)
+    queries, passages, scores = (read_array(folder / f"{name}.npy") for name in RELEVANT)
     return queries, passages, scores
 
 

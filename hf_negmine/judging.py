@@ -98,7 +98,7 @@ def judged_selection(
     """
     verdicts = _Bench(judged, texts, store)
     while True:
-        selection = select([_NotRelevant(str(judged), verdicts.relevant_keys, len(texts.corpus))])
+        selection = select([NotRelevant(str(judged), verdicts.relevant_keys, len(texts.corpus))])
         if not verdicts.hear(queries, selection):
             return selection, verdicts.result()
 
@@ -176,8 +176,14 @@ def _likelihood(selection: Selection) -> AnyArray:
 
 
 @dataclass(frozen=True)
-class _NotRelevant:
-    """Keeps out what was called relevant; a `BoundFilter`."""
+class NotRelevant:
+    """Keeps out what was called relevant; a `BoundFilter`.
+
+    Attributes:
+        name: of the judge.
+        keys: int64, rising: query * n_passages + passage of each relevant pair.
+        n_passages: in the corpus.
+    """
 
     name: str
     keys: IdArray

@@ -31,7 +31,7 @@ from hf_negmine.errors import (
 from hf_negmine.files import default_cache_dir, digest_of, write_json
 from hf_negmine.fitted import Fitted, fit_name, pool_name, write_fit
 from hf_negmine.fresh import FreshMiner
-from hf_negmine.judging import Judged, Verdicts, judged_selection
+from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
@@ -221,7 +221,6 @@ class NegativeMiner:
         )
         digest = fit_name(settings)
         folder = self.cache_dir / "fits" / digest
-        relabels = verdicts is not None and self.judged is not None and self.judged.relabel
         write_fit(
             folder,
             texts,
@@ -230,10 +229,13 @@ class NegativeMiner:
             summary,
             keys,
             consistent=consistent,
-            relabelled=(verdicts.queries, verdicts.passages, verdicts.scores) if relabels and verdicts else None,
+            relevant=None if verdicts is None else (verdicts.queries, verdicts.passages, verdicts.scores),
+            relabels=self.judged is not None and self.judged.relabel,
         )
         # Only now: a fit that fails leaves the miner as it was.
-        self._folder, self._digest, self._pool, self._summary = folder, digest, pool, None
+        # The pool of a judged fit is opened anew, with what he called relevant left out.
+        self._folder, self._digest, self._summary = folder, digest, None
+        self._pool = pool if verdicts is None else None
         self.__dict__.pop("fitted", None)
         self.__dict__.pop("fresh", None)
         return self
@@ -335,13 +337,19 @@ class NegativeMiner:
     def pool(self) -> CandidatePool | EnsemblePool:
         """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``.
 
-        It keeps the miner's filters and its consistency rule, but asks no judge.
+        It keeps the miner's filters and its consistency rule, and leaves out what a judge called relevant at `fit`; it
+        does not ask him again.
         """
         if self._pool is None:
             texts = self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
-            self._pool = self._joined([self._retrieve(teacher, texts) for teacher in self._members])
+            pools = [self._retrieve(teacher, texts) for teacher in self._members]
+            if (relevant := self.fitted.relevant) is not None:
+                keys = relevant[0] * len(texts.corpus) + relevant[1]
+                for pool in pools:
+                    pool.filters += (NotRelevant(str(self.judged), keys, len(texts.corpus)),)
+            self._pool = self._joined(pools)
         return self._pool
 
     @property
