@@ -1,0 +1,149 @@
+"""What a filter is, what it may look at, and what several of them keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import InputError, require
+from hf_negmine.protocols import Teacher
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.search import Indexes, Queries, TeacherIndex, pair_scores
+from hf_negmine.select.selection import PositiveScore
+from hf_negmine.texts import TextColumn
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Candidates of some targets as CSR, the best first.
+
+    Attributes:
+        targets: int64 numbers of the targets, shape (targets,).
+        queries: int64 query id of each target.
+        offsets: int64, shape (targets + 1,).
+        passages: int32 passage ids, shape (offsets[-1],).
+        scores: float32, the mining teacher's, same shape.
+    """
+
+    targets: IdArray
+    queries: IdArray
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+
+    @property
+    def target_of(self) -> IdArray:
+        """The place in ``targets`` of each candidate."""
+        return np.repeat(np.arange(len(self.targets)), np.diff(self.offsets))
+
+    def kept(self, keep: BoolArray) -> Listed:
+        """Those candidates that stay."""
+        offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
+        return Listed(self.targets, self.queries, offsets, self.passages[keep], self.scores[keep])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a filter may look at.
+
+    Attributes:
+        queries: what is searched for.
+        corpus: the passages.
+        positive_offsets, positive_ids: the positives of every query as CSR; -1 for one that is not in the corpus.
+        positive_texts: text of every (query, positive) pair, where some are not in the corpus; else None.
+        positive_score: whether a target is a query (``min``) or a pair (``each``).
+        teacher: the one that mines.
+        indexes: opens teachers over the corpus.
+    """
+
+    queries: Queries
+    corpus: TextColumn
+    positive_offsets: IdArray
+    positive_ids: IdArray
+    positive_texts: pa.LargeStringArray | None
+    positive_score: PositiveScore
+    teacher: Teacher
+    indexes: Indexes
+
+    @property
+    def query_of_pair(self) -> IdArray:
+        """The query id of each (query, positive) pair."""
+        return np.repeat(np.arange(len(self.positive_offsets) - 1), np.diff(self.positive_offsets))
+
+    def texts_of_pairs(self, pairs: IdArray) -> list[str]:
+        """The positive's text of some (query, positive) pairs."""
+        if self.positive_texts is not None:
+            return cast(list[str], self.positive_texts.take(pa.array(pairs)).to_pylist())
+        return cast(list[str], self.corpus.take(self.positive_ids[pairs]).to_pylist())
+
+    def positive_scores(self, index: TeacherIndex) -> FloatArray:
+        """A teacher's score of every (query, positive) pair."""
+        queries = self.query_of_pair
+        scores = np.empty(len(queries), dtype=np.float32)
+        inside, outside = np.flatnonzero(self.positive_ids >= 0), np.flatnonzero(self.positive_ids < 0)
+        if len(inside):
+            ids = self.positive_ids[inside].astype(np.int32)
+            scores[inside] = pair_scores(index.searcher(self.queries), queries[inside], ids)
+        if len(outside):
+            texts = self.queries.texts.take(pa.array(queries[outside])).to_pylist()
+            scores[outside] = index.text_scores(texts, self.texts_of_pairs(outside))
+        return scores
+
+
+class BoundFilter(Protocol):
+    """A filter that knows the data set."""
+
+    @property
+    def depth(self) -> int | None:
+        """How many candidates of a target, from the top, it looks at; those below never become negatives."""
+
+    def keep(self, listed: Listed) -> BoolArray:
+        """Which of the candidates may stay, shape (candidates,).
+
+        What it says of a candidate may depend on those above it in the same list, and on nothing else of the call.
+        """
+
+    def __str__(self) -> str:
+        """Its name in summaries."""
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """A rule for candidates besides the ceiling. Its ``str`` names it with its settings."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes what it keeps, with digests of what is large; goes into provenance."""
+
+    def bind(self, scene: Scene) -> BoundFilter:
+        """The same filter, which knows the data set."""
+
+
+def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, dict[str, IdArray]]:
+    """What all filters keep, and how many candidates of each target every filter took out.
+
+    A filter is asked about what the ones before it have kept, so the cheap ones come first.
+    """
+    removed: dict[str, IdArray] = {}
+    for one in filters:
+        keep = np.asarray(one.keep(listed))
+        if keep.dtype != bool or keep.shape != listed.passages.shape:
+            raise InputError(
+                f"filter {one} returned an array of {keep.dtype} with shape {keep.shape} for {len(listed.passages)} "
+                "candidates, expected a bool each"
+            )
+        taken = np.bincount(listed.target_of[~keep], minlength=len(listed.targets))
+        removed[str(one)] = removed.get(str(one), 0) + taken
+        listed = listed.kept(keep)
+    return listed, removed
+
+
+def finite_number(value: Any, argument: str) -> float:
+    """``value`` as a float, or `InputError` unless it is a finite number."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    require(is_number and bool(np.isfinite(value)), f"{argument}: a finite number, got {value!r}")
+    return float(value)

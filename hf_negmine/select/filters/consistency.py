@@ -1,0 +1,45 @@
+"""What a row must be to count: its teacher finds its positive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hf_negmine.errors import require, require_choice, require_whole
+from hf_negmine.select.filters.base import finite_number
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """A row counts only if the teacher finds its positive (CoRNStack, arXiv 2412.01007; Gecko, arXiv 2403.20327).
+
+    Attributes:
+        top_k: the positive must rank among so many, that is, fewer than ``top_k`` eligible passages may score higher.
+        min_score: the positive must score at least this.
+        action: ``"drop"`` the row, or ``"flag"`` it in a column ``consistent``.
+    """
+
+    top_k: int | None = None
+    min_score: float | None = None
+    action: Literal["drop", "flag"] = "drop"
+
+    def __post_init__(self) -> None:
+        require(
+            self.top_k is not None or self.min_score is not None,
+            "Consistency: give top_k (a rank), min_score, or both; both are None",
+        )
+        if self.top_k is not None:
+            require_whole(self.top_k, "Consistency: top_k", at_least=1)
+        if self.min_score is not None:
+            object.__setattr__(self, "min_score", finite_number(self.min_score, "Consistency: min_score"))
+        require_choice(self.action, ("drop", "flag"), argument="Consistency: action")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What goes into provenance."""
+        return {"top_k": self.top_k, "min_score": self.min_score, "action": self.action}
+
+    def __str__(self) -> str:
+        parts = [f"top {self.top_k}"] if self.top_k is not None else []
+        parts += [f"score of at least {self.min_score:g}"] if self.min_score is not None else []
+        return f"consistency ({', '.join(parts)})"

@@ -1,0 +1,333 @@
+"""Candidates that say the same as a positive, or as a better candidate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.csr import flat_positions
+from hf_negmine.errors import InputError, require, require_choice
+from hf_negmine.files import text_digests
+from hf_negmine.protocols import VectorTeacher
+from hf_negmine.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.store import StoredVectors, check_vectors
+from hf_negmine.teachers import identity_of, resolve_teacher
+from hf_negmine.texts import TextColumn
+
+PLACES = 64
+"""Places of a list that are compared with as many others at a time."""
+STEP_BYTES = 2**26
+DOUBT = 1e-6
+"""Cosines from a product of matrices that lie this near to the threshold are computed again, each for itself."""
+WORDS_A_SHINGLE = 3
+PERMUTATIONS = 128
+SEED = 1
+SIGNATURES_KEPT = 2**16
+"""A signature takes 512 bytes."""
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """A candidate must not say nearly the same as a positive of its query, or as a better candidate that stays.
+
+    A near duplicate of a positive is a positive that nobody has labelled; near duplicates among the negatives teach the
+    same thing twice. Of a group of near duplicates the best-ranked stays, of those that the filters before this one
+    have left: a filter or a judge that comes later and takes it out does not bring the others back.
+
+    Attributes:
+        threshold: the similarity from which on two passages are near duplicates, over 0 and at most 1.
+        of: near duplicates of ``"positives"`` (all those of the query, whatever sets its ceiling), of better
+            ``"negatives"``, or of ``"both"``.
+        by: ``"cosine"`` of the passages' vectors; or ``"minhash"``, the estimated Jaccard similarity of their sets of
+            three successive words in lower case (Broder 1997), for copies of texts rather than of meanings. Its error
+            is about 0.02 near a threshold of 0.95. It needs words with spaces between them, and the package datasketch.
+        teacher: whose vectors; None takes the teacher that mines.
+    """
+
+    threshold: float = 0.95
+    of: Literal["positives", "negatives", "both"] = field(default="both", kw_only=True)
+    by: Literal["cosine", "minhash"] = field(default="cosine", kw_only=True)
+    teacher: Any = field(default=None, kw_only=True)
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", finite_number(self.threshold, "NearDuplicates: threshold"))
+        require(0 < self.threshold <= 1, f"NearDuplicates: threshold over 0 and at most 1, got {self.threshold:g}")
+        require_choice(self.of, ("positives", "negatives", "both"), argument="NearDuplicates: of")
+        require_choice(self.by, ("cosine", "minhash"), argument="NearDuplicates: by")
+        if self.by == "minhash":
+            require(self.teacher is None, "NearDuplicates: by='minhash' compares words, and teacher= makes vectors")
+            _datasketch()
+        elif self.teacher is not None:
+            object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
+            require(
+                isinstance(self.teacher, VectorTeacher),
+                f"NearDuplicates: teacher {self.teacher.name} has no vector a passage, expected a dense one",
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be opened or computed again."""
+        return {**self.__dict__, "_kept": {}}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Filter`."""
+        settings = {"filter": str(self), "threshold": self.threshold, "of": self.of, "by": self.by}
+        if self.by == "minhash":
+            return {**settings, "datasketch": version("datasketch")}  # another version may hash differently
+        return settings if self.teacher is None else {**settings, **identity_of(self.teacher)}
+
+    def bind(self, scene: Scene) -> BoundFilter:
+        """See `Filter`.
+
+        Raises:
+            InputError: a teacher that mines without vectors, and no other one.
+        """
+        space: _Space
+        if self.by == "minhash":
+            signatures = self._kept.setdefault("signatures", _Signatures(SIGNATURES_KEPT))
+            space = _WordSpace(scene.corpus, signatures, self.threshold)
+        else:
+            teacher = scene.teacher if self.teacher is None else self.teacher
+            if not isinstance(teacher, VectorTeacher):
+                raise InputError(
+                    f"NearDuplicates: {teacher.name} has no vector a passage to take the cosine of; give a dense "
+                    "teacher=, or by='minhash'"
+                )
+            space = _CosineSpace(teacher, self._vectors(teacher, scene), self.threshold)
+        return _BoundNearDuplicates(str(self), space, scene, self.of)
+
+    def _vectors(self, teacher: VectorTeacher, scene: Scene) -> StoredVectors:
+        """Opened once for a corpus: rows that are mined on the fly bind the filter a batch."""
+        key = (str(scene.indexes.store.folder), str(scene.corpus.folder), id(teacher))
+        if key not in self._kept:
+            self._kept[key] = (teacher, scene.indexes.store.vectors(teacher, scene.corpus, "passage"))
+        vectors: StoredVectors = self._kept[key][1]
+        return vectors
+
+    def __str__(self) -> str:
+        of = "positives or negatives" if self.of == "both" else self.of
+        by = self.by if self.teacher is None else f"{self.by} by {self.teacher.name}"
+        return f"being near duplicates of {of} ({by} {self.threshold:g})"
+
+
+class _Space(Protocol):
+    """Passages as rows of numbers, of which two can be compared."""
+
+    def gather(self, ids: IdArray) -> AnyArray:
+        """Rows of passages of the corpus, shape (n, width)."""
+
+    def of_texts(self, texts: list[str]) -> AnyArray:
+        """Rows of texts that are not in the corpus, shape (n, width)."""
+
+    def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
+        """Whether rows are near duplicates: (targets, a, width) and (targets, b, width) to (targets, a, b)."""
+
+    def bytes_a_target(self, places: int) -> int:
+        """What it takes to compare as many rows with as many others."""
+
+
+@dataclass(frozen=True)
+class _CosineSpace:
+    """Vectors of length 1 in float64. A cosine is their dot product, rounded to float32 as scores are."""
+
+    teacher: VectorTeacher
+    vectors: StoredVectors
+    threshold: float
+
+    def gather(self, ids: IdArray) -> AnyArray:
+        return _unit_length(self.vectors.gather(ids))
+
+    def of_texts(self, texts: list[str]) -> AnyArray:
+        found = self.teacher.encode(texts, "passage")
+        return _unit_length(check_vectors(found, self.teacher, texts, self.vectors.shape[1]))
+
+    def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
+        cosines = left @ right.transpose(0, 2, 1)
+        alike: BoolArray = cosines >= self.threshold
+        # A product of matrices may sum in another order in another batch, and near the threshold that would show.
+        doubtful = np.argwhere(np.abs(cosines - self.threshold) < DOUBT)
+        step = max(1, STEP_BYTES // (16 * left.shape[2]))
+        for start in range(0, len(doubtful), step):
+            target, one, two = doubtful[start : start + step].T
+            exact = (left[target, one] * right[target, two]).sum(axis=1).astype(np.float32)
+            alike[target, one, two] = exact >= np.float32(self.threshold)
+        return alike
+
+    def bytes_a_target(self, places: int) -> int:
+        return 24 * places * (int(self.vectors.shape[1]) + places)
+
+
+@dataclass(frozen=True)
+class _WordSpace:
+    """MinHash signatures; the share of equal numbers in two estimates the Jaccard similarity."""
+
+    corpus: TextColumn
+    signatures: _Signatures
+    threshold: float
+
+    def gather(self, ids: IdArray) -> AnyArray:
+        distinct, place = np.unique(ids, return_inverse=True)
+        return self.signatures.of(self.corpus.digests[distinct], self.corpus.take(distinct))[place]
+
+    def of_texts(self, texts: list[str]) -> AnyArray:
+        array = pa.array(texts, pa.large_string())
+        return self.signatures.of(text_digests(array), array)
+
+    def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
+        equal = np.count_nonzero(left[:, :, None] == right[:, None], axis=3)
+        return np.asarray(equal >= self.threshold * PERMUTATIONS - 1e-9)
+
+    def bytes_a_target(self, places: int) -> int:
+        return places * (places + 8) * PERMUTATIONS
+
+
+class _Signatures:
+    """MinHash signatures of texts; those asked for lately are kept."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[bytes, AnyArray] = {}
+
+    def of(self, digests: DigestArray, texts: pa.LargeStringArray) -> AnyArray:
+        """The signature of each of some distinct texts, uint64, shape (texts, `PERMUTATIONS`)."""
+        keys = [digest.tobytes() for digest in np.ascontiguousarray(digests)]
+        missing = [place for place, key in enumerate(keys) if key not in self._kept]
+        made = _minhashes(texts.take(pa.array(missing, pa.int64())).to_pylist())
+        new = dict(zip((keys[place] for place in missing), made, strict=True))
+        found = np.empty((len(keys), PERMUTATIONS), dtype=np.uint64)
+        for place, key in enumerate(keys):
+            signature = new[key] if key in new else self._kept.pop(key)
+            found[place] = self._kept[key] = signature  # what was asked for last stands last
+        while len(self._kept) > self._most:
+            del self._kept[next(iter(self._kept))]
+        return found
+
+
+@dataclass(frozen=True)
+class _BoundNearDuplicates:
+    name: str
+    space: _Space
+    scene: Scene
+    of: str
+    depth: int | None = None
+
+    def keep(self, listed: Listed) -> BoolArray:
+        counts = np.diff(listed.offsets)
+        kept = np.ones(len(listed.passages), dtype=bool)
+        order = np.argsort(-counts, kind="stable")  # lists of about the same length together
+        order = order[: np.count_nonzero(counts)]
+        start = 0
+        while start < len(order):
+            places = min(PLACES, int(counts[order[start]]))
+            step = max(1, STEP_BYTES // self.space.bytes_a_target(places))
+            some = order[start : start + step]
+            entries, _ = flat_positions(listed.offsets[some], counts[some])
+            there = np.arange(counts[some[0]]) < counts[some, None]
+            kept[entries] = self._keep(listed, some, there)[there]
+            start += step
+        return kept
+
+    def _keep(self, listed: Listed, some: IdArray, stays: BoolArray) -> BoolArray:
+        """Which places of some lists stay, shape (lists, places); ``stays`` says which there are."""
+        starts = listed.offsets[some]
+        blocks = [slice(first, min(first + PLACES, stays.shape[1])) for first in range(0, stays.shape[1], PLACES)]
+
+        def rows(block: slice) -> AnyArray:
+            entries = np.where(stays[:, block], starts[:, None] + np.arange(block.start, block.stop), starts[:, None])
+            return self._shaped(self.space.gather(listed.passages[entries].reshape(-1).astype(np.int64)), entries)
+
+        for number, block in enumerate(blocks):
+            here = rows(block)
+            if self.of != "negatives":
+                stays[:, block] &= ~self._like_positives(here, listed.queries[some])
+            if self.of == "positives":
+                continue
+            for above in blocks[:number]:
+                alike = self.space.alike(here, rows(above))
+                stays[:, block] &= ~(alike & stays[:, None, above]).any(axis=2)
+            alike = self.space.alike(here, here)
+            for place in range(1, here.shape[1]):
+                earlier = slice(block.start, block.start + place)
+                stays[:, block.start + place] &= ~(alike[:, place, :place] & stays[:, earlier]).any(axis=1)
+        return stays
+
+    def _like_positives(self, here: AnyArray, queries: IdArray) -> BoolArray:
+        """Which rows are near duplicates of a positive of their query."""
+        first = self.scene.positive_offsets[queries]
+        counts = self.scene.positive_offsets[queries + 1] - first
+        found = np.zeros(here.shape[:2], dtype=bool)
+        for start in range(0, int(counts.max(initial=0)), PLACES):
+            place = np.arange(start, min(start + PLACES, int(counts.max())))
+            there = place < counts[:, None]
+            pairs = np.where(there, first[:, None] + place, first[:, None])
+            positives = self._shaped(self._positives(pairs.reshape(-1)), pairs)
+            found |= (self.space.alike(here, positives) & there[:, None]).any(axis=2)
+        return found
+
+    def _positives(self, pairs: IdArray) -> AnyArray:
+        """Rows of the positives of some (query, positive) pairs."""
+        ids = np.asarray(self.scene.positive_ids[pairs], dtype=np.int64)
+        inside = ids >= 0
+        if inside.all():
+            return self.space.gather(ids)
+        places, rows = self._outside
+        found = np.empty((len(pairs), rows.shape[1]), dtype=rows.dtype)
+        found[inside] = self.space.gather(ids[inside])
+        found[~inside] = rows[np.searchsorted(places, pairs[~inside])]
+        return found
+
+    @cached_property
+    def _outside(self) -> tuple[IdArray, AnyArray]:
+        """The pairs whose positive is not in the corpus, and its row."""
+        pairs = np.flatnonzero(self.scene.positive_ids < 0)
+        texts = self.scene.texts_of_pairs(pairs)
+        distinct = list(dict.fromkeys(texts))
+        place = {text: number for number, text in enumerate(distinct)}
+        return pairs, self.space.of_texts(distinct)[[place[text] for text in texts]]
+
+    @staticmethod
+    def _shaped(rows: AnyArray, places: AnyArray) -> AnyArray:
+        return rows.reshape(*places.shape, rows.shape[1])
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _unit_length(vectors: AnyArray) -> AnyArray:
+    wide = vectors.astype(np.float64)
+    lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
+    return np.asarray(wide / np.where(lengths > 0, lengths, 1.0))
+
+
+def _minhashes(texts: Sequence[str]) -> list[AnyArray]:
+    """MinHash signatures of the shingles of some texts."""
+    minhash = _datasketch().MinHash
+    made = minhash.bulk((_shingles(text) for text in texts), num_perm=PERMUTATIONS, seed=SEED)
+    return [one.hashvalues.astype(np.uint64) for one in made]
+
+
+def _shingles(text: str) -> list[bytes]:
+    """Every three successive words of a text; all of it, if it has fewer."""
+    words = WORD.findall(text.lower()) or [text.strip()]
+    last = max(len(words) - WORDS_A_SHINGLE, 0)
+    return list({" ".join(words[start : start + WORDS_A_SHINGLE]).encode() for start in range(last + 1)})
+
+
+def _datasketch() -> Any:
+    try:
+        import datasketch
+    except ImportError as error:
+        raise InputError(
+            'NearDuplicates: by="minhash" needs the package datasketch: pip install "hf_negmine[filters]"'
+        ) from error
+    return datasketch

@@ -1,0 +1,88 @@
+"""A second teacher's say in what may be a negative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.errors import InputError, require_whole
+from hf_negmine.methods import Method, resolve_method
+from hf_negmine.protocols import PairTeacher
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.search import pair_scores
+from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.select.selection import Positives
+from hf_negmine.teachers import identity_of, resolve_teacher
+
+
+@dataclass(frozen=True)
+class Veto:
+    """A candidate must lie under its ceiling with another teacher, too.
+
+    Attributes:
+        teacher: anything that mines: ``"bm25"``, a model, a cross-encoder.
+        method: its ceilings, in its own scale. A method with a rank window is none.
+        abstain_at: a query whose positive it scores at or under this is left alone; None for none. A teacher that does
+            not find the positive is no judge of what is too close to it: BM25 gives a positive without a word of the
+            query 0, as it does most of the corpus, and would leave nothing (``abstain_at=0``).
+        depth: how many candidates a query it looks at; None for as many as it takes, or as a cross-encoder's own
+            ``candidates`` say.
+    """
+
+    teacher: Any
+    method: Any = None
+    abstain_at: float | None = None
+    depth: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
+        object.__setattr__(self, "method", resolve_method(self.method))
+        method: Method = self.method
+        if not method.rules or method.first_rank or method.last_rank is not None or method.floor > -np.inf:
+            raise InputError(f"Veto: a veto is a ceiling such as perc_pos:0.95, and {method} is none or more than that")
+        if self.abstain_at is not None:
+            object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
+        if self.depth is not None:
+            require_whole(self.depth, "Veto: depth", at_least=1)
+        elif isinstance(self.teacher, PairTeacher):
+            object.__setattr__(self, "depth", self.teacher.candidates)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Filter`."""
+        return {"filter": str(self), "abstain_at": self.abstain_at, "depth": self.depth, **identity_of(self.teacher)}
+
+    def bind(self, scene: Scene) -> BoundFilter:
+        """See `Filter`."""
+        index = scene.indexes.open(self.teacher, scene.corpus)
+        positives = Positives(scene.positive_offsets, scene.positive_ids.astype(np.int32), scene.positive_scores(index))
+        _, positive_scores = positives.targets(scene.positive_score)
+        ceilings = self.method.ceilings(positive_scores)
+        if self.abstain_at is not None:
+            ceilings[positive_scores <= self.abstain_at] = np.inf
+        searcher = index.searcher(scene.queries)
+        return _BoundVeto(
+            str(self), self.depth, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings
+        )
+
+    def __str__(self) -> str:
+        return f"veto by {self.teacher.name} ({self.method})"
+
+
+@dataclass(frozen=True)
+class _BoundVeto:
+    name: str
+    depth: int | None
+    score_pairs: Callable[[IdArray, PassageArray], FloatArray]
+    ceilings: FloatArray
+
+    def keep(self, listed: Listed) -> BoolArray:
+        target = listed.target_of
+        scores = self.score_pairs(listed.queries[target], listed.passages)
+        return np.asarray(scores < self.ceilings[listed.targets[target]])
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,284 @@
+"""Conditions on what is known of a query and a passage besides their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_negmine.errors import ColumnError, InputError, require
+from hf_negmine.files import digest_of, text_digests
+from hf_negmine.schema import BoolArray, DigestArray, IdArray
+from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
+from hf_negmine.texts import TextColumn, batches_of, find_digests, unique_digests
+
+CANDIDATES_A_STEP = 2**16
+ROWS_A_DIGEST = 2**14
+
+Predicate: TypeAlias = Callable[[pa.Table, pa.Table], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """A candidate must keep a condition on the metadata of its query and its own.
+
+    Texts are found in the tables by their digests; the first row of a text counts, and a text that has none has null
+    metadata. Tables of a data set stay on disk: only digests of the texts are held in memory.
+
+    Attributes:
+        predicate: two tables, with the metadata of a query and of a passage in each row, to a bool a row. What it says
+            of a row may depend on nothing but the row. Null counts as False.
+        queries: metadata of the queries: a data set, an Arrow table, or a dictionary of columns.
+        passages: metadata of the passages, the same.
+        query_column, passage_column: which column has the texts.
+        name: of the condition; results are kept under it, so another condition needs another name. None takes the
+            predicate's own, which a lambda does not have.
+    """
+
+    predicate: Predicate
+    queries: Any = field(kw_only=True, repr=False)
+    passages: Any = field(kw_only=True, repr=False)
+    query_column: str = field(default="query", kw_only=True)
+    passage_column: str = field(default="text", kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    _kept: dict[str, _Metadata] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require(
+            callable(self.predicate) and not isinstance(self.predicate, type),
+            f"Where: the predicate is a function of two tables, got {self.predicate!r}",
+        )
+        if self.name is None:
+            object.__setattr__(self, "name", getattr(self.predicate, "__name__", "<none>"))
+        if not isinstance(self.name, str) or not self.name or self.name.startswith("<"):
+            raise InputError(
+                f"Where: results are kept under the predicate's name, and {self.predicate!r} has the name "
+                f"{self.name!r}; give it one with name="
+            )
+        self._metadata("queries"), self._metadata("passages")  # so that a wrong table is an error at once
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what can be computed again."""
+        return {**self.__dict__, "_kept": {}}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Filter`."""
+        return {
+            "filter": str(self),
+            "queries": self._metadata("queries").digest,
+            "passages": self._metadata("passages").digest,
+        }
+
+    def bind(self, scene: Scene) -> BoundFilter:
+        """See `Filter`."""
+        queries = self._metadata("queries")
+        return _BoundWhere(
+            str(self), self.predicate, queries, self._metadata("passages"), queries.find(scene.queries.digests), scene
+        )
+
+    def _metadata(self, of: Literal["queries", "passages"]) -> _Metadata:
+        if of not in self._kept:
+            column = self.query_column if of == "queries" else self.passage_column
+            argument = f"Where: {of}"
+            self._kept[of] = _Metadata(_table_of(getattr(self, of), argument), column, argument)
+        return self._kept[of]
+
+    def __str__(self) -> str:
+        return f"where {self.name}"
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Compares a column of the queries with one of the passages; a `Predicate`."""
+
+    word: Literal["same", "other"]
+    query_column: str
+    passage_column: str
+
+    @property
+    def __name__(self) -> str:
+        columns = [self.query_column, self.passage_column]
+        return f"{self.word} {' and '.join(dict.fromkeys(columns))}"
+
+    def __call__(self, queries: pa.Table, passages: pa.Table) -> pa.ChunkedArray:
+        columns = []
+        for table, name, argument in (
+            (queries, self.query_column, "queries"),
+            (passages, self.passage_column, "passages"),
+        ):
+            if name not in table.column_names:
+                raise ColumnError(name, table.column_names, argument=f"Where: {self.__name__}: {argument}")
+            columns.append(_decoded(table[name]))
+        try:
+            equal = pc.fill_null(pc.equal(*columns), False)
+        except (pa.ArrowInvalid, NotImplementedError) as error:
+            raise InputError(
+                f"Where: {self.__name__} cannot compare {columns[0].type} of the queries with {columns[1].type} of the "
+                "passages"
+            ) from error
+        return equal if self.word == "same" else pc.invert(equal)
+
+
+def same(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage have the same value in a column: ``Where(same("language"), …)``.
+
+    A passage of which it is not known (null on either side) goes.
+
+    Args:
+        column: of both tables.
+        passage_column: of the passages, where it has another name there.
+    """
+    return _Compared("same", column, passage_column or column)
+
+
+def other(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage are not known to have the same value in a column: ``Where(other("document"), …)``.
+
+    A passage of which it is not known (null on either side) stays. For the arguments see `same`.
+    """
+    return _Compared("other", column, passage_column or column)
+
+
+@dataclass(frozen=True)
+class _BoundWhere:
+    name: str
+    predicate: Predicate
+    queries: _Metadata
+    passages: _Metadata
+    row_of_query: IdArray
+    scene: Scene
+    depth: int | None = None
+
+    def keep(self, listed: Listed) -> BoolArray:
+        kept = np.empty(len(listed.passages), dtype=bool)
+        query_of = listed.queries[listed.target_of]
+        corpus: TextColumn = self.scene.corpus
+        for start in range(0, len(kept), CANDIDATES_A_STEP):
+            some = slice(start, start + CANDIDATES_A_STEP)
+            queries = self.queries.take(self.row_of_query[query_of[some]])
+            passages = self.passages.take(self.passages.find(corpus.digests[listed.passages[some]]))
+            kept[some] = _as_bools(self.predicate(queries, passages), len(queries), self.name)
+        return kept
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class _Metadata:
+    """A table in which a text's row is found.
+
+    Raises:
+        InputError: a table without the column of texts, or without text in it.
+    """
+
+    def __init__(self, table: pa.Table, column: str, argument: str) -> None:
+        if column not in table.column_names:
+            raise ColumnError(column, table.column_names, argument=argument)
+        kind = table.schema.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        require(any(is_kind(kind) for is_kind in texts), f"{argument}: column {column!r} holds {kind}, expected text")
+        self._table, self._column = table, column
+
+    def find(self, digests: DigestArray) -> IdArray:
+        """The row of each text digest, -1 where there is none."""
+        ordered, rows = self._index
+        at = find_digests(ordered, digests)
+        return np.where(at >= 0, rows[at], -1) if len(rows) else at
+
+    def take(self, rows: IdArray) -> pa.Table:
+        """These rows, in this order; nulls for -1."""
+        distinct, place = np.unique(rows[rows >= 0], return_inverse=True)
+        batches, starts = self._batches
+        batch_of = np.searchsorted(starts, distinct, side="right") - 1
+        # A batch at a time: Arrow would join all chunks of a column first.
+        parts = [batches[one].take(pa.array(distinct[batch_of == one] - starts[one])) for one in np.unique(batch_of)]
+        found = pa.Table.from_batches(parts, self._table.schema).combine_chunks()
+        places = np.zeros(len(rows), dtype=np.int64)
+        places[rows >= 0] = place
+        return found.take(pa.array(places, mask=rows < 0))
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all columns, however they are chunked."""
+        digest = digest_of("metadata", self._column, [[field.name, str(field.type)] for field in self._table.schema])
+        for start in range(0, self._table.num_rows, ROWS_A_DIGEST):
+            for batch in self._table.slice(start, ROWS_A_DIGEST).combine_chunks().to_batches():
+                digest = digest_of(digest, memoryview(batch.serialize()))
+        return digest
+
+    @cached_property
+    def _index(self) -> tuple[DigestArray, IdArray]:
+        """Digests of the distinct texts, sorted, and the first row of each."""
+        digests: list[DigestArray] = [np.empty((0, 2), dtype=np.uint64)]
+        rows: list[IdArray] = [np.empty(0, dtype=np.int64)]
+        start = 0
+        for texts in batches_of(self._table[self._column]):
+            there = np.flatnonzero(texts.is_valid().to_numpy(zero_copy_only=False))
+            digests.append(text_digests(_decoded(texts.drop_null())))
+            rows.append(start + there)
+            start += len(texts)
+        every = np.concatenate(digests)
+        first, _ = unique_digests(every)
+        return every[first], np.concatenate(rows)[first]
+
+    @cached_property
+    def _batches(self) -> tuple[list[pa.RecordBatch], IdArray]:
+        batches = self._table.to_batches()
+        return batches, np.cumsum([0, *(len(batch) for batch in batches)])[:-1]
+
+
+def _table_of(given: Any, argument: str) -> pa.Table:
+    """A table from what users have; a data set on disk stays there."""
+    if isinstance(given, pa.Table):
+        return given
+    table: Any = None
+    if isinstance(given, Mapping):
+        try:
+            table = pa.table(dict(given))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+            raise InputError(f"{argument}: these columns make no table ({error})") from error
+    elif hasattr(given, "with_format") and hasattr(given, "__getitem__"):
+        try:
+            table = given.with_format("arrow")[:]
+        except (TypeError, NotImplementedError):  # a stream
+            table = None
+    if not isinstance(table, pa.Table):
+        raise InputError(
+            f"{argument}: metadata is a data set, an Arrow table or a dictionary of columns, got {type(given).__name__}"
+        )
+    return table
+
+
+def _decoded(column: Any) -> Any:
+    """A column without dictionary encoding."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _as_bools(found: Any, expected: int, name: str) -> BoolArray:
+    """What a predicate returned as an array of bools."""
+    kind: Any
+    if not isinstance(found, pa.Array | pa.ChunkedArray):
+        array = np.asarray(found)
+        if array.dtype != object:
+            if array.dtype != bool or array.shape != (expected,):
+                raise InputError(_wrong(name, f"an array of {array.dtype} with shape {array.shape}", expected))
+            return array
+        try:
+            found = pa.array(array)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise InputError(_wrong(name, type(found).__name__, expected)) from error
+    kind = found.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)) or len(found) != expected:
+        raise InputError(_wrong(name, f"{len(found)} values of {kind}", expected))
+    return np.asarray(pc.fill_null(found.cast(pa.bool_()), False).to_numpy(zero_copy_only=False))
+
+
+def _wrong(name: str, got: str, expected: int) -> str:
+    return f"Where: the predicate of {name!r} returned {got} for {expected} candidates, expected a bool each"
