@@ -191,6 +191,7 @@ class NotRelevant:
     depth: int | None = None
 
     def keep(self, listed: Listed) -> BoolArray:
+        """See `BoundFilter`."""
         keys = listed.queries[listed.target_of] * self.n_passages + listed.passages
         return ~np.isin(keys, self.keys)
 
