@@ -168,7 +168,7 @@ class VectorStore:
                     f"none for {first[:80]!r}"
                 )
 
-        step = TEXTS_A_STREAM if isinstance(teacher, StreamingTeacher) else TEXTS_A_SHARD
+        step = TEXTS_A_STREAM if isinstance(teacher, StreamingTeacher) else None
         return StoredVectors(*self._complete(teacher, teacher.similarity, texts, role, ("vectors",), encode, step))
 
     def sparse(self, teacher: SparseTeacher, texts: TextColumn, role: Role) -> StoredSparse:
@@ -198,14 +198,16 @@ class VectorStore:
         role: Role,
         names: tuple[str, ...],
         encode: Callable[[list[str], Arrays | None], Iterator[tuple[IdArray, Arrays]]],
-        step: int = TEXTS_A_SHARD,
+        step: int | None = None,
     ) -> tuple[list[Arrays], IdArray, IdArray]:
         """The shards with everything that was missing, and shard and row of each text."""
         folder = self._open_folder(teacher, kind, role)
         shards, index = self._read_shards(folder, names)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
-            self._encode_missing(folder, texts, missing, role, encode, step, shards[0] if shards else None)
+            self._encode_missing(
+                folder, texts, missing, role, encode, step or TEXTS_A_SHARD, shards[0] if shards else None
+            )
         if _join_parts(folder, names) or len(missing):  # parts may be left from a run that was killed
             shards, index = self._read_shards(folder, names)
         if not shards:
