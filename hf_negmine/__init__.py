@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hf_negmine.protocols import PairTeacher, ScoringTeacher, SparseTeacher, Teacher, TokenTeacher, VectorTeacher
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
-    from hf_negmine.select.filters import Consistency, Veto
+    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
     from hf_negmine.summary import MiningSummary
     from hf_negmine.teachers import (
         APITeacher,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         SparseEncoderTeacher,
     )
     from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL, RemineCallback
-
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
@@ -71,7 +70,7 @@ _HOMES = {
     "protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
-    "select.filters": ("Consistency", "Veto"),
+    "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other", "same"),
     "summary": ("MiningSummary",),
     "teachers": (
         "APITeacher",
@@ -113,6 +112,7 @@ __all__ = [
     "Method",
     "MiningSummary",
     "NaiveTopK",
+    "NearDuplicates",
     "NegativeMiner",
     "NegmineError",
     "PairTeacher",
@@ -137,12 +137,15 @@ __all__ = [
     "TopKShifted",
     "VectorTeacher",
     "Veto",
+    "Where",
     "load_mined",
     "mine_hard_negatives",
+    "other",
     "prepare_card",
     "push_dataset",
     "push_model",
     "reproduce",
+    "same",
 ]
 
 try:

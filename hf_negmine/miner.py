@@ -36,6 +36,7 @@ from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Sampler, Searcher, Teacher, VectorTeacher
+from hf_negmine.rules import settings_of_filters
 from hf_negmine.schema import FORMAT_VERSION
 from hf_negmine.search import Indexes, Queries, recall_of
 from hf_negmine.search.ann import Engine
@@ -292,7 +293,7 @@ class NegativeMiner:
             "method": str(self.method),
             "sampler": str(self.sampler),
             "num_negatives": self.num_negatives,
-            **({"filters": [rule.settings for rule in rules]} if rules else {}),
+            **({"filters": settings_of_filters(rules)} if rules else {}),
             "positive_score": self.positive_score,
             "include_positives": self.include_positives,
             "on_exhausted": self.on_exhausted,

@@ -7,9 +7,11 @@ from typing import Any
 
 import typer
 
+from hf_negmine.commands import mine_options as own
 from hf_negmine.commands import options
-from hf_negmine.commands.running import open_teacher, reported_errors, set_up_libraries
+from hf_negmine.commands.running import open_miners_teachers, reported_errors, set_up_libraries
 from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.errors import InputError
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -31,6 +33,15 @@ A BEIR folder as ids and scores, for distillation:
 
 [cyan]hf-negmine mine scifact/ --split train -t BAAI/bge-m3 -f ids -o scifact-mined[/]
 
+Candidates of BM25, scored by a cross-encoder:
+
+[cyan]hf-negmine mine pairs.jsonl -t cross-encoder:BAAI/bge-reranker-base --candidates 50 -o mined[/]
+
+Two teachers, of which each query draws one, and negatives that BM25 does not take for a positive either:
+
+[cyan]hf-negmine mine pairs.jsonl -t "cross-sample(BAAI/bge-m3, intfloat/e5-base-v2)" --veto bm25@perc_pos:0.95@0 -o \
+mined[/]
+
 After an interruption run the same command again: finished work is kept in the cache.
 """
 
@@ -43,7 +54,10 @@ def mine(
     query_column: options.QueryColumn = None,
     positive_column: options.PositiveColumn = None,
     corpus_column: options.CorpusColumn = None,
-    teacher: options.TeacherSpec,
+    teacher: own.MineTeacher,
+    first_stage: own.FirstStage = None,
+    candidates: own.Candidates = None,
+    api_url: own.ApiUrl = None,
     query_prompt: options.QueryPrompt = None,
     passage_prompt: options.PassagePrompt = None,
     dtype: options.Dtype = options.DtypeName.AUTO,
@@ -55,12 +69,21 @@ def mine(
     on_exhausted: options.OnExhausted = options.OnExhaustedName.DROP,
     seed: options.Seed = 0,
     pool_depth: options.PoolDepth = POOL_DEPTH,
+    veto: own.Vetoes = None,
+    near_duplicates: own.NearDuplicatesSpec = None,
+    consistency: own.ConsistencyTop = None,
+    consistency_action: own.ConsistencyActionOption = None,
+    judge: own.JudgeModel = None,
+    judge_budget: own.JudgeBudget = None,
+    judge_url: own.JudgeUrl = None,
+    relabel: own.Relabel = False,
     output: options.Output,
     format: options.FormatOption = options.FormatName.N_TUPLE,
     scores: options.Scores = False,
     overwrite: options.Overwrite = False,
     cache_dir: options.CacheDir = None,
     device: options.Device = None,
+    engine: own.EngineSpec = "exact",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -71,7 +94,21 @@ def mine(
             "passage_prompt": passage_prompt,
             "dtype": None if dtype is options.DtypeName.AUTO else dtype.value,
             "max_length": max_length,
+            "first_stage": first_stage,
+            "candidates": candidates,
+            "api_url": api_url,
         }
+        filtering = {
+            "veto": veto or [],
+            "near_duplicates": near_duplicates,
+            "consistency": consistency,
+            "consistency_action": None if consistency_action is None else consistency_action.value,
+            "judge": judge,
+            "judge_budget": judge_budget,
+            "judge_url": judge_url,
+            "relabel": relabel or None,
+        }
+        _check_filtering(filtering)
         settings = {
             "corpus": corpus,
             "query_column": query_column,
@@ -88,9 +125,44 @@ def mine(
             "include_scores": scores,
             "cache_dir": cache_dir,
             "device": device,
+            "engine": engine,
             "progress": not quiet,
         }
-        _mine(rows, split, output, teacher, loading, settings, overwrite=overwrite)
+        _mine(rows, split, output, teacher, loading, filtering, settings, overwrite=overwrite)
+
+
+def _check_filtering(filtering: dict[str, Any]) -> None:
+    """Raise `InputError` for an option that says something of a filter that nobody asked for."""
+    for whole, parts in (("consistency", ["consistency_action"]), ("judge", ["judge_budget", "judge_url", "relabel"])):
+        given = [f"--{part.replace('_', '-')}" for part in parts if filtering[part] is not None]
+        if given and filtering[whole] is None:
+            raise InputError(f"{', '.join(given)}: for --{whole}, which is not given")
+
+
+def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
+    """All filters but the vetoes."""
+    from hf_negmine.judges import ChatJudge
+    from hf_negmine.judging import Judged
+    from hf_negmine.protocols import VectorTeacher
+    from hf_negmine.select.ensembles import Ensemble
+    from hf_negmine.select.filters import Consistency, NearDuplicates
+
+    members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
+    made: list[Any] = []
+    if filtering["near_duplicates"] is not None:
+        by, threshold = own.near_duplicates_parts(filtering["near_duplicates"])
+        if by == "cosine" and not all(isinstance(one, VectorTeacher) for one in members):
+            raise InputError(
+                f"--near-duplicates {threshold:g}: it compares vectors, and {teacher.name} has none; give "
+                f"minhash:{threshold:g}, which compares words"
+            )
+        made.append(NearDuplicates(threshold, by=by))
+    if filtering["consistency"] is not None:
+        made.append(Consistency(filtering["consistency"], action=filtering["consistency_action"] or "drop"))
+    if filtering["judge"] is not None:
+        judge = ChatJudge(filtering["judge"], base_url=filtering["judge_url"])
+        made.append(Judged(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
+    return made
 
 
 def _mine(
@@ -99,6 +171,7 @@ def _mine(
     output: Path,
     teacher: str,
     loading: dict[str, Any],
+    filtering: dict[str, Any],
     settings: dict[str, Any],
     *,
     overwrite: bool,
@@ -109,7 +182,8 @@ def _mine(
     set_up_libraries(quiet=not settings["progress"])
     from hf_negmine.miner import NegativeMiner
 
-    miner = NegativeMiner(open_teacher(teacher, loading, settings["device"]), **settings)
+    opened, vetoes = open_miners_teachers(teacher, filtering["veto"], loading, settings["device"])
+    miner = NegativeMiner(opened, filters=[*_filters(filtering, opened), *vetoes], **settings)
     mined = miner.mine(rows, split=split)
     saved = save(mined, miner, output)
     if settings["progress"]:

@@ -24,8 +24,10 @@ SAMPLERS_HELP = (
     "[cyan]top1_sampled:10[/] the best and the others by softmax; [cyan]sampled:10@0.05[/] with a temperature."
 )
 TEACHERS_HELP = (
-    "What scores passages: a Sentence Transformers model id or folder, [cyan]bm25[/] ([cyan]bm25:german[/]), "
-    "[cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own."
+    "What scores passages: a Sentence Transformers model id or folder, [cyan]cross-encoder:MODEL[/], "
+    "[cyan]sparse:MODEL[/], [cyan]late-interaction:MODEL[/], [cyan]api:MODEL[/] of an OpenAI-compatible server, "
+    "[cyan]bm25[/] ([cyan]bm25:german[/]), [cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own; several "
+    "joined into one score, [cyan]rrf(bm25, MODEL)[/] by their ranks or [cyan]sum(bm25, MODEL)[/] by their scores."
 )
 FORMATS_HELP = (
     "Layout of the rows: [cyan]n-tuple[/] with all negatives, [cyan]triplet[/] one for each negative, "
@@ -167,7 +169,6 @@ PoolDepth: TypeAlias = Annotated[
     int, option(NEGATIVES, "Candidates a query that are kept in the cache.", value="N", min=1)
 ]
 
-TeacherSpec: TypeAlias = Annotated[str, option(TEACHER, TEACHERS_HELP, "--teacher", "-t", value="MODEL")]
 QueryPrompt: TypeAlias = Annotated[
     str | None, option(TEACHER, "Text put before every query.", value="TEXT", default="the model's own")
 ]

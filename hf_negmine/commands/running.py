@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -75,15 +76,109 @@ def set_up_libraries(*, quiet: bool) -> None:
     datasets.disable_progress_bars()
 
 
-def open_teacher(spec: str, loading: dict[str, Any], device: str | None, *, prefix: str = "--") -> Teacher:
-    """The teacher; for a dense one with what the options say about its loading."""
-    from hf_negmine.teachers import DenseTeacher, resolve_teacher
+MAKE_VECTORS = ("dense", "sparse", "late-interaction", "api")
+ARE_LOADED = ("dense", "sparse", "late-interaction", "cross-encoder")
+HAVE_A_FIRST_STAGE = ("cross-encoder", "late-interaction")
+MODELS = "Sentence Transformers models"
 
-    teacher = resolve_teacher(spec)
-    given = {name: value for name, value in loading.items() if value is not None}
-    if isinstance(teacher, DenseTeacher):
-        return DenseTeacher(spec, device=device, **given)
-    if given:
-        names = ", ".join(f"{prefix}{name.replace('_', '-')}" for name in given)
-        raise InputError(f"{names}: for Sentence Transformers models, and the teacher {spec!r} is none")
+
+@dataclass(frozen=True)
+class _Option:
+    """An option that says something of a teacher.
+
+    Attributes:
+        kinds: of teachers that it is for, as in their specs; a model alone is dense.
+        called: the same in words.
+        argument: of the teacher's class, where it is called otherwise.
+    """
+
+    kinds: tuple[str, ...]
+    called: str
+    argument: str | None = None
+
+
+OPTIONS = {
+    "query_prompt": _Option(MAKE_VECTORS, f"{MODELS} that make vectors, or api: teachers"),
+    "passage_prompt": _Option(MAKE_VECTORS, f"{MODELS} that make vectors, or api: teachers"),
+    "dtype": _Option(ARE_LOADED, MODELS),
+    "max_length": _Option(ARE_LOADED, MODELS),
+    "candidates": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
+    "first_stage": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
+    "api_url": _Option(("api",), "api: teachers", argument="base_url"),
+}
+OF_A_VETO = ("dtype", "candidates", "api_url")
+"""Options that hold for the teachers of vetoes, too: what a text is preceded by and cut to belongs to one model."""
+
+
+def open_teacher(spec: str, loading: dict[str, Any], device: str | None, *, prefix: str = "--") -> Teacher:
+    """The teacher, with what the options say about its loading."""
+    from hf_negmine.teachers import resolve_teacher
+
+    teacher = resolve_teacher(spec, options=_by_kind(loading, device))
+    _check_used(loading, spec, [teacher], prefix)
     return teacher
+
+
+def open_miners_teachers(
+    spec: str, vetoes: Sequence[str], loading: dict[str, Any], device: str | None
+) -> tuple[Any, list[Any]]:
+    """A teacher or an ensemble, and the vetoes of others, with what the options say about their loading."""
+    from hf_negmine.commands.mine_options import veto_parts
+    from hf_negmine.select.ensembles import resolve_ensemble
+    from hf_negmine.select.filters import Veto
+    from hf_negmine.teachers import resolve_teacher
+
+    given = dict(loading)
+    if given.get("first_stage") is not None:  # found here, so that it does not become its own first stage
+        below = _by_kind({**given, "first_stage": None, "candidates": None}, device)
+        given["first_stage"] = resolve_teacher(given["first_stage"], options=below)
+    teacher = resolve_ensemble(spec, options=_by_kind(given, device))
+    shared = _by_kind({name: given.get(name) for name in OF_A_VETO}, device)
+    made = []
+    for veto in vetoes:
+        other, method, abstain_at = veto_parts(veto)
+        made.append(Veto(resolve_teacher(other, options=shared), method, abstain_at))
+    of_vetoes = {name: value for name, value in loading.items() if name in OF_A_VETO}
+    _check_used({name: value for name, value in loading.items() if name not in of_vetoes}, spec, [teacher])
+    _check_used(of_vetoes, spec, [teacher, *(veto.teacher for veto in made)])
+    return teacher, made
+
+
+def _by_kind(loading: dict[str, Any], device: str | None) -> dict[str, dict[str, Any]]:
+    """Arguments of the teachers' classes, by kind (see `teachers.resolve_teacher`)."""
+    options: dict[str, dict[str, Any]] = {kind: {"device": device} for kind in ARE_LOADED}
+    for name, value in loading.items():
+        for kind in OPTIONS[name].kinds if value is not None else ():
+            options.setdefault(kind, {})[OPTIONS[name].argument or name] = value
+    return options
+
+
+def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], prefix: str = "--") -> None:
+    """Raise `InputError` for an option that no teacher takes, or a prompt that several would."""
+    kinds = [kind for teacher in teachers for kind in _kinds(teacher)]
+    given = [name for name, value in loading.items() if value is not None]
+    unused = [name for name in given if not set(OPTIONS[name].kinds) & set(kinds)]
+    if unused:
+        called = OPTIONS[unused[0]].called
+        names = ", ".join(_shown(name, prefix) for name in unused if OPTIONS[name].called == called)
+        raise InputError(f"{names}: for {called}, and the teacher {spec!r} is none")
+    for name in given:
+        several = sum(kind in OPTIONS[name].kinds for kind in kinds)
+        if name.endswith("_prompt") and several > 1:
+            raise InputError(
+                f"{_shown(name, prefix)}: a prompt belongs to one model, and {spec!r} has {several}; save each with "
+                "its prompt, or mine from Python"
+            )
+
+
+def _shown(name: str, prefix: str) -> str:
+    return f"{prefix}{name.replace('_', '-')}"
+
+
+def _kinds(teacher: Any) -> list[str]:
+    """Kinds of a teacher and of all that it stands on."""
+    from hf_negmine.teachers import MODEL_KINDS, DenseTeacher, stages_of
+
+    classes: dict[str, Any] = {"dense": DenseTeacher, **MODEL_KINDS}
+    own = [kind for kind, made in classes.items() if isinstance(teacher, made)]
+    return own + [kind for stage in stages_of(teacher) for kind in _kinds(stage)]

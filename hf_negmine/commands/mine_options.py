@@ -1,0 +1,180 @@
+"""The options of ``hf-negmine mine`` that no other command has: teachers on top of others, filters, a judge."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Literal, TypeAlias
+
+from hf_negmine.commands.options import RUNNING, TEACHER, TEACHERS_HELP, checked, option
+from hf_negmine.errors import InputError
+
+FILTERS = "Filters"
+
+ENSEMBLES_HELP = (
+    " Several side by side, each under its own ceiling: [cyan]cross-sample(bm25, MODEL)[/] draws one of them for each "
+    "query, [cyan]intra-sample(bm25, MODEL)[/] takes the best of every one, [cyan]intra-sample-dedup(bm25, MODEL)[/] "
+    "each passage once."
+)
+VETO_HELP = (
+    "Another teacher that must agree: TEACHER@METHOD keeps a candidate only if this teacher, too, has it under its "
+    "ceiling ([cyan]bm25@perc_pos:0.95[/]). A third part is the score of the positive up to which it has no say, as it "
+    "has not found the positive itself: [cyan]bm25@perc_pos:0.95@0[/]. May be repeated."
+)
+NEAR_DUPLICATES_HELP = (
+    "Keep out what nearly repeats a positive or a better negative: [cyan]0.95[/] by the cosine of the teacher's "
+    "vectors, [cyan]minhash:0.8[/] by the words that two passages share, for teachers without vectors (needs "
+    "hf_negmine\\[filters])."
+)
+CONSISTENCY_HELP = (
+    "Rows whose positive the teacher does not find among its N best passages are left out: the label is likely wrong."
+)
+JUDGE_HELP = (
+    "A chat model that reads the negatives and has those replaced that answer their query, behind OpenAI or a server "
+    "like it. The key is taken from the variable OPENAI_API_KEY."
+)
+
+
+class ConsistencyAction(str, Enum):
+    """`filters.Consistency.action` for the command line."""
+
+    DROP = "drop"
+    FLAG = "flag"
+
+
+def veto_parts(spec: str) -> tuple[str, str | None, float | None]:
+    """Teacher, method and abstaining score of ``TEACHER[@METHOD[@SCORE]]``.
+
+    Raises:
+        InputError: a part that is empty, or a method that is none.
+    """
+    from hf_negmine.methods import parse_method
+
+    parts = spec.split("@")
+    abstain_at = None
+    if len(parts) > 2 and (number := _number(parts[-1])) is not None:
+        abstain_at = number
+        del parts[-1]
+    method = parts.pop() if len(parts) > 1 else None
+    teacher = "@".join(parts)  # a folder may have one in its name
+    if not teacher.strip() or method == "":
+        raise InputError(
+            f"{spec!r} is no TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE, such as bm25@perc_pos:0.95@0"
+        )
+    if method is not None:
+        parse_method(method)
+    return teacher, method, abstain_at
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _veto_specs(values: list[str] | None) -> list[str] | None:
+    for value in values or []:
+        checked(veto_parts, value)
+    return values
+
+
+def near_duplicates_parts(spec: str) -> tuple[Literal["cosine", "minhash"], float]:
+    """How passages are compared, and from what similarity on they are near duplicates: ``0.95``, ``minhash:0.8``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    by, colon, rest = spec.rpartition(":")
+    threshold = _number(rest)
+    if threshold is None or not 0 < threshold <= 1 or (colon and by not in ("cosine", "minhash")):
+        raise InputError(f"{spec!r} is no similarity over 0 and at most 1, such as 0.95 or minhash:0.8")
+    return "minhash" if by == "minhash" else "cosine", threshold
+
+
+def _near_duplicates_spec(value: str | None) -> str | None:
+    return checked(near_duplicates_parts, value)
+
+
+def _engine_spec(value: str) -> str:
+    if value != "exact":
+        from hf_negmine.search.ann import Engine
+
+        checked(Engine.parse, value)
+    return value
+
+
+MineTeacher: TypeAlias = Annotated[
+    str, option(TEACHER, TEACHERS_HELP + ENSEMBLES_HELP, "--teacher", "-t", value="TEACHER")
+]
+FirstStage: TypeAlias = Annotated[
+    str | None,
+    option(
+        TEACHER,
+        "Finds the candidates that a cross-encoder: or late-interaction: teacher scores: any other teacher.",
+        value="TEACHER",
+        default="bm25; a late-interaction model's own token vectors",
+    ),
+]
+Candidates: TypeAlias = Annotated[
+    int | None,
+    option(
+        TEACHER,
+        "Candidates a query that such a teacher scores. Where none of them is left under the ceiling, the query is "
+        "exhausted.",
+        value="N",
+        default="100",
+        min=1,
+    ),
+]
+ApiUrl: TypeAlias = Annotated[
+    str | None,
+    option(
+        TEACHER,
+        "Where the server of an api: teacher is. The key is taken from the variable OPENAI_API_KEY.",
+        value="URL",
+        default="$OPENAI_BASE_URL, or OpenAI's own",
+    ),
+]
+EngineSpec: TypeAlias = Annotated[
+    str,
+    option(
+        RUNNING,
+        "How a corpus of vectors is searched: [cyan]exact[/], or a FAISS index that proposes, such as "
+        "[cyan]IVF1024,Flat[/] or [cyan]HNSW32@efSearch=128[/], for corpora of many millions. Scores stay exact; the "
+        "summary says how many of the best candidates it finds.",
+        value="SPEC",
+        callback=_engine_spec,
+    ),
+]
+
+Vetoes: TypeAlias = Annotated[
+    list[str] | None,
+    option(FILTERS, VETO_HELP, "--veto", value="TEACHER@METHOD", callback=_veto_specs, default=False),
+]
+NearDuplicatesSpec: TypeAlias = Annotated[
+    str | None,
+    option(FILTERS, NEAR_DUPLICATES_HELP, value="SPEC", callback=_near_duplicates_spec, default=False),
+]
+ConsistencyTop: TypeAlias = Annotated[
+    int | None, option(FILTERS, CONSISTENCY_HELP, "--consistency", value="N", default=False, min=1)
+]
+ConsistencyActionOption: TypeAlias = Annotated[
+    ConsistencyAction | None,
+    option(
+        FILTERS,
+        "Whether --consistency drops such rows, or keeps them with a column that says so.",
+        "--consistency-action",
+        default="drop",
+    ),
+]
+JudgeModel: TypeAlias = Annotated[str | None, option(FILTERS, JUDGE_HELP, "--judge", value="MODEL", default=False)]
+JudgeBudget: TypeAlias = Annotated[
+    int | None,
+    option(FILTERS, "Pairs it reads at most, the likeliest false negatives first.", value="N", default="all", min=0),
+]
+JudgeUrl: TypeAlias = Annotated[
+    str | None, option(FILTERS, "Where its server is.", value="URL", default="$OPENAI_BASE_URL, or OpenAI's own")
+]
+Relabel: TypeAlias = Annotated[
+    bool, option(FILTERS, "Write what it says answers a query as another positive of the query.", "--relabel")
+]
