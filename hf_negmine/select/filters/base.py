@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, require
 from hf_negmine.protocols import Teacher
 from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
@@ -44,6 +45,18 @@ class Listed:
         """Those candidates that stay."""
         offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
         return Listed(self.targets, self.queries, offsets, self.passages[keep], self.scores[keep])
+
+    def best(self, places: IdArray, most: int) -> Listed:
+        """Some of the targets, by their places, with the best ``most`` candidates of each."""
+        counts = np.minimum(np.diff(self.offsets)[places], most)
+        entries, _ = flat_positions(self.offsets[places], counts)
+        return Listed(
+            self.targets[places],
+            self.queries[places],
+            offsets_of_counts(counts),
+            self.passages[entries],
+            self.scores[entries],
+        )
 
 
 @dataclass(frozen=True)
