@@ -254,7 +254,7 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
     labels = is_positive.astype(np.int64)
     if layout.format == "labeled-pair":
         last = {"score": pa.array(scores)} if layout.scores else {"label": pa.array(labels)}
-        flags = _flags(found, layout, np.flatnonzero(first_of_group)[groups[order]])
+        flags = _flags_of_passages(found, layout, np.flatnonzero(first_of_group), group_of_negative, order)
         return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last, **flags})
     values, name = (scores, "scores") if layout.scores else (labels, "labels")
     return Written(
@@ -262,7 +262,7 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
         {
             layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
             name: pa.ListArray.from_arrays(offsets, values),
-            **_flags(found, layout, np.flatnonzero(first_of_group)),
+            **_flags_of_groups(found, layout, np.flatnonzero(first_of_group)),
         },
     )
 
@@ -272,6 +272,27 @@ def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.
     if layout.inconsistent != "flag" or found.consistent is None:
         return {}
     return {CONSISTENT: pa.array(found.consistent[pairs])}
+
+
+def _flags_of_groups(found: RowNegatives, layout: Layout, firsts: IdArray) -> dict[str, pa.Array]:
+    """The same for groups, of which these pairs are the first: all positives of one must be found."""
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    whole = np.logical_and.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
+    return {CONSISTENT: pa.array(whole)}
+
+
+def _flags_of_passages(
+    found: RowNegatives, layout: Layout, firsts: IdArray, group_of_negative: IdArray, order: IdArray
+) -> dict[str, pa.Array]:
+    """The same for single passages: a positive has its own flag, a negative that of any positive of its group.
+
+    So the rows that are flagged as consistent are those that ``"drop"`` leaves.
+    """
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    some = np.logical_or.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
+    return {CONSISTENT: pa.array(np.concatenate([found.consistent, some[group_of_negative]])[order])}
 
 
 def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:

@@ -233,12 +233,12 @@ class _BoundNearDuplicates:
             some = order[start : start + step]
             entries, _ = flat_positions(listed.offsets[some], counts[some])
             there = np.arange(counts[some[0]]) < counts[some, None]
-            kept[entries] = self._keep(listed, some, there)[there]
+            kept[entries] = self._keep(listed, some, there.copy())[there]
             start += step
         return kept
 
     def _keep(self, listed: Listed, some: IdArray, stays: BoolArray) -> BoolArray:
-        """Which places of some lists stay, shape (lists, places); ``stays`` says which there are."""
+        """Which places of some lists stay, shape (lists, places); ``stays`` says which there are, and is written to."""
         starts = listed.offsets[some]
         blocks = [slice(first, min(first + PLACES, stays.shape[1])) for first in range(0, stays.shape[1], PLACES)]
 
