@@ -6,6 +6,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from hf_negmine.errors import InputError, require
-from hf_negmine.hub.provenance import LOOKUPS, Provenance
+from hf_negmine.hub.provenance import LOOKUPS, Provenance, is_ensemble
 from hf_negmine.summary import MiningSummary
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
@@ -150,8 +151,23 @@ def sentence(summary: MiningSummary) -> str:
     return (
         f"{rows:,} rows with {n} hard negative{'' if n == 1 else 's'} a query, mined by `{settings['method']}` with "
         f"sampler `{settings['sampler']}` (seed {settings['seed']}) from a corpus of {summary.passages:,} passages; "
-        f"the teacher is {escaped(str(settings['teacher']))}."
+        f"{_teacher_clause(settings)}.{_filter_sentence(settings)}"
     )
+
+
+def _teacher_clause(settings: Mapping[str, Any]) -> str:
+    """Who scored, as a part of a sentence."""
+    if not is_ensemble(settings):
+        return f"the teacher is {escaped(str(settings['teacher']))}"
+    names = ", ".join(escaped(str(stage["teacher"])) for stage in settings["stages"])
+    if settings["teacher_settings"]["kind"] == "cross-sample":
+        return f"each query has drawn one of the teachers {names}"
+    return f"each query has as many of every teacher: {names}"
+
+
+def _filter_sentence(settings: Mapping[str, Any]) -> str:
+    filters = settings.get("filters")
+    return f" Filters: {', '.join(escaped(str(one['filter'])) for one in filters)}." if filters else ""
 
 
 def escaped(text: str, limit: int | None = None) -> str:
@@ -181,14 +197,14 @@ def _shown(part: Provenance) -> dict[str, Any]:
     settings = [
         (name.replace("_", " "), value)
         for name, value in summary.settings.items()
-        if value is not None and not isinstance(value, dict)
+        if value is not None and not isinstance(value, dict) and name not in ("stages", "filters")
     ]
     settings += [
         (f"{name} {key}".replace("_", " "), value)
         for name, nested in summary.settings.items()
         if isinstance(nested, dict)
         for key, value in nested.items()
-        if value is not None
+        if value is not None and key != "stages"
     ]
     settings += [("rows digest", part.rows_digest)] + [
         (f"version of {name}", value) for name, value in part.versions.items()
@@ -201,15 +217,103 @@ def _shown(part: Provenance) -> dict[str, Any]:
         ],
         "counts": (
             f"{summary.rows:,} rows were given, of {summary.queries:,} queries with {summary.positives_per_query:.2f} "
-            f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} the corpus holds fewer "
-            f"eligible passages than {summary.settings['num_negatives']}."
+            f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} {_where(summary.settings)} "
+            f"fewer eligible passages than {summary.settings['num_negatives']}."
         ),
         "removed": [f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()],
+        "more": "".join(
+            f"\n### {heading}\n\n{text.rstrip()}\n"
+            for heading, text in (
+                ("Teachers", _teachers(summary.settings)),
+                ("Filters", _filters(part)),
+                ("Approximate search", _recall(summary)),
+                ("Agreement", _agreement(summary)),
+            )
+            if text
+        ),
         "settings": [(name, code(value)) for name, value in settings],
         "json": json.dumps(summary.settings, indent=2, sort_keys=True, ensure_ascii=False),
         "path": part.path,
         "examples": [[(escaped(str(name)), _example(value)) for name, value in row.items()] for row in part.examples],
     }
+
+
+def _where(settings: Mapping[str, Any]) -> str:
+    """Of whom a status is said that there are too few passages."""
+    if settings.get("candidates") is not None:
+        return f"the {settings['candidates']} candidates of the first stage hold"
+    return "the corpus holds"
+
+
+def _teachers(settings: Mapping[str, Any]) -> str:
+    """What a teacher stands on, as Markdown; empty for one that stands alone."""
+    if not settings.get("stages"):
+        return ""
+    own = settings.get("teacher_settings") or {}
+    kind = own.get("kind")
+    how = {
+        "cross-sample": "Each query draws one of these at random, which gives all its negatives (NV-Retriever, 4.2). "
+        "Scores are in the scale of the one that was drawn:",
+        "intra-sample": "Each query takes the best of every one of these, as many of each (NV-Retriever, 4.2"
+        + (", each passage once" if own.get("dedup") else "")
+        + "). A negative's score is in the scale of the one that gave it; positives have the first one's:",
+        "fusion": f"{escaped(str(settings['teacher']))} joins the scores of these into one:",
+    }
+    first = f"{escaped(str(settings['teacher']))} scores {settings.get('candidates')} candidates a query of this one:"
+    return f"{how.get(str(kind), first)}\n\n" + _stages(settings["stages"], own.get("stages") or [], "")
+
+
+def _stages(stages: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str, Any] | None], indent: str) -> str:
+    lines = []
+    for stage, own in zip_longest(stages, settings[: len(stages)]):
+        known = {name: value for name, value in (own or {}).items() if value is not None and name != "stages"}
+        said = ", ".join(f"{name.replace('_', ' ')} {code(value)}" for name, value in known.items())
+        lines.append(f"{indent}- {escaped(str(stage['teacher']))}{': ' if said else ''}{said}\n")
+        lines.append(_stages(stage.get("stages") or [], (own or {}).get("stages") or [], indent + "  "))
+    return "".join(lines)
+
+
+def _filters(part: Provenance) -> str:
+    """What negatives and rows had to be besides, as Markdown; empty without filters."""
+    summary = part.summary
+    lines = []
+    for one in summary.settings.get("filters") or []:
+        line, kind = escaped(str(one["filter"])), one.get("kind")
+        if kind == "veto" and one.get("abstain_at") is not None:
+            line += f"; it has no say where the positive scores {one['abstain_at']:g} or less"
+        if kind == "consistency":
+            rows = "left out" if one["action"] == "drop" else "flagged in the column `consistent`"
+            line += f": {summary.inconsistent or 0:,} labelled pairs whose positive the teacher does not find, {rows}"
+        if kind == "judge":
+            most = "" if one["budget"] is None else f" of at most {one['budget']:,}"
+            line += f": asked about {summary.judged or 0:,}{most} pairs; what answers its query is replaced"
+            line += ", and made another positive of it" if one["relabel"] else ""
+        lines.append(f"- {line}\n")
+    if lines and part.files.get("pool"):
+        lines.append("\nThe candidate pool is as the teacher ranks it, before these filters.\n")
+    return "".join(lines)
+
+
+def _recall(summary: MiningSummary) -> str:
+    """How much an approximate engine misses, as Markdown; empty for an exact search."""
+    engine = summary.settings.get("engine")
+    lines = [
+        f"- {code(engine)} finds {100 * share:.1f} % of the best candidates of {escaped(teacher)}; scores are exact\n"
+        for teacher, share in (summary.recall or {}).items()
+    ]
+    return "".join(lines)
+
+
+def _agreement(summary: MiningSummary) -> str:
+    """Table 6 of the paper for these teachers, as Markdown; empty for one teacher."""
+    if summary.agreement is None:
+        return ""
+    names = [escaped(str(name)) for name in summary.agreement["teachers"]]
+    lines = ["Mean Jaccard similarity of the best negatives of two teachers (NV-Retriever, table 6).\n\n"]
+    lines.append(f"| | {' | '.join(names)} |\n|---|{'---:|' * len(names)}\n")
+    for name, row in zip(names, summary.agreement["jaccard"], strict=True):
+        lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in row)} |\n")
+    return "".join(lines)
 
 
 def _example(value: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from hf_negmine.hub.provenance import LOOKUPS, Provenance, check_name, check_rep
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Role, Teacher
+from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.schema import DigestArray
+from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.sources import table_batches, table_of
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import DenseTeacher, resolve_teacher, teacher_of_settings
+from hf_negmine.teachers import DenseTeacher, identity_of
 from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
 
 POOL_KINDS = (".arrow", ".npy", ".json")
+OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
+"""Kinds of teachers that are a model."""
 MINER_SETTINGS = (
     "method",
     "sampler",
@@ -137,7 +143,9 @@ class Reproduction:
         identical: whether the rows are the same, in any order.
         rows, rows_again: how many were pushed, and how many came out.
         missing: pushed rows (of labelled lists: positives with their negatives) that did not come out again.
-        teacher_differs: roles in which the teacher's weights or settings are others than then.
+        teacher_differs: roles in which the weights or settings of the teacher, or of one that it stands on, are others
+            than then.
+        filters_differ: whether the filters, or the teachers of vetoes, are others than then.
     """
 
     identical: bool
@@ -145,6 +153,7 @@ class Reproduction:
     rows_again: int
     missing: int
     teacher_differs: list[str]
+    filters_differ: bool = False
 
     def __str__(self) -> str:
         if self.identical:
@@ -157,6 +166,8 @@ class Reproduction:
         why = (
             f"the teacher is another than then (as {' and '.join(self.teacher_differs)} encoder)"
             if self.teacher_differs
+            else "the filters are others than then"
+            if self.filters_differ
             else "the teacher is the same; its vectors may differ on this processor, or the rows were changed before "
             "they were pushed"
         )
@@ -171,6 +182,7 @@ def reproduce(
     revision: str | None = None,
     token: str | None = None,
     teacher: str | Path | Teacher | None = None,
+    filters: Sequence[Any] | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> Reproduction:
@@ -178,11 +190,14 @@ def reproduce(
 
     Args:
         repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
-        teacher: in place of the one that the settings name, such as a local copy of it.
+        teacher: in place of the one that the settings name, such as a local copy of it. The name or folder of a model
+            is opened as the first one was.
+        filters: in place of those that the settings name: all of them, in their order. For filters that settings
+            cannot make: a judge (nobody's key is sent to an address from the Hub), a `Where`, one of your own.
         progress: show bars.
 
     Raises:
-        InputError: the texts were not pushed, or a teacher that cannot be made from its settings.
+        InputError: the texts were not pushed, or a teacher or a filter that cannot be made from its settings.
     """
     data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
     if data.queries is None or data.corpus is None or data.pairs is None:
@@ -190,25 +205,28 @@ def reproduce(
         raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
     settings = data.settings
     again = _teacher_again(teacher, settings.get("teacher_settings"))
+    then = settings.get("filters", [])
+    rules = filters_of_settings(then) if filters is None else list(filters)
     query, positive = data.provenance.columns
     miner = NegativeMiner(
         again,
         **{name: settings[name] for name in MINER_SETTINGS},
+        engine=settings.get("engine", "exact"),
+        filters=rules,
         query_column=query,
         positive_column=positive,
         corpus_column="document",
         cache_dir=cache_dir,
         progress=progress,
     )
-    roles: tuple[Role, ...] = ("query", "passage")
-    then = settings["teacher_fingerprints"]
-    differs: list[str] = [role for role in roles if again.fingerprint(role) != then.get(role)]
+    differs = _roles_that_differ(identity_of(again), settings)
+    others = _as_json(settings_of_filters(rules)) != _as_json(then)
     rows = _rows_of_pairs(data, query, positive)
     mined = miner.fit(rows, corpus=data.corpus).mine(rows)
     columns = [name for name in data.rows.column_names if name in mined.column_names]
     pushed, found = (_facts(table.select_columns(columns), positive) for table in (data.rows, mined))
     missing = int((find_digests(found, pushed) < 0).sum())
-    return Reproduction(np.array_equal(pushed, found), len(data.rows), len(mined), missing, differs)
+    return Reproduction(np.array_equal(pushed, found), len(data.rows), len(mined), missing, differs, others)
 
 
 def _facts(rows: datasets.Dataset, positive: str) -> DigestArray:
@@ -235,13 +253,34 @@ def _facts(rows: datasets.Dataset, positive: str) -> DigestArray:
 
 
 def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any] | None) -> Teacher:
-    """The teacher of the settings, or another; another model is loaded as the first one was, with its prompts."""
+    """The teacher of the settings, or another; another model is opened as the first one was, with its prompts."""
     if teacher is None:
-        return teacher_of_settings(settings)
-    again = resolve_teacher(teacher)
-    if isinstance(again, DenseTeacher) and isinstance(teacher, str | Path) and (settings or {}).get("kind") == "dense":
-        return teacher_of_settings({**(settings or {}), "model": str(teacher), "revision": None})
+        return ensemble_of_settings(settings)
+    again: Teacher = resolve_ensemble(teacher)
+    kind = (settings or {}).get("kind")
+    if isinstance(teacher, str | Path) and kind in OPENED:
+        model = str(teacher).removeprefix(f"{kind}:")
+        if isinstance(again, DenseTeacher) or model != str(teacher):
+            return ensemble_of_settings({**(settings or {}), "model": model, "revision": None})
     return again
+
+
+def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """Roles in which a teacher, or one that it stands on, has another fingerprint than then (see `identity_of`)."""
+    mine, theirs = now.get("stages", []), then.get("stages", [])
+    below = [role for one, other in zip(mine, theirs, strict=False) for role in _roles_that_differ(one, other)]
+    roles: tuple[Role, ...] = ("query", "passage")
+    return [
+        role
+        for role in roles
+        if now["teacher_fingerprints"][role] != then["teacher_fingerprints"].get(role)
+        or role in below
+        or len(mine) != len(theirs)
+    ]
+
+
+def _as_json(settings: Any) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:

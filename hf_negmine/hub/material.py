@@ -13,7 +13,7 @@ import pyarrow as pa
 from hf_negmine.errors import InputError
 from hf_negmine.files import read_versioned_json
 from hf_negmine.fitted import Fitted, fit_name
-from hf_negmine.hub.provenance import LOOKUPS
+from hf_negmine.hub.provenance import LOOKUPS, is_ensemble
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet
@@ -29,7 +29,8 @@ class Material:
         summary: how they were mined.
         columns: of the query and the positive.
         lookups: queries, corpus and pairs that they were mined from; what the cache no longer holds is not among them.
-        pool: folder of the candidate pool; None if it is no longer in the cache, or there was no query.
+        pool: folder of the candidate pool; None if it is no longer in the cache, if there was no query, or for an
+            ensemble, which has several.
     """
 
     rows: datasets.Dataset
@@ -37,6 +38,13 @@ class Material:
     columns: tuple[str, str]
     lookups: dict[str, datasets.Dataset]
     pool: Path | None
+
+    @property
+    def why_no_pool(self) -> str:
+        """The reason why there is none to push."""
+        if is_ensemble(self.summary.settings):
+            return f"{self.summary.settings['teacher']} has a pool for each of its teachers, and a repository holds one"
+        return "the candidate pool is no longer in the cache; mine again"
 
     @property
     def can_be_mined_again(self) -> bool:

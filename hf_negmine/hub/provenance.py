@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
@@ -93,6 +94,11 @@ class Provenance:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"{where} is no provenance that hf_negmine has written ({error!r})") from error
         return provenance
+
+
+def is_ensemble(settings: Mapping[str, Any]) -> bool:
+    """Whether several teachers mined, with a pool each (`select.ensembles`), as the settings of a summary say."""
+    return (settings.get("teacher_settings") or {}).get("kind") in ("cross-sample", "intra-sample")
 
 
 def provenance_path(config_name: str, split: str) -> str:

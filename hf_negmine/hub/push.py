@@ -23,7 +23,15 @@ from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, write_model
 from hf_negmine.hub.network import hub_errors
-from hf_negmine.hub.provenance import FOLDER, Provenance, check_name, check_repo_id, library_versions, rows_digest
+from hf_negmine.hub.provenance import (
+    FOLDER,
+    Provenance,
+    check_name,
+    check_repo_id,
+    is_ensemble,
+    library_versions,
+    rows_digest,
+)
 from hf_negmine.hub.repository import Repository
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.plots import save_png
@@ -36,6 +44,7 @@ HOLDS = {
     "corpus": "`document_id` and the text of every passage that was searched",
     "pairs": "`query_id`, `document_id` and the teacher's score of every positive",
 }
+FIRST_SCORES = "the first teacher's score of every positive"
 
 
 @dataclass(frozen=True)
@@ -128,10 +137,7 @@ def push_material(
     check_repo_id(repo_id)
     check_name(config_name, "config_name")
     check_name(split, "split")
-    require(
-        not with_pool or material.pool is not None,
-        "with_pool: the candidate pool is no longer in the cache; mine again",
-    )
+    require(not with_pool or material.pool is not None, f"with_pool: {material.why_no_pool}")
     api = HfApi(token=token, library_name="hf_negmine")
     there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
     if there is not None:
@@ -343,10 +349,18 @@ def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
     for part in parts:
         add(part.config_name, part.split, part.files["data"], f"mined rows, format `{part.summary.settings['format']}`")
     for part in parts:
-        for name, holds in HOLDS.items():
+        holds = {**HOLDS, "pairs": _holds_pairs(part)} if is_ensemble(part.summary.settings) else HOLDS
+        for name in HOLDS:
             if name in part.files:
-                add(f"{part.config_name}-{name}", part.split, part.files[name], holds)
+                add(f"{part.config_name}-{name}", part.split, part.files[name], holds[name])
     return list(configs.values())
+
+
+def _holds_pairs(part: Provenance) -> str:
+    """What the pairs of an ensemble hold."""
+    drawn = part.summary.settings["teacher_settings"]["kind"] == "cross-sample"
+    whose = "the score of every positive by the teacher that its query has drawn"
+    return f"`query_id`, `document_id` and {whose if drawn else FIRST_SCORES}"
 
 
 def _write_shards(folder: Path, table: datasets.Dataset, stem: str) -> list[str]:
