@@ -72,8 +72,8 @@ class EnsemblePool:
         queries, _ = first.positives.targets(positive_score)
         joined = self.ensemble.joined(selections, reserves, n, seed, first.query_keys[queries])
         removed = {
-            f"{rule} ({pool.about['teacher']})": count
-            for selection, pool in zip(selections, self.pools, strict=True)
+            f"{rule} ({name})": count
+            for selection, name in zip(selections, self._names, strict=True)
             for rule, count in selection.removed.items()
         }
         return Selection(
@@ -84,6 +84,15 @@ class EnsemblePool:
                 "agreement": agreement(reserves),
             }
         )
+
+    @property
+    def _names(self) -> list[str]:
+        """The teachers' names, numbered where several have the same."""
+        names = [str(pool.about["teacher"]) for pool in self.pools]
+        return [
+            name if names.count(name) == 1 else f"{name} #{names[:place].count(name) + 1}"
+            for place, name in enumerate(names)
+        ]
 
     def _pair_scores(self, seed: int) -> FloatArray:
         """The score of every positive by the teacher that its query has drawn, else by the first one."""
