@@ -134,9 +134,7 @@ class RowNegatives:
             offsets_of_counts(np.concatenate([self.counts, other.counts])),
             np.concatenate([self.passages, other.passages]),
             np.concatenate([self.scores, other.scores]),
-            None
-            if self.consistent is None or other.consistent is None
-            else np.concatenate([self.consistent, other.consistent]),
+            _joined_flags(self, other),
         )
         return together.of(np.argsort(together.rows, kind="stable"))
 
@@ -156,6 +154,14 @@ class RowNegatives:
             self.scores[entries],
             None if self.consistent is None else self.consistent[pairs],
         )
+
+
+def _joined_flags(one: RowNegatives, two: RowNegatives) -> BoolArray | None:
+    """Flags of the pairs of both; a fit on a corpus alone has no pair to ask about, and so no flags."""
+    if one.consistent is None and two.consistent is None:
+        return None
+    parts = [np.ones(len(part.rows), bool) if part.consistent is None else part.consistent for part in (one, two)]
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
