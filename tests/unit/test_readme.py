@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from typer.testing import CliRunner
 
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
+from tests.openai_server import OpenAIServer
+from tests.tiny_models import write_tiny_models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+TEACHERS = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 
 SOURCE = "sentence-transformers/natural-questions"
 TOPICS = ["tea", "rain", "bread", "glass", "sleep", "salt", "wool", "paper", "iron", "honey", "sand", "rope"]
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
     return ["\n".join(line.removeprefix(indent) for line in code.splitlines()) for indent, code in found]
 
 
@@ -56,7 +60,7 @@ def test_python_blocks_run(
         block.replace('reproduce("tester/nq-mined"', f'reproduce("tester/nq-mined", teacher="{minilm}"')
         for block in code
     ]
-    assert len(code) == 6
+    assert len(code) == 7
     namespace: dict[str, Any] = {}
     with Hub() as hub:
         point_clients_at(hub, tmp_path / "hf_home", monkeypatch)
@@ -97,6 +101,74 @@ def test_shell_command_runs(
     assert len(mined) == len(rows)
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    for name in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
-        assert (ROOT / name).exists(), name
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory, minilm: str) -> dict[str, str]:
+    """For each model that docs/teachers.md names, another one of its kind."""
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_models(folder)
+    return {
+        "intfloat/e5-base-v2": minilm,
+        "BAAI/bge-reranker-v2-m3": str(folder / "cross"),
+        "naver/splade-v3": str(folder / "sparse"),
+        "colbert-ir/colbertv2.0": str(folder / "tokens"),
+    }
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[OpenAIServer]:
+    """What OpenAI's own server is to somebody with a key."""
+    with OpenAIServer() as running:
+        running.reply = lambda question: "Yes" if "history of bread" in question else "No"
+        monkeypatch.setenv("OPENAI_BASE_URL", running.url)
+        monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-a-test")
+        monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield running
+
+
+def corpus_of(rows: datasets.Dataset) -> datasets.Dataset:
+    others = [f"{topic} is sold by the {unit}" for topic in TOPICS for unit in ("pound", "yard", "dozen")]
+    return datasets.Dataset.from_dict({"text": [*rows["answer"], *others]})
+
+
+def with_stand_ins(text: str, stand_ins: dict[str, str]) -> str:
+    for name, other in stand_ins.items():
+        text = text.replace(name, other)
+    return text
+
+
+def test_python_blocks_on_teachers_run(
+    rows: datasets.Dataset, stand_ins: dict[str, str], server: OpenAIServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace: dict[str, Any] = {"rows": rows, "corpus": corpus_of(rows)}
+    for block in blocks("python", TEACHERS):
+        exec(compile(with_stand_ins(block, stand_ins), "teachers.md", "exec"), namespace)
+    mined = ("mined", "from_a_server", "by_vectors", "fused", "crossed", "near", "judged")
+    assert [name for name in mined if not len(namespace[name])] == []
+    assert [len(some) for some in namespace["own"]] == [len(rows)] * 3
+    assert len(namespace["judged"]) > len(rows), "what the judge calls relevant is written as a positive"
+    assert 0 < len(namespace["filtered"]) <= len(rows)
+    assert "agreement of the teachers" in capsys.readouterr().out
+    assert {request.body["model"] for request in server.requests} == {"text-embedding-3-small", "gpt-4.1-mini"}
+
+
+def test_shell_commands_on_teachers_run(
+    rows: datasets.Dataset, stand_ins: dict[str, str], server: OpenAIServer, tmp_path: Path
+) -> None:
+    from hf_negmine.cli import app
+
+    rows.to_parquet("rows.parquet")
+    corpus_of(rows).to_parquet("corpus.parquet")
+    commands = [line for block in blocks("bash", TEACHERS) for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        arguments = [with_stand_ins(part, stand_ins) for part in shlex.split(command)[1:]]
+        result = CliRunner().invoke(app, [*arguments, "--on-exhausted", "keep"])
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / arguments[-1] / "data.parquet").exists()
+
+
+def test_files_that_the_readme_and_the_docs_name_exist() -> None:
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for name in re.findall(r"\]\(((?!http|#)[^)#]+)[^)]*\)", file.read_text(encoding="utf-8")):
+            assert (file.parent / name).exists(), f"{file.name}: {name}"
