@@ -38,8 +38,10 @@ What you write into the card outside its marks stays. After an interruption run 
 """
 REPRODUCE_HELP = """Mine a pushed data set again and say whether the rows are the same.
 
-Settings, texts and the name of the teacher come from the Hub, and nothing is written there. The exit code is 0 if all \
-rows came out again, 1 if not or if something failed.
+Settings, texts and the names of teachers come from the Hub, and nothing is written there. What needs a key or code of \
+yours (a judge, an API, a condition on metadata) must be given from Python: reproduce(…, teacher=…, filters=…).
+
+The exit code is 0 if all rows came out again, 1 if not or if something failed.
 """
 REPRODUCE_EPILOG = """
 [bold]Examples[/]

@@ -273,7 +273,7 @@ def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[
     return [
         role
         for role in roles
-        if now["teacher_fingerprints"][role] != then["teacher_fingerprints"].get(role)
+        if now["teacher_fingerprints"][role] != then.get("teacher_fingerprints", {}).get(role)
         or role in below
         or len(mine) != len(theirs)
     ]

@@ -108,8 +108,8 @@ def resolve_teacher(
             kind, parts = found
             if kind in ENSEMBLES:
                 raise InputError(
-                    f"teacher {teacher!r} is an ensemble, which mines with a pool a teacher and cannot be a part of "
-                    f"something else; expected one teacher, or a fusion such as 'rrf({', '.join(parts)})'"
+                    f"teacher {teacher!r} is an ensemble, with a ranking and a scale for each of its teachers; "
+                    f"expected one teacher here, or a fusion such as 'sum({', '.join(parts)})'"
                 )
             return Fusion([resolve_teacher(part, progress=progress, options=options) for part in parts], kind)  # type: ignore[arg-type]
         kind, colon, rest = teacher.partition(":")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from datasets import Dataset
+from typer.testing import CliRunner, Result
 
 from hf_negmine import (
     Consistency,
@@ -25,12 +27,14 @@ from hf_negmine import (
     reproduce,
     same,
 )
+from hf_negmine.cli import app
 from hf_negmine.errors import InputError
+from hf_negmine.hub.models import negatives_section
 from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.select.ensembles import ensemble_of_settings
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub
-from tests.hub.world import CORPUS, NAME, QUERIES, mine, read_card
+from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, read_card, rows
 from tests.tiny_models import write_tiny_models
 
 TEACHERS: dict[str, Any] = {
@@ -209,3 +213,29 @@ def test_hostile_names_say_nothing_to_markdown(hub: Hub, tmp_path: Path) -> None
     push_dataset(mined, NAME, license="mit")
     card = card_of(hub).partition("<details>")[0]
     assert "<b>" not in card
+
+
+def test_from_the_shell(hub: Hub, tmp_path: Path) -> None:
+    rows().to_json(tmp_path / "rows.jsonl")
+    Dataset.from_dict({"text": CORPUS}).to_json(tmp_path / "corpus.jsonl")
+
+    def run(*arguments: str | Path) -> Result:
+        result = CliRunner().invoke(app, [str(part) for part in arguments])
+        assert result.exit_code == 0, result.output
+        return result
+
+    options = ("--corpus", tmp_path / "corpus.jsonl", "-m", "naive", "-n", "2", "-o", tmp_path / "mined")
+    filters = ("--veto", "random:1@abs:0.9@0", "--near-duplicates", "minhash:0.6")
+    run("mine", tmp_path / "rows.jsonl", "-t", "intra-sample(bm25, sum(bm25, random))", *options, *filters)
+    pushed = run("push", tmp_path / "mined", NAME, "--license", "mit")
+    assert "no longer holds" not in pushed.stderr
+    again = run("reproduce", NAME, "--cache-dir", tmp_path / "elsewhere")
+    assert "identical: all 12 rows came out again" in again.stdout
+    by_hand = run("reproduce", NAME, "-t", "intra-sample(bm25, sum(bm25, random:0))", "--quiet")
+    assert "identical" in by_hand.stdout
+
+
+def test_a_card_of_a_model_says_who_mined(tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache", CrossSample(["bm25", "random"]), filters=[Veto("random:1", "abs:0.9")])
+    section = negatives_section("user/model", miner.fit(rows()).summary)
+    assert "each query has drawn one of the teachers bm25-english, random-0. Filters: veto by random-1" in section

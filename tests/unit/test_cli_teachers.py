@@ -212,7 +212,10 @@ def hash_of(question: str) -> int:
     [
         (("-t", "rrf(bm25)"), "joins 1 teacher(s) in 1 place(s), expected two or more"),
         (("-t", "rrf(bm25, random"), "opens 1 parentheses and closes 0"),
-        (("-t", "rrf(bm25, cross-sample(bm25, random))"), "is an ensemble, which mines with a pool a teacher"),
+        (
+            ("-t", "rrf(bm25, cross-sample(bm25, random))"),
+            "is an ensemble, with a ranking and a scale for each",
+        ),
         (("-t", "cross-encoder:"), "names no model, expected for example 'cross-encoder:MODEL'"),
         (("-t", "intra-sample(bm25, random, random:1)"), "2 is not a multiple of 3"),
         (
