@@ -214,7 +214,7 @@ def ensemble_of_settings(settings: dict[str, Any] | None) -> Ensemble | Teacher:
     Raises:
         InputError: settings that cannot make all of its teachers.
     """
-    given = dict(settings or {})
+    given = settings if isinstance(settings, dict) else {}
     if given.get("kind") not in ("cross-sample", "intra-sample"):
         return teacher_of_settings(settings)
     stages, dedup = given.get("stages"), given.get("dedup", False)

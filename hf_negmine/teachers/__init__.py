@@ -224,8 +224,11 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
         InputError: a teacher that settings cannot make: precomputed vectors, one of the user's own, an endpoint (a key
             is not sent to an address that somebody else wrote down).
     """
+    unknown = f"teacher: the settings {settings} are none that this version knows"
+    require(settings is None or isinstance(settings, dict), unknown)
     given = dict(settings or {})
     kind = given.pop("kind", "custom")
+    require(isinstance(given.get("stages", []), list), unknown)
     try:
         stages = [teacher_of_settings(stage) for stage in given.pop("stages", [])]
         if kind == "dense":
@@ -246,8 +249,10 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
             return BM25Teacher(**given)
         if kind == "random":
             return RandomTeacher(**given)
-    except (TypeError, KeyError, IndexError) as error:
-        raise InputError(f"teacher: the settings {settings} are none that this version knows ({error})") from error
+    except InputError:
+        raise
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise InputError(f"{unknown} ({error})") from error
     raise InputError(f"teacher: one of kind {kind!r} cannot be made from its settings; give it as teacher=")
 
 

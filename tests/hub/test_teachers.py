@@ -175,8 +175,11 @@ def test_a_cross_encoder_and_an_engine_with_a_local_copy(hub: Hub, tmp_path: Pat
         {"kind": "intra-sample", "stages": [{"kind": "bm25"}, {"kind": "bm25"}], "dedup": "yes"},
         {"kind": "fusion", "stages": [{"kind": "bm25"}]},
         {"kind": "cross-encoder", "model": "m", "trust_remote_code": True, "stages": [{"kind": "bm25"}]},
+        {"kind": "fusion", "stages": [{"kind": "bm25"}, {"kind": "random"}], "weights": ["a", 1]},
+        {"kind": "fusion", "stages": "bm25"},
+        {"kind": "cross-sample", "stages": ["bm25", "random"]},
     ],
-    ids=["no teachers", "dedup", "one teacher", "code"],
+    ids=["no teachers", "dedup", "one teacher", "code", "weights", "text", "text inside"],
 )
 def test_broken_settings_of_a_teacher_are_an_input_error(broken: dict[str, Any]) -> None:
     with pytest.raises(InputError):
@@ -189,11 +192,12 @@ def test_broken_settings_of_a_teacher_are_an_input_error(broken: dict[str, Any])
         "veto",
         ["veto"],
         [{"kind": "veto", "filter": "v"}],
+        [{"kind": "veto", "filter": "v", "teacher_settings": "bm25", "method": "naive", "abstain_at": 0, "depth": 1}],
         [{"kind": "consistency", "filter": "c", "top_k": "3", "min_score": None, "action": "drop"}],
         [{"kind": "near-duplicates", "filter": "n", "threshold": [1], "of": "both", "by": "cosine"}],
         [{"filter": "nothing"}],
     ],
-    ids=["text", "list of text", "no method", "rank", "threshold", "no kind"],
+    ids=["text", "list of text", "no method", "teacher", "rank", "threshold", "no kind"],
 )
 def test_broken_settings_of_filters_are_an_input_error(broken: Any) -> None:
     with pytest.raises(InputError, match="filters: "):
