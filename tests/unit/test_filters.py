@@ -206,6 +206,13 @@ def test_a_veto_by_pairs_looks_at_so_many_candidates_and_no_further(
     assert asked <= allowed
 
 
+def test_a_candidate_at_the_ceiling_of_a_veto_goes(cache: Path) -> None:
+    level = ScoreFunction(lambda queries, passages: [0.5] * len(queries), RandomTeacher(1), label="level")
+    for method, complete in (("abs:0.5", 0), ("abs:0.6", len(QUERIES))):
+        miner = miner_in(cache, method="naive", filters=[Veto(level, method)]).fit(ROWS)
+        assert miner.summary.complete == complete
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -256,6 +263,35 @@ def test_cosines_of_a_dot_teacher_are_of_unit_vectors(cache: Path) -> None:
         assert [row[f"negative_{place}"] for place in (1, 2, 3)] == mined(of=of)
 
 
+def test_what_is_near_a_candidate_that_has_gone_stays(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    angles = np.deg2rad([10, 25, 40, 55, 70])  # each is near to the next, and to no other
+    corpus = [f"{np.cos(angle):.6f} {np.sin(angle):.6f} 0" for angle in angles]
+    settings: dict[str, Any] = {"teacher": AxisTeacher(), "corpus": corpus, "method": "naive", "num_negatives": 3}
+    for places in (64, 1, 2):
+        monkeypatch.setattr("hf_negmine.select.filters.duplicates.PLACES", places)
+        miner = miner_in(cache / str(places), **settings, filters=[NearDuplicates(np.cos(np.deg2rad(20)))])
+        (row,) = miner.mine([{"query": "1 0 0", "positive": "0 0 9"}])
+        assert [row[f"negative_{place}"] for place in (1, 2, 3)] == corpus[::2]
+
+
+def test_each_positive_outside_the_corpus_is_compared_with_its_own_candidates(cache: Path) -> None:
+    corpus = ["5 0 0", "0 5 0", "0 0 5"]
+    settings: dict[str, Any] = {"teacher": AxisTeacher(), "corpus": corpus, "method": "naive", "num_negatives": 2}
+    rows = [
+        {"query": "3 2 1", "positive": "9 0 0"},
+        {"query": "3 2 1", "positive": "5 0 0"},
+        {"query": "3 1 2", "positive": "0 0 9"},
+        {"query": "2 3 1", "positive": "0 9 0"},
+    ]
+    mined = miner_in(cache, **settings, filters=[NearDuplicates()]).fit(corpus=corpus).mine(rows)
+    assert [(row["negative_1"], row["negative_2"]) for row in mined] == [
+        ("0 5 0", "0 0 5"),
+        ("0 5 0", "0 0 5"),
+        ("5 0 0", "0 5 0"),
+        ("5 0 0", "0 0 5"),
+    ]
+
+
 def test_copies_of_a_positive_outside_the_corpus_go_by_words_too(cache: Path) -> None:
     copy = "An Answer 4 -- on sea, and with some more words"
     row = {"query": "question 9 about sea", "positive": "an answer 4 on sea and with some more words"}
@@ -285,8 +321,12 @@ def test_vectors_and_signatures_are_made_once(cache: Path, monkeypatch: pytest.M
     filters = [NearDuplicates(0.9), NearDuplicates(0.9, by="minhash")]
     miner = miner_in(cache, teacher=teacher, filters=filters).fit(corpus=CORPUS)
     before = sum(count for role, count in teacher.encoded if role == "passage")
+    opened: list[str] = []
+    vectors = VectorStore.vectors
+    monkeypatch.setattr(VectorStore, "vectors", lambda self, *given: opened.append(given[2]) or vectors(self, *given))
     mapped(single_positive_rows(), miner, batch_size=2)
     assert sum(count for role, count in teacher.encoded if role == "passage") == before == len(set(CORPUS))
+    assert len(opened) <= 2  # of seven batches
     assert len(made) == len(set(made)) > 10
     monkeypatch.setattr(duplicates, "SIGNATURES_KEPT", 5)
     bounded = NearDuplicates(0.9, by="minhash")
@@ -548,7 +588,11 @@ def test_rows_of_a_fit_and_rows_on_the_fly_are_flagged_side_by_side(cache: Path)
     settings: dict[str, Any] = {"filters": [Consistency(top_k=2, action="flag")], "on_exhausted": "keep"}
     rows = Dataset.from_dict({"query": ["1 0 0", "0 1 0"], "positive": ["0 9 1", "0 5 5"]})
     half = axes_miner(cache, **settings).fit(rows.select([0]), corpus=[*AXES, "0 5 5"])
-    assert half.mine(rows)["consistent"] == mapped(rows, half, batch_size=1)["consistent"] == [False, True]
+    assert (
+        half.mine(rows)["consistent"]
+        == mapped(rows, half, batch_size=1, features=half.features(rows))["consistent"]
+        == [False, True]
+    )
 
 
 def test_rows_on_the_fly_are_held_to_the_same_consistency(cache: Path) -> None:
