@@ -577,6 +577,18 @@ def test_inconsistent_pairs_are_dropped_or_flagged_in_every_format(cache: Path, 
         assert flags == [True, False, True]
 
 
+def test_a_passage_is_flagged_where_it_stands(cache: Path) -> None:
+    filters = [Consistency(top_k=2, action="flag")]
+    mined = axes_miner(cache, format="labeled-pair", method="naive", filters=filters).mine(LISTS.select([1, 0]))
+    assert list(zip(mined["positive"], mined["consistent"], strict=True)) == [
+        ("0 5 5", True),
+        ("0 9 1", True),
+        ("9 0 1", True),
+        ("0 9 1", False),
+        ("7 0 1", True),
+    ]
+
+
 def test_a_dropped_positive_is_still_no_negative(cache: Path) -> None:
     filters = [Consistency(min_score=1.0)]
     (first, _) = axes_miner(cache, method="naive", num_negatives=6, filters=filters).mine(LISTS)
