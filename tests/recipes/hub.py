@@ -76,7 +76,13 @@ def data_sets() -> dict[str, Tables]:
         "mteb/nq": beir(questions, "test"),
     }
     for name in ("natural-questions", "paq", "trivia-qa"):
-        sets[f"sentence-transformers/{name}"] = {"pair/train": {"query": questions, "answer": answers}}
+        copies = 32 if name == "paq" else 1  # of which one is read
+        sets[f"sentence-transformers/{name}"] = {
+            "pair/train": {
+                "query": [text for text in questions for _ in range(copies)],
+                "answer": [text for text in answers for _ in range(copies)],
+            }
+        }
     for name in ("gooaq", "squad"):
         sets[f"sentence-transformers/{name}"] = {"pair/train": {"question": questions, "answer": answers}}
     for name, split in (

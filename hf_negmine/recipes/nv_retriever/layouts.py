@@ -55,8 +55,8 @@ class Tables:
         self.hub_id, self.revision = hub_id, revision
         self.source = None if source is None else Path(source)
 
-    def read(self, table: Table, columns: Sequence[str]) -> pa.Table:
-        """Some columns of a table.
+    def read(self, table: Table, columns: Sequence[str], *, every: int = 1) -> pa.Table:
+        """Some columns of a table, and of its rows the first of ``every`` so many.
 
         Raises:
             InputError: it is not there, or lacks a column.
@@ -65,16 +65,19 @@ class Tables:
         for column in columns:
             if column not in found.column_names:
                 raise ColumnError(column, found.column_names, argument=f"{self.hub_id} ({table.file})")
-        return found.select(list(columns))
+        found = found.select_columns(list(columns))
+        if every > 1:
+            found = found.select(range(0, len(found), every))
+        return found.with_format("arrow")[:]
 
-    def _from_folder(self, table: Table, folder: Path) -> pa.Table:
+    def _from_folder(self, table: Table, folder: Path) -> datasets.Dataset:
         path = folder / table.file
         if not path.is_file():
             there = sorted(str(one.relative_to(folder)) for one in folder.glob("*/*.parquet"))
             raise InputError(f"{self.hub_id}: {folder} lacks {table.file}, it holds {there}")
-        return pq.read_table(path)
+        return datasets.Dataset(pq.read_table(path))
 
-    def _from_hub(self, table: Table) -> pa.Table:
+    def _from_hub(self, table: Table) -> datasets.Dataset:
         try:
             loaded = datasets.load_dataset(self.hub_id, table.config, split=table.split, revision=self.revision)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a data set that is a script
@@ -83,7 +86,8 @@ class Tables:
                 f"{self.hub_id} ({table.file}) could not be loaded from the Hub: {reason}; give a folder that holds "
                 f"{table.file} as source"
             ) from error
-        return loaded.with_format("arrow")[:]
+        assert isinstance(loaded, datasets.Dataset)
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,18 @@ class Pairs:
         table: where the rows are.
         query, positive: columns.
         also: columns of further passages, which go into the corpus: the contradictions of NLI.
+        every: take the first of every so many rows, of a table that would not fit into memory.
     """
 
     table: Table
     query: str
     positive: str
     also: tuple[str, ...] = ()
+    every: int = 1
 
     def pairs(self, tables: Tables) -> PairTable:
         """Rows with both texts."""
-        found = tables.read(self.table, [self.query, self.positive, *self.also])
+        found = tables.read(self.table, [self.query, self.positive, *self.also], every=self.every)
         found = found.filter(pc.and_(pc.is_valid(found[self.query]), pc.is_valid(found[self.positive])))
         corpus = None
         if self.also:

@@ -114,14 +114,13 @@ def _pair_rows(
     """Columns of the rows, how many there were, how many were dropped."""
     query_digests, positive_digests = text_digests(pairs.query), text_digests(pairs.positive)
     useful = ~(query_digests == positive_digests).all(axis=1)  # a text is not its own positive
-    order = np.lexsort((positive_digests[:, 1], positive_digests[:, 0], query_digests[:, 1], query_digests[:, 0]))
+    keys = random_keys(seed, query_digests[:, 0], positive_digests[:, :1])[:, 0]
+    order = np.lexsort((positive_digests[:, 0], query_digests[:, 0], keys))
     order = order[useful[order]]
-    ordered = np.hstack([query_digests, positive_digests])[order]
-    fresh = np.ones(len(order), dtype=bool)
-    fresh[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)  # equal pairs once
+    fresh = np.ones(len(order), dtype=bool)  # equal pairs, which are neighbours now, once
+    fresh[1:] = (query_digests[order[1:]] != query_digests[order[:-1]]).any(axis=1)
+    fresh[1:] |= (positive_digests[order[1:]] != positive_digests[order[:-1]]).any(axis=1)
     order = order[fresh]
-    keys = random_keys(seed, query_digests[order, 0], positive_digests[order, :1])[:, 0]
-    order = order[np.argsort(keys, kind="stable")]
     kept: list[int] = []
     queries: set[tuple[int, int]] = set()
     dropped = 0

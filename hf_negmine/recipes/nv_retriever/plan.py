@@ -341,7 +341,7 @@ def _verdict(nearest: Reading, paper: int, rows: int) -> str:
 def _implied(mean: float, stages: Sequence[StagePlan], utilisation: float) -> str:
     share = utilisation * mean / PAPER_TRAINING_HOURS
     return f"To train all these rows in {PAPER_TRAINING_HOURS:g} h on such GPUs would use {share:.0%} of their peak" + (
-        ", more than is usual: the paper trained on fewer or shorter texts." if share > USUAL_UTILISATION else "."
+        ", more than is usual: it may have trained on fewer or shorter texts." if share > USUAL_UTILISATION else "."
     )
 
 
