@@ -21,6 +21,7 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-4.0",
         evaluation=queries_of_test("ArguAna", "arguana"),
         tokens=(25, 210),
+        columns_read=True,
         note="A substitute: MTEB's ArguAna has a test split only, and these queries are generated from its corpus. "
         "The paper mines this set with an internal model.",
     ),
@@ -139,6 +140,7 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-3.0",
         evaluation=NQ_TEST,
         tokens=(30, 145),
+        columns_read=True,
     ),
     TrainingSet(
         "PAQ",
@@ -174,6 +176,7 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-4.0",
         evaluation=NQ_TEST,
         tokens=(30, 162),
+        columns_read=True,
     ),
     TrainingSet(
         "StackExchange",
@@ -184,6 +187,7 @@ RETRIEVAL_SETS = (
         "Given a question of a forum, retrieve the answer that was accepted",
         licence="cc-by-sa-4.0",
         tokens=(231, 245),
+        columns_read=True,
         note="A redistribution of the dump with accepted answers; the paper took the dump of 2023 itself.",
     ),
     TrainingSet(
