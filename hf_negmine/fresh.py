@@ -104,27 +104,30 @@ class FreshMiner:
             query_texts = pairs.queries.take(pa.array(pairs.rows[outside])).to_pylist()
             scores[outside] = index.text_scores(query_texts, pairs.positives.take(pa.array(outside)).to_pylist())
         offsets = offsets_of_rows(pairs.rows, len(pairs.queries))
-        scene = Scene(
-            queries,
-            self.texts.corpus,
-            offsets,
-            pairs.positive_ids,
-            pairs.positives,
-            self.positive_score,
-            teacher,
-            self.indexes,
-        )
-        return CandidatePool(
+        pool = CandidatePool(
             lists,
             Positives(offsets, pairs.positive_ids.astype(np.int32), scores),
             text_digests(pairs.queries)[:, 0],
             self.texts.corpus.digests[:, 0],
             {"teacher": teacher.name},
             open_searcher=lambda: searcher,
-            filters=[one.bind(scene) for one in self.filters],
             consistency=self.consistency,
             progress=False,
         )
+        if self.filters:
+            scene = Scene(
+                queries,
+                self.texts.corpus,
+                offsets,
+                pairs.positive_ids,
+                pairs.positives,
+                self.positive_score,
+                teacher,
+                self.indexes,
+                pool.counted(),
+            )
+            pool.filters = tuple(one.bind(scene) for one in self.filters)
+        return pool
 
     def _exclusions(self, pairs: RowPairs) -> Exclusions:
         if not self.exclude_positives:

@@ -327,6 +327,7 @@ class NegativeMiner:
                 self.positive_score,
                 teacher,
                 self.indexes,
+                pool.counted(),
             )
             pool.filters = tuple(one.bind(scene) for one in self.filters)
         return pool
@@ -621,6 +622,8 @@ def sort_filters(
     filters: Sequence[Filter | Consistency | Judged],
 ) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
     """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+    if not isinstance(filters, Sequence):
+        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
     candidates, rows, judges = [], [], []
     for one in filters:
         if isinstance(one, Judged):

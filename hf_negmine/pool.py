@@ -147,9 +147,7 @@ class CandidatePool:
         require_whole(n, "n", at_least=1)
         require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
         require_choice(positive_score, ("min", "each"), argument="positive_score")
-        positives = self.positives
-        if self.consistency is not None and self.consistency.action == "drop":
-            positives = dataclasses.replace(positives, counted=self.consistent())
+        positives = dataclasses.replace(self.positives, counted=self.counted())
         queries, positive_scores = positives.targets(positive_score)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
         removed: dict[str, int] = {}
@@ -184,6 +182,11 @@ class CandidatePool:
             self._answer(top, str(rule))  # so that the top of every ranking is known that far
             holds &= self.lists.count_at_or_over(pairs, np.nextafter(scores, np.float32(np.inf))) < rule.top_k
         return holds
+
+    def counted(self) -> BoolArray | None:
+        """Which positives set a ceiling: the consistent ones, if rows with others are dropped; None for all."""
+        drops = self.consistency is not None and self.consistency.action == "drop"
+        return self.consistent() if drops else None
 
     def _survivors(
         self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]

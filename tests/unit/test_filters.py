@@ -839,3 +839,24 @@ def test_filters_load_no_library_that_they_may_not_need() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def test_filters_that_are_no_list_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"filters: expected a list of filters .*, got Veto\("):
+        NegativeMiner("bm25", filters=Veto("random", "perc_pos:0.95"), cache_dir=tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_positive_that_sets_no_ceiling_sets_none_of_a_veto(tmp_path: Path) -> None:
+    """A teacher that vetoes itself under its own method has nothing to add, whatever the consistency rule drops."""
+    rng = np.random.default_rng(1)
+    queries = [" ".join(f"w{word}" for word in rng.integers(0, 40, 6)) for _ in range(30)]
+    rows = [
+        {"query": query, "positive": f"p{row} " + " ".join(f"w{word}" for word in rng.integers(0, 40, 8))}
+        for row, query in enumerate(np.repeat(queries, 3).tolist())
+    ]
+    rules = [Veto("bm25", "perc_pos:0.95"), Consistency(10)]
+    miner = NegativeMiner(
+        "bm25", method="perc_pos:0.95", num_negatives=2, filters=rules, on_exhausted="keep", cache_dir=tmp_path
+    ).fit(rows)
+    assert 0 < (miner.summary.inconsistent or 0) < 90
+    assert miner.summary.removed[str(rules[0])] == 0

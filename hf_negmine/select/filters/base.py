@@ -71,6 +71,7 @@ class Scene:
         positive_score: whether a target is a query (``min``) or a pair (``each``).
         teacher: the one that mines.
         indexes: opens teachers over the corpus.
+        counted: which of the positives set a ceiling, as in `Positives`; None for all.
     """
 
     queries: Queries
@@ -81,6 +82,7 @@ class Scene:
     positive_score: PositiveScore
     teacher: Teacher
     indexes: Indexes
+    counted: BoolArray | None = None
 
     @property
     def query_of_pair(self) -> IdArray:

@@ -58,7 +58,12 @@ class Veto:
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
         index = scene.indexes.open(self.teacher, scene.corpus)
-        positives = Positives(scene.positive_offsets, scene.positive_ids.astype(np.int32), scene.positive_scores(index))
+        positives = Positives(
+            scene.positive_offsets,
+            scene.positive_ids.astype(np.int32),
+            scene.positive_scores(index),
+            scene.counted,
+        )
         _, positive_scores = positives.targets(scene.positive_score)
         ceilings = self.method.ceilings(positive_scores)
         if self.abstain_at is not None:
