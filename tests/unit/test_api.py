@@ -740,7 +740,7 @@ def test_thoughts_that_were_cut_off_are_no_verdict(server: OpenAIServer) -> None
         Fault(502),
         Fault(close=True),
     ],
-    ids=str,
+    ids=["text", "no-choice", "null", "error", "parts", "429", "502", "closed"],
 )
 def test_a_judge_asks_again_after_a_fault(server: OpenAIServer, fault: Fault) -> None:
     server.faults = [fault]
