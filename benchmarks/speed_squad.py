@@ -73,6 +73,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
 
     import hf_negmine.miner
     import hf_negmine.pool
+    import hf_negmine.retrieval
     from hf_negmine import NegativeMiner, TopKPercPos
     from hf_negmine.teachers import DenseTeacher
 
@@ -86,10 +87,10 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     functions = [
         (hf_negmine.miner, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
-        (NegativeMiner, "_searcher", OPEN),
+        (hf_negmine.retrieval.Retrieval, "searcher", OPEN),
         (hf_negmine.pool, "search_queries", SEARCH),
         (hf_negmine.pool, "deepen", DEEPEN),
-        (hf_negmine.miner, "retrieve", STORE),
+        (hf_negmine.retrieval, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),
         (hf_negmine.pool.CandidatePool, "select", SELECT),
         (NegativeMiner, "mine", WRITE),

@@ -48,6 +48,11 @@ class EnsemblePool:
         """Where the pools come from."""
         return {"teacher": self.ensemble.name, "stages": [pool.about for pool in self.pools]}
 
+    @property
+    def recall(self) -> dict[str, float]:
+        """See `CandidatePool.recall`."""
+        return {name: share for pool in self.pools for name, share in pool.recall.items()}
+
     def __repr__(self) -> str:
         return f"EnsemblePool({self.ensemble.name!r}, {self.n_queries:,} queries, {self.n_passages:,} passages)"
 

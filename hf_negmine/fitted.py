@@ -211,16 +211,6 @@ class Fitted:
         )
 
 
-def pool_name(about: dict[str, Any], settings: dict[str, Any]) -> str:
-    """Name of the folder of a miner's pool.
-
-    Args:
-        about: teacher and texts, with their digests.
-        settings: of the miner, as in its summary.
-    """
-    return digest_of("pool", FORMAT_VERSION, about, settings["pool_depth"], settings["include_positives"])
-
-
 def fit_name(settings: dict[str, Any]) -> str:
     """Name of the folder of a miner's fit, from the settings in its summary alone."""
     return digest_of("fits", FORMAT_VERSION, settings)

@@ -190,6 +190,12 @@ class NotRelevant:
     n_passages: int
     depth: int | None = None
 
+    @classmethod
+    def of(cls, name: str, relevant: tuple[IdArray, IdArray, FloatArray], n_passages: int) -> NotRelevant:
+        """From query ids, passage ids (and scores) of relevant pairs, by query."""
+        queries, passages, _ = relevant
+        return cls(name, np.sort(queries * n_passages + passages), n_passages)
+
     def keep(self, listed: Listed) -> BoolArray:
         """See `BoundFilter`."""
         keys = listed.queries[listed.target_of] * self.n_passages + listed.passages

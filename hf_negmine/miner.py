@@ -29,21 +29,20 @@ from hf_negmine.errors import (
     require_whole,
 )
 from hf_negmine.files import default_cache_dir, digest_of, write_json
-from hf_negmine.fitted import Fitted, fit_name, pool_name, write_fit
+from hf_negmine.fitted import Fitted, fit_name, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
-from hf_negmine.pool import CandidatePool, retrieve
-from hf_negmine.protocols import Sampler, Searcher, Teacher, VectorTeacher
-from hf_negmine.rules import settings_of_filters
+from hf_negmine.pool import CandidatePool
+from hf_negmine.protocols import Sampler, Searcher, Teacher
+from hf_negmine.retrieval import Retrieval
+from hf_negmine.rules import settings_of_filters, sort_filters
 from hf_negmine.schema import FORMAT_VERSION
-from hf_negmine.search import Indexes, Queries, recall_of
-from hf_negmine.search.ann import Engine
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
-from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Scene
+from hf_negmine.select.filters import BoundFilter, Consistency, Filter
 from hf_negmine.sources import (
     CorpusSource,
     Rows,
@@ -56,9 +55,9 @@ from hf_negmine.sources import (
     table_of,
     take_rows,
 )
-from hf_negmine.store import VectorStore, writable_folder
+from hf_negmine.store import writable_folder
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import identity_of, settings_of
+from hf_negmine.teachers import settings_of
 from hf_negmine.texts import TextSet, build_text_set
 from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
@@ -157,17 +156,14 @@ class NegativeMiner:
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
-        self.engine = engine if engine == "exact" else str(Engine.parse(engine))
-        if engine != "exact" and not any(_has_vectors(teacher) for teacher in self._members):
-            raise InputError(f"engine: {engine!r} is for dense teachers, and {self.teacher.name} is none")
+        self.engine = engine
         self._corpus, self._has_corpus = corpus, corpus is not None
         self._folder: Path | None = None
         self._digest: str | None = None
         self._pool: CandidatePool | EnsemblePool | None = None
-        self._indexes: Indexes | None = None
-        self._searchers: dict[tuple[str, str, int], Searcher] = {}
         self._summary: MiningSummary | None = None
         self._layout("query", "positive")  # checks format, on_exhausted
+        self.engine = self._retrieval.engine  # checks it
 
     # ---- fitting -----------------------------------------------------------------------------------------------
 
@@ -196,12 +192,11 @@ class NegativeMiner:
         )
         read = time.perf_counter()
         settings = self._settings(texts, columns)
-        pool, keys = None, [self._pool_key(teacher, texts) for teacher in self._members]
+        pool = None
         if len(texts.queries):
-            pool = self._joined([self._retrieve(teacher, texts) for teacher in self._members])
+            pool = self._retrieval.pool(texts)
         else:
-            for teacher in self._members:
-                self.indexes.open(teacher, texts.corpus)  # so that the corpus is encoded now, not at the first batch
+            self._retrieval.open_corpus(texts)
         searched = time.perf_counter()
         selection, verdicts = self._select(pool, texts)
         consistent = pool.consistent() if self.consistency is not None and isinstance(pool, CandidatePool) else None
@@ -218,7 +213,7 @@ class NegativeMiner:
             seconds,
             consistent=consistent,
             judged=None if verdicts is None else verdicts.asked,
-            recall=recall_of_pools(pool) if pool is not None and self.engine != "exact" else None,
+            recall=pool.recall if pool is not None and self.engine != "exact" else None,
         )
         digest = fit_name(settings)
         folder = self.cache_dir / "fits" / digest
@@ -228,7 +223,7 @@ class NegativeMiner:
             selection,
             columns,
             summary,
-            keys,
+            self._retrieval.pool_names(texts),
             consistent=consistent,
             relevant=None if verdicts is None else (verdicts.queries, verdicts.passages, verdicts.scores),
             relabels=self.judged is not None and self.judged.relabel,
@@ -270,24 +265,10 @@ class NegativeMiner:
         )
         return texts, (query, positive), counted.rows
 
-    @property
-    def _members(self) -> tuple[Teacher, ...]:
-        """The teachers that have a pool each: one, or those of an ensemble."""
-        return self.teacher.stages if isinstance(self.teacher, Ensemble) else (self.teacher,)
-
-    def _about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
-        """What a pool of a teacher is about."""
-        about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
-        return about if self.engine == "exact" else {**about, "engine": self.engine}
-
-    def _pool_key(self, teacher: Teacher, texts: TextSet) -> str:
-        limits = {"pool_depth": self.pool_depth, "include_positives": self.include_positives}
-        return pool_name(self._about(teacher, texts), limits)
-
     def _settings(self, texts: TextSet, columns: tuple[str, str]) -> dict[str, Any]:
         rules = [*self.filters, *(one for one in (self.consistency, self.judged) if one is not None)]
         return {
-            **self._about(self.teacher, texts),
+            **self._retrieval.about(self.teacher, texts),
             "columns": list(columns),
             "teacher_settings": settings_of(self.teacher),
             "method": str(self.method),
@@ -303,38 +284,6 @@ class NegativeMiner:
             "seed": self.seed,
         }
 
-    def _retrieve(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
-        """A teacher's pool with the miner's filters, made if it is not there."""
-        pool = retrieve(
-            texts,
-            lambda: self._searcher(teacher, texts),
-            self.cache_dir / "pools" / self._pool_key(teacher, texts),
-            self._about(teacher, texts),
-            depth=max(self.pool_depth, getattr(teacher, "candidates", 0)),
-            notes=None
-            if self.engine == "exact"
-            else lambda: {"recall": recall_of(self._searcher(teacher, texts), len(texts.queries), self.pool_depth)},
-            progress=self.progress,
-        )
-        pool.consistency = self.consistency
-        if self.filters:
-            scene = Scene(
-                Queries.of(texts, exclude_positives=not self.include_positives),
-                texts.corpus,
-                texts.positive_offsets,
-                texts.positive_ids.astype(np.int64),
-                None,
-                self.positive_score,
-                teacher,
-                self.indexes,
-                pool.counted(),
-            )
-            pool.filters = tuple(one.bind(scene) for one in self.filters)
-        return pool
-
-    def _joined(self, pools: list[CandidatePool]) -> CandidatePool | EnsemblePool:
-        return EnsemblePool(self.teacher, pools) if isinstance(self.teacher, Ensemble) else pools[0]
-
     @property
     def pool(self) -> CandidatePool | EnsemblePool:
         """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``.
@@ -346,12 +295,9 @@ class NegativeMiner:
             texts = self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
-            pools = [self._retrieve(teacher, texts) for teacher in self._members]
-            if (relevant := self.fitted.relevant) is not None:
-                keys = relevant[0] * len(texts.corpus) + relevant[1]
-                for pool in pools:
-                    pool.filters += (NotRelevant(str(self.judged), keys, len(texts.corpus)),)
-            self._pool = self._joined(pools)
+            relevant = self.fitted.relevant
+            judge = None if relevant is None else NotRelevant.of(str(self.judged), relevant, len(texts.corpus))
+            self._pool = self._retrieval.pool(texts, judge)
         return self._pool
 
     @property
@@ -489,24 +435,24 @@ class NegativeMiner:
         """
         if isinstance(self.teacher, Ensemble):
             raise InputError(f"{self.teacher.name} has a searcher for each of its teachers, and none of its own")
-        return self._searcher(self.teacher, self.fitted.texts)
+        return self._retrieval.searcher(self.teacher, self.fitted.texts)
 
-    @property
-    def indexes(self) -> Indexes:
-        """Opens teachers over a corpus, each once."""
-        if self._indexes is None:
-            store = VectorStore(self.cache_dir, progress=self.progress)
-            self._indexes = Indexes(store, self.device, self.first_pass, self.engine)
-        return self._indexes
-
-    def _searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
-        """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""
-        key = (teacher.name, texts.fingerprint, id(teacher))
-        if key not in self._searchers:
-            queries = Queries.of(texts, exclude_positives=not self.include_positives)
-            self._searchers = {other: kept for other, kept in self._searchers.items() if other[1] == key[1]}
-            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(queries)
-        return self._searchers[key]
+    @cached_property
+    def _retrieval(self) -> Retrieval:
+        """Makes and opens the pools."""
+        return Retrieval(
+            teacher=self.teacher,
+            cache_dir=self.cache_dir,
+            depth=self.pool_depth,
+            positive_score=self.positive_score,
+            filters=self.filters,
+            consistency=self.consistency,
+            exclude_positives=not self.include_positives,
+            device=self.device,
+            first_pass=self.first_pass,
+            engine=self.engine,
+            progress=self.progress,
+        )
 
     @cached_property
     def fresh(self) -> FreshMiner:
@@ -523,7 +469,7 @@ class NegativeMiner:
         return FreshMiner(
             teacher=self.teacher,
             texts=self.fitted.texts,
-            indexes=self.indexes,
+            indexes=self._retrieval.indexes,
             method=self.method,
             sampler=self.sampler,
             n=self.num_negatives,
@@ -537,15 +483,12 @@ class NegativeMiner:
 
     def __getstate__(self) -> dict[str, Any]:
         """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""
-        left_out = {"_pool", "_indexes", "_searchers", "fitted", "fresh", "_summary"} | (
-            {"_corpus"} if self._folder else set()
-        )
+        left_out = {"_pool", "_retrieval", "fitted", "fresh", "_summary", *(("_corpus",) if self._folder else ())}
         kept = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**kept, "library_version": version("hf_negmine")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._pool = self._indexes = self._corpus = self._summary = None
-        self._searchers = {}
+        self._pool = self._corpus = self._summary = None
         self.__dict__.update({name: value for name, value in state.items() if name != "library_version"})
 
     def __repr__(self) -> str:
@@ -606,7 +549,7 @@ class NegativeMiner:
         if self.judged is None:
             selection, verdicts = select(), None
         else:
-            selection, verdicts = judged_selection(select, queries, self.judged, texts, self.indexes.store)
+            selection, verdicts = judged_selection(select, queries, self.judged, texts, self._retrieval.indexes.store)
         short = np.flatnonzero(~selection.complete)
         if self.on_exhausted == "error" and len(short):
             first = texts.queries.texts[int(queries[short[0]])].as_py()
@@ -616,40 +559,6 @@ class NegativeMiner:
                 "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
         return selection, verdicts
-
-
-def sort_filters(
-    filters: Sequence[Filter | Consistency | Judged],
-) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
-    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
-    if not isinstance(filters, Sequence):
-        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
-    candidates, rows, judges = [], [], []
-    for one in filters:
-        if isinstance(one, Judged):
-            judges.append(one)
-        elif isinstance(one, Consistency):
-            rows.append(one)
-        elif isinstance(one, Filter) and not isinstance(one, type):
-            candidates.append(one)
-        else:
-            raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
-    for kind in (rows, judges):
-        require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
-    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
-
-
-def recall_of_pools(pool: CandidatePool | EnsemblePool) -> dict[str, float]:
-    """What an approximate engine finds of the best candidates, by teacher; teachers without vectors are left out."""
-    pools = pool.pools if isinstance(pool, EnsemblePool) else (pool,)
-    found = {str(one.about["teacher"]): one.about.get("recall") for one in pools}
-    return {name: recall for name, recall in found.items() if recall is not None}
-
-
-def _has_vectors(teacher: Teacher) -> bool:
-    """Whether a dense teacher searches the corpus, for itself or as the first stage of another."""
-    first = getattr(teacher, "first_stage", None)
-    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))
 
 
 class _Counted:

@@ -112,6 +112,12 @@ class CandidatePool:
         """Number of passages in the corpus."""
         return len(self.passage_keys)
 
+    @property
+    def recall(self) -> dict[str, float]:
+        """By teacher, the share of the best candidates that an approximate engine finds; empty for an exact search."""
+        share = self.about.get("recall")
+        return {} if share is None else {str(self.about["teacher"]): share}
+
     def __repr__(self) -> str:
         return (
             f"CandidatePool({self.n_queries:,} queries, {self.n_passages:,} passages, {len(self.lists.passages):,} "

@@ -1,13 +1,13 @@
-"""A miner's filters as settings: what goes into provenance, and what makes the same filters again."""
+"""A miner's filters: sorted by what they are about, and as settings that go into provenance and make them again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, require
 from hf_negmine.judging import Judged
-from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
+from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
 from hf_negmine.teachers import settings_of, teacher_of_settings
 
 WHY_NOT = {
@@ -15,6 +15,27 @@ WHY_NOT = {
     "custom": "it is code or a table of the user's",
 }
 """Why settings of a kind cannot make a filter."""
+
+
+def sort_filters(
+    filters: Sequence[Filter | Consistency | Judged],
+) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
+    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+    if not isinstance(filters, Sequence):
+        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
+    candidates, rows, judges = [], [], []
+    for one in filters:
+        if isinstance(one, Judged):
+            judges.append(one)
+        elif isinstance(one, Consistency):
+            rows.append(one)
+        elif isinstance(one, Filter) and not isinstance(one, type):
+            candidates.append(one)
+        else:
+            raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
+    for kind in (rows, judges):
+        require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
+    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
 
 
 def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:

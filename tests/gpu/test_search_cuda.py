@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_negmine.fresh import VectorArray
 from hf_negmine.search import Exclusions, VectorSearcher
+from hf_negmine.search.index import VectorsInMemory
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -24,8 +24,8 @@ def test_cuda_equals_cpu(first_pass: str, tf32: bool, monkeypatch: pytest.Monkey
     rankings = []
     for device in ("cpu", "cuda"):
         searcher = VectorSearcher(
-            VectorArray(queries),
-            VectorArray(passages),
+            VectorsInMemory(queries),
+            VectorsInMemory(passages),
             exclusions,
             device=device,
             first_pass=first_pass,  # type: ignore[arg-type]

@@ -1,0 +1,143 @@
+"""The pools of a miner: its teachers opened over its texts, searched once, with its filters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.ensemble import EnsemblePool
+from hf_negmine.errors import InputError
+from hf_negmine.files import digest_of
+from hf_negmine.judging import NotRelevant
+from hf_negmine.pool import CandidatePool, retrieve
+from hf_negmine.protocols import Searcher, Teacher, VectorTeacher
+from hf_negmine.schema import FORMAT_VERSION
+from hf_negmine.search import Indexes, Queries, recall_of
+from hf_negmine.search.ann import Engine
+from hf_negmine.search.exact import FirstPass
+from hf_negmine.select import PositiveScore
+from hf_negmine.select.ensembles import Ensemble
+from hf_negmine.select.filters import Consistency, Filter, Scene
+from hf_negmine.store import VectorStore
+from hf_negmine.teachers import identity_of
+from hf_negmine.texts import TextSet
+
+
+@dataclass
+class Retrieval:
+    """Makes and opens the pools of a teacher or an ensemble.
+
+    Attributes:
+        teacher, positive_score, filters, consistency, device, first_pass, engine, progress: as in `NegativeMiner`.
+        cache_dir: where vectors, indexes and pools are kept.
+        depth: candidates a query to begin with.
+        exclude_positives: whether positives and the query's own text are no candidates.
+    """
+
+    teacher: Teacher
+    cache_dir: Path
+    depth: int
+    positive_score: PositiveScore
+    filters: tuple[Filter, ...] = ()
+    consistency: Consistency | None = None
+    exclude_positives: bool = True
+    device: str | None = None
+    first_pass: FirstPass = "auto"
+    engine: str = "exact"
+    progress: bool = True
+    _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.engine != "exact":
+            self.engine = str(Engine.parse(self.engine))
+            if not any(_has_vectors(teacher) for teacher in self.members):
+                raise InputError(f"engine: {self.engine!r} is for dense teachers, and {self.teacher.name} is none")
+
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers that have a pool each: one, or those of an ensemble."""
+        return self.teacher.stages if isinstance(self.teacher, Ensemble) else (self.teacher,)
+
+    @cached_property
+    def indexes(self) -> Indexes:
+        """Opens teachers over a corpus, each once."""
+        return Indexes(VectorStore(self.cache_dir, progress=self.progress), self.device, self.first_pass, self.engine)
+
+    def about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
+        """What a teacher's pool is about."""
+        about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
+        return about if self.engine == "exact" else {**about, "engine": self.engine}
+
+    def pool_names(self, texts: TextSet) -> list[str]:
+        """Names of the pools' folders, one a member."""
+        return [self._pool_name(teacher, texts) for teacher in self.members]
+
+    def open_corpus(self, texts: TextSet) -> None:
+        """Encode and index the corpus now, not when the first query comes."""
+        for teacher in self.members:
+            self.indexes.open(teacher, texts.corpus)
+
+    def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
+        """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""
+        key = (texts.fingerprint, id(teacher))
+        if key not in self._searchers:
+            queries = Queries.of(texts, exclude_positives=self.exclude_positives)
+            self._searchers = {other: kept for other, kept in self._searchers.items() if other[0] == key[0]}
+            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(queries)
+        return self._searchers[key]
+
+    def pool(self, texts: TextSet, not_relevant: NotRelevant | None = None) -> CandidatePool | EnsemblePool:
+        """The pool of all members with the filters, made if it is not there.
+
+        Args:
+            texts: queries, corpus and positives.
+            not_relevant: keeps out what a judge called relevant.
+        """
+        pools = [self._pool(teacher, texts) for teacher in self.members]
+        if not_relevant is not None:
+            for pool in pools:
+                pool.filters += (not_relevant,)
+        return EnsemblePool(self.teacher, pools) if isinstance(self.teacher, Ensemble) else pools[0]
+
+    def _pool_name(self, teacher: Teacher, texts: TextSet) -> str:
+        return digest_of("pool", FORMAT_VERSION, self.about(teacher, texts), self.depth, not self.exclude_positives)
+
+    def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+        def recall() -> dict[str, Any]:
+            return {"recall": recall_of(self.searcher(teacher, texts), len(texts.queries), self.depth)}
+
+        pool = retrieve(
+            texts,
+            lambda: self.searcher(teacher, texts),
+            self.cache_dir / "pools" / self._pool_name(teacher, texts),
+            self.about(teacher, texts),
+            depth=max(self.depth, getattr(teacher, "candidates", 0)),
+            notes=None if self.engine == "exact" else recall,
+            progress=self.progress,
+        )
+        pool.consistency = self.consistency
+        if self.filters:
+            scene = Scene(
+                Queries.of(texts, exclude_positives=self.exclude_positives),
+                texts.corpus,
+                texts.positive_offsets,
+                texts.positive_ids.astype(np.int64),
+                None,
+                self.positive_score,
+                teacher,
+                self.indexes,
+                pool.counted(),
+            )
+            pool.filters = tuple(one.bind(scene) for one in self.filters)
+        return pool
+
+
+def _has_vectors(teacher: Teacher) -> bool:
+    """Whether a dense teacher searches the corpus, for itself or as the first stage of another."""
+    first = getattr(teacher, "first_stage", None)
+    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))
