@@ -48,7 +48,9 @@ CHARACTERS_SHOWN = 300
 """Of what a server said."""
 
 SHORTEST_SECRET = 8
-"""Characters of a value in a base URL's query; a shorter one is a version or a switch, and stands in other words."""
+"""Characters of a value in a base URL's query, which the client logs; a shorter one is a version or a switch."""
+DATED_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+"""Such as Azure's ``api-version``: no secret either."""
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -68,7 +70,8 @@ class Endpoint:
     Attributes:
         model: as the server calls it.
         base_url: where the API is; None takes ``$OPENAI_BASE_URL``, or OpenAI's own. A query in it goes along with
-            every request; a user name and password are sent in the place of the key.
+            every request and into logs, so none with a key is taken; a user name and password are sent in the place of
+            the key.
         api_key_variable: the name of the environment variable that holds the key. A server that is not OpenAI's needs
             none.
         concurrency: requests at a time.
@@ -108,6 +111,12 @@ class Endpoint:
             whole = False
         shown = str(self.base_url).rpartition("@")[2].partition("?")[0]
         require(whole, f"base_url: http://… or https://…, got {shown!r}")
+        in_query = [value or name for name, value in parse_qsl(self._url.query, keep_blank_values=True)]
+        require(
+            all(len(one) < SHORTEST_SECRET or DATED_VERSION.fullmatch(one) for one in in_query),
+            "base_url: its query holds a value that would stand in logs; give the key by the environment variable "
+            f"{self.api_key_variable}",
+        )
 
     @property
     def address(self) -> str:
@@ -217,7 +226,6 @@ class Endpoint:
             max_retries=0,
         )
         given = [key, password, *(value.removeprefix("Basic ") for value in headers.values())]
-        given += [value for _, value in parse_qsl(url.query) if len(value) >= SHORTEST_SECRET]
         secrets = {form for secret in given if secret not in ("", NO_KEY) for form in (secret, quote(secret, safe=""))}
         with client:
             yield client, sorted(secrets, key=len, reverse=True)
