@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from hf_negmine.errors import require_choice, require_whole
+from hf_negmine.errors import require, require_choice, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.protocols import Role, Similarity
 from hf_negmine.schema import FloatArray
@@ -25,7 +25,8 @@ class EncodeFunction:
         encode_queries: the same for queries, where they are encoded differently.
         similarity: ``"cosine"`` or ``"dot"``.
         version: say another one when the function changes, so that no stored vector of the old one is used. Without it
-            the vectors of three probe texts stand for the function, which suits functions that always give the same.
+            the vectors of three probe texts stand for the function, which suits functions that compute vectors of any
+            text and always give the same. They are made once a role for each teacher object.
         label: how it is called in summaries; None takes the function's name.
     """
 
@@ -34,9 +35,14 @@ class EncodeFunction:
     similarity: Similarity = "cosine"
     version: str | None = None
     label: str | None = None
+    _kept: dict[Role, FloatArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_choice(self.similarity, ("cosine", "dot"), argument="similarity")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the probe's vectors: a function that is loaded again may be another one."""
+        return {**self.__dict__, "_kept": {}}
 
     @property
     def name(self) -> str:
@@ -44,9 +50,24 @@ class EncodeFunction:
         return self.label or _name_of(self.encode_texts)
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of the version, or of the probe's vectors (see `protocols.Teacher`)."""
-        content = self.version if self.version is not None else self.encode(PROBE, role)
+        """Digest of the version, or of the probe's vectors (see `protocols.Teacher`).
+
+        Raises:
+            InputError: no version, and a probe that could not tell the function from another one.
+        """
+        content = self.version if self.version is not None else self._probed(role)
         return digest_of("encode-function", self.name, role, content)
+
+    def _probed(self, role: Role) -> FloatArray:
+        if role not in self._kept:
+            vectors = self.encode(PROBE, role)
+            require(
+                not vectors.ndim or any(not np.array_equal(one, vectors[0]) for one in vectors),
+                f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "
+                "another function; give version=, and another one when it changes",
+            )
+            self._kept[role] = vectors
+        return self._kept[role]
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """Vectors of ``texts``."""
@@ -62,7 +83,8 @@ class ScoreFunction:
         score_pairs: queries and passages, of equal length, to as many scores.
         first_stage: the teacher that finds the candidates.
         candidates: how many a query.
-        version: as for `EncodeFunction`.
+        version: say another one when the function changes: scores and results are kept under it. It must be given, as
+            no probe of a few pairs tells a function that looks scores up from another one.
         label: how it is called in summaries; None takes the function's name.
     """
 
@@ -74,6 +96,11 @@ class ScoreFunction:
 
     def __post_init__(self) -> None:
         require_whole(self.candidates, "candidates", at_least=1)
+        require(
+            isinstance(self.version, str) and bool(self.version),
+            'ScoreFunction: version: a text such as version="1", and another one when the function changes: scores are '
+            f"kept under it, and no probe can tell two functions apart; got {self.version!r}",
+        )
 
     @property
     def name(self) -> str:
@@ -81,9 +108,8 @@ class ScoreFunction:
         return self.label or _name_of(self.score_pairs)
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of the version, or of the probe's scores (see `protocols.Teacher`)."""
-        content = self.version if self.version is not None else self.score(PROBE, PROBE[::-1])
-        return digest_of("score-function", self.name, content)
+        """Digest of name and version (see `protocols.Teacher`)."""
+        return digest_of("score-function", self.name, self.version)
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
         """The score of each pair."""

@@ -146,7 +146,9 @@ def test_a_key_is_not_sent_to_an_address_from_the_hub() -> None:
 
 
 def test_a_function_inside_must_be_given(hub: Hub, tmp_path: Path) -> None:
-    teacher = ScoreFunction(lambda queries, passages: [len(text) for text in passages], candidates=9, label="longest")
+    teacher = ScoreFunction(
+        lambda queries, passages: [len(text) for text in passages], candidates=9, version="1", label="longest"
+    )
     push_dataset(mine(tmp_path / "cache", teacher), NAME, license="mit")
     assert "the 9 candidates of the first stage hold fewer eligible passages" in card_of(hub)
     with pytest.raises(InputError, match="one of kind 'custom' cannot be made from its settings; give it as teacher="):
@@ -211,7 +213,9 @@ def test_filters_say_what_makes_them_again() -> None:
 
 
 def test_hostile_names_say_nothing_to_markdown(hub: Hub, tmp_path: Path) -> None:
-    teacher = ScoreFunction(lambda queries, passages: np.arange(len(queries)), candidates=5, label="<b>x</b> | `y`")
+    teacher = ScoreFunction(
+        lambda queries, passages: np.arange(len(queries)), candidates=5, version="1", label="<b>x</b> | `y`"
+    )
     filters = [Veto(teacher, "abs:100")]
     mined = mine(tmp_path / "cache", "random", filters=filters)
     push_dataset(mined, NAME, license="mit")

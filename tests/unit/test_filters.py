@@ -87,7 +87,9 @@ def overlap(queries: Sequence[str], passages: Sequence[str]) -> list[bool]:
 
 FILTERS: dict[str, Any] = {
     "veto": lambda: [Veto(RandomTeacher(3), "perc_pos:1.2")],
-    "veto by pairs": lambda: [Veto(ScoreFunction(digits, RandomTeacher(1), label="digits"), "perc_pos:1.1")],
+    "veto by pairs": lambda: [
+        Veto(ScoreFunction(digits, RandomTeacher(1), version="1", label="digits"), "perc_pos:1.1")
+    ],
     "cosine": lambda: [NearDuplicates(0.8)],
     "minhash": lambda: [NearDuplicates(0.25, by="minhash")],
     "where": lambda: [Where(same("half"), **HALVES)],
@@ -207,7 +209,7 @@ def test_a_veto_by_pairs_looks_at_so_many_candidates_and_no_further(
 
 
 def test_a_candidate_at_the_ceiling_of_a_veto_goes(cache: Path) -> None:
-    level = ScoreFunction(lambda queries, passages: [0.5] * len(queries), RandomTeacher(1), label="level")
+    level = ScoreFunction(lambda queries, passages: [0.5] * len(queries), RandomTeacher(1), version="1", label="level")
     for method, complete in (("abs:0.5", 0), ("abs:0.6", len(QUERIES))):
         miner = miner_in(cache, method="naive", filters=[Veto(level, method)]).fit(ROWS)
         assert miner.summary.complete == complete

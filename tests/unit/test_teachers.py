@@ -14,7 +14,16 @@ import pytest
 from hf_negmine.errors import InputError, TeacherError
 from hf_negmine.protocols import Role, ScoringTeacher, Similarity, Teacher, VectorTeacher
 from hf_negmine.schema import FloatArray
-from hf_negmine.teachers import BM25Teacher, DenseTeacher, FixedTeacher, RandomTeacher, bm25, resolve_teacher
+from hf_negmine.teachers import (
+    BM25Teacher,
+    DenseTeacher,
+    EncodeFunction,
+    FixedTeacher,
+    RandomTeacher,
+    ScoreFunction,
+    bm25,
+    resolve_teacher,
+)
 from tests.reference import make_pool, text_set
 
 PASSAGES = [
@@ -274,3 +283,47 @@ def test_a_pickled_fixed_teacher_still_knows_its_stored_vectors() -> None:
     copied = pickle.loads(pickle.dumps(teacher))
     assert copied.fingerprint("query") == teacher.fingerprint("query")
     assert copied.fingerprint("passage") == teacher.fingerprint("passage")
+
+
+# Functions
+
+
+def test_a_function_of_pairs_must_say_its_version() -> None:
+    """Looked up in a table, every pair of a probe would score 0, whatever the table."""
+    for version in (None, "", 2):
+        with pytest.raises(InputError, match=r"ScoreFunction: version: .* such as version=\"1\".* no probe"):
+            ScoreFunction(lambda queries, passages: [0.0] * len(queries), version=version)  # type: ignore[arg-type]
+    one, other = (ScoreFunction(len, version=version).fingerprint("query") for version in "12")  # type: ignore[arg-type]
+    assert one != other
+
+
+def test_a_probe_that_says_nothing_asks_for_a_version() -> None:
+    tables = ({"a": [1.0, 0.0]}, {"a": [0.0, 1.0]})
+    looked_up = [lambda texts, table=table: [table.get(text, [0.0, 0.0]) for text in texts] for table in tables]
+    for function in looked_up:
+        with pytest.raises(InputError, match=r"EncodeFunction: function gives every probe text the same .*version="):
+            EncodeFunction(function, label="function").fingerprint("query")
+    one, other = (EncodeFunction(function, version=str(at)) for at, function in enumerate(looked_up))
+    assert one.fingerprint("query") != other.fingerprint("query")
+
+
+def lengths(texts: list[str]) -> list[list[int]]:
+    ASKED.extend(texts)
+    return [[len(text), 1] for text in texts]
+
+
+ASKED: list[str] = []
+
+
+def test_a_function_is_probed_once_a_role() -> None:
+    ASKED.clear()
+    teacher = EncodeFunction(lengths)
+    before = pickle.dumps(teacher)
+    found = [teacher.fingerprint(role) for role in ("query", "passage", "query", "passage")]
+    assert found[:2] == found[2:]
+    assert len(ASKED) == 6
+    assert pickle.dumps(teacher) == before  # a function that is loaded again may be another one
+    assert teacher == pickle.loads(before)
+    assert hash(teacher) == hash(pickle.loads(before))
+    assert pickle.loads(before).fingerprint("query") == found[0]
+    assert len(ASKED) == 9
