@@ -55,7 +55,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         self._revision = revision
         self._trust_remote_code = trust_remote_code
         self._name = name
-        self._weights_digest: str | None = None
+        self._weights_digest: tuple[Any, str] | None = None
         if self._model is not None:
             self._check(self._model)
 
@@ -125,9 +125,11 @@ class EncoderTeacher(ABC, Generic[Model]):
     def _digest(self) -> str:
         """Digest of the model's weights, modules and tokenizer."""
         model = self.model
-        if self._weights_digest is None:
-            self._weights_digest = weights_digest(model)
-        return self._weights_digest
+        # torch counts the changes of a tensor in place, such as an optimizer's step; it need not be read to know.
+        state = tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
+        if self._weights_digest is None or self._weights_digest[0] != state:
+            self._weights_digest = (state, weights_digest(model))
+        return self._weights_digest[1]
 
     def _load(self) -> Model:
         import torch
@@ -168,7 +170,9 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: a copy in another process loads it again, if it was named."""
-        return {**self.__dict__, "_model": None}
+        # Where the weights lie in memory says nothing elsewhere, and would make every hash another one.
+        digest = None if self._weights_digest is None else (None, self._weights_digest[1])
+        return {**self.__dict__, "_model": None, "_weights_digest": digest}
 
 
 def dtype_of(model: Any) -> str:

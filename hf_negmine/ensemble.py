@@ -63,7 +63,7 @@ class EnsemblePool:
         n: int = 4,
         *,
         seed: int = 0,
-        positive_score: PositiveScore = "min",
+        positive_score: PositiveScore | None = None,
         filters: Sequence[BoundFilter] = (),
     ) -> Selection:
         """Choose n negatives for every query, each teacher under its own ceilings; see `CandidatePool.select`."""
@@ -74,7 +74,7 @@ class EnsemblePool:
         selections = [pool.select(method, sampler, share, **options) for pool in self.pools]
         reserves = [pool.select(method, Top(), n, **options) for pool in self.pools]
         first = self.pools[0]
-        queries, _ = first.positives.targets(positive_score)
+        queries, _ = first.positives.targets(selections[0].positive_score)
         joined = self.ensemble.joined(selections, reserves, n, seed, first.query_keys[queries])
         removed = {
             f"{rule} ({name})": count

@@ -21,7 +21,7 @@ from hf_negmine.files import text_digests
 from hf_negmine.fitted import RowPairs
 from hf_negmine.methods import Method
 from hf_negmine.mined import RowNegatives
-from hf_negmine.pool import CandidatePool, search_queries
+from hf_negmine.pool import CandidatePool, search_in_blocks
 from hf_negmine.protocols import Sampler, Teacher
 from hf_negmine.search import Exclusions, Indexes, Queries
 from hf_negmine.select import Positives, PositiveScore
@@ -91,7 +91,7 @@ class FreshMiner:
         index = self.indexes.open(teacher, self.texts.corpus)
         searcher = index.searcher(queries)
         inside, outside = np.flatnonzero(pairs.positive_ids >= 0), np.flatnonzero(pairs.positive_ids < 0)
-        lists, inside_scores = search_queries(
+        lists, inside_scores = search_in_blocks(
             searcher,
             np.arange(len(pairs.queries)),
             pairs.rows[inside],
@@ -114,6 +114,7 @@ class FreshMiner:
             consistency=self.consistency,
             progress=False,
         )
+        pool.positive_score = self.positive_score
         if self.filters:
             scene = Scene(
                 queries,

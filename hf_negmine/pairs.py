@@ -21,8 +21,6 @@ from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import find_digests
 
 RECORD = np.dtype([("pair", "<u8", (2,)), ("score", "<f4"), ("check", "<u4")])
-RUNS = 8
-"""Sorted arrays that are searched one after another; more are merged into one."""
 
 
 def pair_digests(queries: DigestArray, passages: DigestArray) -> DigestArray:
@@ -104,8 +102,8 @@ class PairStore:
         runs = self._read()
         if parts:
             runs.append(_merged(parts))
-        if len(runs) > RUNS:
-            self._runs = [_merged(runs)]
+        while len(runs) > 1 and len(runs[-2][1]) < 2 * len(runs[-1][1]):  # so every run is twice as long as the next
+            runs[-2:] = [_merged(runs[-2:])]
 
 
 class _Writer:

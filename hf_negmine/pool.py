@@ -19,7 +19,15 @@ from tqdm.auto import tqdm
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import NegmineError, ShallowPoolError, StorageError, require, require_choice, require_whole
+from hf_negmine.errors import (
+    InputError,
+    NegmineError,
+    ShallowPoolError,
+    StorageError,
+    require,
+    require_choice,
+    require_whole,
+)
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -80,7 +88,10 @@ class CandidatePool:
         folder: where it is stored, None if it is not.
         filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
         consistency: what positives must be to set a ceiling; the same.
+        positive_score: what `select` takes if nothing else is said, and what the filters are made for.
     """
+
+    positive_score: PositiveScore = "min"
 
     def __init__(
         self,
@@ -131,7 +142,7 @@ class CandidatePool:
         n: int = 4,
         *,
         seed: int = 0,
-        positive_score: PositiveScore = "min",
+        positive_score: PositiveScore | None = None,
         filters: Sequence[BoundFilter] = (),
     ) -> Selection:
         """Choose n negatives for every query, exactly.
@@ -142,7 +153,8 @@ class CandidatePool:
             n: negatives a query.
             seed: of the draws.
             positive_score: for a query with several positives, whether the lowest positive score sets its ceiling
-                (``"min"``) or each pair has its own (``"each"``).
+                (``"min"``) or each pair has its own (``"each"``). None takes the miner's choice; a pool with filters
+                knows no other.
             filters: what candidates must be, besides what the pool's own filters say.
 
         Raises:
@@ -152,7 +164,12 @@ class CandidatePool:
         method, sampler = resolve_method(method), resolve_sampler(sampler)
         require_whole(n, "n", at_least=1)
         require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
+        positive_score = self.positive_score if positive_score is None else positive_score
         require_choice(positive_score, ("min", "each"), argument="positive_score")
+        if self.filters and positive_score != self.positive_score:
+            raise InputError(
+                f"positive_score: {positive_score!r}, and the pool's filters are made for {self.positive_score!r}"
+            )
         positives = dataclasses.replace(self.positives, counted=self.counted())
         queries, positive_scores = positives.targets(positive_score)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
@@ -204,11 +221,10 @@ class CandidatePool:
         if not filters:
             answer = self._answer(demand, purpose)
             return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts)
-        deepest = min([self.n_passages, *(one.depth for one in filters if one.depth is not None)])
         counts = np.zeros(len(demand.queries), dtype=np.int64)
         starts, length = counts.copy(), 0
         parts: list[Listed] = []
-        pending, looked_at = np.arange(len(demand.queries)), min(2 * demand.wanted, deepest)
+        pending, looked_at = np.arange(len(demand.queries)), min(2 * demand.wanted, self.n_passages)
         while len(pending):
             answer = self._answer(dataclasses.replace(demand.of(pending), wanted=looked_at), purpose)
             settled = np.zeros(len(pending), dtype=bool)
@@ -224,9 +240,10 @@ class CandidatePool:
                     self.lists.passages[entries],
                     self.lists.scores[entries],
                 )
-                kept, taken = keep_all(filters, listed)
+                kept, taken, ended = keep_all(filters, listed)
                 found = np.diff(kept.offsets)
-                done = (found >= demand.wanted) | (answer.counts[some] < looked_at) | (looked_at >= deepest)
+                done = (found >= demand.wanted) | (answer.counts[some] < looked_at) | ended
+                done |= looked_at >= self.n_passages
                 settled[some] = done
                 best = kept.best(np.flatnonzero(done), demand.wanted)
                 counts[best.targets] = np.diff(best.offsets)
@@ -235,7 +252,7 @@ class CandidatePool:
                 parts.append(best)
                 for name, count_of in taken.items():
                     removed[name] = removed.get(name, 0) + int(count_of[done].sum())
-            pending, looked_at = pending[~settled], min(2 * looked_at, deepest)
+            pending, looked_at = pending[~settled], min(2 * looked_at, self.n_passages)
         return Survivors(
             np.concatenate([part.passages for part in parts]),
             np.concatenate([part.scores for part in parts]),
@@ -437,6 +454,29 @@ def search_queries(
     return lists, positive_scores
 
 
+def search_in_blocks(
+    searcher: Searcher,
+    queries: IdArray,
+    positive_rows: IdArray,
+    positive_ids: np.ndarray[Any, Any],
+    depth: int,
+    done: Callable[[int], Any] = lambda _: None,
+) -> tuple[CandidateLists, FloatArray]:
+    """`search_queries`, for as many at a time as the searcher likes; ``positive_rows`` rise."""
+    lists: list[CandidateLists] = []
+    scores: list[FloatArray] = []
+    for start in range(0, len(queries), searcher.block_size):
+        block = queries[start : start + searcher.block_size]
+        first, last = np.searchsorted(positive_rows, [start, start + len(block)])
+        found, positive_scores = search_queries(
+            searcher, block, positive_rows[first:last] - start, positive_ids[first:last], depth
+        )
+        lists.append(found)
+        scores.append(positive_scores)
+        done(len(block))
+    return CandidateLists.concatenated(lists), np.concatenate(scores)
+
+
 def deepen(lists: CandidateLists, searcher: Searcher, demand: Demand, *, progress: bool = False) -> CandidateLists:
     """The lists with one more segment for every query of ``demand``, where the demand begins.
 
@@ -488,17 +528,9 @@ def _deeper(demand: Demand, by_rank: bool) -> int:
 def _search_part(
     texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, bar: Any
 ) -> tuple[CandidateLists, FloatArray]:
-    lists: list[CandidateLists] = []
-    scores: list[FloatArray] = []
-    for start in range(0, len(queries), searcher.block_size):
-        block = queries[start : start + searcher.block_size]
-        first, last = texts.positive_offsets[block[0]], texts.positive_offsets[block[-1] + 1]
-        rows = np.repeat(np.arange(len(block)), np.diff(texts.positive_offsets[block[0] : block[-1] + 2]))
-        found, positive_scores = search_queries(searcher, block, rows, texts.positive_ids[first:last], depth)
-        lists.append(found)
-        scores.append(positive_scores)
-        bar.update(len(block))
-    return CandidateLists.concatenated(lists), np.concatenate(scores)
+    first, last = texts.positive_offsets[queries[0]], texts.positive_offsets[queries[-1] + 1]
+    rows = np.repeat(np.arange(len(queries)), np.diff(texts.positive_offsets[queries[0] : queries[-1] + 2]))
+    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
 
 
 def _write_part(folder: Path, lists: CandidateLists, positive_scores: FloatArray) -> None:

@@ -50,7 +50,7 @@ class Retrieval:
     first_pass: FirstPass = "auto"
     engine: str = "exact"
     progress: bool = True
-    _searchers: dict[tuple[str, int], Searcher] = field(default_factory=dict, repr=False)
+    _searchers: dict[tuple[str, str], Searcher] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.engine != "exact":
@@ -84,7 +84,7 @@ class Retrieval:
 
     def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
         """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""
-        key = (texts.fingerprint, id(teacher))
+        key = (texts.fingerprint, digest_of(identity_of(teacher)))
         if key not in self._searchers:
             queries = Queries.of(texts, exclude_positives=self.exclude_positives)
             self._searchers = {other: kept for other, kept in self._searchers.items() if other[0] == key[0]}
@@ -120,7 +120,7 @@ class Retrieval:
             notes=None if self.engine == "exact" else recall,
             progress=self.progress,
         )
-        pool.consistency = self.consistency
+        pool.consistency, pool.positive_score = self.consistency, self.positive_score
         if self.filters:
             scene = Scene(
                 Queries.of(texts, exclude_positives=self.exclude_positives),

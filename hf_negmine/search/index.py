@@ -42,6 +42,7 @@ from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex
 from hf_negmine.store import VectorStore, check_sparse, check_tokens, check_vectors, unit_length
+from hf_negmine.teachers import identity_of
 from hf_negmine.texts import TextColumn, TextSet
 
 PAIRS_A_STEP = 4096
@@ -94,7 +95,7 @@ class TeacherIndex(Protocol):
 
 @dataclass(frozen=True)
 class Indexes:
-    """Opens teachers over a corpus, each of them once.
+    """Opens teachers over a corpus, each of them once; the last corpus is kept open.
 
     Attributes:
         store: where vectors and scores of pairs are kept.
@@ -107,14 +108,16 @@ class Indexes:
     device: str | None = None
     first_pass: FirstPass = "auto"
     engine: str = "exact"
-    _opened: dict[tuple[str, int], tuple[Teacher, TeacherIndex]] = field(default_factory=dict, repr=False)
+    _opened: dict[tuple[str, str], TeacherIndex] = field(default_factory=dict, repr=False)
 
     def open(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
         """The teacher's index of ``corpus``, encoding what the store lacks."""
-        key = (str(corpus.folder), id(teacher))
+        key = (str(corpus.folder), digest_of(identity_of(teacher)))  # which changes if the teacher is trained
         if key not in self._opened:
-            self._opened[key] = (teacher, self._new(teacher, corpus))  # holds the teacher, so that its id stays its own
-        return self._opened[key][1]
+            for other in [other for other in self._opened if other[0] != key[0]]:
+                del self._opened[other]  # a corpus that was searched before
+            self._opened[key] = self._new(teacher, corpus)
+        return self._opened[key]
 
     def _new(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
         if isinstance(teacher, VectorTeacher):

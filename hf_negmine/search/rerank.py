@@ -7,12 +7,13 @@ exhausted when these are, and a deeper first stage (``candidates=``) is the way 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import QueryBlock, Ranking, Searcher
+from hf_negmine.protocols import Ranking, Searcher
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 
 ScorePairs: TypeAlias = Callable[[IdArray, PassageArray], FloatArray]
@@ -31,7 +32,7 @@ class RerankingSearcher:
     """
 
     def __init__(self, first_stage: Searcher, score_pairs: ScorePairs, candidates: int) -> None:
-        self.block_size = min(first_stage.block_size, QUERIES_A_BLOCK)
+        self.block_size = QUERIES_A_BLOCK
         self.first_stage, self.score_pairs, self.candidates = first_stage, score_pairs, candidates
 
     def block(self, queries: IdArray) -> _RerankedBlock:
@@ -44,7 +45,18 @@ class _RerankedBlock:
 
     def __init__(self, searcher: RerankingSearcher, queries: IdArray) -> None:
         self._searcher, self._queries = searcher, queries
-        self._first: QueryBlock | None = None
+
+    @cached_property
+    def _candidates(self) -> tuple[IdArray, PassageArray]:
+        """Those of every query as CSR. The first stage works through the block in pieces of its own size."""
+        first, depth = self._searcher.first_stage, self._searcher.candidates
+        found: list[Ranking] = []
+        for start in range(0, len(self._queries), first.block_size):
+            piece = self._queries[start : start + first.block_size]
+            no_ceiling = np.full(len(piece), np.inf, dtype=np.float32)
+            found.append(first.block(piece).best(np.arange(len(piece)), no_ceiling, depth))
+        counts = np.concatenate([np.diff(ranking.offsets) for ranking in found])
+        return offsets_of_counts(counts), np.concatenate([ranking.passages for ranking in found])
 
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
         """See `protocols.QueryBlock`."""
@@ -52,14 +64,12 @@ class _RerankedBlock:
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
         """See `protocols.QueryBlock`."""
-        if self._first is None:
-            self._first = self._searcher.first_stage.block(self._queries)
-        no_ceiling = np.full(len(rows), np.inf, dtype=np.float32)
-        found = self._first.best(rows, no_ceiling, self._searcher.candidates)
-        row = np.repeat(np.arange(len(rows)), np.diff(found.offsets))
-        scores = self.pair_scores(rows[row], found.passages)
+        offsets, candidates = self._candidates
+        entries, row = flat_positions(offsets[rows], offsets[rows + 1] - offsets[rows])
+        found = candidates[entries]
+        scores = self._searcher.score_pairs(self._queries[rows[row]], found)
         under = scores < ceilings[row]
-        row, passages, scores = row[under], found.passages[under], scores[under]
+        row, passages, scores = row[under], found[under], scores[under]
         order = np.lexsort((passages, -scores, row))
         there = np.bincount(row, minlength=len(rows))
         counts = np.clip(there - skip, 0, depth)

@@ -273,23 +273,23 @@ def expected_of(
 ) -> tuple[list[Ranked], dict[str, int]]:
     """The best for which all rules hold, and how many each rule took of those that had to be looked at."""
     rows, removed = [], {str(case.filter): 0 for case in cases}
-    deepest = min([len(world.corpus), *(case.depth for case in cases if case.depth is not None)])
     for target, (query, positive) in enumerate(world.targets(positive_score, world.scores)):
-        whole = world.allowed(query, spec, positive)[:deepest]
+        whole = world.allowed(query, spec, positive)
         left = whole
         for case in cases:
-            left = case.rule(target, left)
+            left = case.rule(target, left[: case.depth])
         rows.append(left[:wanted])
-        looked_at = min(2 * wanted, deepest)
+        looked_at = min(2 * wanted, len(world.corpus))
         while True:
-            taken, kept = [], whole[:looked_at]
+            taken, kept, ended = [], whole[:looked_at], False
             for case in cases:
-                after = case.rule(target, kept)
-                taken.append(len(kept) - len(after))
-                kept = after
-            if len(kept) >= wanted or len(whole) < looked_at or looked_at >= deepest:
+                ended |= case.depth is not None and len(kept) >= case.depth
+                seen = kept[: case.depth]
+                kept = case.rule(target, seen)
+                taken.append(len(seen) - len(kept))
+            if len(kept) >= wanted or len(whole) < looked_at or ended or looked_at >= len(world.corpus):
                 break
-            looked_at = min(2 * looked_at, deepest)
+            looked_at = min(2 * looked_at, len(world.corpus))
         for case, count in zip(cases, taken, strict=True):
             removed[str(case.filter)] += count
     return rows, removed

@@ -831,7 +831,7 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
     assert miner_in(cache, filters=[Mine(lambda n: np.zeros(n, dtype=bool))]).fit(ROWS).summary.complete == 0
     nothing = np.empty(0, dtype=np.int64)
     empty = Listed(nothing, nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32), nothing.astype(np.float32))
-    kept, removed = keep_all([Mine(lambda n: np.ones(n, dtype=bool))], empty)
+    kept, removed, _ = keep_all([Mine(lambda n: np.ones(n, dtype=bool))], empty)
     assert len(kept.passages) == 0
     assert list(removed) == ["mine"]
 

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine import pairs as pairs_module
 from hf_negmine.errors import StorageError
 from hf_negmine.files import text_digests
-from hf_negmine.pairs import RECORD, RUNS, PairStore, pair_digests
+from hf_negmine.pairs import RECORD, PairStore, pair_digests
 from hf_negmine.schema import DigestArray, FloatArray, IdArray
 
 
@@ -122,22 +121,22 @@ def test_what_came_before_an_error_is_kept(tmp_path: Path, parts: int, same_stor
 
 def test_many_small_calls_merge_what_they_hold(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    for number in range(5 * RUNS):
+    for number in range(40):
         assert complete(store, [number, max(number - 1, 0)]) == [number]
-        assert len(store._runs or []) <= RUNS
-    everything = list(range(5 * RUNS))[::-1]
+        assert len(store._runs or []) <= 6
+    everything = list(range(40))[::-1]
     assert complete(store, everything) == []
     assert complete(store_in(tmp_path), everything) == []
     assert len(files_in(tmp_path)) == 1
 
 
 def test_many_files_are_read_as_one(tmp_path: Path) -> None:
-    for number in range(2 * RUNS):
+    for number in range(16):
         complete(store_in(tmp_path), [number])
-    assert len(files_in(tmp_path)) == 2 * RUNS
+    assert len(files_in(tmp_path)) == 16
     store = store_in(tmp_path)
-    assert complete(store, list(range(2 * RUNS + 1))) == [2 * RUNS]
-    assert len(store._runs or []) == 2
+    assert complete(store, list(range(16 + 1))) == [16]
+    assert len(store._runs or []) == 2  # the new one is much shorter
 
 
 # ---- damage ------------------------------------------------------------------------------------------------------
@@ -300,9 +299,8 @@ def test_a_killed_process_loses_the_part_in_progress_only(tmp_path: Path) -> Non
     assert complete(store_in(tmp_path), list(range(30))) == []
 
 
-def test_pairs_that_share_half_a_digest_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_share_half_a_digest_are_told_apart(tmp_path: Path) -> None:
     """Their records have the same first half, in any order and in any number of runs."""
-    monkeypatch.setattr(pairs_module, "RUNS", 2)
     numbers = list(range(12))
     halves = digests(numbers)
     halves[:, 0] = halves[0, 0]

@@ -114,7 +114,10 @@ class BoundFilter(Protocol):
 
     @property
     def depth(self) -> int | None:
-        """How many candidates of a target, from the top, it looks at; those below never become negatives."""
+        """How many of a target's candidates, from the top of those that earlier filters have kept, it looks at.
+
+        Those below never become negatives.
+        """
 
     def keep(self, listed: Listed) -> BoolArray:
         """Which of the candidates may stay, shape (candidates,).
@@ -138,13 +141,18 @@ class Filter(Protocol):
         """The same filter, which knows the data set."""
 
 
-def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, dict[str, IdArray]]:
-    """What all filters keep, and how many candidates of each target every filter took out.
+def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, dict[str, IdArray], BoolArray]:
+    """What all filters keep, how many candidates of each target every filter took out, and which targets are at an end.
 
-    A filter is asked about what the ones before it have kept, so the cheap ones come first.
+    A filter is asked about what the ones before it have kept, so the cheap ones come first. One that looks at so many
+    candidates only has then seen as many of these; a target of which it has seen them all can get no more.
     """
     removed: dict[str, IdArray] = {}
+    ended = np.zeros(len(listed.targets), dtype=bool)
     for one in filters:
+        if one.depth is not None:
+            ended |= np.diff(listed.offsets) >= one.depth
+            listed = listed.best(np.arange(len(listed.targets)), one.depth)
         keep = np.asarray(one.keep(listed))
         if keep.dtype != bool or keep.shape != listed.passages.shape:
             raise InputError(
@@ -154,7 +162,7 @@ def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, di
         taken = np.bincount(listed.target_of[~keep], minlength=len(listed.targets))
         removed[str(one)] = removed.get(str(one), 0) + taken
         listed = listed.kept(keep)
-    return listed, removed
+    return listed, removed, ended
 
 
 def finite_number(value: Any, argument: str) -> float:
