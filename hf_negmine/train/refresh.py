@@ -2,8 +2,9 @@
 
 Two rules. `mine_with_student` searches the whole corpus with the student (ANCE, arXiv 2007.00808, section 3), under
 the method's ceiling on the student's own scores, and with the teacher's veto: what the teacher would have refused as a
-negative stays refused. `replace_easy` keeps the teacher's ranking, and goes further down in it where the student has
-learnt to tell a negative (Conan-embedding, arXiv 2408.15710, section 3.2, "dynamic hard negative mining").
+negative stays refused, and so does what the miner's filters or its judge refuse. `replace_easy` keeps the teacher's
+ranking, and goes further down in it where the student has learnt to tell a negative (Conan-embedding, arXiv 2408.15710,
+section 3.2, "dynamic hard negative mining").
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def mine_with_student(
     deepest = min(DEEPEST * k, pool.n_passages - 1)
     looked_at = k
     while True:
-        selection = pool.select(source.method, Top(), looked_at, positive_score=source.positive_score)
+        selection = pool.select(
+            source.method, Top(), looked_at, positive_score=source.positive_score, filters=source.filters
+        )
         allowed = _allowed_by_teacher(source, selection)
         kept = offsets_of_rows(
             np.repeat(np.arange(len(selection.counts)), selection.counts)[allowed], len(selection.counts)

@@ -23,6 +23,7 @@ from hf_negmine.protocols import Sampler, Searcher, VectorTeacher
 from hf_negmine.randomness import random_keys, seed_of_epoch
 from hf_negmine.schema import FORMAT_VERSION, FloatArray, IdArray
 from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
+from hf_negmine.select.filters import BoundFilter, Listed, keep_all
 from hf_negmine.texts import TextSet, open_text_set
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
@@ -191,8 +192,8 @@ class NegativeSource:
     def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
         """Up to ``missing`` random passages for a row: no positive, not the query's text, none twice.
 
-        Where the teacher compares vectors they also score under the row's ceiling, unless that leaves a row without any
-        negative at all.
+        For a query of the fit the miner's filters and its judge allow each of them. Where the teacher compares vectors
+        they also score under the row's ceiling, unless that leaves a row without any negative at all.
         """
         pairs = self._pairs([row])
         query, seed = int(pairs.query_ids[0]), seed_of_epoch(self.seed, epoch)
@@ -212,10 +213,36 @@ class NegativeSource:
         if query >= 0 and self.compares_vectors and not np.isnan(row.positive_score):
             scores = self.teacher_scores(np.array([query]), ids)[0]
             ceiling = self.method.ceilings(np.array([self._lowest(query, row.positive_score)], dtype=np.float32))[0]
-            under = scores < ceiling
-            if under.any() or row.negatives:
-                ids, scores = ids[under], scores[under]
-        return self.texts.corpus.take(ids[:missing]).to_pylist(), scores[:missing].tolist()
+            under = self._allowed(pairs, ids[scores < ceiling], missing)
+            if len(under) or row.negatives:
+                return self._texts_and_scores(ids, scores, under)
+        return self._texts_and_scores(ids, scores, self._allowed(pairs, ids, missing))
+
+    def _allowed(self, pairs: RowPairs, ids: IdArray, most: int) -> IdArray:
+        """The first ``most`` of some passages that all filters allow for the only row of ``pairs``."""
+        if pairs.query_ids[0] < 0 or not self.filters:
+            return ids[:most]
+        looked_at = most
+        while True:
+            kept = ids[:looked_at].astype(np.int32)
+            for target in self._targets(pairs):
+                offsets, unknown = np.array([0, len(kept)]), np.full(len(kept), np.nan, dtype=np.float32)
+                kept = keep_all(self.filters, Listed(target, pairs.query_ids, offsets, kept, unknown))[0].passages
+            if len(kept) >= most or looked_at >= len(ids):
+                return kept[:most].astype(np.int64)
+            looked_at *= 2
+
+    def _targets(self, pairs: RowPairs) -> IdArray:
+        """Number of the target of the only row of ``pairs``, shape (1, 1); of all its query's, if it is none itself."""
+        if self.positive_score == "min":
+            return pairs.query_ids[:, None]
+        places, seen = self.finder.find(pairs)
+        first, last = self.texts.positive_offsets[pairs.query_ids[0] :][:2]
+        return places[:, None] if seen.all() else np.arange(first, last)[:, None]
+
+    def _texts_and_scores(self, ids: IdArray, scores: FloatArray, chosen: IdArray) -> tuple[list[str], list[float]]:
+        places = np.flatnonzero(np.isin(ids, chosen))
+        return self.texts.corpus.take(ids[places]).to_pylist(), scores[places].tolist()
 
     # ---- what the teacher says ---------------------------------------------------------------------------------
 
@@ -223,6 +250,19 @@ class NegativeSource:
     def finder(self) -> PairFinder:
         """Finds rows by their texts."""
         return PairFinder(self.texts)
+
+    @cached_property
+    def filters(self) -> tuple[BoundFilter, ...]:
+        """What negatives must be besides under their ceilings, the judge's verdicts included.
+
+        They hold what is open in this process and do not travel: a copy binds those of its miner anew when it first
+        needs them, and a copy without a miner has none.
+        """
+        if self.pool is None or self.pool.filters or self.miner is None:
+            return () if self.pool is None else self.pool.filters
+        has_some = bool(self.miner.filters) or self.miner.judged is not None
+        pool = self.miner.pool if has_some else None
+        return pool.filters if isinstance(pool, CandidatePool) else ()
 
     @property
     def positives(self) -> Positives:
@@ -272,7 +312,8 @@ class NegativeSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Paths and settings: every process opens texts and pool by memory map."""
-        state = {name: value for name, value in self.__dict__.items() if name not in ("finder", "texts", "pool")}
+        left_out = ("finder", "filters", "texts", "pool")
+        state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**state, "texts": self.texts.folder, "pool": None if self.pool is None else self.pool.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

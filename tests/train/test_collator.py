@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -15,8 +18,13 @@ from torch.utils.data import DataLoader
 
 from hf_negmine import NegativeMiner
 from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.files import text_digests
+from hf_negmine.judges import FunctionJudge
+from hf_negmine.judging import Judged
+from hf_negmine.select.filters import Veto, Where, same
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
+from hf_negmine.train.rows import TrainingRow
 from tests.train.helpers import (
     CORPUS,
     POSITIVES,
@@ -269,6 +277,49 @@ def test_too_few_are_made_up_by_random_passages_that_are_true_negatives(
             assert max(cosine(query, negative) for negative in negatives) < lowest - abs(lowest) * 0.05 + 1e-6
     assert all(epochs[0][query] != epochs[1][query] for query in QUERIES)
     assert draw(collator, data.shuffle(seed=0), 1, size=3)[QUERIES[5]] == epochs[1][QUERIES[5]]
+
+
+def thirds(queries: Sequence[str], passages: Sequence[str]) -> list[bool]:
+    """A judge: every third passage is relevant to everything."""
+    return [CORPUS.index(passage) % 3 == 1 for passage in passages]
+
+
+@pytest.mark.parametrize("positive_score", ["min", "each"])
+def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
+    frozen: SentenceTransformer, tmp_path: Path, positive_score: str
+) -> None:
+    halves = {
+        "queries": {"query": QUERIES, "half": [0] * len(QUERIES)},
+        "passages": {"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
+    }
+    filters = [
+        Where(same("half"), **halves),
+        Veto("bm25", "abs:5"),
+        Judged(FunctionJudge(thirds, name="thirds")),
+    ]
+    settings = {"sampler": "top", "positive_score": positive_score, "num_negatives": 6, "on_exhausted": "keep"}
+    miner = make_miner(tmp_path, "random:1", method="naive", filters=filters, **settings).fit(rows())
+    source = HardNegativeCollator(frozen, miner, num_negatives=1).sources[""]
+    copy = pickle.loads(pickle.dumps(source))
+    texts, said = miner.fitted.texts, miner.fitted.relevant
+    assert said is not None
+    relevant = set(zip(said[0].tolist(), said[1].tolist(), strict=True))
+    assert len(relevant) > 16
+    refused = {
+        (query, passage)
+        for query in range(16)
+        for passage in range(40)
+        if (query, passage) in relevant or CORPUS.index(texts.corpus.texts[passage].as_py()) % 2
+    }
+    for epoch in range(3):
+        for number in range(16):
+            row = TrainingRow(QUERIES[number], [POSITIVES[number]], [])
+            filled = source.random_negatives(row, 3, epoch)[0]
+            assert len(filled) == 3
+            query = int(texts.queries.find(text_digests(pa.array([row.query])))[0])
+            ids = texts.corpus.find(text_digests(pa.array(filled))).tolist()
+            assert not {(query, passage) for passage in ids} & refused
+            assert copy.random_negatives(row, 3, epoch)[0] == filled
 
 
 def test_random_passages_run_out_before_rows_repeat(frozen: SentenceTransformer, tmp_path: Path) -> None:

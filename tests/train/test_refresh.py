@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +18,15 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
 
 from hf_negmine.errors import InputError, StorageError
+from hf_negmine.judges import FunctionJudge
+from hf_negmine.judging import Judged
+from hf_negmine.select.filters import Listed, Veto, Where, keep_all
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion
-from hf_negmine.train.refresh import Reserve, changed_entries, with_fallback
+from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
 from tests.train.helpers import (
+    CORPUS,
     QUERIES,
     Remembering,
     WordTeacher,
@@ -121,6 +127,41 @@ def test_the_student_finds_its_own_hardest_under_both_ceilings(
             assert set(negatives) <= {texts[passage] for passage in allowed[query]}
     assert not list(tmp_path.glob("negatives/**/student"))
     assert not list(tmp_path.glob("negatives/**/vectors"))
+
+
+@pytest.mark.parametrize("positive_score", ["min", "each"])
+def test_the_student_finds_nothing_that_a_filter_or_the_judge_refuses(
+    model: SentenceTransformer, tmp_path: Path, positive_score: str
+) -> None:
+    plain = make_miner(tmp_path / "plain", method="naive", positive_score=positive_score).fit(several_positives())
+    plain_bank = mine_with_student(
+        HardNegativeCollator(model, plain).sources[""],
+        DenseTeacher(model),
+        tmp_path / "student 1",
+        device="cpu",
+        progress=False,
+    )
+
+    def judge(queries: Sequence[str], passages: Sequence[str]) -> list[bool]:
+        return [CORPUS.index(passage) % 3 == 1 for passage in passages]
+
+    even = Where(
+        lambda queries, passages: pc.equal(passages["half"], 0),
+        queries={"query": QUERIES},
+        passages={"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
+        name="even",
+    )
+    filters = [even, Veto("random:3", "perc_pos:1.2"), Judged(FunctionJudge(judge, name="thirds"))]
+    miner = make_miner(tmp_path / "cache", method="naive", positive_score=positive_score, filters=filters)
+    source = HardNegativeCollator(model, miner.fit(several_positives())).sources[""]
+    bank = mine_with_student(source, DenseTeacher(model), tmp_path / "student 2", device="cpu", progress=False)
+    assert source.pool is not None
+    queries, _ = source.pool.positives.targets(source.positive_score)
+    listed = Listed(np.arange(len(queries)), queries, bank.offsets, bank.passages, bank.scores)
+    kept = keep_all(source.filters, listed)[0]
+    assert len(kept.passages) == len(bank.passages) > 16
+    everything = Listed(np.arange(len(queries)), queries, plain_bank.offsets, plain_bank.passages, plain_bank.scores)
+    assert len(keep_all(source.filters[-1:], everything)[0].passages) < len(plain_bank.passages)
 
 
 def test_the_student_reads_the_prompts_it_is_trained_with(model: SentenceTransformer, tmp_path: Path) -> None:
