@@ -1,4 +1,4 @@
-"""Exact search over sparse vectors: an inverted index of three flat arrays."""
+"""Exact search over sparse vectors: an inverted index of flat arrays."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ class InvertedIndex:
     """The passages of every term.
 
     Attributes:
+        terms: int32, rising: those that a passage has.
         offsets: int64, shape (terms + 1,).
         passages: int32, rising within a term.
         weights: float32, same shape.
         n_passages: passages in the corpus.
     """
 
+    terms: PassageArray
     offsets: IdArray
     passages: PassageArray
     weights: FloatArray
@@ -40,17 +42,24 @@ class InvertedIndex:
             n_passages += len(counts)
         all_terms = np.concatenate(terms)
         order = np.argsort(all_terms, kind="stable")
-        offsets = offsets_of_counts(np.bincount(all_terms))
-        return cls(offsets, np.concatenate(passages)[order], np.concatenate(weights)[order], n_passages)
+        distinct, counts = np.unique(all_terms, return_counts=True)
+        return cls(
+            distinct,
+            offsets_of_counts(counts),
+            np.concatenate(passages)[order],
+            np.concatenate(weights)[order],
+            n_passages,
+        )
 
     def scores(self, queries: SparseVectors) -> FloatArray:
         """Dot products with every passage, shape (queries, n_passages).
 
         Each is summed in float64 in the order of the terms, whatever the other queries, and then rounded to float32.
         """
-        known = np.asarray(queries.terms) < len(self.offsets) - 1
+        first = np.searchsorted(self.terms, queries.terms)
+        known = np.searchsorted(self.terms, queries.terms, side="right") > first
         rows = np.repeat(np.arange(len(queries.offsets) - 1), np.diff(queries.offsets))[known]
-        terms, weights = np.asarray(queries.terms)[known], np.asarray(queries.weights)[known].astype(np.float64)
+        terms, weights = first[known], np.asarray(queries.weights)[known].astype(np.float64)
         entries, places = flat_positions(self.offsets[terms], self.offsets[terms + 1] - self.offsets[terms])
         n_queries = len(queries.offsets) - 1
         sums = np.bincount(

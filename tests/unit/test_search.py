@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 import warnings
 from collections.abc import Sequence
 
@@ -12,11 +13,13 @@ import pytest
 import torch
 
 from hf_negmine.errors import TeacherError
+from hf_negmine.protocols import SparseVectors
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
+from hf_negmine.search.sparse import InvertedIndex
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 INFINITE = np.array([np.inf], dtype=np.float32)
@@ -139,3 +142,23 @@ def test_scores_of_the_wrong_shape_are_refused() -> None:
 def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(TeacherError, match=rf"gave the score {bad} to passage 1 for the query 'which\?'"):
         score_searcher(np.array([[0.0, bad, 1.0]], dtype=np.float32)).block(ONE_ROW)
+
+
+def sparse_of(*rows: dict[int, float]) -> SparseVectors:
+    terms = np.array([term for row in rows for term in row], dtype=np.int32)
+    weights = np.array([weight for row in rows for weight in row.values()], dtype=np.float32)
+    return SparseVectors(np.cumsum([0] + [len(row) for row in rows]), terms, weights)
+
+
+def test_an_inverted_index_takes_memory_by_its_terms_not_by_their_numbers() -> None:
+    last = 2**26 - 1
+    tracemalloc.start()
+    try:
+        index = InvertedIndex.of([sparse_of({3: 2.0, last: 5.0}, {}), sparse_of({3: 7.0, 9: 1.0})])
+        scores = index.scores(sparse_of({0: 9.0, 3: 1.0, 4: 9.0, last: 10.0}, {last + 1: 9.0}, {}, {9: 3.0}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert scores.tolist() == [[52, 0, 7], [0, 0, 0], [0, 0, 0], [0, 0, 3]]
+    assert peak < 2**20
+    assert InvertedIndex.of([sparse_of({}, {})]).scores(sparse_of({1: 1.0})).tolist() == [[0, 0]]
