@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -272,33 +272,25 @@ class FaissSearcher:
 
     Args:
         exact: searches the same passages; its queries and exclusions are searched with.
-        index: from `build_index`.
+        index: from `build_index`, or a function that returns it and is called when candidates are first looked for:
+            scores of pairs need no index.
         first_rung: proposals a query that are trusted at first. Searches of one pool take the same.
     """
 
-    def __init__(self, exact: VectorSearcher, index: faiss.Index, *, first_rung: int = FIRST_RUNG) -> None:
+    def __init__(
+        self, exact: VectorSearcher, index: faiss.Index | Callable[[], faiss.Index], *, first_rung: int = FIRST_RUNG
+    ) -> None:
         require(first_rung >= 1, f"first_rung: at least 1 proposal a query, got {first_rung}")
-        library = load_faiss()
-        if index.ntotal != exact.n_passages:
-            raise InputError(f"the index holds {index.ntotal:,} vectors, the corpus {exact.n_passages:,}")
         self.exact = exact
-        self.index = index
         self.block_size = exact.block_size
-        whole = (
-            library.IndexFlat,
-            library.IndexIVFFlat,
-            library.IndexHNSWFlat,
-            library.IndexNSGFlat,
-            library.IndexRefineFlat,
-        )
-        self._oversampling = 1 if isinstance(index, whole) else OVERSAMPLING
-        self._rungs = [
-            length
-            for length in (first_rung * 4**place * self._oversampling for place in range(RUNGS))
-            if length <= exact.n_passages // 4
-        ]
-        # A flat index misses nothing but by rounding, which can be allowed for.
-        self._longest = _longest(exact) if isinstance(index, library.IndexFlat) else None
+        self._proposals = cache(lambda: _Proposals.of(exact, index() if callable(index) else index, first_rung))
+        if not callable(index):
+            self._proposals()
+
+    @property
+    def index(self) -> faiss.Index:
+        """What proposes."""
+        return self._proposals().index
 
     @property
     def n_passages(self) -> int:
@@ -314,6 +306,42 @@ class FaissSearcher:
     def block(self, queries: IdArray) -> QueryBlock:
         """Load the given query ids; see `protocols.Searcher`."""
         return _FaissBlock(self, queries, self.exact.block(queries))
+
+
+@dataclass(frozen=True)
+class _Proposals:
+    """An index and how it is asked; see `FaissSearcher`.
+
+    Attributes:
+        index: ready to be searched.
+        oversampling: how many times as many proposals are asked for as are trusted.
+        rungs: how many proposals are asked for, one after the other.
+        longest: the length of the longest passage vector, where the index misses nothing but by rounding.
+    """
+
+    index: faiss.Index
+    oversampling: int
+    rungs: list[int]
+    longest: float | None
+
+    @classmethod
+    def of(cls, exact: VectorSearcher, index: faiss.Index, first_rung: int) -> _Proposals:
+        """How ``index`` is asked about the passages of ``exact``."""
+        library = load_faiss()
+        if index.ntotal != exact.n_passages:
+            raise InputError(f"the index holds {index.ntotal:,} vectors, the corpus {exact.n_passages:,}")
+        whole = (
+            library.IndexFlat,
+            library.IndexIVFFlat,
+            library.IndexHNSWFlat,
+            library.IndexNSGFlat,
+            library.IndexRefineFlat,
+        )
+        oversampling = 1 if isinstance(index, whole) else OVERSAMPLING
+        lengths = [first_rung * 4**place * oversampling for place in range(RUNGS)]
+        # A flat index misses nothing but by rounding, which can be allowed for.
+        longest = _longest(exact) if isinstance(index, library.IndexFlat) else None
+        return cls(index, oversampling, [length for length in lengths if length <= exact.n_passages // 4], longest)
 
 
 @dataclass(frozen=True)
@@ -351,7 +379,7 @@ class _FaissBlock:
         limits = torch.from_numpy(ceilings.copy())
         pending = torch.arange(len(rows))
         left = [pending[:0]]
-        for rung in self.searcher._rungs:
+        for rung in self.searcher._proposals().rungs:
             unfinished = [pending[:0]]
             for some in torch.split(pending, max(1, PLACES_A_STEP // rung)):
                 found, reached, filled = self._rung(rows[some.numpy()], limits[some], rung)
@@ -406,9 +434,9 @@ class _FaissBlock:
 
         The last two depend on nothing but the query and the length.
         """
-        searcher = self.searcher
+        searcher, proposals = self.searcher, self.searcher._proposals()
         vectors = self.exact.vectors[torch.from_numpy(rows).to(self.exact.vectors.device)]
-        approximate, listed = _search(searcher.index, vectors.cpu().numpy(), length)
+        approximate, listed = _search(proposals.index, vectors.cpu().numpy(), length)
         present = listed >= 0
         listed = np.where(present, listed, 0)
         ids = torch.from_numpy(listed).to(vectors.device)
@@ -418,13 +446,13 @@ class _FaissBlock:
         filled = torch.from_numpy(present.all(axis=1))
         # The end of a list of codes is trusted as little as that of a list that the probed clusters could not fill.
         found = torch.from_numpy(present.sum(axis=1))
-        trusted = torch.where(filled, length // searcher._oversampling, found // OVERSAMPLING)
+        trusted = torch.where(filled, length // proposals.oversampling, found // OVERSAMPLING)
         ordered = scores.sort(dim=1, descending=True).values
         reached = ordered.gather(1, (trusted - 1).clamp(min=0)[:, None])[:, 0]
         reached[trusted == 0] = torch.inf
-        if searcher._longest is not None:
+        if proposals.longest is not None:
             lengths_of_queries = torch.linalg.vector_norm(vectors.cpu().double(), dim=1)
-            error = 2 * (vectors.shape[1] + 1) * 2.0**-24 * lengths_of_queries * searcher._longest * 1.001 + 1e-30
+            error = 2 * (vectors.shape[1] + 1) * 2.0**-24 * lengths_of_queries * proposals.longest * 1.001 + 1e-30
             unseen = torch.from_numpy(approximate[:, -1]).double() + error
             reached = torch.maximum(reached, torch.nextafter(unseen.float(), torch.tensor(torch.inf)))
         excluded_rows, excluded = searcher.exact.exclusions.of(self.queries[rows])

@@ -158,7 +158,7 @@ class _VectorIndex:
             factory = Engine.parse(engine).factory
             name = digest_of("faiss", teacher.fingerprint("passage"), teacher.similarity, corpus.digests, factory)
             path = store.folder / "indexes" / f"{name}.faiss"
-            self._corpus = FaissSearcher(exact, build_index(passages, engine, path, progress=store.progress))
+            self._corpus = FaissSearcher(exact, lambda: build_index(passages, engine, path, progress=store.progress))
 
     def searcher(self, queries: Queries) -> Searcher:
         vectors: VectorSource
@@ -390,9 +390,21 @@ def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) ->
 
 def recall_of(searcher: Searcher, n_queries: int, depth: int) -> float | None:
     """The share of the exact best candidates that an approximate engine finds, on a sample; None for an exact one."""
+    searcher = _first_stage(searcher)
+    return round(measured_recall(searcher, n_queries, depth), 4) if isinstance(searcher, FaissSearcher) else None
+
+
+def open_engine(searcher: Searcher) -> None:
+    """Build or open the index of an approximate engine now, not when candidates are first looked for."""
+    searcher = _first_stage(searcher)
+    if isinstance(searcher, FaissSearcher):
+        _ = searcher.index
+
+
+def _first_stage(searcher: Searcher) -> Searcher:
     while isinstance(searcher, RerankingSearcher):
         searcher = searcher.first_stage
-    return round(measured_recall(searcher, n_queries, depth), 4) if isinstance(searcher, FaissSearcher) else None
+    return searcher
 
 
 def _lengths(texts: pa.LargeStringArray) -> IdArray:

@@ -19,6 +19,7 @@ from hf_negmine.errors import InputError, StorageError
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import VectorSearcher, ann, exact
 from hf_negmine.search.ann import Engine, FaissSearcher, build_index, measured_recall
+from hf_negmine.select.filters import Veto
 from tests.properties.test_search import (
     Problem,
     assert_best,
@@ -28,6 +29,7 @@ from tests.properties.test_search import (
     vector_searcher,
 )
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of
+from tests.unit.test_miner import CORPUS, ROWS, WordTeacher, miner_in
 
 pytest.importorskip("faiss", reason="needs the package faiss-cpu")
 
@@ -209,6 +211,43 @@ def test_a_stored_index_is_read_and_not_built_again(tmp_path: Path) -> None:
     assert (index.nprobe, index.ntotal) == (3, 300)
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert [file.name for file in path.parent.iterdir()] == ["index.faiss"]
+
+
+def test_an_index_is_built_when_candidates_are_looked_for(tmp_path: Path) -> None:
+    passages, queries, rows = clustered(300), clustered(20, seed=1), np.arange(20)
+    eager = make_searcher(tmp_path, "HNSW8", passages, queries)
+    opened: list[Any] = []
+    lazy = FaissSearcher(eager.exact, lambda: opened.append(eager.index) or eager.index, first_rung=8)
+    other = lazy.with_queries(eager.exact.queries, eager.exact.exclusions)
+    block, no_ceiling = other.block(rows), np.full(20, np.inf, dtype=np.float32)
+    assert (other.n_passages, other.block_size) == (300, eager.block_size)
+    assert np.array_equal(block.pair_scores(rows, rows), eager.block(rows).pair_scores(rows, rows))
+    assert not opened
+    for searcher in (other, lazy):
+        assert_same(searcher.block(rows).best(rows, no_ceiling, 5), eager.block(rows).best(rows, no_ceiling, 5))
+    assert len(opened) == 1
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    for name in ("offsets", "passages", "scores", "exhausted"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_a_veto_needs_no_index(tmp_path: Path) -> None:
+    def indexes(folder: Path) -> int:
+        return len(list(folder.glob("indexes/*.faiss")))
+
+    settings: dict[str, Any] = {"engine": "HNSW8", "on_exhausted": "keep"}
+    plain = miner_in(tmp_path / "plain", **settings)
+    plain.fit(ROWS)
+    vetoed = miner_in(tmp_path / "vetoed", filters=[Veto(WordTeacher("others"), "perc_pos:0.5")], **settings)
+    vetoed.mine(ROWS)
+    assert (indexes(tmp_path / "plain"), indexes(tmp_path / "vetoed")) == (1, 1)
+    assert vetoed.summary.removed["veto by words (perc_pos:0.5)"] > 0
+    assert vetoed.summary.recall is not None
+    # Without rows it is built at fit(), too, and not in every process that maps.
+    miner_in(tmp_path / "alone", **settings).fit(corpus=CORPUS)
+    assert indexes(tmp_path / "alone") == 1
 
 
 def test_an_index_of_other_vectors_or_half_an_index_is_refused(tmp_path: Path) -> None:
