@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -496,15 +497,67 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
 
 
 def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
-    def settings(predicate: Any = newer, name: str | None = None, year: int = 1, page: int = 2) -> str:
+    def settings(
+        predicate: Any = newer, name: str | None = None, year: int = 1, page: int = 2, version: str = "1"
+    ) -> str:
         tables: dict[str, Any] = {
             "queries": {"query": ["q"], "year": [year]},
             "passages": {"text": ["q"], "page": [page]},
         }
-        return digest_of(Where(predicate, name=name, **tables).settings)
+        return digest_of(Where(predicate, name=name, version=version, **tables).settings)
 
     assert settings() == settings()
     assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same("year"))}) == 5
+    assert settings(version="2") != settings()
+    assert settings(same("year"), version="2") != settings(same("year"))
+
+
+REDEFINED = """
+def newer(queries, passages):
+    return [{0} for year in passages["year"].to_pylist() if year not in {{"no year", "none", "unknown"}}]
+"""
+
+
+def test_a_predicate_that_was_redefined_under_its_name_is_noticed() -> None:
+    tables: dict[str, Any] = {"queries": {"query": ["q"]}, "passages": {"text": ["q"]}}
+
+    def settings(body: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        exec(REDEFINED.format(body), found)
+        return Where(found["newer"], **tables).settings
+
+    changed = ["year > 2000", "year > 2001", "year < 2000", "min(year) > 2000", "max(year) > 2000"]
+    assert len({digest_of(settings(body)) for body in changed}) == len(changed)
+    assert settings(changed[0]) == settings(changed[0])
+    code = "import sys, tests.unit.test_filters as t; print(t.settings_of_newer())"
+    others = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "12"
+    }
+    assert others == {f"{settings_of_newer()}\n"}
+
+
+def settings_of_newer() -> str:
+    found: dict[str, Any] = {}
+    exec(REDEFINED.format("year"), found)
+    return digest_of(Where(found["newer"], queries={"query": ["q"]}, passages={"text": ["q"]}).settings)
+
+
+def test_a_condition_on_a_data_set_on_disk_travels_as_its_path(tmp_path: Path) -> None:
+    columns = {"text": [f"passage {number}" for number in range(10_000)], "page": list(range(10_000))}
+    Dataset.from_dict(columns).save_to_disk(tmp_path / "passages")
+    kept = Dataset.load_from_disk(tmp_path / "passages")
+    condition = Where(same("page"), queries=kept, passages=kept, query_column="text")
+    settings = condition.settings
+    frozen = pickle.dumps(condition)
+    assert len(frozen) < 10_000
+    assert pickle.loads(frozen).settings == settings
 
 
 # ---- consistency -------------------------------------------------------------------------------------------------

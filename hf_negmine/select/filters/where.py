@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import CodeType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,7 +29,8 @@ class Where:
     """A candidate must keep a condition on the metadata of its query and its own.
 
     Texts are found in the tables by their digests; the first row of a text counts, and a text that has none has null
-    metadata. Tables of a data set stay on disk: only digests of the texts are held in memory.
+    metadata. Tables of a data set stay on disk: only digests of the texts are held in memory, and a copy in another
+    process opens it by its path. Any other table travels with the miner, which takes time with `map`.
 
     Attributes:
         predicate: two tables, with the metadata of a query and of a passage in each row, to a bool a row. What it says
@@ -38,6 +40,8 @@ class Where:
         query_column, passage_column: which column has the texts.
         name: of the condition; results are kept under it, so another condition needs another name. None takes the
             predicate's own, which a lambda does not have.
+        version: to be changed when the predicate says something else under the same name. Another body of a ``def`` is
+            noticed without it; a lambda, an object, and what a function calls or takes from around it are not.
     """
 
     predicate: Predicate
@@ -46,6 +50,7 @@ class Where:
     query_column: str = field(default="query", kw_only=True)
     passage_column: str = field(default="text", kw_only=True)
     name: str | None = field(default=None, kw_only=True)
+    version: str = field(default="1", kw_only=True)
     _kept: dict[str, _Metadata] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +76,8 @@ class Where:
         """See `Filter`."""
         return {
             "filter": str(self),
+            "version": self.version,
+            "code": _code_digest(self.predicate),
             "queries": self._metadata("queries").digest,
             "passages": self._metadata("passages").digest,
         }
@@ -232,6 +239,24 @@ class _Metadata:
     def _batches(self) -> tuple[list[pa.RecordBatch], IdArray]:
         batches = self._table.to_batches()
         return batches, np.cumsum([0, *(len(batch) for batch in batches)])[:-1]
+
+
+def _code_digest(predicate: Predicate) -> str | None:
+    code = getattr(predicate, "__code__", None)
+    if not isinstance(code, CodeType) or code.co_name == "<lambda>":
+        return None
+    return digest_of("predicate", _content_of(code))
+
+
+def _content_of(code: CodeType) -> list[Any]:
+    """What a function does, as far as its own body says it, in the same words in every process."""
+    constants: list[Any] = []
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            constants.append(_content_of(one))
+        else:
+            constants.append(sorted(map(repr, one)) if isinstance(one, frozenset) else repr(one))
+    return [code.co_code.hex(), constants, list(code.co_names)]
 
 
 def _table_of(given: Any, argument: str) -> pa.Table:
