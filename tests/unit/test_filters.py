@@ -295,6 +295,21 @@ def test_each_positive_outside_the_corpus_is_compared_with_its_own_candidates(ca
     ]
 
 
+@pytest.mark.parametrize("exclude_positives", [True, False])
+def test_a_row_on_the_fly_is_compared_with_the_positives_that_fit_knows_of_its_query(
+    cache: Path, exclude_positives: bool
+) -> None:
+    corpus = ["9 0 0", "5 0.1 0", "0 5 0", "0 0 5", "0 0.1 9"]
+    settings: dict[str, Any] = {"teacher": AxisTeacher(), "method": "naive", "on_exhausted": "keep"}
+    filters = [NearDuplicates(of="positives")]
+    miner = miner_in(cache, **settings, filters=filters, exclude_positives=exclude_positives)
+    miner.fit([{"query": "3 2 1", "positive": "9 0 0"}, {"query": "1 2 3", "positive": "0 0.1 9"}], corpus=corpus)
+    rows = [{"query": query, "positive": "0 9 0"} for query in ("2 2 3", "3 2 1", "1 2 2")]
+    found = [{row[f"negative_{place}"] for place in (1, 2)} for row in listed(miner.mine(rows))]
+    assert found[1] == {"0 0 5", "0 0.1 9"}
+    assert found[0] == {"9 0 0", "0 0.1 9"}  # of a query that fit has not seen
+
+
 def test_copies_of_a_positive_outside_the_corpus_go_by_words_too(cache: Path) -> None:
     copy = "An Answer 4 -- on sea, and with some more words"
     row = {"query": "question 9 about sea", "positive": "an answer 4 on sea and with some more words"}
@@ -915,3 +930,9 @@ def test_a_positive_that_sets_no_ceiling_sets_none_of_a_veto(tmp_path: Path) -> 
     ).fit(rows)
     assert 0 < (miner.summary.inconsistent or 0) < 90
     assert miner.summary.removed[str(rules[0])] == 0
+
+
+def test_columns_of_which_nothing_is_known_are_compared(tmp_path: Path) -> None:
+    unknown = pa.table({"text": ["a"], "language": pa.nulls(1)})
+    assert same("language")(unknown, unknown).to_pylist() == [False]
+    assert other("language")(unknown, unknown).to_pylist() == [True]

@@ -108,10 +108,10 @@ class NearDuplicates:
 
     def _vectors(self, teacher: VectorTeacher, scene: Scene) -> StoredVectors:
         """Opened once for a corpus: rows that are mined on the fly bind the filter a batch."""
-        key = (str(scene.indexes.store.folder), str(scene.corpus.folder), id(teacher))
+        key = (str(scene.indexes.store.folder), str(scene.corpus.folder), teacher.fingerprint("passage"))
         if key not in self._kept:
-            self._kept[key] = (teacher, scene.indexes.store.vectors(teacher, scene.corpus, "passage"))
-        vectors: StoredVectors = self._kept[key][1]
+            self._kept[key] = scene.indexes.store.vectors(teacher, scene.corpus, "passage")
+        vectors: StoredVectors = self._kept[key]
         return vectors
 
     def __str__(self) -> str:

@@ -122,6 +122,8 @@ class _Compared:
             if name not in table.column_names:
                 raise ColumnError(name, table.column_names, argument=f"Where: {self.__name__}: {argument}")
             columns.append(_decoded(table[name]))
+        if all(pa.types.is_null(column.type) for column in columns):  # which pyarrow does not compare
+            columns = [column.cast(pa.string()) for column in columns]
         try:
             equal = pc.fill_null(pc.equal(*columns), False)
         except (pa.ArrowInvalid, NotImplementedError) as error:
