@@ -124,7 +124,7 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     def _digest(self) -> str:
         """Digest of the model's weights, modules and tokenizer."""
-        model = self.model
+        model: Any = self.model
         # torch counts the changes of a tensor in place, such as an optimizer's step; it need not be read to know.
         state = tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
         if self._weights_digest is None or self._weights_digest[0] != state:
