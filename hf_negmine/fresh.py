@@ -23,10 +23,11 @@ from hf_negmine.methods import Method
 from hf_negmine.mined import RowNegatives
 from hf_negmine.pool import CandidatePool, search_in_blocks
 from hf_negmine.protocols import Sampler, Teacher
+from hf_negmine.schema import IdArray
 from hf_negmine.search import Exclusions, Indexes, Queries
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters import Consistency, Filter, Scene
+from hf_negmine.select.filters import Consistency, Filter, FreshScene
 from hf_negmine.texts import TextSet
 
 PROCESS_OF_IMPORT = os.getpid()
@@ -116,7 +117,8 @@ class FreshMiner:
         )
         pool.positive_score = self.positive_score
         if self.filters:
-            scene = Scene(
+            known_rows, known_ids = self._known(pairs)
+            scene = FreshScene(
                 queries,
                 self.texts.corpus,
                 offsets,
@@ -126,6 +128,8 @@ class FreshMiner:
                 teacher,
                 self.indexes,
                 pool.counted(),
+                known_offsets=offsets_of_rows(known_rows, len(pairs.queries)),
+                known_ids=known_ids,
             )
             pool.filters = tuple(one.bind(scene) for one in self.filters)
         return pool
@@ -133,12 +137,17 @@ class FreshMiner:
     def _exclusions(self, pairs: RowPairs) -> Exclusions:
         if not self.exclude_positives:
             return Exclusions.none(len(pairs.queries))
-        known_rows = np.flatnonzero(pairs.query_ids >= 0)
-        known = pairs.query_ids[known_rows]
-        starts = self.texts.positive_offsets[known]
-        entries, places = flat_positions(starts, self.texts.positive_offsets[known + 1] - starts)
+        known_rows, known_ids = self._known(pairs)
         own = self.texts.corpus.find(text_digests(pairs.queries))
-        rows = np.concatenate([pairs.rows, known_rows[places], np.arange(len(own))])
-        passages = np.concatenate([pairs.positive_ids, self.texts.positive_ids[entries], own])
+        rows = np.concatenate([pairs.rows, known_rows, np.arange(len(own))])
+        passages = np.concatenate([pairs.positive_ids, known_ids, own])
         edges = np.unique(np.stack([rows, passages])[:, passages >= 0], axis=1)
         return Exclusions(offsets_of_rows(edges[0], len(pairs.queries)), edges[1].astype(np.int32))
+
+    def _known(self, pairs: RowPairs) -> tuple[IdArray, IdArray]:
+        """The positives that `fit` knows of the rows' queries: row (rising) and passage id of each."""
+        rows = np.flatnonzero(pairs.query_ids >= 0)
+        known = pairs.query_ids[rows]
+        starts = self.texts.positive_offsets[known]
+        entries, places = flat_positions(starts, self.texts.positive_offsets[known + 1] - starts)
+        return rows[places], self.texts.positive_ids[entries].astype(np.int64)

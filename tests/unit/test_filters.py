@@ -295,19 +295,19 @@ def test_each_positive_outside_the_corpus_is_compared_with_its_own_candidates(ca
     ]
 
 
-@pytest.mark.parametrize("exclude_positives", [True, False])
+@pytest.mark.parametrize("include_positives", [True, False])
 def test_a_row_on_the_fly_is_compared_with_the_positives_that_fit_knows_of_its_query(
-    cache: Path, exclude_positives: bool
+    cache: Path, include_positives: bool
 ) -> None:
     corpus = ["9 0 0", "5 0.1 0", "0 5 0", "0 0 5", "0 0.1 9"]
     settings: dict[str, Any] = {"teacher": AxisTeacher(), "method": "naive", "on_exhausted": "keep"}
     filters = [NearDuplicates(of="positives")]
-    miner = miner_in(cache, **settings, filters=filters, exclude_positives=exclude_positives)
+    miner = miner_in(cache, **settings, filters=filters, include_positives=include_positives)
     miner.fit([{"query": "3 2 1", "positive": "9 0 0"}, {"query": "1 2 3", "positive": "0 0.1 9"}], corpus=corpus)
-    rows = [{"query": query, "positive": "0 9 0"} for query in ("2 2 3", "3 2 1", "1 2 2")]
+    rows = [{"query": query, "positive": "0 9 0"} for query in ("2 2 3", "3 2 1", "1 2 3", "2 2 3")]
     found = [{row[f"negative_{place}"] for place in (1, 2)} for row in listed(miner.mine(rows))]
-    assert found[1] == {"0 0 5", "0 0.1 9"}
-    assert found[0] == {"9 0 0", "0 0.1 9"}  # of a query that fit has not seen
+    assert found[1:3] == [{"0 0 5", "0 0.1 9"}, {"9 0 0", "5 0.1 0"}]
+    assert found[0] == found[3] == {"9 0 0", "0 0.1 9"}  # of a query that fit has not seen
 
 
 def test_copies_of_a_positive_outside_the_corpus_go_by_words_too(cache: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from hf_negmine.select.filters.base import BoundFilter, Filter, Listed, Scene, keep_all
 from hf_negmine.select.filters.consistency import Consistency
-from hf_negmine.select.filters.duplicates import NearDuplicates
+from hf_negmine.select.filters.duplicates import FreshScene, NearDuplicates
 from hf_negmine.select.filters.veto import Veto
 from hf_negmine.select.filters.where import Where, other, same
 
@@ -17,6 +17,7 @@ __all__ = [
     "BoundFilter",
     "Consistency",
     "Filter",
+    "FreshScene",
     "Listed",
     "NearDuplicates",
     "Scene",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -33,6 +33,18 @@ SEED = 1
 SIGNATURES_KEPT = 2**16
 """A signature takes 512 bytes."""
 WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class FreshScene(Scene):
+    """Of rows that are mined on the fly, each of which brings positives of its own.
+
+    Attributes:
+        known_offsets, known_ids: the positives that `fit` knows of every query as CSR; they set no ceiling.
+    """
+
+    known_offsets: IdArray = field(kw_only=True)
+    known_ids: IdArray = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -263,14 +275,25 @@ class _BoundNearDuplicates:
 
     def _like_positives(self, here: AnyArray, queries: IdArray) -> BoolArray:
         """Which rows are near duplicates of a positive of their query."""
-        first = self.scene.positive_offsets[queries]
-        counts = self.scene.positive_offsets[queries + 1] - first
+        found = self._like_any(here, queries, self.scene.positive_offsets, self._positives)
+        if isinstance(self.scene, FreshScene):
+            known = self.scene.known_ids
+            found |= self._like_any(
+                here, queries, self.scene.known_offsets, lambda pairs: self.space.gather(known[pairs])
+            )
+        return found
+
+    def _like_any(
+        self, here: AnyArray, queries: IdArray, offsets: IdArray, rows_of: Callable[[IdArray], AnyArray]
+    ) -> BoolArray:
+        first = offsets[queries]
+        counts = offsets[queries + 1] - first
         found = np.zeros(here.shape[:2], dtype=bool)
         for start in range(0, int(counts.max(initial=0)), PLACES):
             place = np.arange(start, min(start + PLACES, int(counts.max())))
             there = place < counts[:, None]
-            pairs = np.where(there, first[:, None] + place, first[:, None])
-            positives = self._shaped(self._positives(pairs.reshape(-1)), pairs)
+            pairs = np.where(there, first[:, None] + place, 0)
+            positives = self._shaped(rows_of(pairs.reshape(-1)), pairs)
             found |= (self.space.alike(here, positives) & there[:, None]).any(axis=2)
         return found
 
