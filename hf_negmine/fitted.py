@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.files import (
     digest_of,
     publish_folder,
@@ -29,6 +29,7 @@ from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
 RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")
+KEPT = "relabelled_keeps"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ class Fitted:
         summary: what was mined.
         consistent: bool, shape (pairs,): whether the teacher finds each positive; None where nobody asked.
         relevant: query ids, passage ids and scores of what a judge called relevant, by query; None without one.
-        relabels: whether these became positives.
+        relabelled_keeps: bool, for each of these in turn which of the negatives of its query's first pair are under its
+            own ceiling as a positive; None where they did not become positives.
     """
 
     folder: Path
@@ -130,7 +132,7 @@ class Fitted:
     summary: MiningSummary
     consistent: BoolArray | None = None
     relevant: tuple[IdArray, IdArray, FloatArray] | None = None
-    relabels: bool = False
+    relabelled_keeps: BoolArray | None = None
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
@@ -150,7 +152,7 @@ class Fitted:
             summary=MiningSummary.from_dict(content["summary"]),
             consistent=read_array(folder / "consistent.npy") if (folder / "consistent.npy").exists() else None,
             relevant=_read_relevant(folder),
-            relabels=content.get("relabels", False),
+            relabelled_keeps=read_array(folder / f"{KEPT}.npy") if content.get("relabels") else None,
         )
 
     @cached_property
@@ -187,11 +189,12 @@ class Fitted:
         )
 
     def relabelled_negatives(self, found: RowNegatives) -> RowNegatives | None:
-        """What a judge made positives of the rows in ``found``, with the negatives of the query's first pair.
+        """What a judge made positives of the rows in ``found``, with negatives of the query's first pair.
 
-        A query of several rows has it with its first pair only, so that no batch needs to know the others.
+        These are the ones under its own ceiling. A query of several rows has it with its first pair only, so that no
+        batch needs to know the others.
         """
-        if self.relevant is None or not self.relabels:
+        if self.relevant is None or self.relabelled_keeps is None:
             return None
         queries, passages, scores = self.relevant
         query_ids = found.query_ids[found.rows]
@@ -202,13 +205,30 @@ class Fitted:
         counts = np.searchsorted(queries, query_ids[firsts], side="right") - starts
         entries, places = flat_positions(starts, counts)
         more = found.of(firsts[places])
+        flags, pair = flat_positions(self._keeps_offsets[entries], more.counts)
+        keeps = self.relabelled_keeps[flags]
         return replace(
             more,
             positives=self.texts.corpus.take(np.asarray(passages[entries])),
             positive_ids=np.asarray(passages[entries]),
             positive_scores=np.asarray(scores[entries]),
+            offsets=offsets_of_rows(pair[keeps], len(entries)),
+            passages=more.passages[keeps],
+            scores=more.scores[keeps],
             consistent=None if more.consistent is None else np.ones(len(entries), dtype=bool),
         )
+
+    @cached_property
+    def _keeps_offsets(self) -> IdArray:
+        """Where ``relabelled_keeps`` begins for each relevant passage."""
+        assert self.relevant is not None
+        targets = first_targets(self.texts, self.relevant[0], self.positive_score)
+        return offsets_of_counts(np.diff(self.offsets)[targets])
+
+
+def first_targets(texts: TextSet, queries: IdArray, positive_score: PositiveScore) -> IdArray:
+    """The target of the first pair of some queries."""
+    return queries if positive_score == "min" else texts.positive_offsets[queries]
 
 
 def fit_name(settings: dict[str, Any]) -> str:
@@ -226,7 +246,7 @@ def write_fit(
     *,
     consistent: BoolArray | None = None,
     relevant: tuple[IdArray, IdArray, FloatArray] | None = None,
-    relabels: bool = False,
+    relabelled_keeps: BoolArray | None = None,
 ) -> None:
     """Write a fit, whole or not at all."""
     if folder.exists():
@@ -238,6 +258,8 @@ def write_fit(
         arrays["consistent"] = consistent
     if relevant is not None:
         arrays.update(zip(RELEVANT, relevant, strict=True))
+    if relabelled_keeps is not None:
+        arrays[KEPT] = relabelled_keeps
     with scratch_folder(folder.parent) as scratch:
         for name, array in arrays.items():
             write_array(scratch / f"{name}.npy", array)
@@ -250,7 +272,7 @@ def write_fit(
                 "positive_score": selection.positive_score,
                 "query_column": columns[0],
                 "positive_column": columns[1],
-                "relabels": relabels,
+                "relabels": relabelled_keeps is not None,
                 "summary": summary.as_dict(),
             },
         )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.csr import flat_positions
 from hf_negmine.errors import TeacherError, require_whole
 from hf_negmine.judges import resolve_judge
 from hf_negmine.pairs import PairStore, pair_digests
@@ -37,7 +38,9 @@ class Judged:
     Attributes:
         judge: a `ChatJudge`, a function of queries and passages to booleans, or a judge of your own.
         budget: verdicts at most, the likeliest false negatives first; None for as many as it takes.
-        relabel: make what is relevant another positive of its query, written with the query's first row.
+        relabel: make what is relevant another positive of its query, written with the query's first row. It keeps those
+            of that row's negatives that are under its own ceiling; one that is short then is settled by the miner's
+            ``on_exhausted``. Where positives share their negatives, they share what is under the ceilings of all.
     """
 
     judge: Any
@@ -203,6 +206,20 @@ class NotRelevant:
 
     def __str__(self) -> str:
         return self.name
+
+
+def negatives_under(selection: Selection, targets: IdArray, positive_scores: FloatArray) -> BoolArray:
+    """Which negatives of some targets stay under the ceilings of other positives, for all of these one after the other.
+
+    Args:
+        selection: what was chosen.
+        targets: one for each positive, shape (positives,).
+        positive_scores: of these positives by each teacher, in its own scale, shape (teachers, positives).
+    """
+    entries, positive = flat_positions(selection.offsets[targets], selection.counts[targets])
+    ceilings = np.stack([selection.method.ceilings(scores) for scores in positive_scores])
+    teacher = np.zeros(1, dtype=np.int64) if selection.chosen_by is None else selection.chosen_by[entries]
+    return np.asarray(selection.scores[entries] < ceilings[teacher, positive])
 
 
 def relabelled_texts(verdicts: Verdicts, texts: TextSet) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
+from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.errors import ExhaustedError, InputError, require_choice
 from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.texts import TextColumn
@@ -234,7 +234,7 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
     if layout.groups_positives and len(found.rows):
         first_of_group[1:] = np.diff(found.rows) > 0
     group_of_pair = np.cumsum(first_of_group) - 1
-    negatives = found.of(np.flatnonzero(first_of_group))
+    negatives = _shared_negatives(found, group_of_pair).of(np.flatnonzero(first_of_group))
     n_groups = len(negatives.rows)
     group_of_negative = np.repeat(np.arange(n_groups), negatives.counts)
     groups = np.concatenate([group_of_pair, group_of_negative])
@@ -271,6 +271,20 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
             **_flags_of_groups(found, layout, np.flatnonzero(first_of_group)),
         },
     )
+
+
+def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegatives:
+    """The rows without negatives that a pair of their group lacks: a relabelled positive has a ceiling of its own."""
+    firsts = np.searchsorted(group_of_pair, group_of_pair)
+    if (found.counts == found.counts[firsts]).all():  # what one lacks is left out, never put in
+        return found
+    pair = np.repeat(np.arange(len(found.rows)), found.counts)
+    listed, passages = np.divmod(np.unique(pair * 2**32 + found.passages), 2**32)  # some list a passage twice
+    shared, pairs_with = np.unique(group_of_pair[listed] * 2**32 + passages, return_counts=True)
+    place = np.searchsorted(shared, group_of_pair[pair] * 2**32 + found.passages)
+    kept = pairs_with[place] == np.bincount(group_of_pair)[group_of_pair[pair]]
+    offsets = offsets_of_rows(pair[kept], len(found.rows))
+    return replace(found, offsets=offsets, passages=found.passages[kept], scores=found.scores[kept])
 
 
 def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.Array]:

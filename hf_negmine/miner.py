@@ -29,17 +29,17 @@ from hf_negmine.errors import (
     require_whole,
 )
 from hf_negmine.files import default_cache_dir, digest_of, write_json
-from hf_negmine.fitted import Fitted, fit_name, write_fit
+from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
 from hf_negmine.fresh import FreshMiner
-from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection
+from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Searcher, Teacher
 from hf_negmine.retrieval import Retrieval
 from hf_negmine.rules import settings_of_filters, sort_filters
-from hf_negmine.schema import FORMAT_VERSION
-from hf_negmine.search import open_engine
+from hf_negmine.schema import FORMAT_VERSION, BoolArray
+from hf_negmine.search import open_engine, pair_scores
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
@@ -230,7 +230,7 @@ class NegativeMiner:
             self._retrieval.pool_names(texts),
             consistent=consistent,
             relevant=None if verdicts is None else (verdicts.queries, verdicts.passages, verdicts.scores),
-            relabels=self.judged is not None and self.judged.relabel,
+            relabelled_keeps=self._relabelled_keeps(texts, selection, verdicts),
         )
         # Only now: a fit that fails leaves the miner as it was.
         # The pool of a judged fit is opened anew, with what he called relevant left out.
@@ -563,6 +563,17 @@ class NegativeMiner:
                 "method, lower num_negatives, or take on_exhausted='drop' or 'keep'"
             )
         return selection, verdicts
+
+    def _relabelled_keeps(self, texts: TextSet, selection: Selection, verdicts: Verdicts | None) -> BoolArray | None:
+        """See `Fitted.relabelled_keeps`."""
+        if verdicts is None or self.judged is None or not self.judged.relabel:
+            return None
+        scores = verdicts.scores[None]
+        if isinstance(self.teacher, Ensemble):  # a ceiling each
+            searchers = [self._retrieval.searcher(teacher, texts) for teacher in self.teacher.stages]
+            pairs = verdicts.queries, verdicts.passages.astype(np.int32)
+            scores = np.stack([pair_scores(searcher, *pairs) for searcher in searchers])
+        return negatives_under(selection, first_targets(texts, verdicts.queries, self.positive_score), scores)
 
 
 class _Counted:
