@@ -27,7 +27,7 @@ from hf_negmine.schema import IdArray
 from hf_negmine.search import Exclusions, Indexes, Queries
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters import Consistency, Filter, FreshScene
+from hf_negmine.select.filters import Consistency, Filter, Scene
 from hf_negmine.texts import TextSet
 
 PROCESS_OF_IMPORT = os.getpid()
@@ -118,7 +118,7 @@ class FreshMiner:
         pool.positive_score = self.positive_score
         if self.filters:
             known_rows, known_ids = self._known(pairs)
-            scene = FreshScene(
+            scene = Scene(
                 queries,
                 self.texts.corpus,
                 offsets,

@@ -72,6 +72,8 @@ class Scene:
         teacher: the one that mines.
         indexes: opens teachers over the corpus.
         counted: which of the positives set a ceiling, as in `Positives`; None for all.
+        known_offsets, known_ids: for rows that bring positives of their own, those that `fit` knows of every query, as
+            CSR; they set no ceiling.
     """
 
     queries: Queries
@@ -83,6 +85,8 @@ class Scene:
     teacher: Teacher
     indexes: Indexes
     counted: BoolArray | None = None
+    known_offsets: IdArray | None = None
+    known_ids: IdArray | None = None
 
     @property
     def query_of_pair(self) -> IdArray:

@@ -36,18 +36,6 @@ WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
-class FreshScene(Scene):
-    """Of rows that are mined on the fly, each of which brings positives of its own.
-
-    Attributes:
-        known_offsets, known_ids: the positives that `fit` knows of every query as CSR; they set no ceiling.
-    """
-
-    known_offsets: IdArray = field(kw_only=True)
-    known_ids: IdArray = field(kw_only=True)
-
-
-@dataclass(frozen=True)
 class NearDuplicates:
     """A candidate must not say nearly the same as a positive of its query, or as a better candidate that stays.
 
@@ -276,7 +264,7 @@ class _BoundNearDuplicates:
     def _like_positives(self, here: AnyArray, queries: IdArray) -> BoolArray:
         """Which rows are near duplicates of a positive of their query."""
         found = self._like_any(here, queries, self.scene.positive_offsets, self._positives)
-        if isinstance(self.scene, FreshScene):
+        if self.scene.known_offsets is not None and self.scene.known_ids is not None:
             known = self.scene.known_ids
             found |= self._like_any(
                 here, queries, self.scene.known_offsets, lambda pairs: self.space.gather(known[pairs])
