@@ -658,7 +658,7 @@ def test_killed_while_parts_are_joined_nothing_is_lost(
     np.testing.assert_array_equal(whole(vectors), letters(MANY))
     assert parts_under(tmp_path) == []
     digests = np.concatenate([np.load(shard / "digests.npy") for shard in shards_under(tmp_path)])
-    assert len(np.unique(digests, axis=0)) == 13
+    assert len(digests) == len(np.unique(digests, axis=0)) == 13
 
 
 @pytest.mark.usefixtures("small_shards")
