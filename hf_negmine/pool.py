@@ -66,12 +66,6 @@ from hf_negmine.texts import TextSet
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 QUERIES_A_PART = 8192
-UNDER_POSITIVE = 5
-"""How many times as many candidates are kept under a positive that lies below the top of its query's ranking.
-
-On SQuAD 6 % of the queries have such a positive. With 240 candidates under it, another ceiling needs a deeper search
-for 2 % of all queries (MarginPos 0.05) or fewer, instead of for 9 %.
-"""
 PLACES_A_STEP = 2**20
 """Ranked places that one step of looking deeper may hold; a band of a large corpus takes few queries at a time."""
 
@@ -432,26 +426,11 @@ def search_queries(
     positive_ids: np.ndarray[Any, Any],
     depth: int,
 ) -> tuple[CandidateLists, FloatArray]:
-    """Candidates of a block of queries, and the scores of their positives (rows are places in ``queries``).
-
-    These are the best ones, and where a query's lowest positive lies further down, also the best ones under it: the
-    ceilings of most methods are a little lower than that.
-    """
+    """Top candidates of a block of queries, and the scores of their positives (rows are places in ``queries``)."""
     block = searcher.block(queries)
     no_ceiling = np.full(len(queries), np.inf, dtype=np.float32)
     ranking = block.best(np.arange(len(queries)), no_ceiling, depth)
-    lists = CandidateLists.from_ranking(ranking, no_ceiling)
-    positive_scores = block.pair_scores(positive_rows, positive_ids)
-    lowest = no_ceiling.copy()
-    np.minimum.at(lowest, positive_rows, positive_scores)
-    lowest_known = np.full(len(queries), -np.inf, dtype=np.float32)
-    filled = np.flatnonzero(np.diff(ranking.offsets))
-    lowest_known[filled] = ranking.scores[ranking.offsets[filled + 1] - 1]
-    deep = np.flatnonzero((lowest <= lowest_known) & ~ranking.exhausted)
-    if len(deep):
-        under = block.best(deep, lowest[deep], UNDER_POSITIVE * depth)
-        lists = lists.merged(deep, CandidateLists.from_ranking(under, lowest[deep]))
-    return lists, positive_scores
+    return CandidateLists.from_ranking(ranking, no_ceiling), block.pair_scores(positive_rows, positive_ids)
 
 
 def search_in_blocks(
