@@ -122,6 +122,12 @@ class EncoderTeacher(ABC, Generic[Model]):
         same = self._source is not None and getattr(card, "base_model", None) == str(self._source)
         return getattr(card, "base_model_revision", None) if same else None
 
+    def _prompting(self, prompt: str | None) -> dict[str, Any]:
+        """What decides the text that goes before the user's: the prompt that was given, and the model's own."""
+        model: Any = self.model
+        own = {"own_prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
+        return {"prompt": prompt, **own}
+
     def _digest(self) -> str:
         """Digest of the model's weights, modules and tokenizer."""
         model: Any = self.model

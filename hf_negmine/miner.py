@@ -39,7 +39,7 @@ from hf_negmine.protocols import Sampler, Searcher, Teacher
 from hf_negmine.retrieval import Retrieval
 from hf_negmine.rules import settings_of_filters, sort_filters
 from hf_negmine.schema import FORMAT_VERSION, BoolArray
-from hf_negmine.search import open_engine, pair_scores
+from hf_negmine.search import pair_scores
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
@@ -198,9 +198,6 @@ class NegativeMiner:
             pool = self._retrieval.pool(texts)
         else:
             self._retrieval.open_corpus(texts)
-            if self.engine != "exact":  # once, and not in every process of a map
-                for teacher in self._retrieval.members:
-                    open_engine(self._retrieval.searcher(teacher, texts))
         searched = time.perf_counter()
         selection, verdicts = self._select(pool, texts)
         consistent = pool.consistent() if self.consistency is not None and isinstance(pool, CandidatePool) else None

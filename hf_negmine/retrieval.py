@@ -17,7 +17,7 @@ from hf_negmine.judging import NotRelevant
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Searcher, Teacher, VectorTeacher
 from hf_negmine.schema import FORMAT_VERSION
-from hf_negmine.search import Indexes, Queries, recall_of
+from hf_negmine.search import Indexes, Queries, open_engine, recall_of
 from hf_negmine.search.ann import Engine
 from hf_negmine.search.exact import FirstPass
 from hf_negmine.select import PositiveScore
@@ -78,9 +78,9 @@ class Retrieval:
         return [self._pool_name(teacher, texts) for teacher in self.members]
 
     def open_corpus(self, texts: TextSet) -> None:
-        """Encode and index the corpus now, not when the first query comes."""
+        """Encode and index the corpus now, not when the first query comes, in every process of a map."""
         for teacher in self.members:
-            self.indexes.open(teacher, texts.corpus)
+            open_engine(self.searcher(teacher, texts))
 
     def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
         """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""

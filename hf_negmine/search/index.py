@@ -6,9 +6,8 @@ stored, or those of rows that come later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -17,8 +16,8 @@ import torch
 
 from hf_negmine.devices import best_device
 from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.pairs import PairStore, pair_digests
+from hf_negmine.files import digest_of
+from hf_negmine.pairs import PairStore
 from hf_negmine.protocols import (
     FusionTeacher,
     PairTeacher,
@@ -32,51 +31,22 @@ from hf_negmine.protocols import (
     TokenTeacher,
     VectorTeacher,
 )
-from hf_negmine.schema import DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search.ann import Engine, FaissSearcher, build_index, measured_recall
 from hf_negmine.search.exact import FirstPass, VectorSearcher, VectorSource
 from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
+from hf_negmine.search.pairwise import Queries, check_scores, score_text_pairs
 from hf_negmine.search.ranking import Exclusions
-from hf_negmine.search.rerank import RerankingSearcher, ScorePairs
+from hf_negmine.search.rerank import RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
-from hf_negmine.search.sparse import InvertedIndex
-from hf_negmine.store import VectorStore, check_sparse, check_tokens, check_vectors, unit_length
+from hf_negmine.search.sparse import InvertedIndex, paired_scores
+from hf_negmine.store import VectorStore
 from hf_negmine.teachers import identity_of
-from hf_negmine.texts import TextColumn, TextSet
+from hf_negmine.texts import TextColumn
+from hf_negmine.vectors import check_sparse, check_tokens, check_vectors, unit_length
 
-PAIRS_A_STEP = 4096
-"""Pairs that a teacher is handed at a time; their scores are stored together."""
 TEXTS_A_STEP = 16_384
-QUERIES_A_STEP = 1024
-SCORES_A_STEP = 2**18
-
-
-@dataclass(frozen=True)
-class Queries:
-    """What is searched for.
-
-    Attributes:
-        texts: of the queries; a query id is a position among them.
-        exclusions: passages that are no candidates.
-        column: where the texts lie on disk, so that what a teacher makes of them is stored; None for texts that come
-            and go.
-    """
-
-    texts: pa.LargeStringArray
-    exclusions: Exclusions
-    column: TextColumn | None = None
-
-    @classmethod
-    def of(cls, texts: TextSet, *, exclude_positives: bool = True) -> Queries:
-        """The queries of a text set, whose positives and own texts are no candidates unless told otherwise."""
-        exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
-        return cls(texts.queries.texts, exclusions, texts.queries)
-
-    @cached_property
-    def digests(self) -> DigestArray:
-        """Of the texts, shape (queries, 2)."""
-        return text_digests(self.texts) if self.column is None else self.column.digests
 
 
 class TeacherIndex(Protocol):
@@ -220,11 +190,7 @@ class _SparseIndex:
         return ScoreSearcher(scores, queries.texts, n_passages, queries.exclusions, teacher=self._teacher.name)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
-        scores = [
-            InvertedIndex.of([self._encode([passage], "passage")]).scores(self._encode([query], "query"))[0, 0]
-            for query, passage in zip(queries, passages, strict=True)
-        ]
-        return np.array(scores, dtype=np.float32)
+        return paired_scores(self._encode(queries, "query"), self._encode(passages, "passage"))
 
     def _encode(self, texts: list[str], role: Role) -> SparseVectors:
         return check_sparse(self._teacher.encode_sparse(texts, role), self._teacher, texts)
@@ -294,7 +260,7 @@ class _PairIndex:
         return RerankingSearcher(self._first.searcher(queries), score_pairs, self._teacher.candidates)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
-        return _checked(self._teacher.score(queries, passages), self._teacher.name, queries, passages)
+        return check_scores(self._teacher.score(queries, passages), self._teacher.name, queries, passages)
 
 
 class _FusionIndex:
@@ -342,52 +308,6 @@ class VectorsInMemory:
         return self.vectors[ids]
 
 
-def score_text_pairs(
-    score: Callable[[list[str], list[str]], FloatArray],
-    name: str,
-    queries: Queries,
-    corpus: TextColumn,
-    store: PairStore | None,
-) -> ScorePairs:
-    """A function that scores (query id, passage id) pairs by their texts; what a store holds is not asked again.
-
-    Pairs are handed over across queries and by falling length, so that a batch holds pairs of about the same length.
-    """
-
-    def score_pairs(ids: IdArray, passages: PassageArray) -> FloatArray:
-        def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
-            lengths = _lengths(queries.texts)[ids[places]] + _lengths(corpus.texts)[passages[places]]
-            order = np.argsort(-lengths, kind="stable")
-            for start in range(0, len(order), PAIRS_A_STEP):
-                some = order[start : start + PAIRS_A_STEP]
-                query_texts = queries.texts.take(pa.array(ids[places[some]])).to_pylist()
-                passage_texts = corpus.take(passages[places[some]]).to_pylist()
-                yield some, _checked(score(query_texts, passage_texts), name, query_texts, passage_texts)
-
-        if store is not None:
-            return store.complete(pair_digests(queries.digests[ids], corpus.digests[passages]), ask)
-        scores = np.empty(len(ids), dtype=np.float32)
-        for some, values in ask(np.arange(len(ids))):
-            scores[some] = values
-        return scores
-
-    return score_pairs
-
-
-def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
-    """Scores of (query, passage) pairs by a searcher, shape (pairs,)."""
-    scores = np.empty(len(queries), dtype=np.float32)
-    distinct, place = np.unique(queries, return_inverse=True)
-    step = min(searcher.block_size, QUERIES_A_STEP)
-    for first in range(0, len(distinct), step):
-        some = np.flatnonzero((place >= first) & (place < first + step))
-        block = searcher.block(distinct[first : first + step])
-        for start in range(0, len(some), SCORES_A_STEP):
-            part = some[start : start + SCORES_A_STEP]
-            scores[part] = block.pair_scores(place[part] - first, passages[part])
-    return scores
-
-
 def recall_of(searcher: Searcher, n_queries: int, depth: int) -> float | None:
     """The share of the exact best candidates that an approximate engine finds, on a sample; None for an exact one."""
     searcher = _first_stage(searcher)
@@ -405,29 +325,6 @@ def _first_stage(searcher: Searcher) -> Searcher:
     while isinstance(searcher, RerankingSearcher):
         searcher = searcher.first_stage
     return searcher
-
-
-def _lengths(texts: pa.LargeStringArray) -> IdArray:
-    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int64, count=len(texts) + 1 + texts.offset)[texts.offset :]
-    return np.diff(offsets)
-
-
-def _checked(scores: FloatArray, name: str, queries: list[str], passages: list[str]) -> FloatArray:
-    given = np.asarray(scores)
-    if given.dtype.kind not in "fiub" or given.shape != (len(queries),):
-        raise TeacherError(
-            f"teacher {name!r} gave an array of {given.dtype} with shape {given.shape} for {len(queries)} pairs, "
-            f"expected numbers with shape ({len(queries)},)"
-        )
-    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
-        values = given.astype(np.float32)
-    if not np.isfinite(values).all():
-        first = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise TeacherError(
-            f"teacher {name!r} gave the score {values[first]} to the query {queries[first][:80]!r} with the passage "
-            f"{passages[first][:80]!r}, expected finite scores"
-        )
-    return values
 
 
 def _knows_its_corpus_only(teacher: Teacher, passages: list[str]) -> InputError:

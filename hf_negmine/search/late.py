@@ -10,7 +10,7 @@ import numpy as np
 from hf_negmine.csr import flat_positions
 from hf_negmine.protocols import TokenVectors
 from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
-from hf_negmine.store import unit_length
+from hf_negmine.vectors import unit_length
 
 TOKENS_A_STEP = 65_536
 """Passage tokens that are held at a time."""

@@ -69,3 +69,19 @@ class InvertedIndex:
         )
         with np.errstate(over="ignore"):  # the search refuses a score that is not finite
             return sums.reshape(n_queries, self.n_passages).astype(np.float32)
+
+
+def paired_scores(queries: SparseVectors, passages: SparseVectors) -> FloatArray:
+    """The dot product of each query with the passage of the same row, summed as by `InvertedIndex.scores`."""
+    ours, theirs = _entry_keys(queries), _entry_keys(passages)
+    at = np.minimum(np.searchsorted(theirs, ours), max(len(theirs) - 1, 0))
+    common = theirs[at] == ours if len(theirs) else np.zeros(len(ours), dtype=bool)
+    products = np.asarray(queries.weights, dtype=np.float64)[common] * passages.weights[at[common]]
+    with np.errstate(over="ignore"):
+        return np.bincount(ours[common] >> 32, products, minlength=len(queries.offsets) - 1).astype(np.float32)
+
+
+def _entry_keys(vectors: SparseVectors) -> IdArray:
+    """One number an entry, of its row and its term, rising."""
+    rows = np.repeat(np.arange(len(vectors.offsets) - 1), np.diff(vectors.offsets))
+    return np.asarray(rows * 2**32 + vectors.terms)

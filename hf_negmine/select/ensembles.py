@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,7 +24,7 @@ CHOOSING = 0x5EED
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(ABC):
     """Teachers that mine together.
 
     Attributes:
@@ -47,9 +48,9 @@ class Ensemble:
         return f"{self.kind}({', '.join(teacher.name for teacher in self.teachers)})"
 
     @property
+    @abstractmethod
     def kind(self) -> str:
         """Its name in the paper."""
-        raise NotImplementedError
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,6 +69,7 @@ class Ensemble:
         """
         return n
 
+    @abstractmethod
     def joined(
         self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
     ) -> Selection:
@@ -80,7 +82,6 @@ class Ensemble:
             seed: of the draw.
             query_keys: first half of the query's digest of each target.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

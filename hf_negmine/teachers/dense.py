@@ -111,9 +111,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             self._digest(),
             role,
             {
-                "prompt": self._prompts[role],
-                "own_prompts": dict(model.prompts),
-                "default_prompt_name": model.default_prompt_name,
+                **self._prompting(self._prompts[role]),
                 "max_length": model.max_seq_length,
                 "dtype": f"torch.{dtype_of(model)}",
                 "truncate_dim": self._truncate_dim or model.truncate_dim,

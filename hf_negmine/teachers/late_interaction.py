@@ -101,9 +101,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
             self._digest(),
             role,
             {
-                "prompt": self._prompts[role],
-                "own_prompts": dict(model.prompts),
-                "default_prompt_name": model.default_prompt_name,
+                **self._prompting(self._prompts[role]),
                 "max_length": length_limit(model),
                 "similarity": str(model.similarity_fn_name),
                 "dtype": dtype_of(model),

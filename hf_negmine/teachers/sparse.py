@@ -93,9 +93,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             self._digest(),
             role,
             {
-                "prompt": self._prompts[role],
-                "own_prompts": dict(model.prompts),
-                "default_prompt_name": model.default_prompt_name,
+                **self._prompting(self._prompts[role]),
                 "max_length": length_limit(model),
                 "max_active_dims": self._max_active_dims or model.max_active_dims,
                 "similarity": _similarity_of(model),

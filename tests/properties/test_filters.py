@@ -39,9 +39,10 @@ from hf_negmine.select.filters import (
     same,
     where,
 )
-from hf_negmine.store import VectorStore, unit_length
+from hf_negmine.store import VectorStore
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.texts import TextSet
+from hf_negmine.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
 
 Rule = Callable[[int, Ranked], Ranked]

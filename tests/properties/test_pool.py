@@ -16,9 +16,9 @@ from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import random_keys
 from hf_negmine.schema import FloatArray
 from hf_negmine.select import PositiveScore, Selection, parse_sampler
-from hf_negmine.store import unit_length
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.texts import TextSet
+from hf_negmine.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
 
 METHODS = [

@@ -317,7 +317,7 @@ def mine_in_a_fork(folder: Path, log: Path, dies_at: int | None) -> int:
 def test_killed_while_pairs_are_scored_it_goes_on_with_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
-    monkeypatch.setattr("hf_negmine.search.index.PAIRS_A_STEP", 64)
+    monkeypatch.setattr("hf_negmine.search.pairwise.PAIRS_A_STEP", 64)
     assert mine_in_a_fork(tmp_path / "whole", tmp_path / "whole.txt", None) == 0
     assert mine_in_a_fork(tmp_path / "cache", tmp_path / "log.txt", dies_at) == -signal.SIGKILL
     killed = (tmp_path / "log.txt").read_text().splitlines()

@@ -18,9 +18,10 @@ from hf_negmine.files import text_digests
 from hf_negmine.protocols import VectorTeacher
 from hf_negmine.schema import AnyArray, BoolArray, DigestArray, IdArray
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
-from hf_negmine.store import StoredVectors, check_vectors
+from hf_negmine.store import StoredVectors
 from hf_negmine.teachers import identity_of, resolve_teacher
 from hf_negmine.texts import TextColumn
+from hf_negmine.vectors import check_vectors
 
 PLACES = 64
 """Places of a list that are compared with as many others at a time."""

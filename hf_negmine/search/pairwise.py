@@ -1,0 +1,125 @@
+"""Scores of (query, passage) pairs: by a searcher, or by something that reads both texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.csr import offsets_of_counts
+from hf_negmine.errors import TeacherError
+from hf_negmine.files import text_digests
+from hf_negmine.pairs import PairStore, pair_digests
+from hf_negmine.protocols import Searcher
+from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.search.ranking import Exclusions
+from hf_negmine.search.rerank import ScorePairs
+from hf_negmine.texts import TextColumn, TextSet
+
+PAIRS_A_STEP = 4096
+"""Pairs that a teacher is handed at a time; their scores are stored together."""
+QUERIES_A_STEP = 1024
+SCORES_A_STEP = 2**18
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is searched for.
+
+    Attributes:
+        texts: of the queries; a query id is a position among them.
+        exclusions: passages that are no candidates.
+        column: where the texts lie on disk, so that what a teacher makes of them is stored; None for texts that come
+            and go.
+    """
+
+    texts: pa.LargeStringArray
+    exclusions: Exclusions
+    column: TextColumn | None = None
+
+    @classmethod
+    def of(cls, texts: TextSet, *, exclude_positives: bool = True) -> Queries:
+        """The queries of a text set, whose positives and own texts are no candidates unless told otherwise."""
+        exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
+        return cls(texts.queries.texts, exclusions, texts.queries)
+
+    @cached_property
+    def digests(self) -> DigestArray:
+        """Of the texts, shape (queries, 2)."""
+        return text_digests(self.texts) if self.column is None else self.column.digests
+
+
+def score_text_pairs(
+    score: Callable[[list[str], list[str]], FloatArray],
+    name: str,
+    queries: Queries,
+    corpus: TextColumn,
+    store: PairStore | None,
+) -> ScorePairs:
+    """A function that scores (query id, passage id) pairs by their texts; what a store holds is not asked again.
+
+    Pairs are handed over across queries and by falling length, so that a batch holds pairs of about the same length.
+    """
+
+    def score_pairs(ids: IdArray, passages: PassageArray) -> FloatArray:
+        def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
+            lengths = _lengths(queries.texts, ids[places]) + _lengths(corpus.texts, passages[places])
+            order = np.argsort(-lengths, kind="stable")
+            for start in range(0, len(order), PAIRS_A_STEP):
+                some = order[start : start + PAIRS_A_STEP]
+                query_texts = queries.texts.take(pa.array(ids[places[some]])).to_pylist()
+                passage_texts = corpus.take(passages[places[some]]).to_pylist()
+                yield some, check_scores(score(query_texts, passage_texts), name, query_texts, passage_texts)
+
+        if store is not None:
+            return store.complete(pair_digests(queries.digests[ids], corpus.digests[passages]), ask)
+        scores = np.empty(len(ids), dtype=np.float32)
+        for some, values in ask(np.arange(len(ids))):
+            scores[some] = values
+        return scores
+
+    return score_pairs
+
+
+def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
+    """Scores of (query, passage) pairs by a searcher, shape (pairs,)."""
+    scores = np.empty(len(queries), dtype=np.float32)
+    distinct, place = np.unique(queries, return_inverse=True)
+    by_query = np.argsort(place, kind="stable")
+    bounds = offsets_of_counts(np.bincount(place, minlength=len(distinct)))
+    step = min(searcher.block_size, QUERIES_A_STEP)
+    for first in range(0, len(distinct), step):
+        block = searcher.block(distinct[first : first + step])
+        some = by_query[bounds[first] : bounds[min(first + step, len(distinct))]]
+        for start in range(0, len(some), SCORES_A_STEP):
+            part = some[start : start + SCORES_A_STEP]
+            scores[part] = block.pair_scores(place[part] - first, passages[part])
+    return scores
+
+
+def _lengths(texts: pa.LargeStringArray, ids: AnyArray) -> IdArray:
+    """Bytes of the texts with these ids."""
+    offsets = np.frombuffer(texts.buffers()[1], dtype=np.int64, count=len(texts) + 1 + texts.offset)[texts.offset :]
+    return np.asarray(offsets[ids + 1] - offsets[ids])
+
+
+def check_scores(scores: FloatArray, name: str, queries: list[str], passages: list[str]) -> FloatArray:
+    """Scores as float32, or `TeacherError` unless there is a finite one for each pair."""
+    given = np.asarray(scores)
+    if given.dtype.kind not in "fiub" or given.shape != (len(queries),):
+        raise TeacherError(
+            f"teacher {name!r} gave an array of {given.dtype} with shape {given.shape} for {len(queries)} pairs, "
+            f"expected numbers with shape ({len(queries)},)"
+        )
+    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
+        values = given.astype(np.float32)
+    if not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise TeacherError(
+            f"teacher {name!r} gave the score {values[first]} to the query {queries[first][:80]!r} with the passage "
+            f"{passages[first][:80]!r}, expected finite scores"
+        )
+    return values
