@@ -85,18 +85,26 @@ class StoredRagged:
     def __len__(self) -> int:
         return len(self._row_of)
 
+    def counts(self, ids: np.ndarray[Any, Any]) -> IdArray:
+        """How many entries the rows with these ids have."""
+        counts = np.empty(len(ids), dtype=np.int64)
+        shard_of, row_of = self._shard_of[ids], self._row_of[ids]
+        for shard in np.unique(shard_of):
+            here = np.flatnonzero(shard_of == shard)
+            offsets = self._shards[shard]["offsets"]
+            counts[here] = offsets[row_of[here] + 1] - offsets[row_of[here]]
+        return counts
+
     def arrays(self, ids: np.ndarray[Any, Any]) -> Arrays:
         """Offsets, and the arrays of entries, of the rows with these ids, in this order."""
         shard_of, row_of = self._shard_of[ids], self._row_of[ids]
-        counts = np.empty(len(ids), dtype=np.int64)
+        counts = self.counts(ids)
         parts: list[Arrays] = []
         order: list[IdArray] = []
         for shard in np.unique(shard_of):
             here = np.flatnonzero(shard_of == shard)
             arrays, rows = self._shards[shard], row_of[here]
-            starts = np.asarray(arrays["offsets"][rows])
-            counts[here] = arrays["offsets"][rows + 1] - starts
-            entries, _ = flat_positions(starts, counts[here])
+            entries, _ = flat_positions(np.asarray(arrays["offsets"][rows]), counts[here])
             parts.append({name: array[entries] for name, array in arrays.items() if name != "offsets"})
             order.append(here)
         offsets = offsets_of_counts(counts)

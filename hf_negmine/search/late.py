@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions
+from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.protocols import TokenVectors
 from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
 from hf_negmine.vectors import unit_length
 
 TOKENS_A_STEP = 65_536
-"""Passage tokens that are held at a time."""
+"""Tokens of passages that are held at a time; a longer passage is held by itself."""
 
 
 class TokenSource(Protocol):
@@ -21,6 +22,9 @@ class TokenSource(Protocol):
 
     def __len__(self) -> int:
         """How many texts."""
+
+    def counts(self, ids: AnyArray) -> IdArray:
+        """How many vectors the texts with these ids have."""
 
     def gather(self, ids: AnyArray) -> TokenVectors:
         """Those of the texts with these ids, in this order."""
@@ -35,7 +39,8 @@ class MaxSim:
     def scores(self, queries: IdArray, passages: PassageArray) -> FloatArray:
         """The score of each (query id, passage id) pair, float32, shape (pairs,).
 
-        Products are summed in float64 and rounded once, so that a score does not depend on what it is computed with.
+        Products are summed in float64 and rounded once. A matrix product may sum in another order for another number of
+        passages; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.
         """
         scores = np.empty(len(queries), dtype=np.float32)
         order = np.argsort(queries, kind="stable")
@@ -48,9 +53,8 @@ class MaxSim:
 
     def _of_one(self, query: AnyArray, passages: PassageArray) -> FloatArray:
         scores: list[AnyArray] = []
-        step = max(1, TOKENS_A_STEP // 512)
-        for start in range(0, len(passages), step):
-            tokens = self.passages.gather(passages[start : start + step])
+        for some in _steps(self.passages, passages):
+            tokens = self.passages.gather(passages[some])
             similarities = tokens.vectors.astype(np.float64) @ query.T
             # Passages have different numbers of tokens: no padding takes part, so none can be the best match.
             scores.append(np.maximum.reduceat(similarities, tokens.offsets[:-1], axis=0).sum(axis=1))
@@ -72,11 +76,10 @@ class MeanVectors:
     def gather(self, ids: AnyArray) -> FloatArray:
         """Rows with these ids."""
         means = np.empty((len(ids), self.shape[1]), dtype=np.float32)
-        step = max(1, TOKENS_A_STEP // 512)
-        for start in range(0, len(ids), step):
-            tokens = self._tokens.gather(ids[start : start + step])
+        for some in _steps(self._tokens, ids):
+            tokens = self._tokens.gather(ids[some])
             sums = np.add.reduceat(tokens.vectors.astype(np.float64), tokens.offsets[:-1], axis=0)
-            means[start : start + step] = sums / np.diff(tokens.offsets)[:, None]
+            means[some] = sums / np.diff(tokens.offsets)[:, None]
         return unit_length(means)
 
 
@@ -89,9 +92,23 @@ class TokensInMemory:
     def __len__(self) -> int:
         return len(self._tokens.offsets) - 1
 
+    def counts(self, ids: AnyArray) -> IdArray:
+        """How many vectors the texts with these ids have."""
+        return np.asarray(self._tokens.offsets[ids + 1] - self._tokens.offsets[ids])
+
     def gather(self, ids: AnyArray) -> TokenVectors:
         """Those of the texts with these ids."""
-        offsets = self._tokens.offsets
-        counts = offsets[ids + 1] - offsets[ids]
-        entries, _ = flat_positions(offsets[ids], counts)
-        return TokenVectors(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self._tokens.vectors[entries])
+        counts = self.counts(ids)
+        entries, _ = flat_positions(self._tokens.offsets[ids], counts)
+        return TokenVectors(offsets_of_counts(counts), self._tokens.vectors[entries])
+
+
+def _steps(tokens: TokenSource, ids: AnyArray) -> Iterator[slice]:
+    """Successive stretches of ``ids`` whose tokens are held together."""
+    ends = np.cumsum(tokens.counts(ids))
+    start = 0
+    while start < len(ids):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + TOKENS_A_STEP, side="right")))
+        yield slice(start, stop)
+        start = stop

@@ -23,7 +23,7 @@ from hf_negmine.methods import Method, resolve_method
 from hf_negmine.protocols import PassageScorer, QueryBlock, Role, Searcher, Similarity, SparseVectors, TokenVectors
 from hf_negmine.schema import AnyArray, FloatArray
 from hf_negmine.search import Indexes, Queries
-from hf_negmine.store import VectorStore
+from hf_negmine.store import StoredTokens, VectorStore
 from hf_negmine.teachers import Fusion, resolve_teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
@@ -318,11 +318,23 @@ def test_many_candidates_are_scored_in_steps(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(3)
     queries, passages = (token_rows(rng, count, 4, negative=None) for count in (5, 33))
     scores = max_sim(queries, passages)
-    monkeypatch.setattr("hf_negmine.search.late.TOKENS_A_STEP", 4 * 512)
+    monkeypatch.setattr("hf_negmine.search.late.TOKENS_A_STEP", 10)
+    held: list[int] = []
+    gather = StoredTokens.gather
+
+    def noted(self: StoredTokens, ids: AnyArray) -> TokenVectors:
+        found = gather(self, ids)
+        if len(ids) > 1:
+            held.append(len(found.vectors))
+        return found
+
+    monkeypatch.setattr(StoredTokens, "gather", noted)
     with world(rng, 5, 33) as here:
         expected = reranked(scores, pooled_rankings(queries, passages, here.excluded), 33)
         searcher = here.searcher(TokenTable(queries, passages, candidates=33))
         assert_finds(searcher, expected, scores, np.full(5, np.inf, dtype=np.float32), 10, 0)
+    assert held
+    assert max(held) <= 10
 
 
 def test_queries_and_passages_of_different_widths_are_an_error() -> None:
