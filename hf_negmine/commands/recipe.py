@@ -10,10 +10,14 @@ import typer
 from hf_negmine.commands import options
 from hf_negmine.commands.running import reported_errors
 
-PLAN_EPILOG = """
+RUN_EPILOG = """
 [bold]Examples[/]
 
-[cyan]hf-negmine recipe plan recipes/nv_retriever_v1/recipe.yaml[/]
+[dim]What a run takes; needs no network and no GPU[/]
+[cyan]hf-negmine recipe run recipes/nv_retriever_v1/recipe.yaml --dry-run[/]
+
+[dim]The same code path in minutes on a laptop, without the Hub[/]
+[cyan]hf-negmine recipe run recipes/nv_retriever_v1/recipe.yaml --scale tiny --output tiny[/]
 """
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Whole experiments, each said by one YAML file.")
@@ -21,21 +25,52 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Whole exp
 
 @app.callback()
 def _recipe() -> None:
-    """Keep ``plan`` a command of its own while it is the only one."""
+    """Keep ``run`` a command of its own while it is the only one."""
 
 
-@app.command(epilog=PLAN_EPILOG)
-def plan(
+@app.command(epilog=RUN_EPILOG)
+def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recipe, such as recipe.yaml.", show_default=False)],
     *,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="A smaller run that the file describes, such as [cyan]small[/] or [cyan]tiny[/].", show_default=False
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for all that is written; a run that was interrupted continues there.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the data sets, in the place of the Hub; the recipe's README says how it is laid out.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what a run takes, and do nothing: arithmetic, without network.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Print what a recipe takes: its training sets, negatives, steps, memory and hours.
+    """Run a recipe, or print what it takes.
 
-    It is arithmetic: nothing is loaded, and no network is needed. A key or value that does not fit is an error.
+    The file holds every setting; a key or value that does not fit is an error.
     """
     with reported_errors(debug):
+        from hf_negmine.errors import InputError
         from hf_negmine.recipes import load_recipe
-        from hf_negmine.recipes.nv_retriever.plan import Plan
 
-        typer.echo(Plan(load_recipe(file)))
+        recipe = load_recipe(file, scale=scale)
+        if dry_run:
+            typer.echo(recipe.plan())
+            return
+        if output is None:
+            raise InputError("--output: name a folder for what is written, or see with --dry-run what a run takes")
+        typer.echo(recipe.run(output, data=data, tell=lambda line: typer.echo(line, err=True)))

@@ -8,28 +8,48 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from hf_negmine.errors import InputError
 
 T = TypeVar("T")
-KIND = "recipe"
-"""The key that says which dataclass a file is."""
+KIND, SCALES = "recipe", "scales"
+"""The key that says which dataclass a file is, and the key of what smaller runs of it change."""
 
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "nothing"}
 
 
-def load_recipe(path: str | Path) -> Any:
+class Recipe(Protocol):
+    """What `load_recipe` returns: a frozen dataclass that holds every setting of an experiment."""
+
+    def plan(self) -> str:
+        """What a run takes, for people. Nothing is loaded."""
+        ...
+
+    def run(self, output: Path, *, data: Path | None = None, tell: Callable[[str], None] = print) -> str:
+        """Do all of it, and say in a few lines what came out.
+
+        Args:
+            output: folder for everything that is written. A run that was interrupted continues there.
+            data: folder with the data sets, in the place of the Hub.
+            tell: is handed lines about what happens.
+        """
+        ...
+
+
+def load_recipe(path: str | Path, *, scale: str | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        path: a YAML file with ``recipe: KIND`` and the fields of that kind's dataclass.
+        path: a YAML file with ``recipe: KIND`` and the fields of that kind's dataclass. ``scales`` may hold, by name,
+            what smaller runs change: fields inside fields replace their like, lists are replaced whole.
+        scale: which of them to apply; None takes the file as it is.
 
     Raises:
-        InputError: a file that cannot be read, a kind that is not known, or a key or value that does not fit. Keys are
-            named by their path, such as ``stages[1].training.learning_rate``.
+        InputError: a file that cannot be read, a kind or scale that is not known, or a key or value that does not fit.
+            Keys are named by their path, such as ``stages[1].training.learning_rate``.
     """
     values = read_yaml(Path(path))
     kinds = _kinds()
@@ -38,7 +58,30 @@ def load_recipe(path: str | Path) -> Any:
     kind = values.pop(KIND)
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{path}: {KIND}: {kind!r} is not among {sorted(kinds)}")
-    return build(kinds[kind](), values, source=str(path))
+    scales = values.pop(SCALES, {})
+    if not isinstance(scales, dict) or not all(isinstance(changes, dict) for changes in scales.values()):
+        raise InputError(f"{path}: {SCALES}: expected names with keys and values, found {_shown(scales)}")
+    source = str(path)
+    if scale is not None:
+        if scale not in scales:
+            raise InputError(f"{path}: the scale {scale!r} is not among {sorted(scales)}")
+        values = _changed(values, scales[scale])
+        source = f"{path} at scale {scale}"
+    recipe: Recipe = build(kinds[kind](), values, source=source)
+    return recipe
+
+
+def scales_of(path: str | Path) -> list[str]:
+    """Names of the smaller runs that a recipe file describes."""
+    return sorted(read_yaml(Path(path)).get(SCALES, {}))
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    changed = dict(values)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(values.get(key), dict)
+        changed[key] = _changed(values[key], value) if both else value
+    return changed
 
 
 def _kinds() -> dict[str, Callable[[], type[Any]]]:

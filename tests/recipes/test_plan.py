@@ -38,14 +38,14 @@ def test_the_readme_shows_the_plan(plan: Plan) -> None:
 
 
 def test_the_command_prints_it(plan: Plan) -> None:
-    result = CliRunner().invoke(app, ["recipe", "plan", str(RECIPE)])
+    result = CliRunner().invoke(app, ["recipe", "run", str(RECIPE), "--dry-run"])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{plan}\n"
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("recipe: nv_retriever_v1\nbas: 3\n", encoding="utf-8")
-    result = CliRunner().invoke(app, ["recipe", "plan", str(tmp_path / "recipe.yaml")])
+    result = CliRunner().invoke(app, ["recipe", "run", str(tmp_path / "recipe.yaml"), "--dry-run"])
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
@@ -53,7 +53,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [["recipe", "--help"], ["recipe", "plan", "--help"]])
+@pytest.mark.parametrize("arguments", [["recipe", "--help"], ["recipe", "run", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom hf_negmine.cli import app\n"

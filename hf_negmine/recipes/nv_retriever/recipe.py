@@ -350,6 +350,12 @@ class NVRetriever:
         """Negatives a query that are mined: what the stage with most needs."""
         return max(stage.hard_negatives for stage in self.stages)
 
+    def plan(self) -> str:
+        """What a run takes: rows, negatives, steps, memory and hours, by arithmetic alone."""
+        from hf_negmine.recipes.nv_retriever.plan import Plan
+
+        return str(Plan(self))
+
 
 def _check_task(prompt: str, argument: str) -> None:
     require("{task}" in prompt, f"{argument}: expected {{task}} in the prompt, got {prompt!r}")
