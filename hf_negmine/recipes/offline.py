@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_negmine.errors import InputError, require, require_whole
 
@@ -41,11 +41,10 @@ def first_layers(model: str, layers: int, max_seq_length: int) -> SentenceTransf
 
     require_whole(layers, "layers", at_least=1)
     student = SentenceTransformer(model)
-    network = student[0].auto_model
-    stack = getattr(getattr(network, "encoder", None), "layer", None)
-    require(
-        stack is not None, f"{model}: expected layers at encoder.layer as BERT has them, got a {type(network).__name__}"
-    )
+    network: Any = student[0].auto_model
+    stack: Any = getattr(getattr(network, "encoder", None), "layer", None)
+    if stack is None:
+        raise InputError(f"{model}: expected layers at encoder.layer as BERT has them, got a {type(network).__name__}")
     require(layers <= len(stack), f"layers: {model} has {len(stack)}, asked for {layers}")
     network.encoder.layer = stack[:layers]
     network.config.num_hidden_layers = layers
