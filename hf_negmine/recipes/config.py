@@ -93,7 +93,13 @@ def _kinds() -> dict[str, Callable[[], type[Any]]]:
         retriever: type[Any] = NVRetriever
         return retriever
 
-    return {"nv_retriever_v1": nv_retriever}
+    def reranker() -> type[Any]:
+        from hf_negmine.recipes.reranker.recipe import Reranker
+
+        kind: type[Any] = Reranker
+        return kind
+
+    return {"nv_retriever_v1": nv_retriever, "reranker": reranker}
 
 
 # ---- YAML ----------------------------------------------------------------------------------------------------------

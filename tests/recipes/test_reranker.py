@@ -1,0 +1,360 @@
+"""The reranker recipe: its file says arguments that exist, its loss is InfoNCE, and a small study runs and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments
+from typer.testing import CliRunner
+
+from hf_negmine import NegativeMiner
+from hf_negmine.cli import app
+from hf_negmine.errors import InputError, StorageError
+from hf_negmine.recipes import load_recipe
+from hf_negmine.recipes.config import scales_of
+from hf_negmine.recipes.nv_retriever.sets import SETS
+from hf_negmine.recipes.reranker import run as study
+from hf_negmine.recipes.reranker.data import load_test, load_training
+from hf_negmine.recipes.reranker.evaluation import find_candidates, ndcg
+from hf_negmine.recipes.reranker.loss import RowInfoNCE
+from hf_negmine.recipes.reranker.plan import Plan
+from hf_negmine.recipes.reranker.recipe import (
+    Base,
+    FirstStage,
+    Negatives,
+    Reranker,
+    TestSet,
+    Training,
+    TrainingSet,
+)
+from hf_negmine.recipes.reranker.training import arguments, make_reranker
+from hf_negmine.teachers import DenseTeacher
+from tests.train.helpers import CORPUS, POSITIVES, QUERIES, load_model, write_models
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "reranker" / "recipe.yaml"
+SCALES = [None, *scales_of(RECIPE)]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Sentence Transformers model of 32 dimensions and one layer."""
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    load_model(folder).save(str(folder / "dense"))
+    return str(folder / "dense")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The BEIR folder ``words``: 12 training queries with a second positive for one, 4 test queries, 40 passages."""
+    folder = tmp_path_factory.mktemp("data") / "words"
+    (folder / "qrels").mkdir(parents=True)
+    for name, letter, texts in (("corpus", "d", CORPUS), ("queries", "q", QUERIES)):
+        lines = [json.dumps({"_id": f"{letter}{place}", "text": text}) for place, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    judged = {"train": [(i, i) for i in range(12)] + [(0, 39)], "test": [(i, i) for i in range(12, 16)] + [(12, 38)]}
+    for split, pairs in judged.items():
+        lines = ["query-id\tcorpus-id\tscore", *(f"q{query}\td{passage}\t1" for query, passage in pairs)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return folder.parent
+
+
+@pytest.fixture
+def tiny(encoder: str) -> Reranker:
+    """The small recipe, with the tiny encoder and one set of words."""
+    small = load(scale="small")
+    tiny_encoder = dataclasses.replace(small.teacher, model=encoder, max_length=32)
+    return dataclasses.replace(
+        small,
+        base=Base(encoder, None, 32),
+        training_sets=(TrainingSet("words", 12, None),),
+        test_sets=(TestSet("words", "test", 4),),
+        teacher=tiny_encoder,
+        first_stage=FirstStage(None, 10),
+        negatives=(
+            Negatives("random", "random", "naive", "sampled:20@inf"),
+            Negatives("perc_pos", "teacher", "perc_pos:0.95", "sampled:8"),
+        ),
+        num_negatives=2,
+        training=dataclasses.replace(small.training, per_device_train_batch_size=4, num_train_epochs=2, bf16=False),
+        seeds=(0, 1),
+    )
+
+
+def load(scale: str | None = None) -> Reranker:
+    loaded = load_recipe(RECIPE, scale=scale)
+    assert isinstance(loaded, Reranker)
+    return loaded
+
+
+# ---- the file -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_every_value_is_taken(scale: str | None, tmp_path: Path) -> None:
+    recipe = load(scale)
+    training = dataclasses.replace(recipe.training, bf16=False)  # of the machine that tests
+    assert arguments(training, 3, tmp_path).learning_rate == recipe.training.learning_rate
+    assert arguments(training, 3, tmp_path).get_warmup_steps(1000) == 100
+    for kind in recipe.negatives:
+        NegativeMiner(
+            "random", method=kind.method, sampler=kind.sampler, num_negatives=recipe.num_negatives, cache_dir=tmp_path
+        )
+    for encoder in (recipe.teacher, recipe.first_stage.encoder):
+        if encoder is not None:
+            DenseTeacher(**dataclasses.asdict(encoder))  # opened when it is needed
+
+
+def test_the_settings_are_those_of_the_trainer_and_the_teacher() -> None:
+    known = {field.name for field in dataclasses.fields(CrossEncoderTrainingArguments)}
+    recipe = load()
+    assert set(dataclasses.asdict(recipe.training)) <= known
+    assert set(dataclasses.asdict(recipe.teacher)) <= set(inspect.signature(DenseTeacher).parameters)
+
+
+def test_the_full_scale_trains_on_sets_of_the_hub() -> None:
+    assert {one.name for one in load().training_sets} <= set(SETS)
+
+
+def test_every_value_is_documented() -> None:
+    recipe = load()
+    parts: list[Any] = [recipe, recipe.base, recipe.teacher, recipe.first_stage, recipe.training, recipe.pace]
+    parts += [recipe.training_sets[0], recipe.test_sets[0], recipe.negatives[0]]
+    for part in parts:
+        text = inspect.getdoc(type(part)) or ""
+        for field in dataclasses.fields(part):
+            assert field.name in text, f"{type(part).__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        ("num_negatives: 4", "num_negatives: 0", "num_negatives: a whole number, at least 1, got 0"),
+        ("temperature: 1.0", "temperature: 0", "temperature: more than 0, got 0.0"),
+        ("seeds: [0]", "seeds: [1, 1]", r"seeds: at least one, each once; got \[1, 1\]"),
+        ("  - name: naive", "  - name: random", "negatives: at least one, each once"),
+        ("  - name: naive", "  - name: a/b", r"negatives\[1\]: name: expected a text without '/'"),
+        ("    method: perc_pos:0.95", "    method: perc_pos:95", r"negatives\[2\]: .*for 95 % give 0.95"),
+        ("  trained: 200", "  trained: 0", "pace: trained: more than 0, got 0.0"),
+        ("  learning_rate: 2e-5", "  learning_rate: .inf", "training: learning_rate: more than 0, got inf"),
+        ("  warmup_steps: 0.1", "  warmup_steps: -1", "training: warmup_steps: 0 or more, got -1.0"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
+    text = RECIPE.read_text(encoding="utf-8")
+    assert line in text
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace(line, instead, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        load_recipe(path)
+
+
+# ---- the loss -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_the_loss_is_infonce_over_the_row(encoder: str, negatives: int, temperature: float) -> None:
+    model = make_reranker(encoder, Base(encoder, None, 32), seed=1)
+    columns = [QUERIES[:4], *(CORPUS[4 * part : 4 * part + 4] for part in range(1 + negatives))]
+    loss = RowInfoNCE(model, temperature)(columns, None)
+
+    logits = torch.stack([_logits(model, columns[0], passages) for passages in columns[1:]], dim=1) / temperature
+    by_hand = -(logits[:, 0] - torch.logsumexp(logits, dim=1)).mean()
+    assert logits.std() > 1e-3
+    torch.testing.assert_close(loss, by_hand)
+
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    found, expected = (torch.autograd.grad(value, parameters, allow_unused=True) for value in (loss, by_hand))
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
+def _logits(model: CrossEncoder, queries: list[str], passages: list[str]) -> torch.Tensor:
+    scores: torch.Tensor = model(model.preprocess(list(zip(queries, passages, strict=True))))["scores"][:, 0]
+    return scores
+
+
+def test_seeds_make_the_head_and_nothing_else(encoder: str) -> None:
+    base = Base(encoder, None, 32)
+    first, again, other = (make_reranker(encoder, base, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert {name.partition(".")[0] for name in first if not torch.equal(first[name], other[name])} == {"2"}
+
+
+# ---- the measure ----------------------------------------------------------------------------------------------------
+
+
+def test_ndcg_by_hand() -> None:
+    order = np.array([False, True, False, True])
+    assert ndcg(order, 3) == pytest.approx((1 / np.log2(3) + 1 / np.log2(5)) / (1 + 1 / np.log2(3) + 1 / 2))
+    assert ndcg(np.array([True] * 12), 12) == 1.0
+    assert ndcg(np.array([False] * 10 + [True]), 1) == 0.0
+
+
+def test_the_first_stage_is_measured_as_sentence_transformers_does(encoder: str, data: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from hf_negmine.train.evaluation import beir_evaluator
+
+    test = load_test(TestSet("words", "test", 4), data)
+    found = find_candidates(test, DenseTeacher(encoder, dtype="float32"), 20, tmp_path)
+    evaluator = beir_evaluator(data / "words", split="test")
+    theirs = evaluator(SentenceTransformer(encoder, device="cpu"))
+    assert found.first_stage == pytest.approx(theirs[evaluator.primary_metric])
+    assert 0 < found.first_stage < found.best <= 1
+    assert [len(texts) for texts in found.passages] == [20] * 4
+
+
+def test_relevant_passages_that_were_not_found_count_as_missed(encoder: str, data: Path, tmp_path: Path) -> None:
+    test = load_test(TestSet("words", "test", 4), data)
+    found = find_candidates(test, "random", 3, tmp_path)
+    place = found.queries.index(QUERIES[12])
+    assert found.n_relevant[place] == 2
+    assert found.best == pytest.approx(
+        np.mean([ndcg(np.sort(own)[::-1], n) for own, n in zip(found.relevant, found.n_relevant, strict=True)])
+    )
+    assert found.best < 1
+
+
+# ---- the data -------------------------------------------------------------------------------------------------------
+
+
+def test_rows_have_one_positive_and_are_the_same_in_any_order(data: Path, tmp_path: Path) -> None:
+    whole = load_training(TrainingSet("words", 100, None), data)
+    assert sorted(whole.rows["query"]) == sorted(QUERIES[:12])
+    assert dict(zip(whole.rows["query"], whole.rows["positive"], strict=True))[QUERIES[0]] == POSITIVES[0]
+    assert len(whole.corpus) == 40
+
+    few = load_training(TrainingSet("words", 5, 8), data)
+    assert few.rows["query"] == whole.rows["query"][:5]
+    assert len(few.corpus) == 8
+    assert set(few.rows["positive"]) <= set(few.corpus.to_pylist()) <= set(CORPUS)
+
+    other = tmp_path / "words"
+    (other / "qrels").mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        head, *lines = (data / "words" / name).read_text(encoding="utf-8").splitlines()
+        lines = [head, *lines[::-1]] if name.endswith("tsv") else [*lines[::-1], head]
+        (other / name).write_text("\n".join(lines), encoding="utf-8")
+    assert load_training(TrainingSet("words", 5, 8), tmp_path).rows["query"] == few.rows["query"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("", r"--data: .* lacks the folder nfcorpus, it holds \['words'\]"),
+        ("nowhere", "--data: no folder .*nowhere, expected one with the BEIR folder nfcorpus"),
+        ("words", r"--data: .*words lacks the folder nfcorpus, it holds \['qrels'\]"),
+    ],
+    ids=["without-the-set", "no-folder", "the-set-itself"],
+)
+def test_a_wrong_data_folder_is_one_error(folder: str, message: str, data: Path, tmp_path: Path) -> None:
+    arguments = ["recipe", "run", str(RECIPE), "--scale", "small", "--output", str(tmp_path / "output")]
+    result = CliRunner().invoke(app, [*arguments, "--data", str(data / folder)])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert re.search(message, result.stderr)
+
+
+def test_the_small_scale_says_that_it_needs_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="training_sets: 'nfcorpus' is not among .* as a BEIR folder with --data"):
+        load("small").run(tmp_path)
+
+
+# ---- the study ------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_goes_on_and_keeps_to_its_settings(
+    tiny: Reranker, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, real = [], study.train
+
+    def interrupted(*given: Any) -> Any:
+        trained.append(given)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(study, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run(tmp_path / "one", data=data, tell=lambda line: None)
+    kept = json.loads((tmp_path / "one" / study.RESULTS).read_text(encoding="utf-8"))["runs"]
+    assert list(kept) == ["perc_pos/0", "random/0", "untrained/0", "untrained/1"]
+
+    told: list[str] = []
+    report = tiny.run(tmp_path / "one", data=data, tell=told.append)
+    assert len(trained) == 5
+    assert [line.partition(":")[0] for line in told] == ["random/1", "perc_pos/1"]
+    results = json.loads((tmp_path / "one" / study.RESULTS).read_text(encoding="utf-8"))
+    assert {key: results["runs"][key] for key in kept} == kept
+    assert (tmp_path / "one" / study.TABLE).read_text(encoding="utf-8").strip() in report
+    assert "| perc_pos | " in report
+
+    run = results["runs"]["perc_pos/0"]
+    assert run["steps"] == 6
+    assert run["last_loss"] < run["first_loss"]
+    assert results["runs"]["perc_pos/1"] != run
+
+    # In one go the same comes out.
+    tiny.run(tmp_path / "two", data=data, tell=told.append)
+    other = json.loads((tmp_path / "two" / study.RESULTS).read_text(encoding="utf-8"))
+    assert {key: one["ndcg"] for key, one in other["runs"].items()} == {
+        key: one["ndcg"] for key, one in results["runs"].items()
+    }
+
+    # Another seed is added to what is there; other settings are refused.
+    before = len(trained)
+    dataclasses.replace(tiny, seeds=(0, 1, 2)).run(tmp_path / "one", data=data, tell=told.append)
+    assert len(trained) == before + 2
+    with pytest.raises(InputError, match="holds runs with other settings; give another folder"):
+        dataclasses.replace(tiny, temperature=0.5).run(tmp_path / "one", data=data, tell=told.append)
+    changed = (dataclasses.replace(tiny.negatives[1], sampler="top"),)
+    with pytest.raises(InputError, match="holds runs with other perc_pos; give another folder"):
+        dataclasses.replace(tiny, negatives=changed).run(tmp_path / "one", data=data, tell=told.append)
+    (tmp_path / "one" / study.RESULTS).write_text("{", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"results.json is no JSON: .*; remove it to begin anew"):
+        tiny.run(tmp_path / "one", data=data, tell=told.append)
+
+
+def test_models_are_kept_and_load_again(tiny: Reranker, data: Path, tmp_path: Path) -> None:
+    few = dataclasses.replace(tiny, keep_models=True, seeds=(0,), negatives=tiny.negatives[1:])
+    few.run(tmp_path, data=data, tell=lambda line: None)
+    model = CrossEncoder(str(tmp_path / study.MODELS / "perc_pos-0"), device="cpu")
+    candidates = find_candidates(load_test(few.test_sets[0], data), study.BM25Teacher(progress=False), 10, tmp_path)
+    kept = json.loads((tmp_path / study.RESULTS).read_text(encoding="utf-8"))["runs"]["perc_pos/0"]
+    assert candidates.reranked(model, bf16=False) == pytest.approx(kept["ndcg"]["words"])
+
+
+# ---- the plan -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_the_dry_run_prints_the_plan(scale: str | None) -> None:
+    arguments = ["recipe", "run", str(RECIPE), "--dry-run", *(["--scale", scale] if scale else [])]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{Plan(load(scale))}\n"
+    for one in load(scale).training_sets:
+        assert f"{one.name} {one.rows:,}" in result.stdout
+
+
+def test_the_plan_counts_as_the_trainer_does(tiny: Reranker) -> None:
+    plan = Plan(tiny)
+    assert (plan.runs, plan.steps, plan.pairs_trained, plan.pairs_scored) == (4, 6, 72, 40)
+    several = dataclasses.replace(
+        tiny, training_sets=(TrainingSet("a", 7, None), TrainingSet("b", 13, None)), num_negatives=4
+    )
+    assert Plan(several).steps == 2 * (1 + 3)
+    assert sum(plan.hours.values()) > 0
+    assert Training(**dataclasses.asdict(tiny.training)) == tiny.training
