@@ -42,6 +42,11 @@ class Table:
         return f"{self.config or 'default'}/{self.split}.parquet"
 
 
+def folder_of(root: Path, hub_id: str) -> Path:
+    """Where a data set lies in a folder of many, each with ``CONFIG/SPLIT.parquet``."""
+    return root / hub_id.replace("/", "--")
+
+
 class Tables:
     """The tables of one data set.
 

@@ -69,7 +69,7 @@ class StagePlan:
     @property
     def rows(self) -> int:
         """An epoch."""
-        return sum(one.samples for one in self.stage.sets)
+        return sum(self.recipe.samples_of(one) for one in self.stage.sets)
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -81,7 +81,7 @@ class StagePlan:
             (f"a batch on each of {gpus} GPUs ({batch} x {gpus})", batch * gpus),
             (f"an update of {gpus} GPUs ({batch} x {accumulation} x {gpus})", batch * accumulation * gpus),
         )
-        samples = [one.samples for one in self.stage.sets]
+        samples = [self.recipe.samples_of(one) for one in self.stage.sets]
         return tuple(
             Reading(
                 what,
@@ -104,7 +104,7 @@ class StagePlan:
         """Updates an epoch of this recipe's own run: a device's batch is of one set, an update of all devices."""
         training = self.stage.training
         batch = training.per_device_train_batch_size
-        counts = [one.samples for one in self.stage.sets]
+        counts = [self.recipe.samples_of(one) for one in self.stage.sets]
         if not self.stage.homogeneous_batches:
             counts = [sum(counts)]
         batches = sum(count // batch if training.dataloader_drop_last else -(-count // batch) for count in counts)
@@ -118,7 +118,7 @@ class StagePlan:
             return float(self.rows * (base.query_length + passages * base.passage_length))
         return float(
             sum(
-                one.samples
+                self.recipe.samples_of(one)
                 * (min(one.tokens[0], base.query_length) + passages * min(one.tokens[1], base.passage_length))
                 for one in self.stage.sets
             )
@@ -175,7 +175,7 @@ class Plan:
     @property
     def passages(self) -> int:
         """That the teacher embeds: a set's corpus, or at most one positive a row."""
-        return sum(one.corpus_size or one.samples for one in self.mined)
+        return sum(self.recipe.passages_of(one) for one in self.mined)
 
     @property
     def adapter_parameters(self) -> int:
@@ -205,7 +205,7 @@ class Plan:
             [
                 one.name,
                 one.kind,
-                f"{one.samples:,}",
+                f"{self.recipe.samples_of(one):,}",
                 *("x" if one in stage.sets else "" for stage in self.recipe.stages),
                 "verified" if one.verified else "read" if one.columns_read else "recalled",
                 one.licence,
@@ -213,7 +213,8 @@ class Plan:
             for one in self.recipe.sets
         ]
         head = ["set", "kind", "samples", *(stage.name for stage in self.recipe.stages), "columns", "licence"]
-        kinds = {kind: sum(one.samples for one in self.recipe.sets if one.kind == kind) for kind in KINDS}
+        samples_of = self.recipe.samples_of
+        kinds = {kind: sum(samples_of(one) for one in self.recipe.sets if one.kind == kind) for kind in KINDS}
         sums = ", ".join(f"{kind} {count:,}" for kind, count in kinds.items() if count)
         lines = [
             "SETS (table 7)",
@@ -232,7 +233,7 @@ class Plan:
 
     def _mining(self) -> str:
         wanted, teacher = self.recipe.num_negatives, self.recipe.mining.teacher
-        mined, drawn = (sum(one.samples for one in sets) for sets in (self.mined, self.drawn))
+        mined, drawn = (sum(self.recipe.samples_of(one) for one in sets) for sets in (self.mined, self.drawn))
         implied = _operations_an_hour(self.recipe) * PAPER_HOURS_A_MILLION_PASSAGES
         implied /= 1e6 * 2 * self.recipe.base.architecture.parameters
         return "\n".join(

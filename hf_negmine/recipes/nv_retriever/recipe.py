@@ -7,11 +7,18 @@ tables of arXiv 2407.15831v2; "ours" is what the paper leaves open.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hf_negmine.errors import InputError, require, require_whole
 from hf_negmine.recipes.nv_retriever.sets import KINDS, TrainingSet, choose_sets
+
+RANDOM = "random"
+"""The name of a base that is made on the spot."""
+BASE = "base"
+"""The teacher that is the run's own base."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class Base:
     """The model that is trained (appendix B.1).
 
     Attributes:
-        name: id on the Hub; mistralai/Mistral-7B-v0.1 in the paper, not the instruct model.
+        name: id on the Hub; mistralai/Mistral-7B-v0.1 in the paper, not the instruct model. `RANDOM` makes a Mistral of
+            random weights in the shape of ``architecture``, with a tokenizer of the fixtures' words.
         revision: commit on the Hub; None takes the newest.
         bidirectional: every token sees every other, instead of only those before it; true in the paper.
         pooling: mean over the last layer in the paper.
@@ -137,6 +145,7 @@ class Teacher:
 
     Attributes:
         model: intfloat/e5-mistral-7b-instruct in the paper, for all sets but ArguAna, which an internal model mined.
+            `BASE` takes the base of the run itself, untrained.
         max_length: tokens; 4096 in the paper.
         query_prompt: with ``{task}``; that of the teacher's card.
         passage_prompt: the teacher has none.
@@ -275,6 +284,30 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Evaluating:
+    """How the model is evaluated: MTEB's retrieval tasks in English, which are those of BEIR (section 4.4).
+
+    Attributes:
+        harness: ``mteb`` takes the package of that name and its data, as the paper does; ``beir`` takes BEIR folders,
+            ``beir/TASK`` in the folder of the data sets.
+        batch_size: texts a forward pass.
+        leave_out: tasks that are not run; none in the paper.
+    """
+
+    harness: Literal["mteb", "beir"]
+    batch_size: int
+    leave_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        from hf_negmine.recipes.nv_retriever.tasks import TASKS
+
+        require_whole(self.batch_size, "batch_size", at_least=1)
+        for name in self.leave_out:
+            if name not in TASKS:
+                raise InputError(f"leave_out: {name!r} is not among {list(TASKS)}")
+
+
+@dataclass(frozen=True)
 class Machines:
     """What the plan reckons with; nothing that is trained depends on it.
 
@@ -315,7 +348,9 @@ class NVRetriever:
     """NV-Retriever-v1, from its sets to its repository.
 
     Attributes:
-        base, lora, prompts, mining, stages, machines, output: see their classes.
+        base, lora, prompts, mining, stages, evaluation, machines, output: see their classes.
+        data: where the sets come from: the Hub, or `fixtures`, made-up ones of the same columns.
+        samples: rows of a set at most; None takes the counts of table 7.
         decontaminate: drop rows that occur in the evaluation set of their task; ours.
         seed: of samples, draws and training; ours.
     """
@@ -325,8 +360,11 @@ class NVRetriever:
     prompts: Prompts
     mining: Mining
     stages: tuple[Stage, ...]
+    evaluation: Evaluating
     machines: Machines
     output: Output = Output()
+    data: Literal["hub", "fixtures"] = "hub"
+    samples: int | None = None
     decontaminate: bool = True
     seed: int = 0
 
@@ -334,6 +372,8 @@ class NVRetriever:
         require(len(self.stages) > 0, "stages: at least one")
         names = [stage.name for stage in self.stages]
         require(len(set(names)) == len(names), f"stages: names must differ, got {names}")
+        if self.samples is not None:
+            require_whole(self.samples, "samples", at_least=1)
         known = self.base.architecture.linear_layers
         for name in self.lora.target_modules:
             if name not in known:
@@ -350,11 +390,29 @@ class NVRetriever:
         """Negatives a query that are mined: what the stage with most needs."""
         return max(stage.hard_negatives for stage in self.stages)
 
+    def samples_of(self, one: TrainingSet) -> int:
+        """Rows of a set at most."""
+        return one.samples if self.samples is None else min(one.samples, self.samples)
+
+    def passages_of(self, one: TrainingSet) -> int:
+        """Passages that negatives of a set are mined from, at most."""
+        if self.data == "fixtures":
+            from hf_negmine.recipes.nv_retriever.fixtures import PASSAGES
+
+            return PASSAGES
+        return one.corpus_size or self.samples_of(one)
+
     def plan(self) -> str:
         """What a run takes: rows, negatives, steps, memory and hours, by arithmetic alone."""
         from hf_negmine.recipes.nv_retriever.plan import Plan
 
         return str(Plan(self))
+
+    def run(self, output: Path, *, data: Path | None = None, tell: Callable[[str], None] = print) -> str:
+        """Mine, train both stages, merge, evaluate and push; see `run.run`."""
+        from hf_negmine.recipes.nv_retriever.run import run
+
+        return run(self, output, data=data, tell=tell)
 
 
 def _check_task(prompt: str, argument: str) -> None:

@@ -1,0 +1,98 @@
+"""NDCG at 10 of the trained model on the paper's 15 tasks, each under its own instruction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from hf_negmine.errors import InputError, require
+from hf_negmine.files import write_json
+from hf_negmine.recipes.nv_retriever.fixtures import BEIR_FOLDER
+from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
+from hf_negmine.recipes.nv_retriever.tasks import TASKS, Task
+from hf_negmine.train.evaluation import beir_evaluator
+
+
+def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
+    """See before any long work that the evaluation can be run.
+
+    Raises:
+        InputError: mteb is not installed, or a BEIR folder is not there.
+    """
+    if recipe.evaluation.harness == "mteb":
+        try:
+            import mteb  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                "evaluation.harness: 'mteb' needs the package mteb, which is not installed: "
+                "pip install 'hf_negmine[recipes]'; or take 'beir' with BEIR folders"
+            ) from error
+        return
+    if recipe.data == "fixtures":
+        return
+    require(data is not None, "evaluation.harness: 'beir' needs --data DIR with BEIR folders, DIR/beir/TASK")
+    assert data is not None
+    missing = [name for name in tasks_of(recipe) if not (data / BEIR_FOLDER / name).is_dir()]
+    require(not missing, f"evaluation.harness: {data / BEIR_FOLDER} lacks {missing}")
+
+
+def tasks_of(recipe: NVRetriever) -> dict[str, Task]:
+    """The tasks that are run, by name."""
+    return {name: task for name, task in TASKS.items() if name not in recipe.evaluation.leave_out}
+
+
+def evaluate(
+    model: SentenceTransformer, recipe: NVRetriever, folder: Path, *, data: Path | None, tell: Callable[[str], None]
+) -> dict[str, float]:
+    """NDCG at 10 by task, from 0 to 1; a task that is done is read from ``folder``.
+
+    Args:
+        model: trained and merged.
+        recipe: its settings.
+        folder: for a file a task.
+        data: folder with BEIR folders in ``beir``, for that harness.
+        tell: is handed a line a task.
+    """
+    scores = {}
+    for name, task in tasks_of(recipe).items():
+        note = folder / f"{name}.json"
+        if not note.exists():
+            prompt = recipe.prompts.query.replace("{task}", task.instruction)
+            if recipe.evaluation.harness == "mteb":
+                score = _by_mteb(model, recipe, task, prompt, folder)
+            else:
+                assert data is not None
+                score = _by_folder(model, recipe, data / BEIR_FOLDER / name, prompt)
+            write_json(note, {"ndcg_at_10": score})
+            tell(f"{name}: NDCG@10 {score:.4f}")
+        scores[name] = float(json.loads(note.read_text(encoding="utf-8"))["ndcg_at_10"])
+    return scores
+
+
+def _by_folder(model: SentenceTransformer, recipe: NVRetriever, folder: Path, prompt: str) -> float:
+    evaluator = beir_evaluator(folder, batch_size=recipe.evaluation.batch_size)
+    evaluator.query_prompt, evaluator.corpus_prompt = prompt, recipe.prompts.passage
+    metrics = evaluator(model)
+    return float(metrics[str(evaluator.primary_metric)])
+
+
+def _by_mteb(model: SentenceTransformer, recipe: NVRetriever, task: Task, prompt: str, folder: Path) -> float:
+    import mteb
+    from mteb.cache import ResultCache
+    from mteb.models import SentenceTransformerEncoderWrapper
+
+    encoder = SentenceTransformerEncoderWrapper(
+        model, model_prompts={f"{task.name}-query": prompt, "document": recipe.prompts.passage}
+    )
+    found: Any = mteb.evaluate(
+        encoder,
+        mteb.get_tasks(tasks=[task.name]),
+        encode_kwargs={"batch_size": recipe.evaluation.batch_size},
+        cache=ResultCache(folder / "mteb"),
+        show_progress_bar=False,
+    )
+    return float(found.task_results[0].get_score())
