@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_negmine.commands import options
-from hf_negmine.commands.running import reported_errors
+from hf_negmine.commands.running import reported_errors, set_up_libraries
 
 RUN_EPILOG = """
 [bold]Examples[/]
@@ -73,4 +73,5 @@ def run(
             return
         if output is None:
             raise InputError("--output: name a folder for what is written, or see with --dry-run what a run takes")
+        set_up_libraries(quiet=False)
         typer.echo(recipe.run(output, data=data, tell=lambda line: typer.echo(line, err=True)))
