@@ -43,6 +43,8 @@ CLASSES = (
     ("angry", "furious", "cross"),
     ("calm", "quiet"),
 )
+LONG = 1
+"""The pair whose texts are longer than a small model reads."""
 SHARED = "Where does the shared text come from?"
 """A row of every set. The evaluation sets hold it in other letters and signs, so that it is dropped."""
 COPY = "where does the SHARED text come from"
@@ -77,8 +79,8 @@ def tables() -> dict[tuple[str, Table], Content]:
 
 def texts() -> Iterator[str]:
     """What a tokenizer must know: all texts and all instructions."""
-    yield from (one.task for one in SETS.values())
-    yield from (task.instruction for task in TASKS.values())
+    yield from (f"{one.task}:" for one in SETS.values())
+    yield from (f"{task.instruction}:" for task in TASKS.values())
     for content in tables().values():
         for column in content.values():
             yield from (text for text in column if isinstance(text, str))
@@ -149,7 +151,8 @@ def _write_beir(folder: Path, place: int, name: str) -> None:
 def _pair(number: int, place: int, name: str) -> tuple[str, str]:
     """A query and its passage. Numbers under 143 differ in the thing or its kind, as 11 and 13 are coprime."""
     thing, kind = THINGS[(number + place) % len(THINGS)], KINDS[(number + 3 * place) % len(KINDS)]
-    return f"where does {kind} {thing} of {name} come from", f"{kind} {thing} is made by the sea"
+    more = " and so on" * 20 if number == LONG else ""
+    return f"where does {kind} {thing} of {name} come from{more}", f"{kind} {thing} is made by the sea{more}"
 
 
 def _of_class(column: str, number: int, place: int) -> str:

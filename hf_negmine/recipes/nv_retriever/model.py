@@ -14,6 +14,7 @@ is causal.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -162,15 +163,17 @@ def _write_random(base: Base, seed: int, folder: Path) -> None:
 
 def _random_tokenizer(shape: Architecture) -> PreTrainedTokenizerFast:
     """Byte pairs with a sign for the space before a word, learned from the fixtures."""
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[0], fuse_unk=True, byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    learning = Tokenizer(models.BPE())
+    learning.pre_tokenizer = pre_tokenizers.Metaspace()
     in_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=shape.vocabulary, special_tokens=[*SPECIAL, *in_bytes], show_progress=False
     )
-    tokenizer.train_from_iterator(texts(), trainer)
+    learning.train_from_iterator(texts(), trainer)
+    learned = json.loads(learning.to_str())["model"]
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer = Tokenizer(models.BPE(learned["vocab"], merges, unk_token=SPECIAL[0], fuse_unk=True, byte_fallback=True))
     # As Mistral's file says it: no pre-tokenizer, the space's sign by the normalizer.
-    tokenizer.pre_tokenizer = None
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B:1", special_tokens=[("<s>", 1)]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,10 @@ def train_stage(
         tell: is handed lines about what happens.
     """
     checkpoint, began_with = _begin(folder, student)
+    if stage.training.activation_checkpointing:
+        # Not by the trainer, which takes the way that is deprecated for what is no model of transformers itself.
+        transformer: Any = student[0]
+        transformer.auto_model.activation_checkpointing_enable()
     collator = HardNegativeCollator(
         student, num_negatives=stage.hard_negatives, query_column="query", positive_column="positive", seed=recipe.seed
     )
@@ -147,7 +151,7 @@ def _arguments(recipe: NVRetriever, stage: Stage, checkpoints: Path) -> Sentence
     on_gpu = torch.cuda.is_available()
     args = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
-        **asdict(stage.training),
+        **asdict(replace(stage.training, activation_checkpointing=False)),
         seed=recipe.seed,
         # A batch is of one set, and sets come as often as they are large.
         multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
