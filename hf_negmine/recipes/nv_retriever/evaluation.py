@@ -85,9 +85,9 @@ def _by_mteb(model: SentenceTransformer, recipe: NVRetriever, task: Task, prompt
     from mteb.cache import ResultCache
     from mteb.models import SentenceTransformerEncoderWrapper
 
-    encoder = SentenceTransformerEncoderWrapper(
-        model, model_prompts={f"{task.name}-query": prompt, "document": recipe.prompts.passage}
-    )
+    # By role, not by task: CQADupstack is twelve tasks under names of their own.
+    prompts = {"query": prompt, "document": recipe.prompts.passage}
+    encoder = SentenceTransformerEncoderWrapper(model, model_prompts=prompts)
     found: Any = mteb.evaluate(
         encoder,
         mteb.get_tasks(tasks=[task.name]),

@@ -63,6 +63,7 @@ def run(recipe: NVRetriever, output: Path, *, data: Path | None, tell: Callable[
         data = _prepare(recipe, rows, output, data, tell)
     else:
         _wait_for(recipe, rows)
+        tell = _silent
     trained = _train(recipe, rows, output, tell)
     if not first:
         return ""
@@ -157,6 +158,10 @@ def _wait_for(recipe: NVRetriever, rows: NegativeRows) -> None:
     """Wait for what the first process prepares. Not by torch.distributed, which gives up after minutes."""
     while not all(rows.is_done(one) for one in recipe.sets):
         time.sleep(SECONDS_A_LOOK)
+
+
+def _silent(line: str) -> None:
+    """Of all processes the first one speaks."""
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

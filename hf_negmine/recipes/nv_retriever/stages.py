@@ -124,10 +124,12 @@ def train_stage(
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     losses = {int(entry["step"]): entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
     trained = Trained(folder, trainer.state.global_step, losses, began_with, adapter_digest(student))
+    trainer.accelerator.wait_for_everyone()  # each process writes to the checkpoints
     if trainer.is_world_process_zero():
         save_adapter(student, folder)
         write_json(folder / HISTORY, {name: value for name, value in asdict(trained).items() if name != "folder"})
         shutil.rmtree(folder / CHECKPOINTS)
+    trainer.accelerator.wait_for_everyone()  # each reads the adapter for the next stage
     return trained
 
 
@@ -166,6 +168,7 @@ def _arguments(recipe: NVRetriever, stage: Stage, checkpoints: Path) -> Sentence
         save_steps=SHARE_A_CHECKPOINT,
         save_total_limit=1,
         logging_steps=SHARE_A_LOG,
+        ddp_find_unused_parameters=False,  # every weight of the adapter is used
         report_to=[],
         disable_tqdm=True,
     )
