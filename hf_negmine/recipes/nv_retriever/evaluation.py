@@ -32,7 +32,7 @@ def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
                 "pip install 'hf_negmine[recipes]'; or take 'beir' with BEIR folders"
             ) from error
         return
-    if recipe.data == "fixtures":
+    if recipe.data == "fixtures" and data is None:
         return
     require(data is not None, "evaluation.harness: 'beir' needs --data DIR with BEIR folders, DIR/beir/TASK")
     assert data is not None

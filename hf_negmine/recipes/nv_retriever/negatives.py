@@ -139,7 +139,9 @@ class NegativeRows:
         return rows, miner.summary
 
     def _write_rows(self, one: TrainingSet, rows: datasets.Dataset) -> datasets.Dataset:
-        return write_dataset(self._rows(one), table_batches(rows), rows.features)
+        features = datasets.Features(dict.fromkeys(rows.column_names, datasets.Value("large_string")))
+        tables = (table.cast(features.arrow_schema) for table in table_batches(rows))
+        return write_dataset(self._rows(one), tables, features)
 
     def _rows(self, one: TrainingSet) -> Path:
         return self.folder / f"{one.name}.arrow"
