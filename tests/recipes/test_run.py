@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import RepoCard
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tokenizers import normalizers
@@ -646,21 +647,32 @@ def test_made_up_evaluation_data_would_be_trained_on_if_nobody_looked(first: Run
 
 
 def test_a_base_of_the_hub_at_a_revision(first: Run, hub: Hub, tmp_path: Path) -> None:
-    from hf_negmine.recipes.nv_retriever.model import write_base
-
+    """In a short run: one stage over three sets, one task."""
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     hub.create("model", "tester/mistral", {name: (first.output / "base" / name).read_bytes() for name in names})
     revision = hub.commits("model", "tester/mistral")[0].oid
     hub.commit("model", "tester/mistral", {"model.safetensors": b"newer"})
-    write_base(
-        replace(first.recipe, base=replace(first.recipe.base, name="tester/mistral", revision=revision)),
-        tmp_path / "base",
+    recipe = first.recipe
+    stage = replace(recipe.stages[0], kinds=("sts",), training=replace(recipe.stages[0].training, num_train_epochs=1))
+    short = replace(
+        recipe,
+        base=replace(recipe.base, name="tester/mistral", revision=revision),
+        stages=(stage,),
+        evaluation=replace(recipe.evaluation, leave_out=tuple(name for name in TASKS if name != "NQ")),
+        output=replace(recipe.output, repo="tester/short"),
     )
+    told: list[str] = []
+    report = short.run(tmp_path / "run", tell=told.append)
+    assert "average of these 1" in report
+    assert [line.partition(":")[0] for line in told if " rows with " in line] == ["STS12", "STS22", "STSBenchmark"]
     found, expected = (
         SentenceTransformer(str(folder / "base"), device="cpu").encode_query(["old tea"], show_progress_bar=False)
-        for folder in (tmp_path, first.output)
+        for folder in (tmp_path / "run", first.output)
     )
     np.testing.assert_array_equal(found, expected)
+    for content in (hub.files("model", "tester/short")["README.md"], (tmp_path / "run/model/README.md").read_bytes()):
+        metadata = RepoCard(content.decode()).data.to_dict()
+        assert metadata["base_model"] == "tester/mistral"
 
 
 def test_the_readme_shows_what_the_tiny_run_prints(first: Run) -> None:

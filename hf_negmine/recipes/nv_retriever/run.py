@@ -35,7 +35,7 @@ from hf_negmine.recipes.nv_retriever.evaluation import check_evaluation, evaluat
 from hf_negmine.recipes.nv_retriever.fixtures import write_fixtures
 from hf_negmine.recipes.nv_retriever.model import sees_later_tokens, write_base
 from hf_negmine.recipes.nv_retriever.negatives import NegativeRows
-from hf_negmine.recipes.nv_retriever.recipe import NVRetriever, Stage
+from hf_negmine.recipes.nv_retriever.recipe import RANDOM, NVRetriever, Stage
 from hf_negmine.recipes.nv_retriever.stages import Trained, open_student, train_stage
 from hf_negmine.recipes.nv_retriever.tasks import table
 
@@ -194,6 +194,7 @@ def _merge(
     folder = output / MODEL
     if not folder.exists():
         student = open_student(recipe, output / BASE, last.folder)
+        _name_base(student, recipe)
         section = negatives_section(
             recipe.output.repo or str(folder), rows.summary(), base=recipe.base.name, prompts=student.prompts
         )
@@ -207,6 +208,13 @@ def _merge(
         f"{folder} is causal after it was read back, which it must not be",
     )
     return model
+
+
+def _name_base(model: SentenceTransformer, recipe: NVRetriever) -> None:
+    """Have the card name the base on the Hub, which Sentence Transformers would guess from the name of a folder."""
+    if recipe.base.name != RANDOM:
+        model.model_card_data.base_model = recipe.base.name
+        model.model_card_data.base_model_revision = recipe.base.revision
 
 
 def _report(recipe: NVRetriever, trained: list[Trained], scores: dict[str, float]) -> str:
@@ -233,6 +241,7 @@ def _push(recipe: NVRetriever, rows: NegativeRows, model: SentenceTransformer, o
         return []
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     if known.get("repo") != repo:
+        _name_base(model, recipe)
         hub_ids = dict.fromkeys(one.hub_id for one in recipe.sets)
         done = push_model(
             model,
