@@ -646,6 +646,8 @@ def test_made_up_evaluation_data_would_be_trained_on_if_nobody_looked(first: Run
             assert normalised(SHARED) not in texts
 
 
+# huggingface_hub's own; `point_clients_at` says so for the test that it is called in.
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 def test_a_base_of_the_hub_at_a_revision(first: Run, hub: Hub, tmp_path: Path) -> None:
     """In a short run: one stage over three sets, one task."""
     names = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
