@@ -268,7 +268,7 @@ def test_a_wrong_data_folder_is_one_error(folder: str, message: str, data: Path,
 
 
 def test_the_small_scale_says_that_it_needs_data(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="training_sets: 'nfcorpus' is not among .* as a BEIR folder with --data"):
+    with pytest.raises(InputError, match=r"training_sets: 'nfcorpus' is not among .* as a BEIR folder with --data"):
         load("small").run(tmp_path)
 
 
