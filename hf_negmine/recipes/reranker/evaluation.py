@@ -15,7 +15,7 @@ from sentence_transformers import CrossEncoder
 
 from hf_negmine import NegativeMiner
 from hf_negmine.protocols import Teacher
-from hf_negmine.recipes.reranker.data import TestQueries
+from hf_negmine.recipes.data import TestQueries
 from hf_negmine.schema import BoolArray
 
 TOP = 10

@@ -22,7 +22,7 @@ class Plan:
     @property
     def queries(self) -> int:
         """That are evaluated on, at most."""
-        return sum(one.queries for one in self.recipe.test_sets)
+        return sum(one.queries or 0 for one in self.recipe.test_sets)
 
     @property
     def runs(self) -> int:
@@ -66,7 +66,7 @@ class Plan:
         first = "BM25" if recipe.first_stage.encoder is None else recipe.first_stage.encoder.model
         kinds = [f"  {one.name}: ranked by {one.scores}, {one.method}, {one.sampler}" for one in recipe.negatives]
         sets = ", ".join(f"{one.name} {one.rows:,}" for one in recipe.training_sets)
-        tests = ", ".join(f"{one.name} {one.queries:,} ({one.split})" for one in recipe.test_sets)
+        tests = ", ".join(f"{one.name} {one.queries or 0:,} ({one.split})" for one in recipe.test_sets)
         batch, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
         hours = self.hours
         return "\n".join(

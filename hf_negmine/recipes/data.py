@@ -1,8 +1,9 @@
-"""Training rows and test queries of the reranker recipe, from the Hub or from BEIR folders."""
+"""Rows to train on and queries to test on, from the Hub or from BEIR folders, each the same in every run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +12,62 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, require_whole
 from hf_negmine.files import digest_of, text_digests
-from hf_negmine.randomness import random_keys
+from hf_negmine.randomness import KeyArray, random_keys
 from hf_negmine.recipes.nv_retriever.layouts import Beir, Table, Tables
 from hf_negmine.recipes.nv_retriever.load import load_set
 from hf_negmine.recipes.nv_retriever.sets import SETS
-from hf_negmine.recipes.reranker.recipe import TestSet, TrainingSet
 from hf_negmine.sources import open_beir
 
 CHOICE = 0
 """Seed of which rows and queries are taken: the same in every run, so that runs can be compared."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Rows of (query, positive) to train on.
+
+    Attributes:
+        name: of table 7 of NV-Retriever, which is loaded from the Hub; with ``--data``, a BEIR folder in there, whose
+            split ``train`` is taken.
+        rows: at most; queries count once, with one positive each. Ours.
+        passages: of the corpus that are mined from, at most: the rows' positives, and others; None takes all. Ours.
+    """
+
+    name: str
+    rows: int
+    passages: int | None
+
+    def __post_init__(self) -> None:
+        require_whole(self.rows, "rows", at_least=1)
+        if self.passages is not None:
+            require_whole(self.passages, "passages", at_least=1)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Queries to evaluate on.
+
+    Attributes:
+        name: id on the Hub of a set in MTEB's layout (``mteb/nq``); with ``--data``, a BEIR folder in there.
+        split: of the judgements.
+        queries: at most; None takes all. Ours.
+        passages: of the corpus, at most: those that are relevant to these queries, then others that are judged in the
+            split, then any; None takes all. Ours.
+    """
+
+    __test__ = False  # no class of tests, whatever pytest makes of its name
+
+    name: str
+    split: str
+    queries: int | None = None
+    passages: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "passages"):
+            if getattr(self, name) is not None:
+                require_whole(getattr(self, name), name, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -32,17 +78,20 @@ class TrainingRows:
         name: of the set.
         rows: query and positive; a query stands once.
         corpus: passages to mine from.
+        hidden: by query text, its other relevant passages: those that the one label a query leaves unsaid.
     """
 
     name: str
     rows: datasets.Dataset
     corpus: pa.Array | pa.ChunkedArray
+    hidden: Mapping[str, frozenset[str]]
 
     @property
     def digest(self) -> str:
-        """Of the texts of the rows."""
+        """Of the texts of the rows and the corpus."""
         table = self.rows.with_format("arrow")[:]
-        return digest_of(*(text_digests(_whole(table[name])) for name in ("query", "positive")))
+        columns = [_whole(table[name]) for name in ("query", "positive")]
+        return digest_of(*(text_digests(column) for column in (*columns, _whole(self.corpus))))
 
 
 @dataclass(frozen=True)
@@ -52,19 +101,20 @@ class TestQueries:
     Attributes:
         name: of the set.
         relevant: by query text, the texts of all its relevant passages, whatever their grade.
-        corpus: passages to find them in.
+        corpus: passages to find them in, each text once.
     """
 
     __test__ = False
 
     name: str
     relevant: dict[str, frozenset[str]]
-    corpus: pa.Array | pa.ChunkedArray
+    corpus: pa.LargeStringArray
 
     @property
     def digest(self) -> str:
-        """Of the queries and their relevant passages."""
-        return digest_of([[query, *sorted(texts)] for query, texts in sorted(self.relevant.items())])
+        """Of the queries with their relevant passages, and of the corpus."""
+        judged = [[query, *sorted(texts)] for query, texts in sorted(self.relevant.items())]
+        return digest_of(judged, text_digests(self.corpus))
 
 
 def load_training(wanted: TrainingSet, data: Path | None) -> TrainingRows:
@@ -90,6 +140,7 @@ def load_training(wanted: TrainingSet, data: Path | None) -> TrainingRows:
         assert isinstance(opened.rows, datasets.Dataset)
         source, corpus = opened.rows, opened.corpus
     rows = _first_rows(source, wanted.rows)
+    relevant = _relevant(_column(source, "query"), _column(source, "positive"))
     if corpus is None:
         corpus = _column(source, "positive")
     if wanted.passages is not None:
@@ -98,7 +149,10 @@ def load_training(wanted: TrainingSet, data: Path | None) -> TrainingRows:
         others = texts.filter(pc.invert(pc.is_in(texts, value_set=positives)))
         room = max(wanted.passages - len(positives), 0)
         corpus = pa.concat_arrays([positives, others.take(pa.array(_chosen(others, room)))])
-    return TrainingRows(wanted.name, rows, corpus)
+    hidden = {
+        query: relevant[query] - {positive} for query, positive in zip(rows["query"], rows["positive"], strict=True)
+    }
+    return TrainingRows(wanted.name, rows, corpus, {query: texts for query, texts in hidden.items() if texts})
 
 
 def load_test(wanted: TestSet, data: Path | None) -> TestQueries:
@@ -111,12 +165,30 @@ def load_test(wanted: TestSet, data: Path | None) -> TestQueries:
         assert isinstance(opened.rows, datasets.Dataset)
         query, positive, corpus = _column(opened.rows, "query"), _column(opened.rows, "positive"), opened.corpus
     assert corpus is not None
-    relevant: defaultdict[str, set[str]] = defaultdict(set)
-    for one, text in zip(query.to_pylist(), positive.to_pylist(), strict=True):
-        relevant[one].add(text)
+    relevant = _relevant(query, positive)
     names = pa.array(list(relevant), pa.large_string())
-    kept = [names[place].as_py() for place in _chosen(names, wanted.queries)]
-    return TestQueries(wanted.name, {query: frozenset(relevant[query]) for query in kept}, corpus)
+    kept = {names[place].as_py() for place in _chosen(names, wanted.queries)}
+    relevant = {one: texts for one, texts in relevant.items() if one in kept}
+    texts = pc.unique(_whole(corpus))
+    if wanted.passages is not None:
+        needed = pa.array(sorted({text for own in relevant.values() for text in own}), pa.large_string())
+        texts = _some_passages(texts, needed, pc.unique(positive), wanted.passages)
+    return TestQueries(wanted.name, relevant, texts)
+
+
+def _relevant(queries: pa.Array, positives: pa.Array) -> dict[str, frozenset[str]]:
+    """By query text, the texts of its positives."""
+    relevant: defaultdict[str, set[str]] = defaultdict(set)
+    for query, text in zip(queries.to_pylist(), positives.to_pylist(), strict=True):
+        relevant[query].add(text)
+    return {query: frozenset(texts) for query, texts in relevant.items()}
+
+
+def _some_passages(texts: pa.Array, needed: pa.Array, judged: pa.Array, most: int) -> pa.Array:
+    """The needed ones, whatever their number, then those that are judged, then others, in the order of ``texts``."""
+    first, second = (pc.is_in(texts, value_set=some).to_numpy(zero_copy_only=False) for some in (needed, judged))
+    order = np.lexsort((_keys(texts), ~second, ~first))
+    return texts.take(pa.array(np.sort(order[: max(most, int(first.sum()))])))
 
 
 def _folder(data: Path, name: str) -> Path:
@@ -143,11 +215,15 @@ def _first_rows(rows: datasets.Dataset, most: int) -> datasets.Dataset:
     return datasets.Dataset(pa.table({"query": query.take(taken), "positive": positive.take(taken)}))
 
 
-def _chosen(texts: pa.Array, most: int) -> list[int]:
-    """Places of the texts with the lowest random keys, in the order of these."""
-    keys = random_keys(CHOICE, text_digests(texts)[:, 0], np.zeros((len(texts), 1), dtype=np.uint64))[:, 0]
-    places: list[int] = np.argsort(keys, kind="stable")[:most].tolist()
+def _chosen(texts: pa.Array, most: int | None) -> list[int]:
+    """Places of the texts with the lowest random keys, in the order of these; None takes all."""
+    places: list[int] = np.argsort(_keys(texts), kind="stable")[:most].tolist()
     return places
+
+
+def _keys(texts: pa.Array) -> KeyArray:
+    """A random number for each text, which depends on nothing else."""
+    return random_keys(CHOICE, text_digests(texts)[:, 0], np.zeros((len(texts), 1), dtype=np.uint64))[:, 0]
 
 
 def _column(rows: datasets.Dataset, name: str) -> pa.Array:
