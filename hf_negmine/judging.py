@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from hf_negmine.csr import flat_positions
 from hf_negmine.errors import TeacherError, require_whole
-from hf_negmine.judges import resolve_judge
+from hf_negmine.judges import Judge, resolve_judge
 from hf_negmine.pairs import PairStore, pair_digests
 from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.select import Selection
@@ -110,9 +110,7 @@ class _Bench:
     """The judge at work: what was asked, and what was found relevant."""
 
     def __init__(self, judged: Judged, texts: TextSet, store: VectorStore) -> None:
-        self._judged, self._texts = judged, texts
-        judge = judged.judge
-        self._store = PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
+        self._judged, self._texts, self._store = judged, texts, store
         self._asked = np.empty(0, dtype=np.int64)
         self._relevant = np.empty(0, dtype=np.int64)
         self._scores = np.empty(0, dtype=np.float32)
@@ -133,7 +131,9 @@ class _Bench:
         order = order[~np.isin(keys[order], self._asked)][: self._allowance()]
         if not len(order):
             return False
-        relevant = self._ask(query[order], selection.passages[order].astype(np.int64))
+        relevant = verdicts_on(
+            self._judged.judge, self._texts, self._store, query[order], selection.passages[order].astype(np.int64)
+        )
         self._asked = np.concatenate([self._asked, keys[order]])
         self._relevant = np.concatenate([self._relevant, keys[order][relevant]])
         self._scores = np.concatenate([self._scores, selection.scores[order][relevant]])
@@ -149,21 +149,33 @@ class _Bench:
         budget = self._judged.budget
         return None if budget is None else min(-(-budget // ROUNDS), budget - len(self._asked))
 
-    def _ask(self, queries: IdArray, passages: IdArray) -> BoolArray:
-        texts = self._texts
 
-        def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
-            query_texts = texts.queries.take(queries[places]).to_pylist()
-            passage_texts = texts.corpus.take(passages[places]).to_pylist()
-            said = 0
-            for place, relevant in self._judged.judge.judge(query_texts, passage_texts):
-                said += 1
-                yield np.array([place]), np.array([relevant], dtype=np.float32)
-            if said != len(places):
-                raise TeacherError(f"judge {self._judged.judge.name!r} gave {said} verdicts on {len(places)} pairs")
+def verdicts_on(judge: Judge, texts: TextSet, store: VectorStore, queries: IdArray, passages: IdArray) -> BoolArray:
+    """Whether a judge calls each passage relevant to its query. It is asked about a pair once, whoever asks again.
 
-        pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
-        return np.asarray(self._store.complete(pairs, ask) > 0.5)
+    Args:
+        judge: who is asked.
+        texts: what the ids are about.
+        store: under whose folder verdicts are kept.
+        queries, passages: int64 ids of the pairs, same shape.
+
+    Raises:
+        TeacherError: a judge that does not give a verdict a pair.
+    """
+
+    def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
+        query_texts = texts.queries.take(queries[places]).to_pylist()
+        passage_texts = texts.corpus.take(passages[places]).to_pylist()
+        said = 0
+        for place, relevant in judge.judge(query_texts, passage_texts):
+            said += 1
+            yield np.array([place]), np.array([relevant], dtype=np.float32)
+        if said != len(places):
+            raise TeacherError(f"judge {judge.name!r} gave {said} verdicts on {len(places)} pairs")
+
+    kept = PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
+    pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
+    return np.asarray(kept.complete(pairs, ask) > 0.5)
 
 
 def _likelihood(selection: Selection) -> AnyArray:

@@ -87,6 +87,12 @@ def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def _kinds() -> dict[str, Callable[[], type[Any]]]:
     """The recipes that there are; each is imported only when it is asked for."""
 
+    def ablation() -> type[Any]:
+        from hf_negmine.recipes.ablation.recipe import Ablation
+
+        study: type[Any] = Ablation
+        return study
+
     def nv_retriever() -> type[Any]:
         from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 
@@ -99,7 +105,7 @@ def _kinds() -> dict[str, Callable[[], type[Any]]]:
         kind: type[Any] = Reranker
         return kind
 
-    return {"nv_retriever_v1": nv_retriever, "reranker": reranker}
+    return {"ablation": ablation, "nv_retriever_v1": nv_retriever, "reranker": reranker}
 
 
 # ---- YAML ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""Pictures of a mined set. The only room that draws; matplotlib is loaded when something is drawn."""
+"""Pictures of mined sets and of studies. The only room that draws; matplotlib is loaded when something is drawn."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,7 @@ def plot_scores(histograms: ScoreHistograms, *, title: str = "") -> Figure:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("plots need matplotlib: pip install 'hf_negmine[plots]'") from error
-    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    figure = _new_figure(10.5, 3.2)
     scores, differences, losses = figure.subplots(1, 3)
     _bars(scores, histograms.positives, DARK, "positives")
     _bars(scores, histograms.negatives, LIGHT, "negatives", hatch="////")
@@ -49,9 +47,76 @@ def plot_scores(histograms: ScoreHistograms, *, title: str = "") -> Figure:
     return figure
 
 
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    levels: Mapping[str, float],
+    *,
+    x_label: str,
+    y_label: str,
+) -> Figure:
+    """Figures 1 and 2 of NV-Retriever: a measure against a threshold, one panel a curve on a common scale.
+
+    Args:
+        curves: by name, points (x, y).
+        levels: measures that no threshold changes, by name; drawn as dashed lines.
+        x_label: of every panel, behind the curve's name.
+        y_label: of the measure.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = _new_figure(3.6 * len(curves), 3.2)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    for axes, (name, points) in zip(panels, curves.items(), strict=True):
+        axes.plot(*zip(*points, strict=True), color=DARK, marker="o", markersize=4)
+        for (label, level), style in zip(levels.items(), ("--", ":", "-."), strict=False):
+            axes.axhline(level, color=LIGHT, linewidth=1.4, linestyle=style, label=label)
+        axes.set_xlabel(f"{name}, {x_label}")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(y_label)
+    if levels:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def plot_shares(shares: Mapping[str, Mapping[str, float]], *, y_label: str) -> Figure:
+    """Figure 3 of NV-Retriever: shares from 0 to 1 as groups of bars.
+
+    Args:
+        shares: by group (a data set), then by bar (a method), which may differ between groups.
+        y_label: what they are shares of.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = _new_figure(3.6 * max(len(shares), 1), 3.4)
+    panels = figure.subplots(1, max(len(shares), 1), sharey=True, squeeze=False)[0]
+    for axes, (group, bars) in zip(panels, shares.items(), strict=False):
+        places = np.arange(len(bars))[::-1]
+        drawn = axes.barh(places, [100 * share for share in bars.values()], color=DARK, alpha=0.85)
+        axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize="small")
+        axes.set_yticks(places, list(bars))
+        axes.set_xlabel(f"{group}: {y_label}")
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def save_png(figure: Figure, path: Path | Any) -> None:
     """Write a picture without a date or a program's name, so that the same numbers give the same file."""
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
+
+
+def require_matplotlib() -> None:
+    """Raise `InputError` unless matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("plots need matplotlib: pip install 'hf_negmine[plots]'")
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _bars(axes: Axes, histogram: Histogram, color: str, label: str, *, hatch: str | None = None) -> None:

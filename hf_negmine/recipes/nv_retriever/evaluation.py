@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.errors import require
 from hf_negmine.files import write_json
+from hf_negmine.recipes.harness import ndcg_by_mteb, require_mteb
 from hf_negmine.recipes.nv_retriever.fixtures import BEIR_FOLDER
 from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.recipes.nv_retriever.tasks import TASKS, Task
@@ -24,13 +24,7 @@ def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
         InputError: mteb is not installed, or a BEIR folder is not there.
     """
     if recipe.evaluation.harness == "mteb":
-        try:
-            import mteb  # noqa: F401
-        except ImportError as error:
-            raise InputError(
-                "evaluation.harness: 'mteb' needs the package mteb, which is not installed: "
-                "pip install 'hf_negmine[recipes]'; or take 'beir' with BEIR folders"
-            ) from error
+        require_mteb("evaluation.harness: 'mteb'", "take 'beir' with BEIR folders")
         return
     if recipe.data == "fixtures" and data is None:
         return
@@ -63,7 +57,8 @@ def evaluate(
         if not note.exists():
             prompt = recipe.prompts.query.replace("{task}", task.instruction)
             if recipe.evaluation.harness == "mteb":
-                score = _by_mteb(model, recipe, task, prompt, folder)
+                prompts = {"query": prompt, "document": recipe.prompts.passage}
+                score = ndcg_by_mteb(model, task.name, prompts, recipe.evaluation.batch_size, folder / "mteb")
             else:
                 assert data is not None
                 score = _by_folder(model, recipe, data / BEIR_FOLDER / name, prompt)
@@ -78,21 +73,3 @@ def _by_folder(model: SentenceTransformer, recipe: NVRetriever, folder: Path, pr
     evaluator.query_prompt, evaluator.corpus_prompt = prompt, recipe.prompts.passage
     metrics = evaluator(model)
     return float(metrics[str(evaluator.primary_metric)])
-
-
-def _by_mteb(model: SentenceTransformer, recipe: NVRetriever, task: Task, prompt: str, folder: Path) -> float:
-    import mteb
-    from mteb.cache import ResultCache
-    from mteb.models import SentenceTransformerEncoderWrapper
-
-    # By role, not by task: CQADupstack is twelve tasks under names of their own.
-    prompts = {"query": prompt, "document": recipe.prompts.passage}
-    encoder = SentenceTransformerEncoderWrapper(model, model_prompts=prompts)
-    found: Any = mteb.evaluate(
-        encoder,
-        mteb.get_tasks(tasks=[task.name]),
-        encode_kwargs={"batch_size": recipe.evaluation.batch_size},
-        cache=ResultCache(folder / "mteb"),
-        show_progress_bar=False,
-    )
-    return float(found.task_results[0].get_score())

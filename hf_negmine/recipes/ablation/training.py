@@ -1,0 +1,202 @@
+"""One student: made, trained on the negatives of a setting, evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.training_args import MultiDatasetBatchSamplers
+from transformers.trainer_callback import PrinterCallback
+
+from hf_negmine import HardNegativeCollator, PositiveAwareMNRL
+from hf_negmine.devices import best_device, has_fast_bfloat16
+from hf_negmine.recipes.ablation.recipe import Ablation, Student, Training
+from hf_negmine.recipes.data import TestQueries
+from hf_negmine.recipes.harness import ndcg_by_mteb
+from hf_negmine.recipes.nv_retriever.model import add_adapter
+from hf_negmine.recipes.offline import first_layers, place_of
+
+LOGS = 20
+"""How often a training notes its loss."""
+TEXTS_A_BATCH = 64
+"""Of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training was.
+
+    Attributes:
+        rows: by set, those included that do not fill a batch.
+        steps: of the optimizer.
+        first_loss, last_loss: means over the first and the last twentieth of the steps; None without a step.
+    """
+
+    rows: dict[str, int]
+    steps: int
+    first_loss: float | None
+    last_loss: float | None
+
+
+def make_student(student: Student, seed: int) -> SentenceTransformer:
+    """An untrained student.
+
+    Args:
+        student: what it is.
+        seed: of an adapter's weights.
+    """
+    place = place_of(student.model)
+    if student.layers is None:
+        model = SentenceTransformer(place, device=best_device())
+        model.max_seq_length = student.max_length
+    else:
+        model = first_layers(place, student.layers, student.max_length)
+    model.similarity_fn_name = "cosine"
+    network: Any = model[0].auto_model
+    tokenizer: Any = model.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if student.bidirectional:
+        network.config.is_causal = False
+    if not student.dropout:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    if student.frozen_embeddings:
+        network.get_input_embeddings().requires_grad_(False)
+    if student.lora is not None:
+        network.to(torch.bfloat16 if best_device() == "cuda" else torch.float32).requires_grad_(False)
+        add_adapter(model, student.lora, seed)
+    return model
+
+
+def train(
+    model: SentenceTransformer,
+    student: Student,
+    rows: datasets.DatasetDict,
+    seed: int,
+    scratch: Path,
+    *,
+    in_batch_negatives: bool,
+) -> Trained:
+    """Train ``model`` in place.
+
+    Args:
+        model: from `make_student`.
+        student: its settings.
+        rows: with their negatives, by set; a batch is of one set.
+        seed: of the order of the rows.
+        scratch: for the trainer.
+        in_batch_negatives: whether other rows' passages are negatives, too, all of them as in the usual loss: a mask
+            would know more under one method than under another.
+    """
+    n_rows = {name: len(own) for name, own in rows.items()}
+    rows = datasets.DatasetDict(
+        {name: own for name, own in rows.items() if len(own) >= student.training.per_device_train_batch_size}
+    )
+    if not rows:  # a threshold that allows hardly a negative
+        return Trained(n_rows, 0, None, None)
+    collator = HardNegativeCollator(
+        model, num_negatives=student.negatives, query_column="query", positive_column="positive", seed=seed
+    )
+    scale = 1 / student.temperature
+    loss: Any = (
+        MultipleNegativesRankingLoss(model, scale=scale)
+        if in_batch_negatives
+        else PositiveAwareMNRL(model, collator, scale=scale, in_batch_negatives=False)
+    )
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments(student, seed, scratch),
+        train_dataset=rows,
+        loss=loss,
+        data_collator=collator,  # type: ignore[arg-type]
+        callbacks=[collator],
+    )
+    trainer.remove_callback(PrinterCallback)
+    done = trainer.train()
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass is its own again
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Trained(n_rows, done.global_step, losses[0], losses[-1])
+
+
+def arguments(student: Student, seed: int, scratch: Path) -> SentenceTransformerTrainingArguments:
+    """The trainer's arguments."""
+    settings = asdict(student.training) | {"bf16": in_bfloat16(student.training)}
+    return SentenceTransformerTrainingArguments(
+        str(scratch),
+        prompts={"query": student.query_prompt, "positive": student.passage_prompt},
+        multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
+        use_cpu=best_device() == "cpu",
+        report_to=[],
+        save_strategy="no",
+        logging_steps=1 / LOGS,
+        disable_tqdm=True,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=best_device() == "cuda",
+        seed=seed,
+        **settings,
+    )
+
+
+def in_bfloat16(training: Training) -> bool:
+    """Whether to compute in bfloat16 on this machine."""
+    return training.bf16 and (best_device() == "cuda" or has_fast_bfloat16())
+
+
+def evaluate(
+    model: SentenceTransformer, student: Student, recipe: Ablation, tests: Sequence[TestQueries], scratch: Path
+) -> dict[str, float]:
+    """NDCG at 10 by test set, from 0 to 1; every relevant passage counts alike.
+
+    Args:
+        model: to be evaluated.
+        student: its prompts.
+        recipe: says the harness, and with MTEB's the tasks.
+        tests: queries and corpora; with MTEB's harness there are none.
+        scratch: for MTEB's results.
+    """
+    if recipe.harness == "mteb":
+        prompts = {"query": student.query_prompt, "document": student.passage_prompt}
+        names = [one.name for one in recipe.test_sets]
+        return {name: ndcg_by_mteb(model, name, prompts, TEXTS_A_BATCH, scratch) for name in names}
+    with _bfloat16(model, student):
+        return {one.name: _ndcg(model, student, one) for one in tests}
+
+
+def _ndcg(model: SentenceTransformer, student: Student, test: TestQueries) -> float:
+    passages = test.corpus.to_pylist()
+    evaluator = InformationRetrievalEvaluator(
+        queries={query: query for query in test.relevant},
+        corpus={text: text for text in passages},
+        relevant_docs={query: set(texts) for query, texts in test.relevant.items()},
+        query_prompt=student.query_prompt,
+        corpus_prompt=student.passage_prompt,
+        ndcg_at_k=[10],
+        mrr_at_k=[10],
+        map_at_k=[10],
+        accuracy_at_k=[10],
+        precision_recall_at_k=[10],
+        batch_size=TEXTS_A_BATCH,
+        show_progress_bar=False,
+        name=test.name,
+    )
+    return float(evaluator(model)[str(evaluator.primary_metric)])
+
+
+def _bfloat16(model: SentenceTransformer, student: Student) -> AbstractContextManager[Any]:
+    if not in_bfloat16(student.training):
+        return nullcontext()
+    return torch.autocast(model.device.type, dtype=torch.bfloat16)
