@@ -92,12 +92,10 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
         f"### Table 6: Jaccard similarity of the {recipe.agreement} best negatives of two teachers",
         _agreement(recipe, findings),
-        "### Figure 1: thresholds",
-        f"![NDCG@10 by threshold]({figures}/figure1.png)",
-        _points(recipe, findings, sampled=False),
-        "### Figure 2: sampling from the k best",
-        f"![NDCG@10 by k]({figures}/figure2.png)",
-        _points(recipe, findings, sampled=True),
+        *_curve("Figure 1: thresholds", f"{figures}/figure1.png", _points(recipe, findings, sampled=False)),
+        *_curve(
+            "Figure 2: sampling from the k best", f"{figures}/figure2.png", _points(recipe, findings, sampled=True)
+        ),
         "### Figure 3: false negatives",
         f"![Share of false negatives]({figures}/figure3.png)",
         _false_negatives(recipe, findings),
@@ -105,7 +103,12 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         *(f"![{setting.mining}]({figures}/{_picture(setting)}.png)" for setting in _drawn(findings)),
         _score_means(findings),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts)
+
+
+def _curve(title: str, picture: str, points: str) -> list[str]:
+    """A figure with its numbers; nothing without any."""
+    return [f"### {title}", f"![NDCG@10]({picture})", points] if points else []
 
 
 def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:

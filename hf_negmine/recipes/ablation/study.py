@@ -63,10 +63,15 @@ def settings_of_ensembles(recipe: Ablation) -> list[Setting]:
 
 
 def settings_of_methods(recipe: Ablation, student: str, *, in_batch: bool) -> list[Setting]:
-    """The rows of table 3 or 4; random negatives, which the paper has in table 1 alone, first."""
+    """The rows of table 3 or 4; random negatives, which the paper has in table 1 alone, first.
+
+    Samplings are compared with the first student and its first kind of batch, and methods with each.
+    """
     by_chance = [teacher for teacher in recipe.teachers if teacher.model == RANDOM]
     settings = [Setting(student, teacher.name, mining_of(teacher, recipe), in_batch) for teacher in by_chance]
-    return settings + [Setting(student, recipe.teacher, mining, in_batch) for mining in recipe.methods]
+    first = (student, in_batch) == (recipe.students[0].name, recipe.in_batch_negatives[0])
+    methods = [mining for mining in recipe.methods if first or mining.sampler == "top"]
+    return settings + [Setting(student, recipe.teacher, mining, in_batch) for mining in methods]
 
 
 def methods_of(recipe: Ablation) -> list[Setting]:

@@ -1,0 +1,522 @@
+"""The ablation: its file says arguments that exist, its numbers are what they say, a small study runs and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from transformers import MistralConfig, MistralModel
+from typer.testing import CliRunner
+
+from hf_negmine.cli import app
+from hf_negmine.errors import InputError, StorageError
+from hf_negmine.recipes import load_recipe
+from hf_negmine.recipes.ablation import paper
+from hf_negmine.recipes.ablation import run as study
+from hf_negmine.recipes.ablation.mining import Mine
+from hf_negmine.recipes.ablation.recipe import Ablation, Judge, Mining, Sweep, Teacher
+from hf_negmine.recipes.ablation.study import (
+    Setting,
+    methods_of,
+    runs_of,
+    settings_of_ensembles,
+    settings_of_methods,
+    settings_of_sweeps,
+    settings_of_teachers,
+)
+from hf_negmine.recipes.ablation.training import arguments, evaluate, make_student, train
+from hf_negmine.recipes.config import scales_of
+from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training
+from hf_negmine.recipes.nv_retriever.model import _random_tokenizer, sees_later_tokens
+from hf_negmine.recipes.nv_retriever.recipe import Architecture, Lora
+from hf_negmine.recipes.nv_retriever.sets import SETS
+from hf_negmine.recipes.nv_retriever.tasks import TASKS
+from hf_negmine.teachers import DenseTeacher
+from tests.openai_server import OpenAIServer
+from tests.train.helpers import load_model, write_models
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "ablation" / "recipe.yaml"
+SCALES = [None, *scales_of(RECIPE)]
+LORA = Lora(4, 8, 0.0, "none", ("q_proj", "v_proj"), "FEATURE_EXTRACTION")
+
+TOPICS = [f"w{topic}" for topic in range(10)]
+CORPUS = [f"d {topic} w{20 + number} w{40 + (3 * number) % 50}" for topic in TOPICS for number in range(6)]
+"""Six passages a topic; the first three are relevant to the topic's questions, and the first alone is labelled."""
+TRAIN = {f"q {topic} w{20 + number}": [6 * place + number] for place, topic in enumerate(TOPICS) for number in (0, 1)}
+TEST = {f"ask {topic}": [6 * place, 6 * place + 1] for place, topic in enumerate(TOPICS)}
+
+
+def load(scale: str | None = None) -> Ablation:
+    loaded = load_recipe(RECIPE, scale=scale)
+    assert isinstance(loaded, Ablation)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Sentence Transformers model of 32 dimensions and one layer."""
+    folder = tmp_path_factory.mktemp("models")
+    write_models(folder)
+    load_model(folder).save(str(folder / "dense"))
+    return str(folder / "dense")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The BEIR folder ``topics``: 20 training queries with 2 more positives each, 10 test queries, 60 passages."""
+    folder = tmp_path_factory.mktemp("data") / "topics"
+    (folder / "qrels").mkdir(parents=True)
+    queries = [*TRAIN, *TEST]
+    for name, letter, texts in (("corpus", "d", CORPUS), ("queries", "q", queries)):
+        lines = [json.dumps({"_id": f"{letter}{place}", "text": text}) for place, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for split, judged in (("train", TRAIN), ("test", TEST)):
+        lines = ["query-id\tcorpus-id\tscore"]
+        for query, relevant in judged.items():
+            if split == "train":  # two passages of the topic are positives, too, and stand behind the label
+                topic = relevant[0] // 6 * 6
+                relevant = [relevant[0], *(topic + more for more in range(3) if topic + more != relevant[0])]
+            lines += [f"q{queries.index(query)}\td{passage}\t1" for passage in relevant]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    return folder.parent
+
+
+@pytest.fixture
+def tiny(encoder: str) -> Ablation:
+    """The small recipe with the tiny encoder, one set, and a few of its settings."""
+    small = load("small")
+    students = tuple(
+        dataclasses.replace(
+            student,
+            model=encoder,
+            layers=None,
+            frozen_embeddings=False,
+            negatives=2,
+            max_length=32,
+            training=dataclasses.replace(
+                student.training, per_device_train_batch_size=5, learning_rate=1e-2, bf16=False
+            ),
+        )
+        for student in small.students
+    )
+    return dataclasses.replace(
+        small,
+        training_sets=(TrainingSet("topics", 20, None),),
+        test_sets=(TestSet("topics", "test"),),
+        teachers=(Teacher("BM25", "bm25", paper="BM25"), Teacher("random", "random"), Teacher("tiny", encoder)),
+        teacher="tiny",
+        ensemble=("BM25", "tiny"),
+        methods=(Mining("naive"), Mining("perc_pos:0.95")),
+        students=students,
+        sweeps=(Sweep("abs", (0.01, 0.7)), Sweep("sampled", (5.0,))),
+        seeds=(0, 1),
+        sweep_seeds=(0,),
+    )
+
+
+# ---- the file -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_every_value_is_taken(scale: str | None, tmp_path: Path) -> None:
+    recipe = load(scale)
+    known = {field.name for field in dataclasses.fields(SentenceTransformerTrainingArguments)}
+    for student in recipe.students:
+        assert set(dataclasses.asdict(student.training)) <= known
+        plain = dataclasses.replace(student, training=dataclasses.replace(student.training, bf16=False))
+        made = arguments(plain, 3, tmp_path)  # bfloat16 is of the machine that tests
+        assert made.learning_rate == student.training.learning_rate
+        assert made.prompts == {"query": student.query_prompt, "positive": student.passage_prompt}
+    for teacher in recipe.teachers:
+        DenseTeacher(teacher.model, max_length=teacher.max_length, trust_remote_code=teacher.trust_remote_code)
+        assert teacher.paper is None or teacher.paper in paper.TABLE_1
+    assert recipe.plan()
+
+
+def test_the_full_scale_is_the_papers() -> None:
+    recipe = load()
+    assert {one.name for one in recipe.training_sets} <= set(SETS)
+    assert tuple(one.name for one in recipe.test_sets) == paper.TEST_SETS
+    assert {one.name for one in recipe.test_sets} <= set(TASKS)
+    assert {teacher.paper for teacher in recipe.teachers} == set(paper.TABLE_1)
+    assert [str(one) for one in recipe.methods] == list(paper.TABLE_3)
+    assert {kind.teacher.partition("(")[0] for kind in settings_of_ensembles(recipe)} == set(paper.TABLE_2)
+    assert [student.negatives for student in recipe.students] == [4, 1]
+    sweeps = {sweep.name: sweep.values for sweep in recipe.sweeps}
+    steps = [round(0.05 * step, 2) for step in range(21)]
+    assert list(sweeps["margin_pos"]) == steps
+    assert list(sweeps["abs"]) == steps[1:]  # none is under a cosine of 0
+    assert sorted(sweeps["perc_pos"]) == sorted([*steps[1:], 0.98, 1.05])
+    assert list(sweeps["sampled"]) == list(range(10, 101, 10))
+
+
+def test_the_papers_averages_are_those_of_its_sets() -> None:
+    off = {
+        name
+        for table in (paper.TABLE_1, paper.TABLE_2, paper.TABLE_3)
+        for name, row in table.items()
+        if row.average != pytest.approx(statistics.mean(row.sets or ()), abs=1.5e-4)
+    }
+    assert off == {"cross-sample", "intra-sample-dedup"}  # as they are printed
+
+
+def test_every_value_is_documented() -> None:
+    recipe = load()
+    parts: list[Any] = [recipe, recipe.teachers[0], recipe.students[0], recipe.students[0].training, recipe.pace]
+    parts += [recipe.training_sets[0], recipe.test_sets[0], recipe.mining, recipe.sweeps[0], recipe.judge]
+    for part in parts:
+        text = inspect.getdoc(type(part)) or ""
+        for field in dataclasses.fields(part):
+            assert field.name in text, f"{type(part).__name__}.{field.name}"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        ("teacher: e5-mistral-7b-instruct", "teacher: e5", r"teacher: 'e5' is not among \['BM25'"),
+        ("ensemble: [e5-large-v2, ", "ensemble: [e5, ", r"ensemble: 'e5' is not among \['BM25'"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds: each once, got \[0, 0\]"),
+        ("in_batch_negatives: [true, false]", "in_batch_negatives: [true, true]", "in_batch_negatives: true, false or"),
+        ("    temperature: 0.02", "    temperature: 0", r"students\[0\]: temperature: more than 0, got 0.0"),
+        ('"abs:0.7"', '"abs:x"', r"methods\[2\]: .*abs:x"),
+        ("  - name: random", "  - name: BM25", "teachers: at least one, each once"),
+        ("  - name: sampled", "  - name: sample", r"sweeps\[3\].name: 'sample' is not among"),
+        ("  queries: 1000", "  queries: 0", "judge: queries: a whole number, at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
+    text = RECIPE.read_text(encoding="utf-8")
+    assert line in text
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text.replace(line, instead, 1), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("scale", SCALES, ids=str)
+def test_the_dry_run_prints_the_plan(scale: str | None) -> None:
+    arguments = ["recipe", "run", str(RECIPE), "--dry-run", *(["--scale", scale] if scale else [])]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{load(scale).plan()}\n"
+    for one in load(scale).training_sets:
+        assert f"{one.name} ({one.rows:,})" in result.stdout
+
+
+def test_without_mteb_the_full_scale_says_so_before_it_loads_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "mteb", None)
+    with pytest.raises(InputError, match=r"harness: 'mteb' needs the package mteb.*take 'folders' with --data"):
+        load().run(tmp_path)
+
+
+# ---- what is trained ------------------------------------------------------------------------------------------------
+
+
+def test_every_training_is_made_once_and_serves_all_tables(tiny: Ablation) -> None:
+    runs = runs_of(tiny)
+    assert len(set(runs)) == len(runs)
+    needed = [*settings_of_teachers(tiny), *settings_of_ensembles(tiny)]
+    needed += [
+        setting
+        for student, in_batch in ((0, True), (0, False), (1, True))
+        for setting in settings_of_methods(tiny, tiny.students[student].name, in_batch=in_batch)
+    ]
+    assert {run.setting for run in runs if run.seed == 1} == set(needed)
+    swept = {setting for points in settings_of_sweeps(tiny).values() for _, setting in points}
+    assert {run.setting for run in runs if run.seed == 0} == set(needed) | swept
+    # PercPos by the main teacher stands in tables 1 and 3, and is one training a seed.
+    both = Setting(tiny.students[0].name, "tiny", Mining("perc_pos:0.95"), True)
+    assert both in settings_of_teachers(tiny)
+    assert both in methods_of(tiny)
+    assert sum(run.setting == both for run in runs) == 2
+    # The first seed's tables are whole before the second begins.
+    seeds = [run.seed for run in runs if run.setting in set(needed)]
+    assert seeds == sorted(seeds)
+
+
+def test_random_negatives_have_no_ceiling(tiny: Ablation) -> None:
+    by_chance = [setting for setting in settings_of_teachers(tiny) if setting.teacher == "random"]
+    assert [str(setting.mining) for setting in by_chance] == ["naive"]
+
+
+# ---- mining ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tiny: Ablation, data: Path, tmp_path: Path) -> Mine:
+    return Mine(tiny, [load_training(one, data) for one in tiny.training_sets], tmp_path / "cache")
+
+
+def test_hidden_positives_are_counted_as_by_hand(mine: Mine) -> None:
+    (rows,) = mine.sets
+    assert len(rows.hidden) == 20
+    assert {len(texts) for texts in rows.hidden.values()} == {2}
+    setting = methods_of(mine.recipe)[1]
+    mined = mine.rows(setting, 4, 0)["topics"]
+    false = [row[f"negative_{place}"] in rows.hidden[row["query"]] for row in mined for place in range(1, 5)]
+    assert 0 < sum(false) < len(false)
+    assert mine.hidden_shares(mine.mined(setting, 4, 0)) == {"topics": pytest.approx(np.mean(false))}
+
+
+def test_agreement_is_jaccard_as_by_hand(mine: Mine) -> None:
+    student = mine.recipe.students[0].name
+    chosen = [mine.rows(Setting(student, name, mine.recipe.mining, True), 4, 0)["topics"] for name in ("BM25", "tiny")]
+    by_query = [{row["query"]: {row[f"negative_{place}"] for place in range(1, 5)} for row in rows} for rows in chosen]
+    assert by_query[0].keys() == by_query[1].keys()
+    similar = [len(by_query[0][q] & by_query[1][q]) / len(by_query[0][q] | by_query[1][q]) for q in by_query[0]]
+    assert 0 < np.mean(similar) < 1
+    assert mine.agreement(student, 4)["topics"][0, 1] == pytest.approx(np.mean(similar))
+
+
+def test_every_kind_of_setting_is_mined_under_its_ceiling(mine: Mine) -> None:
+    for setting in dict.fromkeys(run.setting for run in runs_of(mine.recipe)):
+        for one in mine.mined(setting, 2, 0).values():
+            selection = one.selection
+            if setting.mining.method.startswith("perc_pos"):
+                assert (selection.scores < selection.references - 0.05 * abs(selection.references) + 1e-6).all()
+    cross = settings_of_ensembles(mine.recipe)[0]
+    chosen_by = mine.mined(cross, 2, 0)["topics"].selection.chosen_by
+    assert chosen_by is not None
+    assert set(chosen_by.tolist()) == {0, 1}
+
+
+def test_seeds_change_draws_and_chance_and_nothing_else(mine: Mine) -> None:
+    chance, naive, _ = methods_of(mine.recipe)
+    drawn = Setting(naive.student, "tiny", Mining("perc_pos:0.95", "sampled:10"), True)
+    for setting, same in ((naive, True), (chance, False), (drawn, False)):
+        first, again, other = (mine.rows(setting, 2, seed)["topics"].to_dict() for seed in (0, 0, 1))
+        assert first == again
+        assert (first == other) is same
+
+
+@pytest.mark.parametrize("relevant", [True, False])
+def test_a_judge_counts_false_negatives(mine: Mine, relevant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    with OpenAIServer() as server:
+        server.reply = lambda question: "Yes" if relevant else "No"
+        mine.recipe = dataclasses.replace(mine.recipe, judge=Judge("judge", queries=5, base_url=server.url))
+        mined = mine.mined(methods_of(mine.recipe)[1], 2, 0)
+        assert mine.judged_shares(mined) == {"topics": float(relevant)}
+        asked = len(server.requests)
+        assert asked == 10  # two negatives of five queries
+        mine.judged_shares(mined)
+        assert len(server.requests) == asked
+
+
+# ---- training and evaluation ---------------------------------------------------------------------------------------
+
+
+def test_the_evaluation_is_that_of_sentence_transformers(
+    tiny: Ablation, encoder: str, data: Path, tmp_path: Path
+) -> None:
+    from hf_negmine.train.evaluation import beir_evaluator
+
+    evaluator = beir_evaluator(data / "topics", split="test")
+    theirs = evaluator(SentenceTransformer(encoder, device="cpu"))[evaluator.primary_metric]
+    model = make_student(tiny.students[0], 0)
+    tests = [load_test(one, data) for one in tiny.test_sets]
+    assert evaluate(model, tiny.students[0], tiny, tests, tmp_path) == {"topics": pytest.approx(theirs)}
+    prompted = dataclasses.replace(tiny.students[0], query_prompt="tell ", passage_prompt="find ")
+    evaluator.query_prompt, evaluator.corpus_prompt = "tell ", "find "
+    theirs_prompted = evaluator(SentenceTransformer(encoder, device="cpu"))[evaluator.primary_metric]
+    assert theirs_prompted != theirs
+    assert evaluate(model, prompted, tiny, tests, tmp_path) == {"topics": pytest.approx(theirs_prompted)}
+
+
+def test_a_training_lowers_the_loss_and_repeats_itself(tiny: Ablation, mine: Mine, tmp_path: Path) -> None:
+    student = tiny.students[0]
+    longer = dataclasses.replace(student, training=dataclasses.replace(student.training, num_train_epochs=6))
+    rows = mine.rows(methods_of(tiny)[2], 2, 0)
+    weights = []
+    for seed in (0, 0, 1):
+        model = make_student(longer, seed)
+        done = train(model, longer, rows, seed, tmp_path, in_batch_negatives=True)
+        assert (done.rows, done.steps) == ({"topics": 20}, 24)
+        assert done.first_loss is not None
+        assert done.last_loss is not None
+        assert done.last_loss < done.first_loss
+        weights.append(model[0].auto_model.encoder.layer[0].output.dense.weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_without_in_batch_negatives_a_row_is_told_from_its_own_alone(
+    tiny: Ablation, mine: Mine, tmp_path: Path
+) -> None:
+    student = tiny.students[0]
+    whole = dataclasses.replace(
+        student,
+        dropout=False,
+        training=dataclasses.replace(student.training, per_device_train_batch_size=20, num_train_epochs=1),
+    )
+    rows = mine.rows(methods_of(tiny)[2], 2, 0)
+    losses = {}
+    for in_batch in (True, False):
+        done = train(make_student(whole, 0), whole, rows, 0, tmp_path, in_batch_negatives=in_batch)
+        losses[in_batch] = done.first_loss
+    model = make_student(whole, 0)
+    columns = [
+        torch.tensor(model.encode(rows["topics"][name], normalize_embeddings=True))
+        for name in ("query", "positive", "negative_1", "negative_2")
+    ]
+    own = torch.stack([(columns[0] * passages).sum(dim=1) for passages in columns[1:]], dim=1) / whole.temperature
+    every = columns[0] @ torch.cat(columns[1:]).T / whole.temperature
+    assert losses[False] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(own, torch.zeros(20).long())), rel=1e-3
+    )
+    assert losses[True] == pytest.approx(float(torch.nn.functional.cross_entropy(every, torch.arange(20))), rel=1e-3)
+
+
+def test_a_threshold_that_allows_nothing_trains_nothing(tiny: Ablation, mine: Mine, tmp_path: Path) -> None:
+    model = make_student(tiny.students[0], 0)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    rows = datasets.DatasetDict({"topics": mine.rows(methods_of(tiny)[1], 2, 0)["topics"].select(range(3))})
+    done = train(model, tiny.students[0], rows, 0, tmp_path, in_batch_negatives=True)
+    assert (done.rows, done.steps, done.first_loss) == ({"topics": 3}, 0, None)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_frozen_embeddings_stay_and_dropout_can_be_off(tiny: Ablation, mine: Mine, tmp_path: Path) -> None:
+    student = dataclasses.replace(tiny.students[0], frozen_embeddings=True, dropout=False)
+    model = make_student(student, 0)
+    assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
+    network: Any = model[0].auto_model
+    words, layer = network.get_input_embeddings().weight, network.encoder.layer[0].output.dense.weight
+    before = words.detach().clone(), layer.detach().clone()
+    train(model, student, mine.rows(methods_of(tiny)[1], 2, 0), 0, tmp_path, in_batch_negatives=True)
+    assert torch.equal(words, before[0])
+    assert not torch.equal(layer, before[1])
+
+
+def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
+    tiny: Ablation, mine: Mine, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    folder = tmp_path / "mistral"
+    shape = Architecture(
+        **{field.name: 64 for field in dataclasses.fields(Architecture)} | {"layers": 2, "vocabulary": 600}
+    )
+    MistralModel(
+        MistralConfig(
+            vocab_size=600, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=4, initializer_range=0.2,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    _random_tokenizer(shape).save_pretrained(folder)
+    causal = dataclasses.replace(tiny.students[1], model=str(folder), lora=LORA)
+    assert not sees_later_tokens(make_student(causal, 0))
+    student = dataclasses.replace(causal, bidirectional=True)
+    model = make_student(student, 0)
+    assert sees_later_tokens(model)
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    train(model, student, mine.rows(methods_of(tiny)[1], 2, 0), 0, tmp_path / "scratch", in_batch_negatives=True)
+    changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert changed
+    assert changed <= trained
+
+
+# ---- the study -----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_goes_on_and_adds_to_what_is_there(
+    tiny: Ablation, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, real = [], study.train
+    stop_at = 5
+
+    def interrupted(*given: Any, **options: Any) -> Any:
+        trained.append(given)
+        if len(trained) == stop_at:
+            raise KeyboardInterrupt
+        return real(*given, **options)
+
+    monkeypatch.setattr(study, "train", interrupted)
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run(tmp_path / "one", data=data, tell=told.append)
+    assert len(told) == 4
+    report = tiny.run(tmp_path / "one", data=data, tell=told.append)
+    runs = runs_of(tiny)
+    assert len(trained) == len(runs) + 1
+    assert len(told) == len(runs)
+    assert told[4].startswith(f"5 of {len(runs)}, 0 min: {runs[4]}: NDCG@10 topics 0.")
+    assert (tmp_path / "one" / study.REPORT).read_text(encoding="utf-8").strip() in report
+
+    # In one go the same comes out.
+    tiny.run(tmp_path / "two", data=data, tell=told.append)
+    assert _results(tmp_path / "two") == _results(tmp_path / "one")
+
+    # Another seed and another method are added; what is there is not made again.
+    before = len(trained)
+    more = dataclasses.replace(tiny, methods=(*tiny.methods, Mining("margin_pos:0.05")), seeds=(0, 1, 2))
+    more.run(tmp_path / "one", data=data, tell=told.append)
+    assert len(trained) - before == len(runs_of(more)) - len(runs)
+
+    # Other settings never take a result that is not theirs.
+    before = len(trained)
+    hotter = dataclasses.replace(tiny.students[1], temperature=0.5)
+    dataclasses.replace(tiny, students=(tiny.students[0], hotter)).run(tmp_path / "one", data=data, tell=told.append)
+    assert len(trained) - before == sum(run.setting.student == hotter.name for run in runs)
+
+    _check_report(report, tiny, tmp_path / "one")
+    for name in ("figure1", "figure2", "figure3", "figure4-naive", "figure4-perc-pos-0-95"):
+        assert (tmp_path / "one" / study.FIGURES / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+    broken = next((tmp_path / "one" / study.RESULTS).glob("*.json"))
+    broken.write_text("{", encoding="utf-8")
+    with pytest.raises(StorageError, match=r"\.json holds no result: .*; remove it to have it measured again"):
+        more.run(tmp_path / "one", data=data, tell=told.append)
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    found = {}
+    for path in (folder / study.RESULTS).glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))["result"]
+        found[path.name] = {name: value for name, value in result.items() if name != "seconds"}
+    return found
+
+
+def _check_report(report: str, recipe: Ablation, output: Path) -> None:
+    """The tables' numbers are means and deviations of what the result files hold, by hand."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in (output / study.RESULTS).glob("*.json")]
+    student = recipe.students[0]
+    naive = [
+        one["result"]["ndcg"]["topics"]
+        for one in kept
+        if one["about"].get("setting")
+        == {
+            "student": student.name, "teacher": "tiny", "mining": {"method": "naive", "sampler": "top"},
+            "in_batch_negatives": True,
+        } and one["about"]["seed"] in recipe.seeds
+    ]  # fmt: skip
+    assert len(naive) == 2
+    cell = f"{statistics.mean(naive):.4f} ± {statistics.stdev(naive):.4f}"
+    assert f"| naive | 20 | {cell} | {cell} | 0.5407 | 0.5445 | 0.6120 | 0.4658 |" in report
+    assert "| BM25 | 20 | 0." in report
+    assert re.search(r"\| cross-sample \| 20 \| .* \| 0\.5806 \|", report)
+    assert re.search(r"\| BM25 and tiny \| 0\.\d\d \|  \|  \|  \|", report)
+    assert re.search(r"\| naive \| \d+\.\d % \| 38\.8 % \| 47\.0 % \|", report)
+
+
+def test_a_second_student_has_a_table_of_its_own(tiny: Ablation, data: Path, tmp_path: Path) -> None:
+    few = dataclasses.replace(tiny, sweeps=(), in_batch_negatives=(False,), seeds=(0,), sweep_seeds=())
+    report = few.run(tmp_path, data=data, tell=lambda line: None)
+    assert "### Table 4: methods, teacher tiny (student MiniLM, 2 negatives)" in report
+    assert "figure1.png" not in report
+    assert "negatives only" in report
