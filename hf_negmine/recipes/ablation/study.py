@@ -131,5 +131,5 @@ def plan(recipe: Ablation) -> str:
         )
     lines.append(f"Evaluation on {', '.join(one.name for one in recipe.test_sets)} ({recipe.harness})")
     total = ", ".join(f"{name} {value:,.1f}" for name, value in hours.items())
-    lines.append(f"Hours: {total}; together {sum(hours.values()):,.1f}")
+    lines.append(f"Hours on one device, at the recipe's pace: {total}; together {sum(hours.values()):,.1f}")
     return "\n".join(lines)
