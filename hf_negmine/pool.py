@@ -300,12 +300,13 @@ class CandidatePool:
         name = digest_of(*dataclasses.astuple(lists))[:12]
         write_table(folder / f"candidates-{name}.arrow", candidates)
         write_table(folder / f"segments-{name}.arrow", segments)
-        write_table(
-            folder / "positives.arrow",
-            pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
-        )
-        write_array(folder / "query_keys.npy", np.asarray(self.query_keys))
-        write_array(folder / "passage_keys.npy", np.asarray(self.passage_keys))
+        if folder != self.folder:  # where it is stored already, only the lists can have changed
+            write_table(
+                folder / "positives.arrow",
+                pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
+            )
+            write_array(folder / "query_keys.npy", np.asarray(self.query_keys))
+            write_array(folder / "passage_keys.npy", np.asarray(self.passage_keys))
         write_json(
             folder / "pool.json",
             {**self.about, "format_version": FORMAT_VERSION, "lists": name, "n_queries": self.n_queries},

@@ -24,6 +24,7 @@ from hf_negmine.devices import has_fast_bfloat16
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_ones, with_origins
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
 
@@ -50,6 +51,10 @@ class VectorSource(Protocol):
 
     def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
         """Rows with these ids, in this order."""
+
+
+_Proposals: TypeAlias = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of a passage block: its first passage id, approximate scores, their columns, error bounds and origins."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def _precisions(first_pass: FirstPass, device: torch.device) -> list[_Precision]
 class _PassageBlock:
     start: int
     vectors: torch.Tensor
+    with_ones: torch.Tensor | None
+    """The same vectors with the dimensions of `nearest`, which they are a view of; in bfloat16 only."""
     max_norm: float
     max_residual: float
 
@@ -190,7 +197,11 @@ class _Corpus:
         residual = (
             0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
         )
-        return _PassageBlock(start, low, norm + residual, residual)
+        extended = None
+        if dtype == torch.bfloat16:
+            extended = with_ones(low)
+            low = extended[:, : low.shape[1]]
+        return _PassageBlock(start, low, extended, norm + residual, residual)
 
 
 @dataclass(frozen=True)
@@ -254,14 +265,15 @@ class _VectorBlock:
         self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: _Precision
     ) -> _Attempt:
         """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
-        approximate, listed, error = self._first_pass(rows, limits, length, precision)
-        reach = _in_reach(approximate, limits, error[:, None] + precision.rounds_output * approximate.abs(), wanted)
+        approximate, listed, error, origins = self._first_pass(rows, limits, length, precision)
+        spread = error[:, None] + precision.rounds_output * (approximate - origins[:, None]).abs()
+        reach = _in_reach(approximate, limits, spread, wanted)
         scores = list_scores(self.vectors[rows], listed, reach, self.searcher._corpus.gather)
         ineligible = (approximate == -torch.inf) | (scores >= limits[:, None])
         keys = pack_keys(scores.masked_fill(ineligible, -torch.inf), listed).sort(dim=1, descending=True).values
         last = approximate[:, -1]
         full = (last > -torch.inf) & (length < self.searcher.n_passages)
-        unseen = torch.where(full, last + precision.rounds_output * last.abs() + error, -torch.inf)
+        unseen = torch.where(full, last + spread[:, -1], -torch.inf)
         kth_key = keys[:, wanted - 1]
         kth = torch.where(kth_key == NOTHING, -torch.inf, unpack_keys(kth_key)[0])
         has_more = (keys[:, wanted:] != NOTHING).any(dim=1)
@@ -274,20 +286,52 @@ class _VectorBlock:
 
     def _first_pass(
         self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The ``length`` best approximate scores a row (falling, -inf padded), their passages, and the error bound."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The ``length`` best approximate scores a row (falling, -inf padded), their passages, errors and origins.
+
+        The product is off by at most the error. Rounding what comes out of it moves a score by at most
+        `_Precision.rounds_output` times its distance to the origin, besides. Both have the shape (rows,).
+        """
         approximate = torch.empty((len(rows), 0), device=rows.device)
         listed = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
         worst_error = torch.zeros(len(rows), device=rows.device)
-        for start, block_scores, error in self._score_blocks(rows, limits, precision):
-            top = block_scores.topk(min(length, block_scores.shape[1]), dim=1)
-            approximate = torch.cat([approximate, top.values.float()], dim=1)
-            listed = torch.cat([listed, top.indices + start], dim=1)
+        under_ceilings = precision.dtype == torch.bfloat16 and bool((limits < torch.inf).any())
+        highest_origins = torch.full_like(worst_error, -torch.inf if under_ceilings else 0.0)
+        find = self._nearest_of_blocks if under_ceilings else self._best_of_blocks
+        for start, values, columns, error, origins in find(rows, limits, length, precision):
+            approximate = torch.cat([approximate, values], dim=1)
+            listed = torch.cat([listed, columns + start], dim=1)
             if start > 0:
                 merged = approximate.topk(min(length, approximate.shape[1]), dim=1)
                 approximate, listed = merged.values, listed.gather(1, merged.indices)
             worst_error = torch.maximum(worst_error, error)
-        return approximate, listed, worst_error
+            highest_origins = torch.maximum(highest_origins, origins)
+        return approximate, listed, worst_error, highest_origins
+
+    def _best_of_blocks(
+        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
+    ) -> Iterator[_Proposals]:
+        """The best of each passage block, ineligible ones masked."""
+        for start, scores, error in self._score_blocks(rows, limits, precision):
+            top = scores.topk(min(length, scores.shape[1]), dim=1)
+            yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
+
+    def _nearest_of_blocks(
+        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
+    ) -> Iterator[_Proposals]:
+        """The best of each passage block under the limits, by `nearest`."""
+        vectors = self.vectors[rows]
+        low = vectors.to(precision.dtype)
+        norm = torch.linalg.vector_norm(low.float(), dim=1)
+        excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
+        for block in self.searcher._corpus.blocks(precision.dtype):
+            assert block.with_ones is not None
+            error = precision.error(vectors, low, block)
+            origins, error = origins_over(limits, error, 1.01 * norm * block.max_norm, low.shape[1])
+            scores = self._product(with_origins(low, origins), block.with_ones)
+            _fill_excluded(scores, excluded, block, torch.inf)
+            values, columns = nearest_below_zero(scores, min(length, scores.shape[1]))
+            yield block.start, values + origins[:, None], columns, error, origins
 
     def _score_blocks(
         self, rows: torch.Tensor, limits: torch.Tensor, precision: _Precision
@@ -295,25 +339,25 @@ class _VectorBlock:
         """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
         vectors = self.vectors[rows]
         low = vectors.to(precision.dtype)
-        excluded_rows, excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
+        excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
         has_limits = bool((limits < torch.inf).any())
         for block in self.searcher._corpus.blocks(precision.dtype):
-            columns = len(block.vectors)
-            scores = self.searcher.score_buffer(precision.dtype, len(rows), columns)
-            with _exact_accumulation(rows.device):
-                torch.mm(low, block.vectors.T, out=scores)
+            scores = self._product(low, block.vectors)
             error = precision.error(vectors, low, block)
             if has_limits:
                 # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
                 surely_over = limits + error
                 surely_over = surely_over + 2 * precision.rounds_output * surely_over.abs()
                 scores.masked_fill_(scores > surely_over.to(precision.dtype)[:, None], -torch.inf)
-            here = (excluded >= block.start) & (excluded < block.start + columns)
-            scores[
-                torch.from_numpy(excluded_rows[here]).to(rows.device),
-                torch.from_numpy(excluded[here] - block.start).to(rows.device),
-            ] = -torch.inf
+            _fill_excluded(scores, excluded, block, -torch.inf)
             yield block.start, scores, error
+
+    def _product(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        """All dot products, in the searcher's buffer."""
+        scores = self.searcher.score_buffer(queries.dtype, len(queries), len(passages))
+        with _exact_accumulation(queries.device):
+            torch.mm(queries, passages.T, out=scores)
+        return scores
 
     def _score_all_above(
         self, rows: torch.Tensor, limits: torch.Tensor, threshold: torch.Tensor, wanted: int
@@ -340,6 +384,14 @@ class _VectorBlock:
                 keys[some] = together[:, :wanted]
                 more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
         return keys, more
+
+
+def _fill_excluded(scores: torch.Tensor, excluded: tuple[IdArray, IdArray], block: _PassageBlock, value: float) -> None:
+    """Put ``value`` in the place of the scores of excluded (row, passage) pairs."""
+    rows, passages = excluded
+    here = (passages >= block.start) & (passages < block.start + len(block.vectors))
+    device = scores.device
+    scores[torch.from_numpy(rows[here]).to(device), torch.from_numpy(passages[here] - block.start).to(device)] = value
 
 
 def _in_reach(approximate: torch.Tensor, limits: torch.Tensor, error: torch.Tensor, wanted: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hf_negmine.protocols import QueryBlock
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import ScoreSearcher, VectorSearcher, exact, scoring
+from hf_negmine.search import ScoreSearcher, VectorSearcher, exact, nearest, scoring
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
@@ -214,3 +214,44 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
     )
     assert torch.equal(together.view(-1), pairs)
     assert torch.equal(pairs, single)
+
+
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 400),
+    levels=st.sampled_from([1, 4, 1000]),
+    length=st.integers(1, 30),
+)
+def test_the_nearest_scores_below_zero_are_the_highest_of_these(
+    seed: int, rows: int, columns: int, levels: int, length: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = torch.from_numpy(rng.integers(-levels, levels + 1, (rows, columns)) / levels).bfloat16()
+    length = min(length, columns)
+    values, found = nearest.nearest_below_zero(scores, length)
+    below = scores.float().masked_fill(scores >= 0, -torch.inf)
+    assert torch.equal(values, below.sort(dim=1, descending=True).values[:, :length])
+    present = values > -torch.inf
+    assert torch.equal(scores.float().gather(1, found)[present], values[present])
+    assert all(len(set(row.tolist())) == length for row in found)
+
+
+@settings(max_examples=100)
+@given(problem=problems(), kind=ceiling_kinds, over=st.booleans())
+def test_what_is_under_a_ceiling_is_below_zero_from_its_origin(problem: Problem, kind: str, over: bool) -> None:
+    """Nothing eligible is lost, and the error bound holds; a product in float64 stands for the exact score."""
+    limits = torch.from_numpy(some_ceilings(problem, kind))
+    limits = limits + 1.0 if over else limits
+    queries, passages = (torch.from_numpy(part) for part in (problem.queries, problem.passages))
+    low, low_passages = queries.bfloat16(), passages.bfloat16()
+    norms = [torch.linalg.vector_norm(part.double(), dim=1) for part in (queries, low, passages, low_passages)]
+    error = (norms[0] * norms[2].max() * 2.0**-7 * 1.01 + 1e-30).float()
+    highest = (1.01 * norms[1] * norms[3].max()).float()
+    origins, error = nearest.origins_over(limits, error, highest, queries.shape[1])
+    shifted = nearest.with_origins(low, origins).float() @ nearest.with_ones(low_passages).float().T
+    exact_scores = queries.double() @ passages.double().T
+    assert (torch.isfinite(origins)).all()
+    assert (shifted[torch.from_numpy(problem.scores) < limits[:, None]] <= 0).all()
+    assert ((shifted.double() + origins.double()[:, None] - exact_scores).abs() <= error.double()[:, None]).all()

@@ -1,0 +1,83 @@
+"""The scores nearest under a ceiling, found in bfloat16 without a look at those over it.
+
+Each query and passage gets a few dimensions more, by which the matrix product gives score - origin: below zero exactly
+where a passage may be eligible, since the origin lies above the ceiling by all that rounding may do. Read as an
+integer, a negative number is the lower the nearer it is to zero, and lower than every other number. So the lowest
+integers are the best passages under the ceiling, and nothing needs to be masked. And scores near the ceiling, where
+many crowd, become numbers near zero, which bfloat16 rounds by next to nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+
+ORIGIN_PIECES = 3
+"""bfloat16 numbers of 8 bits each that together are a float32 number of 24."""
+EXTRA_COLUMNS = 16
+"""More than there are pieces, so that rows begin where matrix units like them to."""
+COLUMNS_A_GROUP = 16
+
+
+def with_ones(passages: torch.Tensor) -> torch.Tensor:
+    """Passage vectors with the dimensions that an origin is multiplied by: bfloat16, (n, width + `EXTRA_COLUMNS`)."""
+    extra = passages.new_zeros(len(passages), EXTRA_COLUMNS)
+    extra[:, :ORIGIN_PIECES] = 1
+    return torch.cat([passages, extra], dim=1)
+
+
+def with_origins(queries: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
+    """Query vectors that `with_ones` passages are multiplied by for score - origin; same dtype and width as these."""
+    extra = queries.new_zeros(len(queries), EXTRA_COLUMNS)
+    rest = -origins
+    for column in range(ORIGIN_PIECES):
+        extra[:, column] = rest
+        rest = rest - extra[:, column].float()
+    return torch.cat([queries, extra], dim=1)
+
+
+def origins_over(
+    limits: torch.Tensor, error: torch.Tensor, highest: torch.Tensor, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Origins that no first-pass score of a passage under its limit reaches, and the error bound with them.
+
+    Args:
+        limits: float32, shape (rows,), perhaps infinite.
+        error: how far rounding moves a score, shape (rows,).
+        highest: what no first-pass score exceeds in magnitude, shape (rows,).
+        width: dimensions of the vectors.
+
+    Returns:
+        Origins, finite, and how far rounding moves score - origin + origin; both float32, shape (rows,).
+    """
+    origins = (limits + error).clamp(-highest, highest)
+    # As `_Precision.error` has it: each of the terms that are added up may cost 2 * 2^-24 of the sum of magnitudes.
+    more = 2 * (width + EXTRA_COLUMNS) * 2.0**-24 * origins.abs() * 1.01 + 1e-30
+    return origins + 2 * more, error + more
+
+
+def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``length`` highest scores below zero of each row.
+
+    Args:
+        scores: bfloat16, shape (rows, columns), no NaN.
+        length: at most the number of columns.
+
+    Returns:
+        Scores (float32, falling, -inf where there are no more) and their columns (int64), shape (rows, length).
+    """
+    bits = scores.view(torch.int16)
+    groups = bits.shape[1] // COLUMNS_A_GROUP
+    columns = None
+    if groups > length:
+        # Each of the lowest is in a group whose lowest is among the ``length`` lowest ones of groups. A group is every
+        # `groups`-th column, since the minimum over rows of a matrix is faster than that over its columns.
+        grouped = groups * COLUMNS_A_GROUP
+        lowest = bits[:, :grouped].view(len(bits), COLUMNS_A_GROUP, groups).amin(dim=1)
+        chosen = lowest.topk(length, dim=1, largest=False, sorted=False).indices
+        steps = torch.arange(0, grouped, groups, device=bits.device)
+        ungrouped = torch.arange(grouped, bits.shape[1], device=bits.device).expand(len(bits), -1)
+        columns = torch.cat([(chosen[:, None, :] + steps[:, None]).flatten(1), ungrouped], dim=1)
+        bits = bits.gather(1, columns)
+    found = bits.topk(length, dim=1, largest=False)
+    values = found.values.view(torch.bfloat16).float().masked_fill(found.values >= 0, -torch.inf)
+    return values, found.indices if columns is None else columns.gather(1, found.indices)
