@@ -39,13 +39,13 @@ def offline_minilm() -> str:
     return str(get_model_path())
 
 
-def first_layers(model: str, layers: int, max_seq_length: int | None) -> SentenceTransformer:
+def first_layers(model: str, layers: int, max_seq_length: int) -> SentenceTransformer:
     """A small student: the first layers of a model.
 
     Args:
         model: folder or Hub id of a Sentence Transformers model with an encoder like BERT's.
         layers: how many of its layers to keep, at least 1.
-        max_seq_length: tokens a text; None keeps the model's own limit.
+        max_seq_length: tokens a text.
 
     Raises:
         InputError: the model has no list of layers where BERT has it, or fewer.
@@ -61,6 +61,5 @@ def first_layers(model: str, layers: int, max_seq_length: int | None) -> Sentenc
     require(layers <= len(stack), f"layers: {model} has {len(stack)}, asked for {layers}")
     network.encoder.layer = stack[:layers]
     network.config.num_hidden_layers = layers
-    if max_seq_length is not None:
-        student.max_seq_length = max_seq_length
+    student.max_seq_length = max_seq_length
     return student

@@ -79,24 +79,25 @@ def plot_curves(
     return figure
 
 
-def plot_shares(shares: Mapping[str, Mapping[str, float]], *, y_label: str) -> Figure:
+def plot_shares(shares: Mapping[str, Mapping[str, float]], *, x_label: str) -> Figure:
     """Figure 3 of NV-Retriever: shares from 0 to 1 as groups of bars.
 
     Args:
         shares: by group (a data set), then by bar (a method), which may differ between groups.
-        y_label: what they are shares of.
+        x_label: what they are shares of, in percent.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    figure = _new_figure(3.6 * max(len(shares), 1), 3.4)
+    figure = _new_figure(3.0 + 3.2 * max(len(shares), 1), 3.4)
     panels = figure.subplots(1, max(len(shares), 1), sharey=True, squeeze=False)[0]
     for axes, (group, bars) in zip(panels, shares.items(), strict=False):
         places = np.arange(len(bars))[::-1]
         drawn = axes.barh(places, [100 * share for share in bars.values()], color=DARK, alpha=0.85)
         axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize="small")
         axes.set_yticks(places, list(bars))
-        axes.set_xlabel(f"{group}: {y_label}")
+        axes.set_title(group, fontsize="medium")
+        axes.set_xlabel(x_label)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

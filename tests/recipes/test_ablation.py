@@ -523,3 +523,22 @@ def test_a_second_student_has_a_table_of_its_own(tiny: Ablation, data: Path, tmp
     assert "### Table 4: methods, teacher tiny (student MiniLM, 2 negatives)" in report
     assert "figure1.png" not in report
     assert "negatives only" in report
+
+
+# ---- the committed tables -----------------------------------------------------------------------------------------
+
+
+def test_the_committed_tables_have_every_row_of_the_small_scale() -> None:
+    text = (RECIPE.parent / "README.md").read_text(encoding="utf-8")
+    small = load("small")
+    for names in (
+        [teacher.name for teacher in small.teachers],
+        ["cross-sample", "intra-sample", "intra-sample-dedup"],
+        [str(mining) for mining in small.methods],
+    ):
+        for name in names:
+            assert re.search(rf"^\| {re.escape(name)} \| [\d,]+ \| 0\.\d{{4}} ± 0\.\d{{4}} \|", text, re.MULTILINE), (
+                name
+            )
+    for picture in re.findall(r"\]\((figures/[^)]+)\)", text):
+        assert (RECIPE.parent / picture).exists(), picture

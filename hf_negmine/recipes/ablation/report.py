@@ -134,7 +134,7 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     for setting, by_set in (findings.judged or findings.hidden).items():
         for name, share in by_set.items():
             shares.setdefault(name, {})[_name(setting, recipe)] = share
-    pictures["figure3"] = plot_shares(shares, y_label="% of the negatives")
+    pictures["figure3"] = plot_shares(shares, x_label="% of the negatives")
     for setting in _drawn(findings):
         pictures[_picture(setting)] = plot_scores(findings.histograms[setting], title=str(setting.mining))
     return {name: _png(picture) for name, picture in pictures.items()}
