@@ -11,6 +11,7 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,11 +22,17 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from hf_negmine.errors import StorageError
 from hf_negmine.schema import FORMAT_VERSION, DigestArray
 
+logger = logging.getLogger(__name__)
+
 TEMPORARY_PREFIX = ".unfinished-"
+LOCK = ".lock"
+PATIENCE = 1.0
+"""Seconds until a process that waits for another says so."""
 
 
 @contextmanager
@@ -89,6 +96,26 @@ def publish_folder(folder: Path, path: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         _sync_folder(path.parent)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes and threads that ask for it out of ``folder``, once those that are in it have left.
+
+    Readers need not ask. The operating system lets go of the folder when a process dies.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            logger.warning("another process is at work in %s; this one goes on when that has finished", folder)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, content: Any) -> None:

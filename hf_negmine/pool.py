@@ -30,12 +30,12 @@ from hf_negmine.errors import (
 )
 from hf_negmine.files import (
     digest_of,
+    only_writer,
     publish_folder,
     read_array,
     read_table,
     read_versioned_json,
     scratch_folder,
-    storage_errors,
     write_array,
     write_json,
     write_table,
@@ -279,10 +279,14 @@ class CandidatePool:
         return answer
 
     def save(self, folder: Path | str) -> None:
-        """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file."""
-        folder = Path(folder)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file.
+
+        Several processes may save and load at once: the last one's lists stay.
+        """
+        with only_writer(Path(folder)):
+            self._write(Path(folder))
+
+    def _write(self, folder: Path) -> None:
         lists, positives = self.lists, self.positives
         candidates = pa.table([lists.passages, lists.scores], schema=CANDIDATES_SCHEMA)
         segments = pa.table(
@@ -332,7 +336,18 @@ class CandidatePool:
             StorageError: files that are missing, damaged, of another version, or outside the folder.
         """
         folder = Path(folder)
-        about = read_versioned_json(folder / "pool.json")
+        said = read_versioned_json(folder / "pool.json")
+        try:
+            return cls._open(folder, dict(said), open_searcher, progress)
+        except StorageError:
+            if read_versioned_json(folder / "pool.json") == said:
+                raise
+            return cls.load(folder, open_searcher=open_searcher, progress=progress)  # it was deepened by another run
+
+    @classmethod
+    def _open(
+        cls, folder: Path, about: dict[str, Any], open_searcher: Callable[[], Searcher] | None, progress: bool
+    ) -> CandidatePool:
         name, n_queries = about.pop("lists", None), about.pop("n_queries", None)
         del about["format_version"]
         if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, perhaps not ours
@@ -389,8 +404,23 @@ def retrieve(
         notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
-    if (folder / "pool.json").exists():
-        return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
+    if not (folder / "pool.json").exists():
+        with only_writer(folder):  # one process searches; those that need the same pool wait for it
+            if not (folder / "pool.json").exists():
+                return _make(texts, open_searcher, folder, about, depth, notes, progress)
+    return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
+
+
+def _make(
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    depth: int,
+    notes: Callable[[], dict[str, Any]] | None,
+    progress: bool,
+) -> CandidatePool:
+    """Search what the parts in ``folder`` lack, and make the pool of them."""
     n_queries = len(texts.queries)
     part_starts = range(0, n_queries, QUERIES_A_PART)
     part_folders = [folder / "parts" / f"{start:012d}" for start in part_starts]
@@ -415,7 +445,7 @@ def retrieve(
         open_searcher=open_searcher,
         progress=progress,
     )
-    pool.save(folder)
+    pool._write(folder)
     shutil.rmtree(folder / "parts", ignore_errors=True)
     return pool
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hf_negmine import files as files_module
 from hf_negmine import pool as pool_module
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
 from hf_negmine.pool import CandidatePool, retrieve
@@ -132,6 +136,54 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
     monkeypatch.setattr(pool_module, "QUERIES_A_PART", 100)
     retrieve(texts, opened, tmp_path / "one part", about, depth=5, progress=False)
     assert stored_files(tmp_path / "one part") == stored_files(tmp_path / "at once")
+
+
+class BusySearcher:
+    """Says that it is at work, and finishes when it is told to."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.block_size, self._searcher = searcher.block_size, searcher
+        self.busy, self.go_on = threading.Event(), threading.Event()
+
+    def block(self, queries: IdArray) -> QueryBlock:
+        self.busy.set()
+        assert self.go_on.wait(10)
+        return self._searcher.block(queries)
+
+
+def test_of_several_runs_that_need_a_pool_one_searches_and_the_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files_module, "PATIENCE", 0.01)
+    texts, about = texts_in(tmp_path), {"teacher": "fixed"}
+    searcher = BusySearcher(searcher_maker(tmp_path, teacher(), texts)())
+    with ThreadPoolExecutor(3) as runs:
+        first = runs.submit(retrieve, texts, lambda: searcher, tmp_path / "pool", about, depth=5, progress=False)
+        assert searcher.busy.wait(10)
+        others = [
+            runs.submit(retrieve, texts, no_searcher, tmp_path / "pool", about, depth=5, progress=False)
+            for _ in range(2)
+        ]
+        while len(caplog.records) < 2:
+            time.sleep(0.01)
+        searcher.go_on.set()
+        pools = [run.result(10) for run in (first, *others)]
+    assert [chosen(pool, "naive", n=4) for pool in pools] == [chosen(pools[0], "naive", n=4)] * 3
+    assert str(tmp_path / "pool") in caplog.text
+    assert "this one goes on when that has finished" in caplog.text
+
+
+def test_runs_that_write_and_load_one_pool_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    made = [make_pool(tmp_path / str(depth), teacher(), texts_in(tmp_path), depth) for depth in (3, 30)]
+    made[0].save(tmp_path / "pool")
+
+    def write_and_load(turn: int) -> bool:
+        made[turn % 2].save(tmp_path / "pool")
+        return CandidatePool.load(tmp_path / "pool").select("naive", n=3).complete.all()
+
+    with ThreadPoolExecutor(4) as runs:
+        assert all(runs.map(write_and_load, range(40)))
+    assert len(list((tmp_path / "pool").glob("*.arrow"))) == 3
 
 
 def test_a_deepening_that_is_killed_leaves_the_pool_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
