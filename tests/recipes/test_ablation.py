@@ -34,7 +34,7 @@ from hf_negmine.recipes.ablation.study import (
     settings_of_sweeps,
     settings_of_teachers,
 )
-from hf_negmine.recipes.ablation.training import arguments, evaluate, make_student, train
+from hf_negmine.recipes.ablation.training import evaluate, make_student, train, trainer_arguments
 from hf_negmine.recipes.config import scales_of
 from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training
 from hf_negmine.recipes.nv_retriever.model import _random_tokenizer, sees_later_tokens
@@ -43,7 +43,7 @@ from hf_negmine.recipes.nv_retriever.sets import SETS
 from hf_negmine.recipes.nv_retriever.tasks import TASKS
 from hf_negmine.teachers import DenseTeacher
 from tests.openai_server import OpenAIServer
-from tests.train.helpers import load_model, write_models
+from tests.recipes.beir import write_beir
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "ablation" / "recipe.yaml"
@@ -57,6 +57,12 @@ TRAIN = {f"q {topic} w{20 + number}": [6 * place + number] for place, topic in e
 TEST = {f"ask {topic}": [6 * place, 6 * place + 1] for place, topic in enumerate(TOPICS)}
 
 
+def positives_of(label: int) -> list[int]:
+    """The labelled passage, and behind it the two of its topic that are positives, too."""
+    topic = label // 6 * 6
+    return [label, *(passage for passage in range(topic, topic + 3) if passage != label)]
+
+
 def load(scale: str | None = None) -> Ablation:
     loaded = load_recipe(RECIPE, scale=scale)
     assert isinstance(loaded, Ablation)
@@ -64,31 +70,12 @@ def load(scale: str | None = None) -> Ablation:
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Sentence Transformers model of 32 dimensions and one layer."""
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    load_model(folder).save(str(folder / "dense"))
-    return str(folder / "dense")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The BEIR folder ``topics``: 20 training queries with 2 more positives each, 10 test queries, 60 passages."""
     folder = tmp_path_factory.mktemp("data") / "topics"
-    (folder / "qrels").mkdir(parents=True)
-    queries = [*TRAIN, *TEST]
-    for name, letter, texts in (("corpus", "d", CORPUS), ("queries", "q", queries)):
-        lines = [json.dumps({"_id": f"{letter}{place}", "text": text}) for place, text in enumerate(texts)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    for split, judged in (("train", TRAIN), ("test", TEST)):
-        lines = ["query-id\tcorpus-id\tscore"]
-        for query, relevant in judged.items():
-            if split == "train":  # two passages of the topic are positives, too, and stand behind the label
-                topic = relevant[0] // 6 * 6
-                relevant = [relevant[0], *(topic + more for more in range(3) if topic + more != relevant[0])]
-            lines += [f"q{queries.index(query)}\td{passage}\t1" for passage in relevant]
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    train = [(place, number) for place, (label,) in enumerate(TRAIN.values()) for number in positives_of(label)]
+    test = [(len(TRAIN) + place, number) for place, relevant in enumerate(TEST.values()) for number in relevant]
+    write_beir(folder, CORPUS, [*TRAIN, *TEST], {"train": train, "test": test})
     return folder.parent
 
 
@@ -135,7 +122,7 @@ def test_every_value_is_taken(scale: str | None, tmp_path: Path) -> None:
     for student in recipe.students:
         assert set(dataclasses.asdict(student.training)) <= known
         plain = dataclasses.replace(student, training=dataclasses.replace(student.training, bf16=False))
-        made = arguments(plain, 3, tmp_path)  # bfloat16 is of the machine that tests
+        made = trainer_arguments(plain, 3, tmp_path)  # bfloat16 is of the machine that tests
         assert made.learning_rate == student.training.learning_rate
         assert made.prompts == {"query": student.query_prompt, "positive": student.passage_prompt}
     for teacher in recipe.teachers:
@@ -344,7 +331,7 @@ def test_a_training_lowers_the_loss_and_repeats_itself(tiny: Ablation, mine: Min
     for seed in (0, 0, 1):
         model = make_student(longer, seed)
         done = train(model, longer, rows, seed, tmp_path, in_batch_negatives=True)
-        assert (done.rows, done.steps) == ({"topics": 20}, 24)
+        assert done.steps == 24
         assert done.first_loss is not None
         assert done.last_loss is not None
         assert done.last_loss < done.first_loss
@@ -385,7 +372,7 @@ def test_a_threshold_that_allows_nothing_trains_nothing(tiny: Ablation, mine: Mi
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     rows = datasets.DatasetDict({"topics": mine.rows(methods_of(tiny)[1], 2, 0)["topics"].select(range(3))})
     done = train(model, tiny.students[0], rows, 0, tmp_path, in_batch_negatives=True)
-    assert (done.rows, done.steps, done.first_loss) == ({"topics": 3}, 0, None)
+    assert (done.steps, done.first_loss, done.last_loss) == (0, None, None)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 

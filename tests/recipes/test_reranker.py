@@ -31,37 +31,23 @@ from hf_negmine.recipes.reranker.recipe import (
     FirstStage,
     Negatives,
     Reranker,
-    Training,
 )
-from hf_negmine.recipes.reranker.training import arguments, make_reranker
+from hf_negmine.recipes.reranker.training import make_reranker
+from hf_negmine.recipes.training import Training, arguments
 from hf_negmine.teachers import DenseTeacher
-from tests.train.helpers import CORPUS, POSITIVES, QUERIES, load_model, write_models
+from tests.recipes.beir import write_beir
+from tests.train.helpers import CORPUS, POSITIVES, QUERIES
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "reranker" / "recipe.yaml"
 SCALES = [None, *scales_of(RECIPE)]
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Sentence Transformers model of 32 dimensions and one layer."""
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    load_model(folder).save(str(folder / "dense"))
-    return str(folder / "dense")
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The BEIR folder ``words``: 12 training queries with a second positive for one, 4 test queries, 40 passages."""
     folder = tmp_path_factory.mktemp("data") / "words"
-    (folder / "qrels").mkdir(parents=True)
-    for name, letter, texts in (("corpus", "d", CORPUS), ("queries", "q", QUERIES)):
-        lines = [json.dumps({"_id": f"{letter}{place}", "text": text}) for place, text in enumerate(texts)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    judged = {"train": [(i, i) for i in range(12)] + [(0, 39)], "test": [(i, i) for i in range(12, 16)] + [(12, 38)]}
-    for split, pairs in judged.items():
-        lines = ["query-id\tcorpus-id\tscore", *(f"q{query}\td{passage}\t1" for query, passage in pairs)]
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines), encoding="utf-8")
+    train, test = [(i, i) for i in range(12)] + [(0, 39)], [(i, i) for i in range(12, 16)] + [(12, 38)]
+    write_beir(folder, CORPUS, QUERIES, {"train": train, "test": test})
     return folder.parent
 
 
@@ -100,8 +86,10 @@ def load(scale: str | None = None) -> Reranker:
 def test_every_value_is_taken(scale: str | None, tmp_path: Path) -> None:
     recipe = load(scale)
     training = dataclasses.replace(recipe.training, bf16=False)  # of the machine that tests
-    assert arguments(training, 3, tmp_path).learning_rate == recipe.training.learning_rate
-    assert arguments(training, 3, tmp_path).get_warmup_steps(1000) == 100
+    assert (
+        arguments(CrossEncoderTrainingArguments, training, 3, tmp_path).learning_rate == recipe.training.learning_rate
+    )
+    assert arguments(CrossEncoderTrainingArguments, training, 3, tmp_path).get_warmup_steps(1000) == 100
     for kind in recipe.negatives:
         NegativeMiner(
             "random", method=kind.method, sampler=kind.sampler, num_negatives=recipe.num_negatives, cache_dir=tmp_path

@@ -14,6 +14,7 @@ from typing import Literal
 from hf_negmine.errors import require, require_choice, require_whole
 from hf_negmine.recipes.data import TestSet, TrainingSet
 from hf_negmine.recipes.nv_retriever.recipe import Lora
+from hf_negmine.recipes.training import Training
 
 BM25, RANDOM = "bm25", "random"
 Harness = Literal["mteb", "folders"]
@@ -44,35 +45,6 @@ class Teacher:
     def __post_init__(self) -> None:
         if self.max_length is not None:
             require_whole(self.max_length, "max_length", at_least=1)
-
-
-@dataclass(frozen=True)
-class Training:
-    """Arguments of `SentenceTransformerTrainingArguments`; all ours, the paper does not say them of its ablation.
-
-    Attributes:
-        per_device_train_batch_size: rows of one set. Batches of one set, so that in-batch negatives are of its kind.
-        gradient_accumulation_steps, num_train_epochs, learning_rate, warmup_steps, weight_decay, lr_scheduler_type: as
-            they say; under 1, ``warmup_steps`` is a share of all steps.
-        bf16: compute in bfloat16, in training and in evaluation, where the processor is fast at it.
-    """
-
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    num_train_epochs: int
-    learning_rate: float
-    warmup_steps: float
-    weight_decay: float
-    lr_scheduler_type: str
-    bf16: bool
-
-    def __post_init__(self) -> None:
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"):
-            require_whole(getattr(self, name), name, at_least=1)
-        require(
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            f"learning_rate: more than 0, got {self.learning_rate!r}",
-        )
 
 
 @dataclass(frozen=True)

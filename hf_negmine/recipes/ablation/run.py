@@ -89,7 +89,8 @@ class _Study:
             with tempfile.TemporaryDirectory() as scratch:
                 trained = train(model, student, rows, one.seed, Path(scratch), in_batch_negatives=in_batch)
                 ndcg = evaluate(model, student, self.recipe, self.tests, Path(scratch))
-            return {"ndcg": ndcg, **asdict(trained), "seconds": round(time.perf_counter() - started, 1)}
+            counts = {name: len(own) for name, own in rows.items()}
+            return {"ndcg": ndcg, "rows": counts, **asdict(trained), "seconds": round(time.perf_counter() - started, 1)}
 
         about = {
             "student": asdict(student),

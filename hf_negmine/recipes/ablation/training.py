@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,18 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import MultiDatasetBatchSamplers
-from transformers.trainer_callback import PrinterCallback
 
 from hf_negmine import HardNegativeCollator, PositiveAwareMNRL
-from hf_negmine.devices import best_device, has_fast_bfloat16
-from hf_negmine.recipes.ablation.recipe import Ablation, Student, Training
+from hf_negmine.devices import best_device
+from hf_negmine.recipes.ablation.recipe import Ablation, Student
 from hf_negmine.recipes.data import TestQueries
 from hf_negmine.recipes.harness import ndcg_by_mteb
 from hf_negmine.recipes.nv_retriever.model import add_adapter
 from hf_negmine.recipes.offline import first_layers, place_of
+from hf_negmine.recipes.training import Trained, arguments, in_bfloat16, run_trainer
 
-LOGS = 20
-"""How often a training notes its loss."""
 TEXTS_A_BATCH = 64
 """Of an evaluation."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training was.
-
-    Attributes:
-        rows: by set, those included that do not fill a batch.
-        steps: of the optimizer.
-        first_loss, last_loss: means over the first and the last twentieth of the steps; None without a step.
-    """
-
-    rows: dict[str, int]
-    steps: int
-    first_loss: float | None
-    last_loss: float | None
 
 
 def make_student(student: Student, seed: int) -> SentenceTransformer:
@@ -102,12 +83,11 @@ def train(
         in_batch_negatives: whether other rows' passages are negatives, too, all of them as in the usual loss: a mask
             would know more under one method than under another.
     """
-    n_rows = {name: len(own) for name, own in rows.items()}
     rows = datasets.DatasetDict(
         {name: own for name, own in rows.items() if len(own) >= student.training.per_device_train_batch_size}
     )
     if not rows:  # a threshold that allows hardly a negative
-        return Trained(n_rows, 0, None, None)
+        return Trained(0, None, None)
     collator = HardNegativeCollator(
         model, num_negatives=student.negatives, query_column="query", positive_column="positive", seed=seed
     )
@@ -119,41 +99,25 @@ def train(
     )
     trainer = SentenceTransformerTrainer(
         model=model,
-        args=arguments(student, seed, scratch),
+        args=trainer_arguments(student, seed, scratch),
         train_dataset=rows,
         loss=loss,
         data_collator=collator,  # type: ignore[arg-type]
         callbacks=[collator],
     )
-    trainer.remove_callback(PrinterCallback)
-    done = trainer.train()
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass is its own again
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Trained(n_rows, done.global_step, losses[0], losses[-1])
+    return run_trainer(trainer)
 
 
-def arguments(student: Student, seed: int, scratch: Path) -> SentenceTransformerTrainingArguments:
-    """The trainer's arguments."""
-    settings = asdict(student.training) | {"bf16": in_bfloat16(student.training)}
-    return SentenceTransformerTrainingArguments(
-        str(scratch),
+def trainer_arguments(student: Student, seed: int, scratch: Path) -> SentenceTransformerTrainingArguments:
+    """The trainer's arguments for a student."""
+    return arguments(
+        SentenceTransformerTrainingArguments,
+        student.training,
+        seed,
+        scratch,
         prompts={"query": student.query_prompt, "positive": student.passage_prompt},
         multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
-        use_cpu=best_device() == "cpu",
-        report_to=[],
-        save_strategy="no",
-        logging_steps=1 / LOGS,
-        disable_tqdm=True,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=best_device() == "cuda",
-        seed=seed,
-        **settings,
     )
-
-
-def in_bfloat16(training: Training) -> bool:
-    """Whether to compute in bfloat16 on this machine."""
-    return training.bf16 and (best_device() == "cuda" or has_fast_bfloat16())
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hf_negmine.errors import require, require_whole
 from hf_negmine.recipes.data import TestSet, TrainingSet
+from hf_negmine.recipes.training import Training
 
 
 @dataclass(frozen=True)
@@ -99,38 +100,6 @@ class Negatives:
         require(bool(self.name) and "/" not in self.name, f"name: expected a text without '/', got {self.name!r}")
         parse_method(self.method)
         resolve_sampler(self.sampler)
-
-
-@dataclass(frozen=True)
-class Training:
-    """Arguments of `CrossEncoderTrainingArguments`; all ours.
-
-    Attributes:
-        per_device_train_batch_size: rows of 1 + n pairs.
-        gradient_accumulation_steps, num_train_epochs, learning_rate, weight_decay, lr_scheduler_type: as they say.
-        warmup_steps: under 1 a share of all steps.
-        bf16: compute in bfloat16, for training and for scoring, where the processor is fast at it.
-    """
-
-    per_device_train_batch_size: int
-    gradient_accumulation_steps: int
-    num_train_epochs: int
-    learning_rate: float
-    warmup_steps: float
-    weight_decay: float
-    lr_scheduler_type: str
-    bf16: bool
-
-    def __post_init__(self) -> None:
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs"):
-            require_whole(getattr(self, name), name, at_least=1)
-        require(
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            f"learning_rate: more than 0, got {self.learning_rate!r}",
-        )
-        for name in ("warmup_steps", "weight_decay"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name}: 0 or more, got {value!r}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from hf_negmine.recipes.data import TestQueries, TrainingRows, load_test, load_t
 from hf_negmine.recipes.offline import place_of
 from hf_negmine.recipes.reranker.evaluation import Candidates, find_candidates
 from hf_negmine.recipes.reranker.recipe import Encoder, FirstStage, Negatives, Reranker
-from hf_negmine.recipes.reranker.training import in_bfloat16, make_reranker, mine, train
+from hf_negmine.recipes.reranker.training import make_reranker, mine, train
+from hf_negmine.recipes.training import in_bfloat16
 from hf_negmine.teachers import BM25Teacher, DenseTeacher
 
 RESULTS, TABLE, CACHE, MODELS = "results.json", "table.md", "cache", "models"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,14 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.modules import Dense
 from transformers import set_seed
-from transformers.trainer_callback import PrinterCallback
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
-from hf_negmine.devices import best_device, has_fast_bfloat16
+from hf_negmine.devices import best_device
 from hf_negmine.recipes.data import TrainingRows
 from hf_negmine.recipes.offline import first_layers
 from hf_negmine.recipes.reranker.loss import RowInfoNCE
-from hf_negmine.recipes.reranker.recipe import Base, Negatives, Reranker, Training
-
-LOGS = 20
-"""How often a run notes its loss."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Steps of a run, and its mean losses over the first and the last twentieth of them."""
-
-    steps: int
-    first_loss: float
-    last_loss: float
+from hf_negmine.recipes.reranker.recipe import Base, Negatives, Reranker
+from hf_negmine.recipes.training import Trained, arguments, run_trainer
 
 
 def make_reranker(model: str, base: Base, seed: int) -> CrossEncoder:
@@ -104,36 +91,10 @@ def train(
     collator = HardNegativeCollator(model, miners, fill="random", seed=seed)
     trainer = CrossEncoderTrainer(
         model=model,
-        args=arguments(recipe.training, seed, scratch),
+        args=arguments(CrossEncoderTrainingArguments, recipe.training, seed, scratch),
         train_dataset=rows,
         loss=RowInfoNCE(model, recipe.temperature),
         data_collator=collator,  # type: ignore[arg-type]
         callbacks=[collator],
     )
-    trainer.remove_callback(PrinterCallback)
-    done = trainer.train()
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # its forward pass is its own again
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Trained(done.global_step, losses[0], losses[-1])
-
-
-def arguments(training: Training, seed: int, scratch: Path) -> CrossEncoderTrainingArguments:
-    """The trainer's arguments."""
-    settings = asdict(training) | {"bf16": in_bfloat16(training)}
-    return CrossEncoderTrainingArguments(
-        str(scratch),
-        use_cpu=best_device() == "cpu",
-        report_to=[],
-        save_strategy="no",
-        logging_steps=1 / LOGS,
-        disable_tqdm=True,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=best_device() == "cuda",
-        seed=seed,
-        **settings,
-    )
-
-
-def in_bfloat16(training: Training) -> bool:
-    """Whether to compute in bfloat16 on this machine."""
-    return training.bf16 and (best_device() == "cuda" or has_fast_bfloat16())
+    return run_trainer(trainer)
