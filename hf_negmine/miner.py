@@ -40,7 +40,7 @@ from hf_negmine.retrieval import Retrieval
 from hf_negmine.rules import settings_of_filters, sort_filters
 from hf_negmine.schema import FORMAT_VERSION, BoolArray
 from hf_negmine.search import pair_scores
-from hf_negmine.search.exact import FirstPass
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter

@@ -18,8 +18,8 @@ from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Searcher, Teacher, VectorTeacher
 from hf_negmine.schema import FORMAT_VERSION
 from hf_negmine.search import Indexes, Queries, open_engine, recall_of
-from hf_negmine.search.ann import Engine
-from hf_negmine.search.exact import FirstPass
+from hf_negmine.search.ann_index import Engine
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Consistency, Filter, Scene

@@ -24,7 +24,7 @@ Ranked = list[tuple[float, int]]
 
 
 class ArraySource:
-    """Vectors in memory; see `search.exact.VectorSource`."""
+    """Vectors in memory; see `search.corpus.VectorSource`."""
 
     def __init__(self, vectors: FloatArray) -> None:
         self.vectors = vectors

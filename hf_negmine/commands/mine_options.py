@@ -97,7 +97,7 @@ def _near_duplicates_spec(value: str | None) -> str | None:
 
 def _engine_spec(value: str) -> str:
     if value != "exact":
-        from hf_negmine.search.ann import Engine
+        from hf_negmine.search.ann_index import Engine
 
         checked(Engine.parse, value)
     return value

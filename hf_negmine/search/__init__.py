@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hf_negmine.protocols import Searcher, Teacher
-from hf_negmine.search.exact import FirstPass, VectorSearcher
+from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.index import Indexes, TeacherIndex, open_engine, recall_of
 from hf_negmine.search.pairwise import Queries, pair_scores
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.store import VectorStore

@@ -11,260 +11,42 @@ the ranking down to the score of its last proposal, the next one continues under
 exact search does. So no answer is ever short, and a low ceiling is answered exactly.
 
 FAISS gets one query at a time: in a batch it takes matrix products, whose last digits depend on the size of the batch,
-and with them which clusters are probed. It also means that FAISS starts no OpenMP threads, next to those of torch. It
-is loaded when it is first needed, never by importing this module (which `tests/unit/test_ann.py` keeps so).
+and with them which clusters are probed. It also means that FAISS starts no OpenMP threads, next to those of torch.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-import re
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import finish_or_nothing
+from hf_negmine.errors import InputError, require
 from hf_negmine.protocols import QueryBlock, Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.search.exact import VectorSearcher, VectorSource
+from hf_negmine.search.ann_index import VECTORS_A_STEP, load_faiss
+from hf_negmine.search.corpus import VectorSource
+from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys
 from hf_negmine.search.scoring import list_scores
 
 if TYPE_CHECKING:
     import faiss
 
-VECTORS_A_STEP = 16_384
-"""Vectors that are added at a time. Graphs depend on it, so that changing it changes indexes."""
-TRAINING_BYTES = 2**30
-"""Vectors beyond this are trained on only as far as FAISS recommends at least, 39 a cluster."""
 FIRST_RUNG = 64
 RUNGS = 3
 """Each rung is four times as long as the one before, up to a quarter of the corpus."""
 OVERSAMPLING = 4
 """An index of codes is asked for this many times as many proposals as are trusted."""
 PLACES_A_STEP = 2**19
-EF_SEARCH = 128
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A FAISS factory and search parameters, such as ``IVF1024,Flat@nprobe=32`` or ``HNSW32@efSearch=128``.
-
-    Attributes:
-        factory: what the index is; see https://github.com/facebookresearch/faiss/wiki/The-index-factory.
-        parameters: how it is searched, by the names of ``faiss.ParameterSpace``. They do not change the index.
-    """
-
-    factory: str
-    parameters: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, spec: str) -> Engine:
-        """Read ``factory@name=value,name=value``, or raise `InputError`."""
-        factory, at, settings = spec.partition("@")
-        parameters: dict[str, float] = {}
-        for setting in settings.split(",") if at else ():
-            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*", setting)
-            if match is None or float(match[2]) <= 0:
-                raise InputError(f"engine: {setting!r} in {spec!r} is not a setting such as 'nprobe=32'")
-            parameters[match[1]] = float(match[2])
-        require(bool(factory.strip()), f"engine: a FAISS factory such as 'IVF1024,Flat', got {spec!r}")
-        return cls(factory.strip(), parameters)
-
-    def __str__(self) -> str:
-        settings = ",".join(f"{name}={value:g}" for name, value in sorted(self.parameters.items()))
-        return f"{self.factory}@{settings}" if settings else self.factory
-
-
-def build_index(
-    passages: VectorSource, factory: str, path: Path, *, seed: int = 0, progress: bool = True
-) -> faiss.Index:
-    """The index of ``passages`` that is kept at ``path``, built if it is not there, ready to be searched.
-
-    It is trained on a seeded sample of 256 vectors a cluster and is the same, byte for byte, each time it is built.
-    Where FAISS does not promise that for several threads, it gets one: for transformations (PCA, OPQ), and for graphs
-    (HNSW) if this version of FAISS does not build them in a fixed order; 1.15 does. While it is built, an index is held
-    in memory; afterwards it is read by memory map.
-
-    Without search parameters an IVF index probes an eighth of its clusters, at least 8 of them, and a graph is searched
-    with efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
-    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; `measured_recall` tells it for your data.
-
-    Args:
-        passages: vectors of unit length if the similarity is the cosine; FAISS compares inner products.
-        factory: a FAISS factory, perhaps with search parameters; see `Engine`.
-        path: one file for each set of vectors, ``Engine.factory`` and ``seed``.
-        seed: of the sample and of the clusters.
-        progress: show a bar if it takes longer than a second.
-
-    Raises:
-        InputError: a factory that FAISS does not know or that does not fit the vectors, or unknown parameters.
-        StorageError: a file that is damaged, belongs to other vectors, or cannot be written.
-    """
-    engine = Engine.parse(factory)
-    count, width = passages.shape
-    if not path.exists():
-        _build(passages, engine.factory, path, seed, progress)
-    library = load_faiss()
-    try:
-        index: faiss.Index = library.read_index(str(path), _read_flags(library, engine.factory))
-    except RuntimeError as error:
-        raise StorageError(f"cannot read {path}: {_reason(error)}; delete it and run again") from error
-    if (index.ntotal, index.d) != (count, width):
-        raise StorageError(
-            f"{path} is an index of {index.ntotal:,} vectors of width {index.d}, expected {count:,} of width {width}; "
-            "delete it and run again"
-        )
-    _set_parameters(library, index, engine)
-    return index
-
-
-def load_faiss() -> Any:
-    """FAISS, whose bindings warn about themselves in some versions of Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import faiss
-
-        return faiss
-
-
-def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress: bool) -> None:
-    count, width = passages.shape
-    about = f"{count:,} vector(s) of width {width}"
-    graph = re.search(r"(?:HNSW|NSG)(\d*)", factory)
-    # FAISS ends the process over these, or divides by zero when it is searched.
-    require(
-        graph is None or not graph[1] or int(graph[1]) >= 2,
-        f"engine: {factory!r} has a graph with {graph and graph[1]} link(s) a vector, expected at least 2",
-    )
-    require(re.search(r"IVF0(?!\d)", factory) is None, f"engine: {factory!r} has 0 clusters, expected at least 1")
-    require(count > 0, f"engine: {factory!r} needs vectors, the corpus holds none")
-    faiss = load_faiss()
-    refused = f"engine: FAISS cannot build {factory!r} of {about}"
-    try:
-        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise InputError(f"{refused}: {_reason(error)}") from error
-    require(
-        index.metric_type == faiss.METRIC_INNER_PRODUCT,
-        f"{refused}: it makes an index of distances, not of inner products",
-    )
-    clusters, codes = _prepare_training(faiss, index, seed)
-    for parts, what in ((clusters, "clusters"), (codes, "codes")):
-        require(
-            parts <= count,
-            f"engine: {factory!r} trains {parts:,} {what}, which needs as many vectors; the corpus holds {count:,}",
-        )
-    unordered_graph = graph is not None and not hasattr(faiss.HNSW, "compute_forward_links_deterministic")
-    with (
-        _one_thread(faiss, unordered_graph or isinstance(index, faiss.IndexPreTransform)),
-        tqdm(total=count, desc=f"Indexing {factory}", unit=" passages", disable=not progress, delay=1) as bar,
-    ):
-        try:
-            if not index.is_trained:
-                index.train(_training_sample(passages, max(clusters, codes, 1), seed))
-            for start in range(0, count, VECTORS_A_STEP):
-                vectors = passages.slice(start, min(start + VECTORS_A_STEP, count))
-                index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-                bar.update(len(vectors))
-        except RuntimeError as error:
-            raise InputError(f"{refused}: {_reason(error)}") from error
-    with finish_or_nothing(path) as file:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
-
-
-def _prepare_training(faiss: Any, index: Any, seed: int) -> tuple[int, int]:
-    """Seed whatever is trained, and stop FAISS' warnings about few vectors; the numbers of clusters and of codes."""
-    clusters = codes = 0
-    pending = [index]
-    while pending:
-        part = pending.pop()
-        if hasattr(part, "nlist"):
-            clusters = max(clusters, int(part.nlist))
-        if getattr(part, "pq", None) is not None:
-            codes = max(codes, 2 ** int(part.pq.nbits))
-            pending.append(part.pq)
-        elif isinstance(part, faiss.OPQMatrix):
-            codes = max(codes, 256)  # of a quantiser that it makes itself, which may warn about few vectors
-        if getattr(part, "cp", None) is not None:
-            part.cp.seed, part.cp.min_points_per_centroid = seed + 1234, 1
-        for inner in ("index", "base_index", "storage", "quantizer", "refine_index"):
-            other = getattr(part, inner, None)
-            if isinstance(other, faiss.Index):
-                pending.append(faiss.downcast_index(other))
-        if hasattr(part, "chain"):
-            pending.extend(faiss.downcast_VectorTransform(part.chain.at(place)) for place in range(part.chain.size()))
-    return clusters, codes
-
-
-def _training_sample(passages: VectorSource, clusters: int, seed: int) -> FloatArray:
-    count, width = passages.shape
-    allowed = max(39 * clusters, TRAINING_BYTES // (4 * width))
-    wanted = min(count, max(256 * clusters, VECTORS_A_STEP), allowed)
-    ids = np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False)) if wanted < count else None
-    vectors = passages.slice(0, count) if ids is None else passages.gather(ids)
-    return np.ascontiguousarray(vectors, dtype=np.float32)
-
-
-def _read_flags(faiss: Any, factory: str) -> int:
-    """Inverted lists, vectors and graphs stay on disk where this version of FAISS knows how to."""
-    if "IVF" in factory:
-        return int(faiss.IO_FLAG_MMAP)
-    return int(getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
-
-
-def _set_parameters(faiss: Any, index: Any, engine: Engine) -> None:
-    space = faiss.ParameterSpace()
-    parameters = dict(engine.parameters)
-    ivf = faiss.try_extract_index_ivf(index)
-    if ivf is not None:
-        parameters.setdefault("nprobe", min(ivf.nlist, max(8, ivf.nlist // 8)))
-        lists = faiss.downcast_InvertedLists(ivf.invlists)
-        if hasattr(lists, "prefetch_nthread"):
-            lists.prefetch_nthread = 0  # it would start 32 threads for every query
-    elif re.match(r"(?:.*,)?HNSW", engine.factory):
-        parameters.setdefault("efSearch", EF_SEARCH)
-    for name, value in parameters.items():
-        try:
-            space.set_index_parameter(index, name, value)
-        except RuntimeError as error:
-            raise InputError(f"engine: {engine.factory!r} has no search parameter {name!r} = {value:g}") from error
-
-
-def _reason(error: RuntimeError) -> str:
-    """The last clause of a message of FAISS, which begins with the name of a C++ function and a condition."""
-    text = re.split(r"' failed:? ?", re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL))[-1]
-    return " ".join(text.split()).rstrip(".") or " ".join(str(error).split())
-
-
-@contextmanager
-def _one_thread(faiss: Any, needed: bool) -> Iterator[None]:
-    """Have FAISS use one thread where that is ``needed``, and in a fork, which lacks the threads of its parent."""
-    if not needed and os.getpid() == PROCESS_OF_IMPORT:
-        yield
-        return
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-PROCESS_OF_IMPORT = os.getpid()
 
 
 class FaissSearcher:
@@ -441,7 +223,7 @@ class _FaissBlock:
         listed = np.where(present, listed, 0)
         ids = torch.from_numpy(listed).to(vectors.device)
         lengths = torch.from_numpy(length - present[:, ::-1].argmax(axis=1)).to(vectors.device)
-        scores = list_scores(vectors, ids, lengths, searcher.exact._corpus.gather).cpu()
+        scores = list_scores(vectors, ids, lengths, searcher.exact.corpus.gather).cpu()
         scores[torch.from_numpy(~present)] = -torch.inf
         filled = torch.from_numpy(present.all(axis=1))
         # The end of a list of codes is trusted as little as that of a list that the probed clusters could not fill.
@@ -492,7 +274,7 @@ def _row_keys(ranking: Ranking) -> IdArray:
 
 def _longest(exact: VectorSearcher) -> float:
     """The length of the longest passage vector."""
-    source = exact._corpus.source
+    source = exact.corpus.source
     longest = 0.0
     for start in range(0, exact.n_passages, VECTORS_A_STEP):
         vectors = source.slice(start, min(start + VECTORS_A_STEP, exact.n_passages))

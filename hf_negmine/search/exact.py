@@ -3,7 +3,7 @@
 The canonical score (`scoring`) depends on nothing but the two vectors: not on the block size, the batch or the number
 of threads. Computing it for every pair would be slow. The first pass takes a matrix product in bfloat16 (or float32)
 and keeps a list somewhat longer than needed. Rounding moved no score by more than a bound that follows from the
-Cauchy-Schwarz inequality (`_Precision.error`), so every passage outside the list has a canonical score of at most the
+Cauchy-Schwarz inequality (`Precision.error`), so every passage outside the list has a canonical score of at most the
 list's last entry plus the bound. Listed passages that score above that are certainly the best. Rows for which this
 certifies too few go through float32, and what even that cannot separate (ties) is scored canonically as a whole. The
 result is exact whichever way it was reached.
@@ -12,90 +12,24 @@ result is exact whichever way it was reached.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
-from hf_negmine.devices import has_fast_bfloat16
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_ones, with_origins
+from hf_negmine.search.corpus import PASSAGES_A_BLOCK, Corpus, VectorSource
+from hf_negmine.search.precision import FirstPass, Precision, precisions_of
+from hf_negmine.search.product import Product, ScoreBuffer
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
 
-FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
-
-PASSAGES_A_BLOCK = 32_768
 QUERIES_A_BLOCK = 4096
 """Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
 ROWS_A_STEP = 1024
-RESIDENT_BYTES = 256 * 2**20
-"""Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
 PAIRS_A_STEP = 2**20
-
-
-class VectorSource(Protocol):
-    """Vectors on disk or in memory, float32, one row a text."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(texts, width)."""
-
-    def slice(self, start: int, stop: int) -> FloatArray:
-        """Rows start to stop."""
-
-    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
-        """Rows with these ids, in this order."""
-
-
-_Proposals: TypeAlias = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of a passage block: its first passage id, approximate scores, their columns, error bounds and origins."""
-
-
-@dataclass(frozen=True)
-class _Precision:
-    """The number format of a first pass, and how far it can move a score."""
-
-    dtype: torch.dtype
-    rounds_inputs: float
-    rounds_output: float
-
-    def error(self, queries: torch.Tensor, low: torch.Tensor, block: _PassageBlock) -> torch.Tensor:
-        """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
-
-        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms adds at most 2d * 2^-24 of the
-        norms' product (twice the textbook bound, for accumulators that round less carefully).
-        """
-        norm = torch.linalg.vector_norm(queries, dim=1)
-        residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
-        accumulation = 2 * queries.shape[1] * 2.0**-24 * (norm + residual) * block.max_norm
-        passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
-        bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
-        return bound * 1.001 + 1e-30
-
-
-def _precisions(first_pass: FirstPass, device: torch.device) -> list[_Precision]:
-    # CUDA may compute float32 products in TF32 (10 bits of mantissa), if the user's settings allow it.
-    float32 = _Precision(torch.float32, rounds_inputs=2.0**-11 if device.type == "cuda" else 0.0, rounds_output=0.0)
-    bfloat16 = _Precision(torch.bfloat16, rounds_inputs=0.0, rounds_output=2.0**-8)
-    if first_pass == "auto":
-        first_pass = "bfloat16" if device.type == "cuda" or has_fast_bfloat16() else "float32"
-    return [bfloat16, float32] if first_pass == "bfloat16" else [float32]
-
-
-@dataclass(frozen=True)
-class _PassageBlock:
-    start: int
-    vectors: torch.Tensor
-    with_ones: torch.Tensor | None
-    """The same vectors with the dimensions of `nearest`, which they are a view of; in bfloat16 only."""
-    max_norm: float
-    max_residual: float
 
 
 class VectorSearcher:
@@ -127,14 +61,14 @@ class VectorSearcher:
         self.queries = queries
         self.exclusions = exclusions
         self.device = torch.device(device)
-        self.precisions = _precisions(first_pass, self.device)
-        self._corpus = _Corpus(passages, self.device, passages_a_block)
-        self._score_buffer: dict[torch.dtype, torch.Tensor] = {}
+        self.precisions = precisions_of(first_pass, self.device)
+        self.corpus = Corpus(passages, self.device, passages_a_block)
+        self.buffer = ScoreBuffer()
 
     @property
     def n_passages(self) -> int:
         """Number of passages in the corpus."""
-        return self._corpus.count
+        return self.corpus.count
 
     def with_queries(self, queries: VectorSource, exclusions: Exclusions) -> VectorSearcher:
         """A searcher of the same corpus, loaded once, for other queries."""
@@ -146,62 +80,6 @@ class VectorSearcher:
         """Load the given query ids; see `protocols.Searcher`."""
         vectors = torch.from_numpy(self.queries.gather(queries)).to(self.device)
         return _VectorBlock(self, queries, vectors)
-
-    def score_buffer(self, dtype: torch.dtype, rows: int, columns: int) -> torch.Tensor:
-        """Memory for one block of scores, kept between blocks because fresh pages cost as much as the product."""
-        buffer = self._score_buffer.get(dtype)
-        if buffer is None or buffer.numel() < rows * columns:
-            buffer = self._score_buffer[dtype] = torch.empty(rows * columns, dtype=dtype, device=self.device)
-        return buffer[: rows * columns].view(rows, columns)
-
-
-class _Corpus:
-    """The passages in blocks of a first pass's number format, held in memory when they are few."""
-
-    def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int) -> None:
-        self.source = source
-        self.count = source.shape[0]
-        self._device = device
-        self._size = passages_a_block
-        allowed = RESIDENT_BYTES
-        if device.type == "cuda":
-            allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
-        self._resident = self.count * source.shape[1] * 4 <= allowed
-        self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self._resident else None
-        self._blocks: dict[tuple[torch.dtype, int], _PassageBlock] = {}
-
-    def gather(self, ids: torch.Tensor) -> torch.Tensor:
-        """float32 vectors of the passages ``ids`` (1-dimensional)."""
-        if self._vectors is not None:
-            return self._vectors.index_select(0, ids)
-        return torch.from_numpy(self.source.gather(ids.cpu().numpy())).to(self._device)
-
-    def blocks(self, dtype: torch.dtype) -> Iterator[_PassageBlock]:
-        """All passages, block by block."""
-        for start in range(0, self.count, self._size):
-            block = self._blocks.get((dtype, start))
-            if block is None:
-                block = self._load(dtype, start)
-                if self._resident:
-                    self._blocks[dtype, start] = block
-            yield block
-
-    def _load(self, dtype: torch.dtype, start: int) -> _PassageBlock:
-        stop = min(start + self._size, self.count)
-        if self._vectors is not None:
-            vectors = self._vectors[start:stop]
-        else:
-            vectors = torch.from_numpy(self.source.slice(start, stop)).to(self._device)
-        low = vectors.to(dtype)
-        norm = float(torch.linalg.vector_norm(low.float(), dim=1).max())
-        residual = (
-            0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
-        )
-        extended = None
-        if dtype == torch.bfloat16:
-            extended = with_ones(low)
-            low = extended[:, : low.shape[1]]
-        return _PassageBlock(start, low, extended, norm + residual, residual)
 
 
 @dataclass(frozen=True)
@@ -219,7 +97,7 @@ class _VectorBlock:
             self.vectors,
             torch.from_numpy(rows).to(device),
             torch.tensor(passages, device=device),
-            self.searcher._corpus.gather,
+            self.searcher.corpus.gather,
         )
         return scores.cpu().numpy()
 
@@ -227,7 +105,7 @@ class _VectorBlock:
         """The score of every passage; see `protocols.ScanningBlock`."""
         queries = self.vectors.double()
         scores = torch.empty(len(queries), self.searcher.n_passages)
-        for block in self.searcher._corpus.blocks(torch.float32):
+        for block in self.searcher.corpus.blocks(torch.float32):
             stop = block.start + len(block.vectors)
             scores[:, block.start : stop] = (queries @ block.vectors.double().T).float().cpu()
         return scores.numpy()
@@ -262,13 +140,13 @@ class _VectorBlock:
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
 
     def _attempt(
-        self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: _Precision
+        self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: Precision
     ) -> _Attempt:
         """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
-        approximate, listed, error, origins = self._first_pass(rows, limits, length, precision)
-        spread = error[:, None] + precision.rounds_output * (approximate - origins[:, None]).abs()
+        proposals = self._product(rows, limits, precision).best(length)
+        approximate, listed, spread = proposals.scores, proposals.passages, proposals.spread
         reach = _in_reach(approximate, limits, spread, wanted)
-        scores = list_scores(self.vectors[rows], listed, reach, self.searcher._corpus.gather)
+        scores = list_scores(self.vectors[rows], listed, reach, self.searcher.corpus.gather)
         ineligible = (approximate == -torch.inf) | (scores >= limits[:, None])
         keys = pack_keys(scores.masked_fill(ineligible, -torch.inf), listed).sort(dim=1, descending=True).values
         last = approximate[:, -1]
@@ -281,83 +159,15 @@ class _VectorBlock:
             keys=keys,
             certified=((kth > unseen) & has_more) | ~full,
             more=has_more,
-            keep_above=torch.where(kth > -torch.inf, kth - error - precision.rounds_output * kth.abs(), -torch.inf),
+            keep_above=torch.where(
+                kth > -torch.inf, kth - proposals.error - precision.rounds_output * kth.abs(), -torch.inf
+            ),
         )
 
-    def _first_pass(
-        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The ``length`` best approximate scores a row (falling, -inf padded), their passages, errors and origins.
-
-        The product is off by at most the error. Rounding what comes out of it moves a score by at most
-        `_Precision.rounds_output` times its distance to the origin, besides. Both have the shape (rows,).
-        """
-        approximate = torch.empty((len(rows), 0), device=rows.device)
-        listed = torch.empty((len(rows), 0), dtype=torch.int64, device=rows.device)
-        worst_error = torch.zeros(len(rows), device=rows.device)
-        under_ceilings = precision.dtype == torch.bfloat16 and bool((limits < torch.inf).any())
-        highest_origins = torch.full_like(worst_error, -torch.inf if under_ceilings else 0.0)
-        find = self._nearest_of_blocks if under_ceilings else self._best_of_blocks
-        for start, values, columns, error, origins in find(rows, limits, length, precision):
-            approximate = torch.cat([approximate, values], dim=1)
-            listed = torch.cat([listed, columns + start], dim=1)
-            if start > 0:
-                merged = approximate.topk(min(length, approximate.shape[1]), dim=1)
-                approximate, listed = merged.values, listed.gather(1, merged.indices)
-            worst_error = torch.maximum(worst_error, error)
-            highest_origins = torch.maximum(highest_origins, origins)
-        return approximate, listed, worst_error, highest_origins
-
-    def _best_of_blocks(
-        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
-    ) -> Iterator[_Proposals]:
-        """The best of each passage block, ineligible ones masked."""
-        for start, scores, error in self._score_blocks(rows, limits, precision):
-            top = scores.topk(min(length, scores.shape[1]), dim=1)
-            yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
-
-    def _nearest_of_blocks(
-        self, rows: torch.Tensor, limits: torch.Tensor, length: int, precision: _Precision
-    ) -> Iterator[_Proposals]:
-        """The best of each passage block under the limits, by `nearest`."""
-        vectors = self.vectors[rows]
-        low = vectors.to(precision.dtype)
-        norm = torch.linalg.vector_norm(low.float(), dim=1)
-        excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
-        for block in self.searcher._corpus.blocks(precision.dtype):
-            assert block.with_ones is not None
-            error = precision.error(vectors, low, block)
-            origins, error = origins_over(limits, error, 1.01 * norm * block.max_norm, low.shape[1])
-            scores = self._product(with_origins(low, origins), block.with_ones)
-            _fill_excluded(scores, excluded, block, torch.inf)
-            values, columns = nearest_below_zero(scores, min(length, scores.shape[1]))
-            yield block.start, values + origins[:, None], columns, error, origins
-
-    def _score_blocks(
-        self, rows: torch.Tensor, limits: torch.Tensor, precision: _Precision
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
-        vectors = self.vectors[rows]
-        low = vectors.to(precision.dtype)
-        excluded = self.searcher.exclusions.of(self.queries[rows.cpu().numpy()])
-        has_limits = bool((limits < torch.inf).any())
-        for block in self.searcher._corpus.blocks(precision.dtype):
-            scores = self._product(low, block.vectors)
-            error = precision.error(vectors, low, block)
-            if has_limits:
-                # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
-                surely_over = limits + error
-                surely_over = surely_over + 2 * precision.rounds_output * surely_over.abs()
-                scores.masked_fill_(scores > surely_over.to(precision.dtype)[:, None], -torch.inf)
-            _fill_excluded(scores, excluded, block, -torch.inf)
-            yield block.start, scores, error
-
-    def _product(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """All dot products, in the searcher's buffer."""
-        scores = self.searcher.score_buffer(queries.dtype, len(queries), len(passages))
-        with _exact_accumulation(queries.device):
-            torch.mm(queries, passages.T, out=scores)
-        return scores
+    def _product(self, rows: torch.Tensor, limits: torch.Tensor, precision: Precision) -> Product:
+        searcher, queries = self.searcher, self.queries[rows.cpu().numpy()]
+        excluded = searcher.exclusions.of(queries)
+        return Product(searcher.corpus, precision, self.vectors[rows], limits, excluded, searcher.buffer)
 
     def _score_all_above(
         self, rows: torch.Tensor, limits: torch.Tensor, threshold: torch.Tensor, wanted: int
@@ -366,7 +176,7 @@ class _VectorBlock:
         precision = self.searcher.precisions[-1]
         keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=rows.device)
         more = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        for start, block_scores, _ in self._score_blocks(rows, limits, precision):
+        for start, block_scores, _ in self._product(rows, limits, precision).blocks():
             reachable = block_scores >= threshold[:, None]
             more |= ((block_scores > -torch.inf) & ~reachable).any(dim=1)
             reachable &= block_scores > -torch.inf
@@ -375,7 +185,7 @@ class _VectorBlock:
                 some = slice(first, first + step)
                 row, column = reachable[some].nonzero(as_tuple=True)
                 scores = torch.full_like(block_scores[some], -torch.inf, dtype=torch.float32)
-                exact = pair_scores(self.vectors, rows[some][row], column + start, self.searcher._corpus.gather)
+                exact = pair_scores(self.vectors, rows[some][row], column + start, self.searcher.corpus.gather)
                 scores[row, column] = exact.masked_fill(exact >= limits[some][row], -torch.inf)
                 columns = torch.arange(start, start + block_scores.shape[1], device=rows.device).expand_as(scores)
                 together = (
@@ -384,14 +194,6 @@ class _VectorBlock:
                 keys[some] = together[:, :wanted]
                 more[some] |= (together[:, wanted:] != NOTHING).any(dim=1)
         return keys, more
-
-
-def _fill_excluded(scores: torch.Tensor, excluded: tuple[IdArray, IdArray], block: _PassageBlock, value: float) -> None:
-    """Put ``value`` in the place of the scores of excluded (row, passage) pairs."""
-    rows, passages = excluded
-    here = (passages >= block.start) & (passages < block.start + len(block.vectors))
-    device = scores.device
-    scores[torch.from_numpy(rows[here]).to(device), torch.from_numpy(passages[here] - block.start).to(device)] = value
 
 
 def _in_reach(approximate: torch.Tensor, limits: torch.Tensor, error: torch.Tensor, wanted: int) -> torch.Tensor:
@@ -413,18 +215,3 @@ class _Attempt:
     certified: torch.Tensor
     more: torch.Tensor
     keep_above: torch.Tensor
-
-
-@contextmanager
-def _exact_accumulation(device: torch.device) -> Iterator[None]:
-    """Forbid CUDA to add up partial sums in bfloat16, which `_Precision.error` does not allow for."""
-    if device.type != "cuda":
-        yield
-        return
-    settings = torch.backends.cuda.matmul
-    before = settings.allow_bf16_reduced_precision_reduction
-    settings.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        settings.allow_bf16_reduced_precision_reduction = before

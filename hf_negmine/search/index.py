@@ -32,10 +32,13 @@ from hf_negmine.protocols import (
     VectorTeacher,
 )
 from hf_negmine.schema import FloatArray, IdArray
-from hf_negmine.search.ann import Engine, FaissSearcher, build_index, measured_recall
-from hf_negmine.search.exact import FirstPass, VectorSearcher, VectorSource
+from hf_negmine.search.ann import FaissSearcher, measured_recall
+from hf_negmine.search.ann_index import Engine, build_index
+from hf_negmine.search.corpus import VectorSource
+from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
 from hf_negmine.search.pairwise import Queries, check_scores, score_text_pairs
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.rerank import RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
@@ -290,7 +293,7 @@ class _FusionIndex:
 
 @dataclass(frozen=True)
 class VectorsInMemory:
-    """Vectors of texts that come and go; see `search.exact.VectorSource`."""
+    """Vectors of texts that come and go; see `search.corpus.VectorSource`."""
 
     vectors: FloatArray
 

@@ -62,7 +62,7 @@ class MaxSim:
 
 
 class MeanVectors:
-    """The mean of each text's token vectors, of length 1; a `search.exact.VectorSource`."""
+    """The mean of each text's token vectors, of length 1; a `search.corpus.VectorSource`."""
 
     def __init__(self, tokens: TokenSource) -> None:
         self._tokens = tokens

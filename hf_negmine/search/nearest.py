@@ -50,7 +50,7 @@ def origins_over(
         Origins, finite, and how far rounding moves score - origin + origin; both float32, shape (rows,).
     """
     origins = (limits + error).clamp(-highest, highest)
-    # As `_Precision.error` has it: each of the terms that are added up may cost 2 * 2^-24 of the sum of magnitudes.
+    # As `Precision.error` has it: each of the terms that are added up may cost 2 * 2^-24 of the sum of magnitudes.
     more = 2 * (width + EXTRA_COLUMNS) * 2.0**-24 * origins.abs() * 1.01 + 1e-30
     return origins + 2 * more, error + more
 

@@ -12,7 +12,7 @@ import pytest
 from hf_negmine.pool import CandidatePool
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import VectorSearcher
-from hf_negmine.search.exact import FirstPass
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.texts import TextSet

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from hf_negmine.protocols import QueryBlock
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import ScoreSearcher, VectorSearcher, exact, nearest, scoring
+from hf_negmine.search import ScoreSearcher, VectorSearcher, corpus, exact, nearest, scoring
+from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
@@ -71,7 +72,7 @@ def problems(draw: st.DrawFn, *, most_passages: int = 200) -> Problem:
 
 
 def vector_searcher(
-    problem: Problem, *, passages_a_block: int = 50, first_pass: exact.FirstPass = "float32"
+    problem: Problem, *, passages_a_block: int = 50, first_pass: FirstPass = "float32"
 ) -> VectorSearcher:
     return VectorSearcher(
         ArraySource(problem.queries),
@@ -129,7 +130,7 @@ def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth
     first_pass=st.sampled_from(["bfloat16", "float32"]),
 )
 def test_vector_search_equals_sorting_every_score(
-    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: exact.FirstPass
+    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: FirstPass
 ) -> None:
     searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
     block = searcher.block(np.arange(len(problem.queries)))
@@ -154,7 +155,7 @@ def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, de
 @given(problem=problems(), kind=ceiling_kinds, depth=st.integers(1, 40))
 def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(problem: Problem, kind: str, depth: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "RESIDENT_BYTES", 0)
+        patch.setattr(corpus, "RESIDENT_BYTES", 0)
         patch.setattr(scoring, "STEP_BYTES", 4096)
         patch.setattr(exact, "PAIRS_A_STEP", 64)
         patch.setattr(exact, "ROWS_A_STEP", 3)
@@ -179,7 +180,7 @@ def test_formats_blocks_and_threads_give_the_same_bits(problem: Problem, kind: s
     ceilings = some_ceilings(problem, kind)
     rows = np.arange(len(problem.queries))
     seen = set()
-    ways: list[tuple[exact.FirstPass, int, int]] = [
+    ways: list[tuple[FirstPass, int, int]] = [
         ("bfloat16", 2000, 2),
         ("float32", 2000, 2),
         ("bfloat16", 333, 1),

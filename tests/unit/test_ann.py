@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import VectorSearcher, ann, exact
-from hf_negmine.search.ann import Engine, FaissSearcher, build_index, measured_recall
+from hf_negmine.search import VectorSearcher, ann, ann_index, exact
+from hf_negmine.search.ann import FaissSearcher, measured_recall
+from hf_negmine.search.ann_index import Engine, build_index
 from hf_negmine.select.filters import Veto
 from tests.properties.test_search import (
     Problem,
@@ -149,8 +150,8 @@ def test_blocks_and_threads_do_not_change_a_bit(tmp_path: Path, factory: str) ->
 
 @pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW8", "IVF8_HNSW4,PQ4"])
 def test_an_index_is_built_to_the_same_bytes(tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    faiss, passages = ann.load_faiss(), ArraySource(clustered(1500))
-    monkeypatch.setattr(ann, "VECTORS_A_STEP", 400)
+    faiss, passages = ann_index.load_faiss(), ArraySource(clustered(1500))
+    monkeypatch.setattr(ann_index, "VECTORS_A_STEP", 400)
     before = faiss.omp_get_max_threads()
     try:
         for threads in (1, 4):
@@ -326,7 +327,8 @@ import os, sys, signal
 from pathlib import Path
 from typing import Any
 import numpy as np, torch
-from hf_negmine.search.ann import FaissSearcher, build_index
+from hf_negmine.search.ann import FaissSearcher
+from hf_negmine.search.ann_index import build_index
 from hf_negmine.search import VectorSearcher
 from tests.reference import ArraySource, exclusions_of
 assert "faiss" not in sys.modules, "faiss was loaded by an import"

@@ -16,7 +16,7 @@ from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import SparseVectors
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
-from hf_negmine.search.exact import FirstPass
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex

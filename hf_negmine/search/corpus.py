@@ -1,0 +1,104 @@
+"""Passage vectors, block by block, in the number format of a first pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from hf_negmine.schema import FloatArray
+from hf_negmine.search.nearest import with_ones
+
+PASSAGES_A_BLOCK = 32_768
+RESIDENT_BYTES = 256 * 2**20
+"""Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
+
+
+class VectorSource(Protocol):
+    """Vectors on disk or in memory, float32, one row a text."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(texts, width)."""
+
+    def slice(self, start: int, stop: int) -> FloatArray:
+        """Rows start to stop."""
+
+    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
+        """Rows with these ids, in this order."""
+
+
+@dataclass(frozen=True)
+class PassageBlock:
+    """Neighbouring passages of a corpus.
+
+    Attributes:
+        start: id of the first.
+        vectors: in the block's number format, shape (passages, width).
+        with_ones: the same with the dimensions of `nearest`, which ``vectors`` are a view of; in bfloat16 only.
+        max_norm, max_residual: no vector is longer, and none was moved further by its rounding.
+    """
+
+    start: int
+    vectors: torch.Tensor
+    with_ones: torch.Tensor | None
+    max_norm: float
+    max_residual: float
+
+
+class Corpus:
+    """The passages in blocks of any number format, held in memory when they are few.
+
+    Args:
+        source: their vectors.
+        device: where products are made.
+        passages_a_block: passages of a block.
+    """
+
+    def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int = PASSAGES_A_BLOCK) -> None:
+        self.source = source
+        self.count = source.shape[0]
+        self._device = device
+        self._size = passages_a_block
+        allowed = RESIDENT_BYTES
+        if device.type == "cuda":
+            allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
+        self._resident = self.count * source.shape[1] * 4 <= allowed
+        self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self._resident else None
+        self._blocks: dict[tuple[torch.dtype, int], PassageBlock] = {}
+
+    def gather(self, ids: torch.Tensor) -> torch.Tensor:
+        """float32 vectors of the passages ``ids`` (1-dimensional)."""
+        if self._vectors is not None:
+            return self._vectors.index_select(0, ids)
+        return torch.from_numpy(self.source.gather(ids.cpu().numpy())).to(self._device)
+
+    def blocks(self, dtype: torch.dtype) -> Iterator[PassageBlock]:
+        """All passages, block by block."""
+        for start in range(0, self.count, self._size):
+            block = self._blocks.get((dtype, start))
+            if block is None:
+                block = self._load(dtype, start)
+                if self._resident:
+                    self._blocks[dtype, start] = block
+            yield block
+
+    def _load(self, dtype: torch.dtype, start: int) -> PassageBlock:
+        stop = min(start + self._size, self.count)
+        if self._vectors is not None:
+            vectors = self._vectors[start:stop]
+        else:
+            vectors = torch.from_numpy(self.source.slice(start, stop)).to(self._device)
+        low = vectors.to(dtype)
+        norm = float(torch.linalg.vector_norm(low.float(), dim=1).max())
+        residual = (
+            0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
+        )
+        extended = None
+        if dtype == torch.bfloat16:
+            extended = with_ones(low)
+            low = extended[:, : low.shape[1]]
+        return PassageBlock(start, low, extended, norm + residual, residual)

@@ -1,0 +1,68 @@
+"""Number formats of a first pass, and how far each can move a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+
+from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.search.corpus import PassageBlock
+
+FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format, and how far it can move a score.
+
+    Attributes:
+        dtype: of the product.
+        rounds_inputs: share of a vector's length that the hardware may take from it besides.
+        rounds_output: share of a product that its last rounding may take from it.
+    """
+
+    dtype: torch.dtype
+    rounds_inputs: float
+    rounds_output: float
+
+    def error(self, queries: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
+        """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
+
+        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms adds at most 2d * 2^-24 of the
+        norms' product (twice the textbook bound, for accumulators that round less carefully).
+        """
+        norm = torch.linalg.vector_norm(queries, dim=1)
+        residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
+        accumulation = 2 * queries.shape[1] * 2.0**-24 * (norm + residual) * block.max_norm
+        passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
+        bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
+        return bound * 1.001 + 1e-30
+
+
+def precisions_of(first_pass: FirstPass, device: torch.device) -> list[Precision]:
+    """The formats to try one after another, the fastest first."""
+    # CUDA may compute float32 products in TF32 (10 bits of mantissa), if the user's settings allow it.
+    float32 = Precision(torch.float32, rounds_inputs=2.0**-11 if device.type == "cuda" else 0.0, rounds_output=0.0)
+    bfloat16 = Precision(torch.bfloat16, rounds_inputs=0.0, rounds_output=2.0**-8)
+    if first_pass == "auto":
+        first_pass = "bfloat16" if device.type == "cuda" or has_fast_bfloat16() else "float32"
+    return [bfloat16, float32] if first_pass == "bfloat16" else [float32]
+
+
+@contextmanager
+def exact_accumulation(device: torch.device) -> Iterator[None]:
+    """Forbid CUDA to add up partial sums in bfloat16, which `Precision.error` does not allow for."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_bf16_reduced_precision_reduction
+    settings.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        settings.allow_bf16_reduced_precision_reduction = before

@@ -1,0 +1,143 @@
+"""The first pass: a matrix product that proposes passages, and says how far off its scores may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from hf_negmine.schema import IdArray
+from hf_negmine.search.corpus import Corpus, PassageBlock
+from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_origins
+from hf_negmine.search.precision import Precision, exact_accumulation
+
+_Found: TypeAlias = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Of a passage block: its first passage id, approximate scores, their columns, error bounds and origins."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The best approximate scores of each row.
+
+    Attributes:
+        scores: float32, falling, -inf where there are no more, shape (rows, length).
+        passages: int64, shape (rows, length).
+        error: by which the product is off at most, shape (rows,).
+        spread: the same with the rounding of what came out, shape (rows, length).
+    """
+
+    scores: torch.Tensor
+    passages: torch.Tensor
+    error: torch.Tensor
+    spread: torch.Tensor
+
+
+class ScoreBuffer:
+    """Memory for one block of scores, kept between blocks because fresh pages cost as much as the product."""
+
+    def __init__(self) -> None:
+        self._memory: dict[torch.dtype, torch.Tensor] = {}
+
+    def of(self, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """A part of it, with what was there before."""
+        memory = self._memory.get(dtype)
+        if memory is None or memory.numel() < rows * columns:
+            memory = self._memory[dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
+        return memory[: rows * columns].view(rows, columns)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of some queries and a corpus in one number format.
+
+    Attributes:
+        corpus: passages.
+        precision: the number format.
+        queries: float32, shape (rows, width).
+        limits: ceilings, float32, shape (rows,), perhaps infinite.
+        excluded: rows and passages of the pairs that are no candidates.
+        buffer: where scores are put.
+    """
+
+    corpus: Corpus
+    precision: Precision
+    queries: torch.Tensor
+    limits: torch.Tensor
+    excluded: tuple[IdArray, IdArray]
+    buffer: ScoreBuffer
+
+    def best(self, length: int) -> Proposals:
+        """The ``length`` best a row that may be under their limits.
+
+        The product is off by at most the error. Rounding what comes out of it moves a score by at most
+        `Precision.rounds_output` times its distance to an origin, besides.
+        """
+        rows, device = len(self.queries), self.queries.device
+        scores = torch.empty((rows, 0), device=device)
+        passages = torch.empty((rows, 0), dtype=torch.int64, device=device)
+        worst_error = torch.zeros(rows, device=device)
+        by_distance = self.precision.dtype == torch.bfloat16 and self._has_limits
+        highest_origins = torch.full_like(worst_error, -torch.inf if by_distance else 0.0)
+        for start, values, columns, error, origins in (self._nearest if by_distance else self._highest)(length):
+            scores = torch.cat([scores, values], dim=1)
+            passages = torch.cat([passages, columns + start], dim=1)
+            if start > 0:
+                merged = scores.topk(min(length, scores.shape[1]), dim=1)
+                scores, passages = merged.values, passages.gather(1, merged.indices)
+            worst_error = torch.maximum(worst_error, error)
+            highest_origins = torch.maximum(highest_origins, origins)
+        rounding = self.precision.rounds_output * (scores - highest_origins[:, None]).abs()
+        return Proposals(scores, passages, worst_error, worst_error[:, None] + rounding)
+
+    def blocks(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
+        low = self.queries.to(self.precision.dtype)
+        for block in self.corpus.blocks(self.precision.dtype):
+            scores = self._multiplied(low, block.vectors)
+            error = self.precision.error(self.queries, low, block)
+            if self._has_limits:
+                # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
+                surely_over = self.limits + error
+                surely_over = surely_over + 2 * self.precision.rounds_output * surely_over.abs()
+                scores.masked_fill_(scores > surely_over.to(self.precision.dtype)[:, None], -torch.inf)
+            self._exclude(scores, block, -torch.inf)
+            yield block.start, scores, error
+
+    @property
+    def _has_limits(self) -> bool:
+        return bool((self.limits < torch.inf).any())
+
+    def _highest(self, length: int) -> Iterator[_Found]:
+        """The best of each passage block, ineligible ones masked."""
+        for start, scores, error in self.blocks():
+            top = scores.topk(min(length, scores.shape[1]), dim=1)
+            yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
+
+    def _nearest(self, length: int) -> Iterator[_Found]:
+        """The best of each passage block under the limits, by `nearest`."""
+        low = self.queries.to(self.precision.dtype)
+        norm = torch.linalg.vector_norm(low.float(), dim=1)
+        for block in self.corpus.blocks(self.precision.dtype):
+            assert block.with_ones is not None
+            error = self.precision.error(self.queries, low, block)
+            origins, error = origins_over(self.limits, error, 1.01 * norm * block.max_norm, low.shape[1])
+            scores = self._multiplied(with_origins(low, origins), block.with_ones)
+            self._exclude(scores, block, torch.inf)
+            values, columns = nearest_below_zero(scores, min(length, scores.shape[1]))
+            yield block.start, values + origins[:, None], columns, error, origins
+
+    def _multiplied(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
+        """All dot products, in the buffer."""
+        scores = self.buffer.of(queries.dtype, len(queries), len(passages), queries.device)
+        with exact_accumulation(queries.device):
+            torch.mm(queries, passages.T, out=scores)
+        return scores
+
+    def _exclude(self, scores: torch.Tensor, block: PassageBlock, value: float) -> None:
+        """Put ``value`` in the place of the scores of excluded pairs."""
+        rows, passages = self.excluded
+        here = (passages >= block.start) & (passages < block.start + len(block.vectors))
+        columns = torch.from_numpy(passages[here] - block.start).to(scores.device)
+        scores[torch.from_numpy(rows[here]).to(scores.device), columns] = value
