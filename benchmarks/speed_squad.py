@@ -74,6 +74,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     import hf_negmine.miner
     import hf_negmine.pool
     import hf_negmine.retrieval
+    import hf_negmine.searching
     from hf_negmine import NegativeMiner, TopKPercPos
     from hf_negmine.teachers import DenseTeacher
 
@@ -88,7 +89,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         (hf_negmine.miner, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
         (hf_negmine.retrieval.Retrieval, "searcher", OPEN),
-        (hf_negmine.pool, "search_queries", SEARCH),
+        (hf_negmine.searching, "search_queries", SEARCH),
         (hf_negmine.pool, "deepen", DEEPEN),
         (hf_negmine.retrieval, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),

@@ -21,10 +21,11 @@ from hf_negmine.files import text_digests
 from hf_negmine.fitted import RowPairs
 from hf_negmine.methods import Method
 from hf_negmine.mined import RowNegatives
-from hf_negmine.pool import CandidatePool, search_in_blocks
+from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Teacher
 from hf_negmine.schema import IdArray
 from hf_negmine.search import Exclusions, Indexes, Queries
+from hf_negmine.searching import search_in_blocks
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Consistency, Filter, Scene

@@ -516,7 +516,7 @@ def test_another_method_encodes_and_searches_nothing_again(cache: Path, monkeypa
     def search_again(*_: Any, **__: Any) -> None:
         raise AssertionError("the pool is searched again")
 
-    monkeypatch.setattr("hf_negmine.pool.search_queries", search_again)
+    monkeypatch.setattr("hf_negmine.searching.search_queries", search_again)
     again = miner_in(cache, teacher=second, method="margin_pos:0.2", sampler="sampled:5", num_negatives=1).fit(ROWS)
     assert second.encoded == []
     assert again.summary.settings["method"] == "margin_pos:0.2"
@@ -735,6 +735,6 @@ class TestCopiesAndRefits:
 
         whole = mined("whole")
         monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
-        monkeypatch.setattr("hf_negmine.pool.PLACES_A_STEP", 10)
+        monkeypatch.setattr("hf_negmine.searching.PLACES_A_STEP", 10)
         monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole
