@@ -110,7 +110,8 @@ class _Bench:
     """The judge at work: what was asked, and what was found relevant."""
 
     def __init__(self, judged: Judged, texts: TextSet, store: VectorStore) -> None:
-        self._judged, self._texts, self._store = judged, texts, store
+        self._judged, self._texts = judged, texts
+        self._kept = verdicts_of(judged.judge, store)
         self._asked = np.empty(0, dtype=np.int64)
         self._relevant = np.empty(0, dtype=np.int64)
         self._scores = np.empty(0, dtype=np.float32)
@@ -132,7 +133,7 @@ class _Bench:
         if not len(order):
             return False
         relevant = verdicts_on(
-            self._judged.judge, self._texts, self._store, query[order], selection.passages[order].astype(np.int64)
+            self._judged.judge, self._kept, self._texts, query[order], selection.passages[order].astype(np.int64)
         )
         self._asked = np.concatenate([self._asked, keys[order]])
         self._relevant = np.concatenate([self._relevant, keys[order][relevant]])
@@ -150,13 +151,18 @@ class _Bench:
         return None if budget is None else min(-(-budget // ROUNDS), budget - len(self._asked))
 
 
-def verdicts_on(judge: Judge, texts: TextSet, store: VectorStore, queries: IdArray, passages: IdArray) -> BoolArray:
+def verdicts_of(judge: Judge, store: VectorStore) -> PairStore:
+    """What a judge has said so far, kept under the folder of ``store``."""
+    return PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
+
+
+def verdicts_on(judge: Judge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
     """Whether a judge calls each passage relevant to its query. It is asked about a pair once, whoever asks again.
 
     Args:
         judge: who is asked.
+        kept: its verdicts, from `verdicts_of`.
         texts: what the ids are about.
-        store: under whose folder verdicts are kept.
         queries, passages: int64 ids of the pairs, same shape.
 
     Raises:
@@ -173,7 +179,6 @@ def verdicts_on(judge: Judge, texts: TextSet, store: VectorStore, queries: IdArr
         if said != len(places):
             raise TeacherError(f"judge {judge.name!r} gave {said} verdicts on {len(places)} pairs")
 
-    kept = PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
     pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
     return np.asarray(kept.complete(pairs, ask) > 0.5)
 

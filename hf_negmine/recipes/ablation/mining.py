@@ -15,7 +15,7 @@ from hf_negmine import BM25Teacher, CrossSample, DenseTeacher, IntraSample, Nega
 from hf_negmine.csr import offsets_of_counts
 from hf_negmine.files import text_digests
 from hf_negmine.judges import ChatJudge
-from hf_negmine.judging import verdicts_on
+from hf_negmine.judging import verdicts_of, verdicts_on
 from hf_negmine.recipes.ablation.recipe import BM25, RANDOM, Ablation, Teacher
 from hf_negmine.recipes.ablation.study import Setting
 from hf_negmine.recipes.data import TrainingRows
@@ -121,13 +121,12 @@ class Mine:
         judge = self.recipe.judge
         assert judge is not None
         chat = ChatJudge(judge.model, base_url=judge.base_url)
+        kept = verdicts_of(chat, VectorStore(self.cache, progress=False))
         shares = {}
         for name, one in mined.items():
             queries, passages = np.divmod(one.keys, len(one.miner.fitted.texts.corpus))
             some = queries < judge.queries  # rows come in the order of random keys, and so do the ids of their queries
-            relevant = verdicts_on(
-                chat, one.miner.fitted.texts, VectorStore(self.cache, progress=False), queries[some], passages[some]
-            )
+            relevant = verdicts_on(chat, kept, one.miner.fitted.texts, queries[some], passages[some])
             shares[name] = float(relevant.mean())
         return shares
 
