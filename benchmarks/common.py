@@ -43,7 +43,8 @@ def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
         help="where vectors are kept between runs; by default under the user's cache",
     )
     result.add_argument("--teacher", default=None, help="a Sentence Transformers model; by default all-MiniLM-L6-v2")
-    result.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the teacher's weights")
+    dtypes = ("auto", "float32", "bfloat16")
+    result.add_argument("--dtype", choices=dtypes, default="auto", help="of the teacher's weights")
     result.add_argument("--repeats", type=int, default=repeats, help="runs of which the median is printed")
     result.add_argument("--threads", type=int, default=None, help="torch threads; by default torch's own choice")
     return result
