@@ -91,10 +91,21 @@ def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
 def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str) -> str:
     """A card of YAML, the user's own text, and ours between its marks."""
     before, after = own_text
-    header = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
+    header = yaml.dump(dict(metadata), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
     body = body.strip().replace(BEGIN, "").replace(END, "")  # a mark in a text would end ours early
     blocks = [before, f"{BEGIN}\n\n{body}\n\n{END}", after]
     return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
+    """Escapes the line breaks of Unicode, which PyYAML else writes as they are and reads as a space."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def with_section(card: str, section: str) -> str:

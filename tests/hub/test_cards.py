@@ -121,6 +121,7 @@ metadata = st.dictionaries(st.text("abcdef_", min_size=1, max_size=8), values, m
 @given(metadata, texts, texts, st.lists(words, min_size=1, max_size=3))
 @example({}, "---\na: b\n---", "---", ["body"])
 @example({"a": "x\n---\ny"}, "", "", [END])
+@example({"a": "\x85", "b": ["\u2028", "x\u2029y"]}, "", "", [""])
 @example({}, "    code first", "last  ", [f"{BEGIN} {END}"])
 def test_own_text_survives_any_number_of_pushes(
     metadata: dict[str, Any], before: str, after: str, bodies: list[str]
