@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.csr import offsets_of_counts, offsets_of_rows
+from hf_negmine.csr import joined_pieces, offsets_of_counts, offsets_of_rows
 from hf_negmine.protocols import Ranking
-from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
 
 
 @dataclass(frozen=True)
@@ -313,8 +313,8 @@ class CandidateLists:
         piece_sizes = np.stack([sizes, more_sizes[kept]], axis=1).reshape(-1)
         bounds = offsets_of_counts(sizes + more_sizes[kept])
         return CandidateLists(
-            _joined_pieces(self.passages, piece_starts, piece_sizes),
-            _joined_pieces(self.scores, piece_starts, piece_sizes),
+            joined_pieces(self.passages, piece_starts, piece_sizes),
+            joined_pieces(self.scores, piece_starts, piece_sizes),
             offsets_of_rows(self._query_of_segment[kept], self.n_queries),
             bounds[:-1],
             bounds[1:],
@@ -322,23 +322,3 @@ class CandidateLists:
             self.first_ranks[kept],
             exhausted[kept],
         )
-
-
-def _joined_pieces(values: AnyArray, starts: IdArray, sizes: IdArray) -> AnyArray:
-    """The entries start to start + size of every piece, one after the other.
-
-    Pieces that lie one behind the other are copied as one. A pool that was deepened for some of its queries has few
-    others, and copying these costs a fraction of what an index of every entry does.
-    """
-    filled = sizes > 0
-    starts, stops = starts[filled], starts[filled] + sizes[filled]
-    begins = np.ones(len(starts), dtype=bool)
-    begins[1:] = starts[1:] != stops[:-1]
-    ends = np.ones(len(starts), dtype=bool)
-    ends[:-1] = begins[1:]
-    joined = np.empty(int(sizes.sum()), dtype=values.dtype)
-    place = 0
-    for start, stop in zip(starts[begins].tolist(), stops[ends].tolist(), strict=True):
-        joined[place : place + stop - start] = values[start:stop]
-        place += stop - start
-    return joined

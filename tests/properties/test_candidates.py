@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.csr import joined_pieces
 from hf_negmine.schema import FloatArray
 from tests.reference import Ranked, ranked, search
 
@@ -141,3 +142,12 @@ def test_candidates_at_or_over_a_ceiling_are_counted_in_the_first_segment(seed: 
     ceilings = np.round(rng.standard_normal(3) * 3).astype(np.float32)
     want = [sum(score >= ceiling for score, _ in row[:depth]) for row, ceiling in zip(rankings, ceilings, strict=True)]
     assert lists.count_at_or_over(np.arange(3), ceilings).tolist() == want
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), max_size=8))
+def test_pieces_are_joined_whether_or_not_they_lie_behind_one_another(pieces: list[tuple[int, int]]) -> None:
+    """Pieces that follow each other are copied as one; gaps, repetitions and empty ones are no such."""
+    values = np.arange(100, 125)
+    starts, sizes = (np.array([piece[part] for piece in pieces], dtype=np.int64) for part in (0, 1))
+    expected = [value for start, size in pieces for value in values[start : start + size].tolist()]
+    assert joined_pieces(values, starts, sizes).tolist() == expected
