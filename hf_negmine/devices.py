@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hf_negmine.errors import InputError
@@ -24,3 +26,9 @@ def require_device(device: str | None) -> None:
         torch.device(device or "cpu")
     except RuntimeError as error:
         raise InputError(f"device: {device!r} is none of torch's, such as 'cpu', 'cuda' or 'cuda:1'") from error
+
+
+def without_data_parallel(arguments: Any) -> None:
+    """Have a trainer with these arguments use one GPU a process: DataParallel hands a loss a part of the batch only."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1

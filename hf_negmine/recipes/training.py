@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_negmine.errors import require, require_whole
 
 if TYPE_CHECKING:
+    import torch
     from transformers import Trainer, TrainingArguments
 
     Arguments = TypeVar("Arguments", bound=TrainingArguments)
@@ -74,7 +76,7 @@ def arguments(kind: type[Arguments], training: Training, seed: int, scratch: Pat
         scratch: for the trainer.
         others: arguments of ``kind`` besides.
     """
-    from hf_negmine.devices import best_device
+    from hf_negmine.devices import best_device, without_data_parallel
 
     device = best_device()
     made = kind(
@@ -90,8 +92,7 @@ def arguments(kind: type[Arguments], training: Training, seed: int, scratch: Pat
         disable_tqdm=True,
         **others,
     )
-    if made.n_gpu > 1:  # DataParallel would hand the loss a part of the batch only
-        made._n_gpu = 1
+    without_data_parallel(made)
     return made
 
 
@@ -100,6 +101,14 @@ def in_bfloat16(training: Training) -> bool:
     from hf_negmine.devices import best_device, has_fast_bfloat16
 
     return training.bf16 and (best_device() == "cuda" or has_fast_bfloat16())
+
+
+def bfloat16(model: torch.nn.Module, *, wanted: bool) -> AbstractContextManager[Any]:
+    """Where it is ``wanted``, what ``model`` computes is in bfloat16."""
+    import torch
+
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, dtype=torch.bfloat16) if wanted else nullcontext()
 
 
 def run_trainer(trainer: Trainer) -> Trained:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hf_negmine.devices import has_fast_bfloat16, require_device
+from hf_negmine.devices import has_fast_bfloat16, require_device, without_data_parallel
 from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.hub.cards import with_section
@@ -316,8 +316,7 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
     )
-    if args.n_gpu > 1:  # DataParallel would hand the loss a part of the batch only
-        args._n_gpu = 1
+    without_data_parallel(args)
     return args
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
 from hf_negmine.cli import app
+from hf_negmine.devices import without_data_parallel
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.config import scales_of
@@ -97,6 +98,15 @@ def test_every_value_is_taken(scale: str | None, tmp_path: Path) -> None:
     for encoder in (recipe.teacher, recipe.first_stage.encoder):
         if encoder is not None:
             DenseTeacher(**dataclasses.asdict(encoder))  # opened when it is needed
+
+
+def test_a_process_trains_on_one_gpu(tmp_path: Path) -> None:
+    """Where a trainer sees two it would take DataParallel, and hand the loss a part of the batch."""
+    made = arguments(CrossEncoderTrainingArguments, dataclasses.replace(load().training, bf16=False), 3, tmp_path)
+    assert made.n_gpu <= 1
+    made._n_gpu = 2
+    without_data_parallel(made)
+    assert made.n_gpu == 1
 
 
 def test_the_settings_are_those_of_the_trainer_and_the_teacher() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from hf_negmine.recipes.data import TestQueries
 from hf_negmine.recipes.harness import ndcg_by_mteb
 from hf_negmine.recipes.nv_retriever.model import add_adapter
 from hf_negmine.recipes.offline import first_layers, place_of
-from hf_negmine.recipes.training import Trained, arguments, in_bfloat16, run_trainer
+from hf_negmine.recipes.training import Trained, arguments, bfloat16, in_bfloat16, run_trainer
 
 TEXTS_A_BATCH = 64
 """Of an evaluation."""
@@ -136,7 +135,7 @@ def evaluate(
         prompts = {"query": student.query_prompt, "document": student.passage_prompt}
         names = [one.name for one in recipe.test_sets]
         return {name: ndcg_by_mteb(model, name, prompts, TEXTS_A_BATCH, scratch) for name in names}
-    with _bfloat16(model, student):
+    with bfloat16(model, wanted=in_bfloat16(student.training)):
         return {one.name: _ndcg(model, student, one) for one in tests}
 
 
@@ -158,9 +157,3 @@ def _ndcg(model: SentenceTransformer, student: Student, test: TestQueries) -> fl
         name=test.name,
     )
     return float(evaluator(model)[str(evaluator.primary_metric)])
-
-
-def _bfloat16(model: SentenceTransformer, student: Student) -> AbstractContextManager[Any]:
-    if not in_bfloat16(student.training):
-        return nullcontext()
-    return torch.autocast(model.device.type, dtype=torch.bfloat16)

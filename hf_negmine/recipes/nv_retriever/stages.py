@@ -25,6 +25,7 @@ from sentence_transformers.sentence_transformer.training_args import MultiDatase
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hf_negmine.devices import without_data_parallel
 from hf_negmine.files import storage_errors, write_json
 from hf_negmine.recipes.nv_retriever.model import (
     adapter_digest,
@@ -172,8 +173,7 @@ def _arguments(recipe: NVRetriever, stage: Stage, checkpoints: Path) -> Sentence
         report_to=[],
         disable_tqdm=True,
     )
-    if args.n_gpu > 1:  # DataParallel would hand the loss a part of the batch only
-        args._n_gpu = 1
+    without_data_parallel(args)
     return args
 
 

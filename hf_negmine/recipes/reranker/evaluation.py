@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sentence_transformers import CrossEncoder
 from hf_negmine import NegativeMiner
 from hf_negmine.protocols import Teacher
 from hf_negmine.recipes.data import TestQueries
+from hf_negmine.recipes.training import bfloat16
 from hf_negmine.schema import BoolArray
 
 TOP = 10
@@ -53,7 +53,7 @@ class Candidates:
     def reranked(self, model: CrossEncoder, *, bf16: bool) -> float:
         """Mean NDCG at 10 of the reranker's order; equal scores keep the first stage's."""
         pairs = [(query, text) for query, texts in zip(self.queries, self.passages, strict=True) for text in texts]
-        with _bfloat16(model, bf16):
+        with bfloat16(model, wanted=bf16):
             scores = model.predict(pairs, batch_size=64, show_progress_bar=False, activation_fn=torch.nn.Identity())
         ends = np.cumsum([len(texts) for texts in self.passages])[:-1]
         orders = [np.argsort(-part, kind="stable") for part in np.split(np.asarray(scores, dtype=np.float32), ends)]
@@ -100,7 +100,3 @@ def find_candidates(test: TestQueries, teacher: str | Teacher, most: int, cache:
         for query, own in zip(queries, passages, strict=True)
     ]
     return Candidates(test.name, queries, passages, relevant, [len(test.relevant[query]) for query in queries])
-
-
-def _bfloat16(model: CrossEncoder, wanted: bool) -> AbstractContextManager[Any]:
-    return torch.autocast(model.device.type, dtype=torch.bfloat16) if wanted else nullcontext()
