@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -131,10 +132,21 @@ def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
 
 
 def read_array(path: Path) -> np.ndarray[Any, Any]:
-    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated."""
+    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated.
+
+    By Arrow and not by numpy, whose map holds the file open as long as it lives: a store of a few million vectors has
+    more files than a process may have open.
+    """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
+        with pa.memory_map(str(path)) as file:
+            np.lib.format.read_magic(file)
+            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+            file.seek(0)
+            content = file.read_buffer()
+        array = np.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=start)
+        return array.reshape(shape, order="F" if in_columns else "C")
+    except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
         raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
 
 

@@ -50,6 +50,8 @@ from hf_negmine.vectors import check_positions, check_sparse, check_tokens, chec
 TEXTS_A_SHARD = 2048
 TEXTS_A_STREAM = 65_536
 """Texts that a streaming teacher is handed at a time; it decides itself how many go into a request."""
+MANY_TEXTS = 256
+"""From here on the bar is there before the first shard is: on a slow processor that takes more than a minute."""
 Arrays: TypeAlias = dict[str, AnyArray]
 """What is kept of some texts, by file name: ``vectors`` with a row a text; or ``offsets``, and arrays of entries."""
 
@@ -272,7 +274,11 @@ class VectorStore:
         known: Arrays | None,
     ) -> None:
         with tqdm(
-            total=len(missing), desc=f"Encoding {role} texts", unit=" texts", disable=not self.progress, delay=1
+            total=len(missing),
+            desc=f"Encoding {role} texts",
+            unit=" texts",
+            disable=not self.progress,
+            delay=1 if len(missing) < MANY_TEXTS else 0,
         ) as progress:
             for start in range(0, len(missing), step):
                 ids = missing[start : start + step]

@@ -17,7 +17,7 @@ import pytest
 
 from hf_negmine import files
 from hf_negmine.errors import StorageError
-from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION
+from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, AnyArray
 
 ARRAY = np.arange(6).reshape(2, 3)
 TABLE = pa.table([np.array([1], dtype=np.int32), np.array([0.5], dtype=np.float32)], schema=CANDIDATES_SCHEMA)
@@ -103,6 +103,27 @@ def test_a_scratch_folder_is_gone_unless_published(tmp_path: Path) -> None:
         half()
     assert os.listdir(tmp_path) == ["kept"]
     assert (tmp_path / "kept" / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype=np.float32).reshape(3, 4), np.asfortranarray(np.arange(12).reshape(3, 4)), np.array(3.5),
+        np.empty((0, 2), dtype=np.uint64), np.array([True, False]),
+    ],
+)  # fmt: skip
+def test_arrays_are_read_as_they_were_and_their_files_are_closed(tmp_path: Path, array: AnyArray) -> None:
+    files.write_array(tmp_path / "array.npy", array)
+    read = files.read_array(tmp_path / "array.npy")
+    np.testing.assert_array_equal(read, array)
+    assert (read.dtype, read.shape) == (array.dtype, array.shape)
+    assert not read.flags.writeable
+    descriptors = Path("/proc/self/fd")
+    if descriptors.exists():
+        assert not [entry for entry in descriptors.iterdir() if entry.exists() and entry.resolve().name == "array.npy"]
+    read_again = files.read_array(tmp_path / "array.npy")
+    (tmp_path / "array.npy").unlink()  # a map outlives the name
+    np.testing.assert_array_equal(read_again, array)
 
 
 @pytest.mark.parametrize("left", [0, 5, 100])

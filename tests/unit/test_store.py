@@ -94,6 +94,20 @@ def test_only_new_texts_are_encoded_and_rows_follow_the_texts_that_are_asked_for
     assert vectors.slice(6, 100).tolist() == expected[6:]
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_a_store_of_more_files_than_a_process_may_open_is_read(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    teacher, texts = LetterTeacher(), column(tmp_path, [f"{'a' * number}d" for number in range(400)])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (80, limits[1]))
+    try:
+        vectors = VectorStore(tmp_path, progress=False).vectors(teacher, texts, "passage")
+        assert len(shards_under(tmp_path)) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert whole(vectors)[:, 0].tolist() == list(range(400))
+
+
 @pytest.mark.parametrize(
     ("other", "role"),
     [
