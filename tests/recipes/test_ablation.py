@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,19 @@ def load(scale: str | None = None) -> Ablation:
     return loaded
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The BEIR folder ``topics``: 20 training queries with 2 more positives each, 10 test queries, 60 passages."""
-    folder = tmp_path_factory.mktemp("data") / "topics"
-    train = [(place, number) for place, (label,) in enumerate(TRAIN.values()) for number in positives_of(label)]
+def write_topics(folder: Path, labelled: Callable[[int], list[int]]) -> None:
+    """A BEIR folder: 20 training queries with what is labelled of each, 10 test queries, 60 passages."""
+    train = [(place, number) for place, (label,) in enumerate(TRAIN.values()) for number in labelled(label)]
     test = [(len(TRAIN) + place, number) for place, relevant in enumerate(TEST.values()) for number in relevant]
     write_beir(folder, CORPUS, [*TRAIN, *TEST], {"train": train, "test": test})
-    return folder.parent
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``topics``, where a query has 2 more positives than the one that a training takes."""
+    folder = tmp_path_factory.mktemp("data")
+    write_topics(folder / "topics", positives_of)
+    return folder
 
 
 @pytest.fixture
@@ -173,6 +179,7 @@ def test_every_value_is_documented() -> None:
     [
         ("teacher: e5-mistral-7b-instruct", "teacher: e5", r"teacher: 'e5' is not among \['BM25'"),
         ("ensemble: [e5-large-v2, ", "ensemble: [e5, ", r"ensemble: 'e5' is not among \['BM25'"),
+        ("ensemble: [e5-large-v2, ", "ensemble: [e5-large-v2]  # ", r"ensemble: none, or two teachers or more, got"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds: each once, got \[0, 0\]"),
         ("in_batch_negatives: [true, false]", "in_batch_negatives: [true, true]", "in_batch_negatives: true, false or"),
         ("    temperature: 0.02", "    temperature: 0", r"students\[0\]: temperature: more than 0, got 0.0"),
@@ -510,6 +517,18 @@ def test_a_second_student_has_a_table_of_its_own(tiny: Ablation, data: Path, tmp
     assert "### Table 4: methods, teacher tiny (student MiniLM, 2 negatives)" in report
     assert "figure1.png" not in report
     assert "negatives only" in report
+
+
+def test_what_a_study_does_not_ask_has_no_table_and_no_picture(tiny: Ablation, tmp_path: Path) -> None:
+    write_topics(tmp_path / "topics", lambda label: [label])  # nothing is hidden
+    asked = dataclasses.replace(
+        tiny, teachers=tiny.teachers[1:], ensemble=(), sweeps=(), in_batch_negatives=(True,), seeds=(0,), sweep_seeds=()
+    )
+    report = asked.run(tmp_path / "out", data=tmp_path, tell=lambda line: None)
+    assert re.findall(r"### (\w+ \d)", report) == ["Table 1", "Table 3", "Table 4", "Figure 4"]
+    pictures = {path.stem for path in (tmp_path / "out" / study.FIGURES).glob("*.png")}
+    assert pictures == {"figure4-naive", "figure4-perc-pos-0-95"}
+    assert "all in one training" not in report
 
 
 # ---- the committed tables -----------------------------------------------------------------------------------------

@@ -69,14 +69,14 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         figures: folder of the pictures, as the report's reader sees it.
     """
     first, second = recipe.students
+    together = ", all in one training" if len(recipe.training_sets) > 1 else ""
     parts = [
         f"NDCG@10, mean and standard deviation over the seeds {', '.join(map(str, recipe.seeds))}. Trained on "
         + ", ".join(f"{one.name} (at most {one.rows:,} rows)" for one in recipe.training_sets)
-        + ", all in one training. The columns behind «paper» are the paper's, of its own sets and models.",
+        + f"{together}. The columns behind «paper» are the paper's, of its own sets and models.",
         f"### Table 1: teachers, {recipe.mining} (student {first.name}, {first.negatives} negatives)",
         _table("teacher", settings_of_teachers(recipe), _names_of_teachers(recipe), TABLE_1, recipe, findings),
-        f"### Table 2: ensembles of {', '.join(recipe.ensemble)}, {recipe.mining}",
-        _table("ensemble", settings_of_ensembles(recipe), _names_of_ensembles(recipe), TABLE_2, recipe, findings),
+        *_ensembles(recipe, findings),
     ]
     for in_batch in recipe.in_batch_negatives:
         others = "and in-batch negatives" if in_batch else "negatives only"
@@ -90,15 +90,12 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, {second.negatives} negative"
         f"{'s' if second.negatives > 1 else ''})",
         _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
-        f"### Table 6: Jaccard similarity of the {recipe.agreement} best negatives of two teachers",
-        _agreement(recipe, findings),
+        *_agreement(recipe, findings),
         *_curve("Figure 1: thresholds", f"{figures}/figure1.png", _points(recipe, findings, sampled=False)),
         *_curve(
             "Figure 2: sampling from the k best", f"{figures}/figure2.png", _points(recipe, findings, sampled=True)
         ),
-        "### Figure 3: false negatives",
-        f"![Share of false negatives]({figures}/figure3.png)",
-        _false_negatives(recipe, findings),
+        *_false_negatives(recipe, findings, f"{figures}/figure3.png"),
         f"### Figure 4: scores of {recipe.teacher}, and the loss that they make",
         *(f"![{setting.mining}]({figures}/{_picture(setting)}.png)" for setting in _drawn(findings)),
         _score_means(findings),
@@ -134,7 +131,8 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     for setting, by_set in (findings.judged or findings.hidden).items():
         for name, share in by_set.items():
             shares.setdefault(name, {})[_name(setting, recipe)] = share
-    pictures["figure3"] = plot_shares(shares, x_label="% of the negatives")
+    if shares:
+        pictures["figure3"] = plot_shares(shares, x_label="% of the negatives")
     for setting in _drawn(findings):
         pictures[_picture(setting)] = plot_scores(findings.histograms[setting], title=str(setting.mining))
     return {name: _png(picture) for name, picture in pictures.items()}
@@ -160,11 +158,6 @@ def _picture(setting: Setting) -> str:
 
 def _names_of_teachers(recipe: Ablation) -> list[tuple[str, str | None]]:
     return [(teacher.name, teacher.paper) for teacher in recipe.teachers]
-
-
-def _names_of_ensembles(recipe: Ablation) -> list[tuple[str, str | None]]:
-    kinds = [setting.teacher.partition("(")[0] for setting in settings_of_ensembles(recipe)]
-    return [(kind, kind) for kind in kinds]
 
 
 def _names_of_methods(settings: Sequence[Setting], recipe: Ablation) -> list[tuple[str, str | None]]:
@@ -228,7 +221,23 @@ def _average(findings: Findings, setting: Setting) -> float:
     return statistics.mean(statistics.mean(one.ndcg.values()) for one in findings.outcomes[setting])
 
 
-def _agreement(recipe: Ablation, findings: Findings) -> str:
+def _ensembles(recipe: Ablation, findings: Findings) -> list[str]:
+    """Table 2; nothing without teachers to join."""
+    settings = settings_of_ensembles(recipe)
+    if not settings:
+        return []
+    kinds = [setting.teacher.partition("(")[0] for setting in settings]
+    names = [(kind, kind) for kind in kinds]
+    return [
+        f"### Table 2: ensembles of {', '.join(recipe.ensemble)}, {recipe.mining}",
+        _table("ensemble", settings, names, TABLE_2, recipe, findings),
+    ]
+
+
+def _agreement(recipe: Ablation, findings: Findings) -> list[str]:
+    """Table 6; nothing without teachers to compare."""
+    if not recipe.ensemble:
+        return []
     sets = [one.name for one in recipe.training_sets]
     cells = []
     for one, two in combinations(range(len(recipe.ensemble)), 2):
@@ -237,7 +246,10 @@ def _agreement(recipe: Ablation, findings: Findings) -> str:
         theirs = TABLE_6.get((names[0], names[1]), ())
         beside = [f"{value:.2f}" for value in theirs] or [""] * 3
         cells.append([" and ".join(pair), *(f"{findings.agreement[name][one, two]:.2f}" for name in sets), *beside])
-    return _markdown(["teachers", *sets, "paper, NQ", "paper, SQuAD", "paper, StackExchange"], cells)
+    return [
+        f"### Table 6: Jaccard similarity of the {recipe.agreement} best negatives of two teachers",
+        _markdown(["teachers", *sets, "paper, NQ", "paper, SQuAD", "paper, StackExchange"], cells),
+    ]
 
 
 def _points(recipe: Ablation, findings: Findings, *, sampled: bool) -> str:
@@ -251,11 +263,14 @@ def _points(recipe: Ablation, findings: Findings, *, sampled: bool) -> str:
     return _markdown(["method", "average", *sets], cells) if cells else ""
 
 
-def _false_negatives(recipe: Ablation, findings: Findings) -> str:
+def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list[str]:
+    """Figure 3 with its numbers; nothing where no set hides positives and nobody judges."""
     hiding = [
         one.name for one in recipe.training_sets if any(one.name in shares for shares in findings.hidden.values())
     ]
     judged = [one.name for one in recipe.training_sets if findings.judged]
+    if not hiding and not judged:
+        return []
     theirs = ["NQ", "StackExchange"]
     head = ["negatives", *(f"{name}, hidden positives" for name in hiding), *(f"{name}, judged" for name in judged)]
     cells = []
@@ -264,7 +279,8 @@ def _false_negatives(recipe: Ablation, findings: Findings) -> str:
         ours += [findings.judged[setting].get(name) for name in judged]
         paper = FIGURE_3.get(str(setting.mining), {}) if setting.teacher == recipe.teacher else {}
         cells.append([_name(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
-    return _markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
+    table = _markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
+    return ["### Figure 3: false negatives", f"![Share of false negatives]({picture})", table]
 
 
 def _score_means(findings: Findings) -> str:

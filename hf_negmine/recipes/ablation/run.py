@@ -116,7 +116,7 @@ class _Study:
         by_setting: dict[Setting, list[Outcome]] = {}
         for one, found in outcomes.items():
             by_setting.setdefault(one.setting, []).append(found)
-        agreement = self.mine.agreement(methods_of(recipe)[0].student, recipe.agreement)
+        agreement = self.mine.agreement(methods_of(recipe)[0].student, recipe.agreement) if recipe.ensemble else {}
         return Findings(before, by_setting, hidden, judged, histograms, agreement)
 
     def _scores(self, result: Mapping[str, Any]) -> Scores:

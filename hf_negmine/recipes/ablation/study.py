@@ -57,9 +57,10 @@ def settings_of_teachers(recipe: Ablation) -> list[Setting]:
 
 
 def settings_of_ensembles(recipe: Ablation) -> list[Setting]:
-    """The rows of table 2."""
+    """The rows of table 2; none without teachers to join."""
     student, in_batch = recipe.students[0].name, recipe.in_batch_negatives[0]
-    return [Setting(student, ensemble_of(kind, recipe), recipe.mining, in_batch) for kind in ENSEMBLES]
+    kinds = ENSEMBLES if recipe.ensemble else ()
+    return [Setting(student, ensemble_of(kind, recipe), recipe.mining, in_batch) for kind in kinds]
 
 
 def settings_of_methods(recipe: Ablation, student: str, *, in_batch: bool) -> list[Setting]:
