@@ -312,6 +312,11 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout == f"hf_negmine {__version__}\n"
 
 
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "hf_negmine", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"hf_negmine {__version__}\n")
+
+
 def test_choices_are_those_of_the_library() -> None:
     assert tuple(name.value for name in FormatName) == FORMATS
     assert tuple(name.value for name in OnExhaustedName) == ON_EXHAUSTED
