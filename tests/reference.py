@@ -53,7 +53,8 @@ class MatrixScorer:
 
 def score_matrix(queries: FloatArray, passages: FloatArray) -> FloatArray:
     """The defined score of every pair, shape (queries, passages)."""
-    scores: FloatArray = canonical_scores(torch.from_numpy(queries)[:, None], torch.from_numpy(passages)[None]).numpy()
+    every = torch.from_numpy(passages).expand(len(queries), -1, -1)
+    scores: FloatArray = canonical_scores(torch.from_numpy(queries)[:, None], every).numpy()
     return scores
 
 

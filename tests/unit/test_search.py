@@ -86,7 +86,10 @@ def test_ten_thousand_equal_passages_come_by_id() -> None:
 def test_the_score_is_the_dot_product_to_the_last_float32_digit() -> None:
     rng = np.random.default_rng(0)
     queries, passages = rng.standard_normal((2, 50, 384)).astype(np.float32)
-    found = canonical_scores(torch.from_numpy(queries), torch.from_numpy(passages)).numpy()
+    given = torch.from_numpy(passages)
+    found = canonical_scores(torch.from_numpy(queries), given).numpy()
+    assert canonical_scores(torch.from_numpy(queries), given.double()).numpy().tolist() == found.tolist()
+    np.testing.assert_array_equal(given.numpy(), passages)  # nothing was multiplied in what was given
     for query, passage, score in zip(queries.tolist(), passages.tolist(), found, strict=True):
         true = np.float32(math.fsum(a * b for a, b in zip(query, passage, strict=True)))
         assert abs(score - true) <= np.spacing(np.abs(true))
