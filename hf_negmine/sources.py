@@ -24,6 +24,7 @@ CorpusSource: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray
 )
 
+TRAIN = "train"
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv"}
 
 
@@ -113,16 +114,16 @@ def open_file(path: Path) -> datasets.Dataset:
     return rows
 
 
-def choose_split(available: list[str], wanted: str | None, *, where: str) -> str:
-    """The split that was asked for, the only one, or ``train``."""
+def choose_split(available: list[str], wanted: str | None, *, where: str, default: str = TRAIN) -> str:
+    """The split that was asked for, the only one, or the ``default``."""
     if wanted is not None:
         if wanted not in available:
             raise InputError(f"split: {wanted!r} is not among {available} in {where}")
         return wanted
     if len(available) == 1:
         return available[0]
-    require("train" in available, f"split: {where} has {available}; name one")
-    return "train"
+    require(default in available, f"split: {where} has {available}; name one")
+    return default
 
 
 def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple[str, str]:
@@ -218,19 +219,25 @@ def _corpus_column(source: datasets.Dataset, column: str | None) -> Iterable[pa.
     return (_whole(table[column]) for table in table_batches(source, [column]))
 
 
-def open_beir(folder: Path, *, split: str | None = None) -> OpenedRows:
+def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -> OpenedRows:
     """Rows (query, positive, query-id, corpus-id) and the corpus of a BEIR folder.
 
     ``corpus`` and ``queries`` are JSONL or Parquet files with an id (``_id`` or ``id``) and a text; a title is put
     before the text. ``qrels`` is a folder with a TSV (or Parquet) file a split, or one Parquet file with a ``split``
     column. A score of 0 or less is no positive.
 
+    Args:
+        folder: that holds them.
+        split: of the judgements; None takes the only one, or the ``default``.
+        default: taken of several.
+
     Raises:
-        InputError: an id that stands for two texts, or a judged id without a text.
+        InputError: several splits without the default among them, an id that stands for two texts, or a judged id
+            without a text.
     """
     corpus_ids, corpus = read_beir_texts(folder, "corpus")
     query_ids, queries = read_beir_texts(folder, "queries")
-    judged_queries, judged_passages = _read_qrels(folder, split)
+    judged_queries, judged_passages = read_judgements(folder, split, default)
     query_rows = _positions(query_ids, judged_queries, what=f"{folder / 'queries'}")
     passage_rows = _positions(corpus_ids, judged_passages, what=f"{folder / 'corpus'}")
     rows = pa.table(
@@ -275,17 +282,18 @@ def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path) -> None:
             )
 
 
-def _read_qrels(folder: Path, split: str | None) -> tuple[pa.Array, pa.Array]:
+def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.Array, pa.Array]:
+    """Ids of the queries and of the passages that a split of a BEIR folder says are relevant; see `open_beir`."""
     single, several = folder / "qrels.parquet", folder / "qrels"
     if single.is_file():
         table = pq.read_table(single)
         if "split" in table.column_names:
-            chosen = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single))
+            chosen = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single), default=default)
             table = table.filter(pc.equal(table["split"], chosen))
     elif several.is_dir():
         files = {path.stem: path for path in sorted(several.iterdir()) if path.suffix in (".tsv", ".parquet")}
         require(bool(files), f"{several} holds no TSV or Parquet file")
-        path = files[choose_split(list(files), split, where=str(several))]
+        path = files[choose_split(list(files), split, where=str(several), default=default)]
         table = pq.read_table(path) if path.suffix == ".parquet" else _read_tsv(path)
     else:
         raise InputError(f"{folder} lacks qrels (a folder with a TSV file a split, or qrels.parquet)")

@@ -12,6 +12,8 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from hf_negmine.sources import open_beir, read_beir_texts
 
 PASSAGES_A_CHUNK = 50_000
+TEST = "test"
+"""Of several splits the one that is measured on."""
 
 
 def beir_evaluator(
@@ -27,9 +29,12 @@ def beir_evaluator(
         split: of the judgements; may be left out where there is one, or a "test".
         batch_size: texts a forward pass.
         progress: show bars.
+
+    Raises:
+        InputError: a folder that is none, or several splits without a "test" among them.
     """
     folder = Path(folder)
-    rows = open_beir(folder, split=split).rows.with_format("arrow")[:]
+    rows = open_beir(folder, split=split, default=TEST).rows.with_format("arrow")[:]
     relevant: defaultdict[str, set[str]] = defaultdict(set)
     queries: dict[str, Any] = {}
     for query_id, query, passage_id in zip(

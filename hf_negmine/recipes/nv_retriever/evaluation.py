@@ -14,14 +14,15 @@ from hf_negmine.recipes.harness import ndcg_by_mteb, require_mteb
 from hf_negmine.recipes.nv_retriever.fixtures import BEIR_FOLDER
 from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.recipes.nv_retriever.tasks import TASKS, Task
-from hf_negmine.train.evaluation import beir_evaluator
+from hf_negmine.sources import read_judgements
+from hf_negmine.train.evaluation import TEST, beir_evaluator
 
 
 def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
     """See before any long work that the evaluation can be run.
 
     Raises:
-        InputError: mteb is not installed, or a BEIR folder is not there.
+        InputError: mteb is not installed, or a BEIR folder is not there, or it has splits and no "test".
     """
     if recipe.evaluation.harness == "mteb":
         require_mteb("evaluation.harness: 'mteb'", "take 'beir' with BEIR folders")
@@ -32,6 +33,8 @@ def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
     assert data is not None
     missing = [name for name in tasks_of(recipe) if not (data / BEIR_FOLDER / name).is_dir()]
     require(not missing, f"evaluation.harness: {data / BEIR_FOLDER} lacks {missing}")
+    for name in tasks_of(recipe):
+        read_judgements(data / BEIR_FOLDER / name, None, TEST)
 
 
 def tasks_of(recipe: NVRetriever) -> dict[str, Task]:
