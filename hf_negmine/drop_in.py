@@ -25,6 +25,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.protocols import Sampler, Teacher
 from hf_negmine.select import Sampled, Top
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher
+from hf_negmine.writing import in_memory
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -218,11 +219,11 @@ def _grouped_rows(dataset: datasets.Dataset, anchor: str, positive: str, *, as_l
     counts = np.bincount(codes - codes.min())
     if not as_lists:
         rows = pa.table({anchor: anchors.take(pa.array(order)), positive: positives.take(pa.array(order))})
-        return _Grouped(datasets.Dataset(rows), int(counts.max()))
+        return _Grouped(in_memory(rows), int(counts.max()))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     lists = pa.ListArray.from_arrays(pa.array(starts), positives.take(pa.array(order)).cast(pa.string()))
     rows = pa.table({anchor: anchors.take(pa.array(order[starts[:-1]])), positive: lists})
-    return _Grouped(datasets.Dataset(rows), int(counts.max()))
+    return _Grouped(in_memory(rows), int(counts.max()))
 
 
 def _text_column(table: pa.Table, name: str) -> pa.Array:

@@ -309,12 +309,12 @@ class NegativeMiner:
     @property
     def queries(self) -> datasets.Dataset:
         """Lookup table of the queries (query_id, query), for format ``ids``."""
-        return lookup_table("query_id", "query", self.fitted.texts.queries.texts)
+        return lookup_table("query_id", "query", self.fitted.texts.queries)
 
     @property
     def corpus(self) -> datasets.Dataset:
         """Lookup table of the passages (document_id, document), for format ``ids``."""
-        return lookup_table("document_id", "document", self.fitted.texts.corpus.texts)
+        return lookup_table("document_id", "document", self.fitted.texts.corpus)
 
     # ---- mining ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from hf_negmine.files import digest_of, storage_errors
 from hf_negmine.randomness import KeyArray, random_keys
 from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray
-from hf_negmine.texts import find_digests
+from hf_negmine.texts import find_digests, sort_digests
 
 RECORD = np.dtype([("pair", "<u8", (2,)), ("score", "<f4"), ("check", "<u4")])
 
@@ -152,5 +152,5 @@ def _checks(records: AnyArray) -> AnyArray:
 def _merged(parts: list[tuple[DigestArray, FloatArray]]) -> tuple[DigestArray, FloatArray]:
     digests = np.concatenate([part for part, _ in parts])
     scores = np.concatenate([values for _, values in parts])
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    return digests[order], scores[order]
+    order, ordered = sort_digests(digests)
+    return ordered, scores[order]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hf_negmine.errors import ColumnError, InputError, require
 from hf_negmine.texts import TEXTS_A_BATCH, batches_of
+from hf_negmine.writing import in_memory
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 RowSource: TypeAlias = Rows | datasets.DatasetDict | str | Path | Sequence[dict[str, Any]] | pa.Table
@@ -55,7 +56,7 @@ def open_rows(source: RowSource, *, split: str | None = None) -> OpenedRows:
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         return OpenedRows(source[choose_split(list(source), split, where="the DatasetDict")])
     if isinstance(source, pa.Table):
-        return OpenedRows(datasets.Dataset(source))
+        return OpenedRows(in_memory(source))
     if isinstance(source, str | Path):
         return _open_path(source, split)
     return OpenedRows(_rows_of_list(source))
@@ -249,7 +250,7 @@ def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -
         }
     )
     require(len(rows) > 0, f"{folder} has no judgement with a score over 0")
-    return OpenedRows(datasets.Dataset(rows), corpus, columns=("query", "positive"))
+    return OpenedRows(in_memory(rows), corpus, columns=("query", "positive"))
 
 
 def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:

@@ -44,7 +44,7 @@ from hf_negmine.protocols import (
     VectorTeacher,
 )
 from hf_negmine.schema import FORMAT_VERSION, AnyArray, DigestArray, FloatArray, IdArray
-from hf_negmine.texts import TextColumn, find_digests
+from hf_negmine.texts import TextColumn, find_digests, sort_digests
 from hf_negmine.vectors import check_positions, check_sparse, check_tokens, check_vectors, unit_length
 
 TEXTS_A_SHARD = 2048
@@ -377,8 +377,8 @@ class _ShardIndex:
         sizes = np.array([len(part) for part in digests], dtype=np.int64)
         shard_of = np.repeat(np.arange(len(sizes)), sizes)
         row_of = np.concatenate([np.arange(size) for size in sizes]) if len(sizes) else np.empty(0, dtype=np.int64)
-        order = np.lexsort((everything[:, 1], everything[:, 0]))
-        return cls(everything[order], shard_of[order], row_of[order])
+        order, ordered = sort_digests(everything)
+        return cls(ordered, shard_of[order], row_of[order])
 
     def find(self, digests: DigestArray) -> tuple[IdArray, IdArray]:
         """Shard and row of each text digest, -1 where there is none."""
@@ -391,8 +391,5 @@ class _ShardIndex:
 
 def writable_folder(folder: Path) -> Path:
     """``folder``, created if needed, or `StorageError` if it cannot be written to."""
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / ".writable.json", {"format_version": FORMAT_VERSION})
-        (folder / ".writable.json").unlink()
-    return folder
+    with scratch_folder(folder):
+        return folder

@@ -87,12 +87,17 @@ class TextColumn:
 
     @cached_property
     def _sorted_digests(self) -> tuple[IdArray, DigestArray]:
-        order = np.lexsort((self.digests[:, 1], self.digests[:, 0]))
-        return order, self.digests[order]
+        return sort_digests(self.digests)
+
+
+def sort_digests(digests: DigestArray) -> tuple[IdArray, DigestArray]:
+    """Order by first, then second half, and the digests in it, each half in one stretch of memory to be searched."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))
+    return order, np.asfortranarray(digests[order])
 
 
 def find_digests(ordered: DigestArray, digests: DigestArray) -> IdArray:
-    """Position of each digest in ``ordered`` (sorted by first, then second half), -1 where it is not. Shape (n,)."""
+    """Position of each digest in ``ordered`` (from `sort_digests`), -1 where it is not. Shape (n,)."""
     found = np.full(len(digests), -1, dtype=np.int64)
     at = np.searchsorted(np.ascontiguousarray(ordered[:, 0]), digests[:, 0], side="left")
     # Different texts whose digests share the first half are neighbours: step on while any row has one more to try.
@@ -144,8 +149,7 @@ class TextSet:
 
 def unique_digests(digests: DigestArray) -> tuple[IdArray, IdArray]:
     """First position of each distinct digest, by rising digest, and for each digest its place among those."""
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    ordered = digests[order]
+    order, ordered = sort_digests(digests)
     new = np.ones(len(order), dtype=bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
     place = np.empty(len(order), dtype=np.int64)

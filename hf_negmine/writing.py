@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import numpy as np
 import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
-from hf_negmine.files import finish_or_nothing
+from hf_negmine.files import digest_of, finish_or_nothing
 from hf_negmine.mined import Layout, Written
+from hf_negmine.texts import TextColumn
+
+ROWS_A_STEP = 8192
 
 
 def mined_features(features: datasets.Features, layout: Layout) -> datasets.Features:
@@ -50,6 +54,15 @@ def write_dataset(path: Path, tables: Iterator[pa.Table], features: datasets.Fea
     return datasets.Dataset.from_file(str(path))
 
 
-def lookup_table(id_name: str, text_name: str, texts: pa.LargeStringArray) -> datasets.Dataset:
+def in_memory(table: pa.Table) -> datasets.Dataset:
+    """A data set of a table, under a fingerprint of its content; datasets would pickle the whole table to make one."""
+    content = hashlib.blake2b(table.schema.serialize(), digest_size=16)
+    for batch in table.to_batches(max_chunksize=ROWS_A_STEP):
+        content.update(batch.serialize())
+    return datasets.Dataset(table, fingerprint=content.hexdigest())
+
+
+def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:
     """Texts under their ids, which count from 0."""
-    return datasets.Dataset(pa.table({id_name: np.arange(len(texts)), text_name: texts}))
+    table = pa.table({id_name: np.arange(len(texts)), text_name: texts.texts})
+    return datasets.Dataset(table, fingerprint=digest_of("lookup", id_name, text_name, texts.digests))

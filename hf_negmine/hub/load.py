@@ -29,6 +29,7 @@ from hf_negmine.sources import table_batches, table_of
 from hf_negmine.summary import MiningSummary
 from hf_negmine.teachers import DenseTeacher, identity_of
 from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
+from hf_negmine.writing import in_memory
 
 POOL_KINDS = (".arrow", ".npy", ".json")
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
@@ -248,7 +249,7 @@ def _facts(rows: datasets.Dataset, positive: str) -> DigestArray:
             return entries
 
         tables = [table_of(taken_apart(table.to_pydict())) for table in table_batches(rows)]
-        rows = datasets.Dataset(pa.concat_tables(tables))
+        rows = in_memory(pa.concat_tables(tables))
     return np.asarray(np.unique(row_digests(rows), axis=0))
 
 
@@ -293,7 +294,7 @@ def _rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset
         positives = data.corpus.with_format("arrow")[:]["document"].take(pairs["document_id"])
     except (KeyError, pa.ArrowException) as error:
         raise StorageError("the lookup tables are damaged: the pairs name texts that are not there") from error
-    return datasets.Dataset(pa.table({query: queries, positive: positives}))
+    return in_memory(pa.table({query: queries, positive: positives}))
 
 
 def _read_parquet(folder: Path, paths: list[str], repo_id: str) -> datasets.Dataset:

@@ -17,7 +17,7 @@ from hf_negmine.hub.provenance import LOOKUPS, is_ensemble
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet
-from hf_negmine.writing import lookup_table
+from hf_negmine.writing import in_memory, lookup_table
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _lookups(texts: TextSet, scores: np.ndarray[Any, Any]) -> dict[str, datasets
         "score": np.asarray(scores),
     }
     return {
-        "queries": lookup_table("query_id", "query", texts.queries.texts),
-        "corpus": lookup_table("document_id", "document", texts.corpus.texts),
-        "pairs": datasets.Dataset(pa.table(pairs)),
+        "queries": lookup_table("query_id", "query", texts.queries),
+        "corpus": lookup_table("document_id", "document", texts.corpus),
+        "pairs": in_memory(pa.table(pairs)),
     }

@@ -19,6 +19,7 @@ from hf_negmine.recipes.nv_retriever.layouts import Beir, Table, Tables
 from hf_negmine.recipes.nv_retriever.load import load_set
 from hf_negmine.recipes.nv_retriever.sets import SETS
 from hf_negmine.sources import open_beir
+from hf_negmine.writing import in_memory
 
 CHOICE = 0
 """Seed of which rows and queries are taken: the same in every run, so that runs can be compared."""
@@ -212,7 +213,7 @@ def _first_rows(rows: datasets.Dataset, most: int) -> datasets.Dataset:
     places = np.array(list(first.values()), dtype=np.int64)
     places = places[_chosen(query.take(pa.array(places)), most)]
     taken = pa.array(places)
-    return datasets.Dataset(pa.table({"query": query.take(taken), "positive": positive.take(taken)}))
+    return in_memory(pa.table({"query": query.take(taken), "positive": positive.take(taken)}))
 
 
 def _chosen(texts: pa.Array, most: int | None) -> list[int]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,13 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_encoded(
     with pytest.raises(StorageError, match="give a folder that can be written to"):
         writable_folder(tmp_path / "file" / "cache")
     assert os.listdir(writable_folder(tmp_path / "new" / "cache")) == []
+
+
+def test_many_may_see_at_once_that_a_folder_can_be_written_to(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as workers:
+        found = list(workers.map(writable_folder, [tmp_path / "cache"] * 200))
+    assert set(found) == {tmp_path / "cache"}
+    assert os.listdir(tmp_path / "cache") == []
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -14,7 +14,7 @@ import pytest
 
 from hf_negmine import texts as texts_module
 from hf_negmine.errors import InputError, StorageError
-from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set
+from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
 from tests.reference import text_set
 
 QUERIES = ["who?", "where?", "who?", "when?"]
@@ -279,6 +279,10 @@ def test_digests_that_share_their_first_half_are_told_apart() -> None:
     sought = np.array([[7, 9], [7, 3], [7, 1], [9, 0], [0, 0], [8, 0], [1, 5]], dtype=np.uint64)
     assert find_digests(ordered, sought).tolist() == [3, -1, 1, -1, -1, 4, 0]
     assert find_digests(ordered[:0], sought).tolist() == [-1] * 7
+    order, again = sort_digests(ordered[[3, 0, 4, 2, 1]])
+    assert (order.tolist(), again.tolist()) == ([1, 4, 3, 0, 2], ordered.tolist())
+    assert find_digests(again, sought).tolist() == [3, -1, 1, -1, -1, 4, 0]
+    assert np.shares_memory(np.ascontiguousarray(again[:, 0]), again)  # a search copies nothing
 
 
 def test_a_text_is_found_by_its_digest(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_negmine.errors import ColumnError, InputError
+from hf_negmine.writing import in_memory
 
 SEPARATOR = " "
 """Between a title and a text, as the clustering sets and BEIR's own code have it."""
@@ -80,7 +81,7 @@ class Tables:
         if not path.is_file():
             there = sorted(str(one.relative_to(folder)) for one in folder.glob("*/*.parquet"))
             raise InputError(f"{self.hub_id}: {folder} lacks {table.file}, it holds {there}")
-        return datasets.Dataset(pq.read_table(path))
+        return in_memory(pq.read_table(path))
 
     def _from_hub(self, table: Table) -> datasets.Dataset:
         try:

@@ -23,6 +23,7 @@ from hf_negmine.randomness import random_keys, uniform
 from hf_negmine.recipes.nv_retriever.layouts import Labelled, LabelledTexts, PairTable, Tables
 from hf_negmine.recipes.nv_retriever.sets import TrainingSet
 from hf_negmine.schema import IdArray
+from hf_negmine.writing import in_memory
 
 ROWS_A_LOOK = 65_536
 WORDS = re.compile(r"[\W_]+")
@@ -97,7 +98,7 @@ def load_set(
         len(columns["query"]) > 0,
         f"{training_set.name}: no row is left of {found:,} after {dropped:,} that occur in the evaluation set",
     )
-    return LoadedSet(training_set, datasets.Dataset(pa.table(columns)), corpus, found, dropped)
+    return LoadedSet(training_set, in_memory(pa.table(columns)), corpus, found, dropped)
 
 
 def normalised(text: str) -> str:

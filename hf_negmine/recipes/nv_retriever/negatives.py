@@ -29,7 +29,7 @@ from hf_negmine.recipes.nv_retriever.sets import TrainingSet
 from hf_negmine.sources import table_batches
 from hf_negmine.summary import MiningSummary, ScoreStatistics
 from hf_negmine.teachers import DenseTeacher
-from hf_negmine.writing import write_dataset
+from hf_negmine.writing import in_memory, write_dataset
 
 VECTORS = "vectors"
 """Of the set that is being mined."""
@@ -157,7 +157,7 @@ def _with_columns(rows: datasets.Dataset, count: int) -> datasets.Dataset:
     for place in range(count):
         negatives = flat.take(pa.array(np.arange(place, len(flat), count)))
         table = table.append_column(f"negative_{place + 1}", negatives)
-    return datasets.Dataset(table.drop_columns(["negatives"]))
+    return in_memory(table.drop_columns(["negatives"]))
 
 
 def _together(summaries: list[MiningSummary]) -> MiningSummary:
