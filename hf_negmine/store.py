@@ -209,13 +209,14 @@ class VectorStore:
     ) -> tuple[list[Arrays], IdArray, IdArray]:
         """The shards with everything that was missing, and shard and row of each text."""
         folder = self._open_folder(teacher, kind, role)
+        _join_parts(folder, names)  # of a run that was killed: there may be more than a process can map
         shards, index = self._read_shards(folder, names)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
             self._encode_missing(
                 folder, texts, missing, role, encode, step or TEXTS_A_SHARD, shards[0] if shards else None
             )
-        if _join_parts(folder, names) or len(missing):  # parts may be left from a run that was killed
+            _join_parts(folder, names)
             shards, index = self._read_shards(folder, names)
         if not shards:
             raise InputError(f"no {role} texts to encode")
@@ -308,7 +309,7 @@ def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) 
 
 def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray]:
     shard = {name: read_array(path / f"{name}.npy") for name in names}
-    digests = read_array(path / "digests.npy")
+    digests = np.array(read_array(path / "digests.npy"))  # no map: a process may have so many
     rows = len(shard["offsets"]) - 1 if "offsets" in shard else len(shard["vectors"])
     entries = [len(array) for name, array in shard.items() if name != "offsets"]
     whole = "offsets" not in shard or all(count == shard["offsets"][-1] for count in entries)
@@ -317,14 +318,14 @@ def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray
     return shard, digests
 
 
-def _join_parts(folder: Path, names: tuple[str, ...]) -> bool:
-    """Join the small shards of a streaming teacher into larger ones; whether there were any.
+def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
+    """Join the small shards of a streaming teacher into larger ones.
 
     If it is killed, some texts are there twice until the next run, which takes the parts away.
     """
     parts = sorted(folder.glob("part-*"))
     if not parts:
-        return False
+        return
     joined = _ShardIndex.of([read_array(shard / "digests.npy") for shard in sorted(folder.glob("shard-*"))])
     some: list[tuple[Path, Arrays, DigestArray]] = []
     texts = 0
@@ -345,7 +346,6 @@ def _join_parts(folder: Path, names: tuple[str, ...]) -> bool:
             some, texts = [], 0
     if some:
         _join(folder, some)
-    return True
 
 
 def _join(folder: Path, parts: list[tuple[Path, Arrays, DigestArray]]) -> None:

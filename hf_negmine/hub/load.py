@@ -34,6 +34,8 @@ from hf_negmine.writing import in_memory
 POOL_KINDS = (".arrow", ".npy", ".json")
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are a model."""
+OF_BOTH_ROLES = ("similarity", "candidates")
+"""What else makes a teacher another one, though its fingerprints are the same."""
 MINER_SETTINGS = (
     "method",
     "sampler",
@@ -267,10 +269,12 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
 
 
 def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """Roles in which a teacher, or one that it stands on, has another fingerprint than then (see `identity_of`)."""
+    """Roles in which a teacher, or one that it stands on, is another than then (see `identity_of`)."""
     mine, theirs = now.get("stages", []), then.get("stages", [])
     below = [role for one, other in zip(mine, theirs, strict=False) for role in _roles_that_differ(one, other)]
     roles: tuple[Role, ...] = ("query", "passage")
+    if any(name in then and now.get(name) != then[name] for name in OF_BOTH_ROLES):
+        return list(roles)
     return [
         role
         for role in roles

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ PROBES = ("what is a hard negative?", "A passage that looks relevant to a query 
 """Texts that a saved model and the one in memory must give the same vectors."""
 CLOSEST = 0.999
 """Least cosine of the two; merged adapters and half-precision weights round differently."""
+WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)([-.].*)?\.(safetensors|bin|index\.json)")
+ADAPTER = "adapter_config.json"
+"""Where it lies, Sentence Transformers puts the weights of an adapter on top, and fails if there are none."""
 SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "seed", "library_version")
 
 
@@ -127,6 +131,22 @@ def write_model(
     text = model_card(card.read_text(encoding="utf-8"), section, existing=existing, data_ids=data_ids)
     card.write_text(text, encoding="utf-8")
     check_same(model, folder)
+
+
+def stale_weights(there: Iterable[str], written: Sequence[str]) -> list[str]:
+    """Weights and adapters of an earlier model, which could be loaded in the place of the new weights or on top.
+
+    Args:
+        there: paths of all files, from the model's folder.
+        written: those of the new model.
+    """
+    folders = {PurePosixPath(path).parent for path in written if path.endswith(".safetensors")}
+    others = [PurePosixPath(path) for path in there if path not in written]
+    return [
+        str(path)
+        for path in others
+        if path.parent in folders and (path.name == ADAPTER or WEIGHTS.fullmatch(path.name))
+    ]
 
 
 def model_card(generated: str, section: str, *, existing: str = "", data_ids: Sequence[str] = ()) -> str:

@@ -21,7 +21,7 @@ from hf_negmine.errors import InputError, NegmineError, StorageError, require
 from hf_negmine.files import default_cache_dir, storage_errors
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
-from hf_negmine.hub.models import negatives_section, set_card_template, write_model
+from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
 from hf_negmine.hub.network import hub_errors
 from hf_negmine.hub.provenance import (
     FOLDER,
@@ -271,7 +271,8 @@ def push_model(
         paths = _paths(folder)
         if there is None:
             return PushResult(repo_id, None, None, _keep(folder, repo_id), paths)
-        commit = there.commit(folder, paths, there.weights_not_in(paths), "A model and its card", private=private)
+        stale = stale_weights(there.files, paths)
+        commit = there.commit(folder, paths, stale, "A model and its card", private=private)
         return PushResult(repo_id, commit, f"https://huggingface.co/{repo_id}", None, paths)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -14,8 +13,6 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from hf_negmine.hub.cards import split_card
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance
-
-WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)([-.].*)?\.(safetensors|bin|index\.json)")
 
 
 class Repository:
@@ -86,12 +83,6 @@ class Repository:
         before = next((other for other in self.parts if other.path == part.path), None)
         had = {path for group in before.files.values() for path in group} if before else set()
         return sorted((had - set(paths)) & set(self.files))
-
-    def weights_not_in(self, paths: Sequence[str]) -> list[str]:
-        """Weights of an earlier push, beside the new ones, that could be loaded in their place."""
-        folders = {PurePosixPath(path).parent for path in paths if path.endswith(".safetensors")}
-        files = [PurePosixPath(path) for path in self.files if path not in paths]
-        return [str(file) for file in files if file.parent in folders and WEIGHTS.fullmatch(file.name)]
 
     @property
     def license(self) -> str | None:

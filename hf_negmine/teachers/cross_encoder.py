@@ -17,6 +17,7 @@ from hf_negmine.schema import FloatArray
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+ACTIVATIONS = {"Identity()": "identity", "Sigmoid()": "sigmoid"}
 HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 """How transformers ends the name of a model that has no head to score a pair with."""
 
@@ -91,7 +92,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         return {
             "kind": "cross-encoder",
             **self._loaded(),
-            "activation": self._activation,
+            "activation": self._kept(self._activation, self._own_activation()),
             "candidates": self.candidates,
         }
 
@@ -149,6 +150,10 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         if self._activation is None:
             return self.model.activation_fn
         return torch.nn.Sigmoid() if self._activation == "sigmoid" else torch.nn.Identity()
+
+    def _own_activation(self) -> str | None:
+        """The model's own activation as an argument; None for one that has no word."""
+        return ACTIVATIONS.get(repr(self.model.activation_fn))
 
     def _class(self) -> Any:
         from sentence_transformers import CrossEncoder

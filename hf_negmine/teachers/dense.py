@@ -97,10 +97,10 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             "revision": loaded["revision"],
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
-            "similarity": self._similarity,
+            "similarity": self.similarity if self._source is None else self._similarity,
             "dtype": loaded["dtype"],
             "max_length": loaded["max_length"],
-            "truncate_dim": self._truncate_dim,
+            "truncate_dim": self._kept(self._truncate_dim, self.model.truncate_dim),
         }
 
     def fingerprint(self, role: Role) -> str:

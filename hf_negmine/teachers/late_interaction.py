@@ -140,6 +140,10 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     def _limit_length(self, model: Any, tokens: int) -> None:
         model[0].document_length = tokens
 
+    def _length_limit(self, model: Any) -> int | None:
+        limit: int | None = getattr(model[0], "document_length", None)
+        return limit
+
     def _class(self) -> Any:
         try:
             from sentence_transformers import MultiVectorEncoder

@@ -24,6 +24,7 @@ from hf_negmine.devices import has_fast_bfloat16, require_device, without_data_p
 from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.hub.cards import with_section
+from hf_negmine.hub.models import stale_weights
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator
@@ -368,11 +369,17 @@ def _refreshes(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _save(student: SentenceTransformer, section: str, output: Path) -> None:
-    """Write the model, the file that makes it one last, and remove what a resumed run would have needed."""
+    """Write the model, the file that makes it one last, in the place of one that was there.
+
+    Removes what a resumed run would have needed.
+    """
     with storage_errors(output), scratch_folder(output) as scratch:
         student.save(str(scratch), safe_serialization=True)
         card = scratch / CARD
         card.write_text(with_section(card.read_text(encoding="utf-8"), section), encoding="utf-8")
+        written = [path.relative_to(scratch).as_posix() for path in scratch.rglob("*")]
+        for name in stale_weights([path.name for path in output.iterdir() if path.is_file()], written):
+            (output / name).unlink()
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == MODEL_FILE):
             target = output / path.name
             if target.is_dir():
