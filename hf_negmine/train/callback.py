@@ -100,6 +100,11 @@ class RemineCallback(TrainerCallback):
                 require_whole(value, name, at_least=1)
         if not isinstance(collator.model, SentenceTransformer):
             raise InputError(f"RemineCallback: encodes with a SentenceTransformer, got {type(collator.model).__name__}")
+        if rule == "student" and collator.labels == "scores":
+            raise InputError(
+                "RemineCallback: the negatives that a student finds have its own scores, and labels='scores' promises "
+                "the teacher's; take rule='easy', which keeps the teacher's ranking"
+            )
         with_bank = {name: source for name, source in collator.sources.items() if source.bank is not None}
         if not with_bank:
             raise InputError(

@@ -104,6 +104,7 @@ class HardNegativeCollator(TrainerCallback):
         self.query_column, self.positive_column = query_column, positive_column
         self.prompts, self.router_mapping = prompts, router_mapping
         self._given = {"prompts": prompts, "router_mapping": router_mapping}
+        self._max_length: int | dict[str, int] | None = None
         self.valid_label_columns = list(LABEL_COLUMNS)
         self._lookups = None if queries is None or corpus is None else LookupTables(queries, corpus)
         self._method, self._seed = method, seed
@@ -162,17 +163,23 @@ class HardNegativeCollator(TrainerCallback):
         return epoch
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take prompts and router mapping from the trainer's arguments."""
+        """Take what texts are read with from the trainer's arguments."""
+        self._take_from(args)
+        self.set_epoch(0)
+
+    def _take_from(self, args: Any) -> None:
+        """Prompts, router mapping and, for late interaction, lengths: those of the arguments, or the collator's own."""
         for name, ours in self._given.items():
             theirs = getattr(args, name, None) or None
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{name}: the trainer has {theirs!r}, the collator {ours!r}; give them to one")
             setattr(self, name, ours if ours is not None else theirs)
+        self._max_length = getattr(args, "max_length", None)
         self._inner = {}
-        self.set_epoch(0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count epochs where a resumed run stopped."""
+        self._take_from(args)  # again: a callback that is added later, or given to several trainers, was told otherwise
         self._epochs_begun = int(state.epoch or 0)
         self.set_epoch(self._epochs_begun)
 
@@ -199,9 +206,9 @@ class HardNegativeCollator(TrainerCallback):
         name = features[0].get("dataset_name")
         for row in rows:
             self._choose_positive(row, epoch)
-        n = self._find_negatives(rows, reader, name, epoch)
-        for row in rows:
-            self._make_up(row, n, name, epoch)
+        n, sources = self._find_negatives(rows, reader, name, epoch)
+        for row, source in zip(rows, sources, strict=True):
+            self._make_up(row, n, source, epoch)
         return self._collate([self._lay_out(row, name) for row in rows], reader)
 
     def _reader(self, feature: Feature) -> RowReader:
@@ -224,8 +231,10 @@ class HardNegativeCollator(TrainerCallback):
             chosen = int(number[0, 0] * len(row.positives))
             row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
 
-    def _find_negatives(self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int) -> int:
-        """Give the rows their negatives; returns how many each is to have."""
+    def _find_negatives(
+        self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int
+    ) -> tuple[int, list[NegativeSource | None]]:
+        """Give the rows their negatives; returns how many each is to have, and which source knows each row."""
         sources = self._sources_of(name)
         holds_negatives = any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids
         if holds_negatives and sources and (self._one_source or name is not None):
@@ -234,22 +243,41 @@ class HardNegativeCollator(TrainerCallback):
                 f"({reader.negative_columns or 'lists'}), or leave out negatives="
             )
         if holds_negatives:
-            return self._thin_out(rows, reader, epoch)
+            return self._thin_out(rows, reader, epoch), [None] * len(rows)
         if not sources:
             raise InputError(
                 f"the rows have no negatives ({reader.query_column}, {reader.positive_column}), and the collator has "
                 "no place to take them from; give negatives=, a fitted miner or a pool"
             )
-        waiting = rows
+        found: list[NegativeSource | None] = [None] * len(rows)
+        waiting = list(range(len(rows)))
         for source in sources:
-            waiting = [waiting[place] for place in source.fill(waiting, epoch, mine=len(sources) == 1)]
+            unknown = source.fill([rows[place] for place in waiting], epoch, mine=len(sources) == 1)
+            left = [waiting[place] for place in unknown]
+            for place in set(waiting) - set(left):
+                found[place] = source
+            waiting = left
             if not waiting:
-                return sources[0].n
-        raise InputError(
-            f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {waiting[0].query[:80]!r} "
-            f"and the positive {waiting[0].positives[0][:80]!r}; give the miner, which mines such rows on the fly, or "
-            "mine these rows first"
+                break
+        if waiting:
+            first = rows[waiting[0]]
+            remedy = "give the miner, which mines such rows on the fly, or mine these rows first"
+            if len(sources) > 1 and name is None:
+                remedy = (
+                    "say which data set rows belong to, by prompts or a loss for each of them (a dict), and its miner "
+                    "mines such rows on the fly"
+                )
+            raise InputError(
+                f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {first.query[:80]!r} "
+                f"and the positive {first.positives[0][:80]!r}; {remedy}"
+            )
+        numbers = sorted({source.n for source in found if source is not None})
+        require(
+            len(numbers) == 1,
+            f"num_negatives: the rows of one batch come from data sets with {numbers} negatives a row; give all the "
+            "same, or have batches of one data set each",
         )
+        return numbers[0], found
 
     def _sources_of(self, name: str | None) -> list[NegativeSource]:
         if self._one_source or name is None:
@@ -270,13 +298,11 @@ class HardNegativeCollator(TrainerCallback):
                 thin_out(row, n, None, None)
         return n
 
-    def _make_up(self, row: TrainingRow, n: int, name: str | None, epoch: int) -> None:
-        """Fill a row that has fewer than n negatives by the stated rule."""
-        if self.fill == "random":
-            for source in self._sources_of(name):
-                if len(row.negatives) < n:
-                    texts, scores = source.random_negatives(row, n - len(row.negatives), epoch)
-                    row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
+    def _make_up(self, row: TrainingRow, n: int, source: NegativeSource | None, epoch: int) -> None:
+        """Fill a row that has fewer than n negatives by the stated rule; random ones come from its own source."""
+        if self.fill == "random" and source is not None and len(row.negatives) < n:
+            texts, scores = source.random_negatives(row, n - len(row.negatives), epoch)
+            row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
         own = len(row.negatives)
         if not own:
             raise InputError(
@@ -343,6 +369,7 @@ class HardNegativeCollator(TrainerCallback):
             preprocess_fn=self.model.preprocess,
             prompts=self._by_our_names(self.prompts, names),
             router_mapping=self._by_our_names(self.router_mapping, names) or {},
+            max_length=self._max_length,
         )
 
     def _by_our_names(self, given: Any, names: Mapping[str, str]) -> Any:

@@ -15,13 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.pool import retrieve
 from hf_negmine.protocols import Teacher
-from hf_negmine.schema import BoolArray, FloatArray, IdArray
+from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_searcher, pair_scores
-from hf_negmine.select import Selection, Top
+from hf_negmine.select import Top
+from hf_negmine.select.filters import BoundFilter
+from hf_negmine.select.filters.veto import BoundVeto
 from hf_negmine.store import VectorStore
 from hf_negmine.train.bank import BankVersion, Notes
 from hf_negmine.train.source import NegativeSource
@@ -58,38 +60,18 @@ def mine_with_student(
         progress=progress,
     )
     k = min(source.sampler.depth(source.n), pool.n_passages - 1)
-    deepest = min(DEEPEST * k, pool.n_passages - 1)
-    looked_at = k
-    while True:
-        selection = pool.select(
-            source.method, Top(), looked_at, positive_score=source.positive_score, filters=source.filters
-        )
-        allowed = _allowed_by_teacher(source, selection)
-        kept = offsets_of_rows(
-            np.repeat(np.arange(len(selection.counts)), selection.counts)[allowed], len(selection.counts)
-        )
-        short = (np.diff(kept) < k) & selection.complete
-        if not short.any() or looked_at == deepest:
-            return _first(BankVersion(kept, selection.passages[allowed], selection.scores[allowed]), k)
-        looked_at = min(2 * looked_at, deepest)
+    filters = [*source.filters, *_teachers_veto(source, min(DEEPEST * k, pool.n_passages - 1))]
+    return BankVersion.of(pool.select(source.method, Top(), k, positive_score=source.positive_score, filters=filters))
 
 
-def _allowed_by_teacher(source: NegativeSource, selection: Selection) -> BoolArray:
-    """Whether the teacher scores each chosen passage under the ceiling it gives the query."""
-    allowed = np.ones(len(selection.passages), dtype=bool)
-    if not source.compares_vectors or source.open_searcher is None:
-        return allowed
-    queries, positive_scores = source.positives.targets(source.positive_score)
+def _teachers_veto(source: NegativeSource, deepest: int) -> list[BoundFilter]:
+    """That the teacher scores a negative under the ceiling it gives the query, if there are a teacher and ceilings."""
+    _, positive_scores = source.positives.targets(source.positive_score)
     ceilings = source.method.ceilings(positive_scores)
-    targets = np.repeat(np.arange(len(queries)), selection.counts)
-    scores = pair_scores(source.open_searcher(), queries[targets], selection.passages)
-    return np.asarray(scores < ceilings[targets])
-
-
-def _first(version: BankVersion, k: int) -> BankVersion:
-    counts = np.minimum(np.diff(version.offsets), k)
-    entries, _ = flat_positions(version.offsets[:-1], counts)
-    return BankVersion(offsets_of_counts(counts), version.passages[entries], version.scores[entries])
+    if source.open_searcher is None or np.isposinf(ceilings).all():
+        return []
+    searcher = source.open_searcher()
+    return [BoundVeto("teacher", deepest, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings)]
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class NegativeSource:
             miner.fit()
         fitted = miner.fitted
         pool = miner.pool if len(fitted.texts.queries) else None
+        _note_inconsistent(miner)
         if isinstance(pool, EnsemblePool):
             raise InputError(
                 f"negatives: fresh ones are drawn from one teacher's ranking, and {miner.teacher.name} has several; "
@@ -212,7 +213,7 @@ class NegativeSource:
         scores = np.full(len(ids), np.nan, dtype=np.float32)
         if query >= 0 and self.compares_vectors and not np.isnan(row.positive_score):
             scores = self.teacher_scores(np.array([query]), ids)[0]
-            ceiling = self.method.ceilings(np.array([self._lowest(query, row.positive_score)], dtype=np.float32))[0]
+            ceiling = self.ceilings(np.array([query]), np.array([row.positive_score], dtype=np.float32))[0]
             under = self._allowed(pairs, ids[scores < ceiling], missing)
             if len(under) or row.negatives:
                 return self._texts_and_scores(ids, scores, under)
@@ -264,11 +265,15 @@ class NegativeSource:
         pool = self.miner.pool if has_some else None
         return pool.filters if isinstance(pool, CandidatePool) else ()
 
-    @property
+    @cached_property
     def positives(self) -> Positives:
-        """The scored positives of every query."""
-        assert self.pool is not None
-        return self.pool.positives
+        """The scored positives of every query, and which of them set a ceiling; a copy asks its miner anew for that."""
+        pool = self.pool
+        assert pool is not None
+        if pool.consistency is None and self.miner is not None and self.miner.consistency is not None:
+            its_pool = self.miner.pool
+            pool = its_pool if isinstance(its_pool, CandidatePool) else pool
+        return replace(pool.positives, counted=pool.counted())
 
     @property
     def open_searcher(self) -> Callable[[], Searcher] | None:
@@ -290,14 +295,13 @@ class NegativeSource:
 
     def ceilings(self, queries: IdArray, positive_scores: FloatArray) -> FloatArray:
         """The ceiling of each query; ``positive_scores`` are those of the rows' own positives."""
-        lowest = [self._lowest(int(query), score) for query, score in zip(queries, positive_scores, strict=True)]
-        return self.method.ceilings(np.array(lowest, dtype=np.float32))
+        deciding = positive_scores if self.positive_score == "each" else self._lowest[queries]
+        return self.method.ceilings(np.asarray(deciding, dtype=np.float32))
 
-    def _lowest(self, query: int, own: float) -> float:
-        if self.positive_score == "each":
-            return float(own)
-        first, last = self.positives.offsets[query], self.positives.offsets[query + 1]
-        return float(self.positives.scores[first:last].min())
+    @cached_property
+    def _lowest(self) -> FloatArray:
+        """The lowest positive score of each query, of those that set a ceiling."""
+        return self.positives.targets("min")[1]
 
     def _pairs(self, rows: list[TrainingRow], *, all_positives: bool = False) -> RowPairs:
         """The rows with the first positive of each, or with all of them."""
@@ -312,7 +316,7 @@ class NegativeSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Paths and settings: every process opens texts and pool by memory map."""
-        left_out = ("finder", "filters", "texts", "pool")
+        left_out = ("finder", "filters", "positives", "_lowest", "texts", "pool")
         state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**state, "texts": self.texts.folder, "pool": None if self.pool is None else self.pool.folder}
 
@@ -325,3 +329,14 @@ class NegativeSource:
                 "pool": None if pool is None else CandidatePool.load(pool),
             }
         )
+
+
+def _note_inconsistent(miner: NegativeMiner) -> None:
+    """Say how many rows `NegativeMiner.mine` would leave out, which a collator cannot."""
+    consistent = miner.fitted.consistent
+    if miner.consistency is None or miner.consistency.action != "drop" or consistent is None or consistent.all():
+        return
+    logger.warning(
+        f"{np.count_nonzero(~consistent):,} of {len(consistent):,} positives do not keep the {miner.consistency}. They "
+        "set no ceiling, but rows with them are trained on; to leave them out train on what miner.mine(rows) writes."
+    )

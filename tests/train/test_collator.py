@@ -459,6 +459,28 @@ def test_data_sets_of_a_mapping_need_no_names_where_rows_tell_them_apart(
     assert draw(together, own, 1) == draw(HardNegativeCollator(frozen), own, 1)
 
 
+def test_data_sets_without_names_keep_their_own_corpora_and_numbers(
+    tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    narrow = {"method": "perc_pos:0.95+band:3-5", "sampler": "top"}  # two survivors a query
+    own = {"first": POSITIVES[:8] + CORPUS[16:28], "second": POSITIVES[8:] + CORPUS[28:]}
+    miners = {
+        "first": make_miner(tmp_path / "first", corpus=own["first"], **narrow).fit(rows(0, 8)),
+        "second": make_miner(tmp_path / "second", corpus=own["second"], num_negatives=3, **narrow).fit(rows(8, 16)),
+    }
+    together = HardNegativeCollator(frozen, miners, fill="random")
+    for name, data, n in (("first", rows(0, 8), 2), ("second", rows(8, 16), 3)):
+        drawn = draw(together, data, 1)
+        assert drawn == draw(HardNegativeCollator(frozen, miners[name], fill="random"), data, 1)
+        assert {len(texts) for texts in drawn.values()} == {1 + n}
+        assert {text for texts in drawn.values() for text in texts} <= set(own[name])
+    with pytest.raises(InputError, match=r"one batch come from data sets with \[2, 3\] negatives a row"):
+        draw(together, rows(6, 10), 1)
+    unknown = datasets.Dataset.from_dict({"query": ["q w1"], "positive": [CORPUS[3]]})
+    with pytest.raises(InputError, match=r"not in the pool, .*'q w1'.* say which data set rows belong to"):
+        draw(together, unknown, 1)
+
+
 def test_a_collator_says_what_it_is(frozen: SentenceTransformer, miner: NegativeMiner) -> None:
     assert repr(HardNegativeCollator(frozen)).startswith(
         "HardNegativeCollator(rows that hold their negatives, n=as given"

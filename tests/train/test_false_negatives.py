@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.files import text_digests
+from hf_negmine.select.filters import Consistency
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
@@ -157,3 +160,29 @@ def test_a_passage_at_its_ceiling_is_left_out_and_one_below_is_not(tmp_path: Pat
     sources = list(HardNegativeCollator(frozen, miner).sources.values())
     rows = [["q", "p", "low"], ["x", "at", "below"], ["y", "over", "elsewhere"]]
     assert masked(rows, sources)[0] == [False, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("travelled", [False, True])
+def test_an_inconsistent_positive_sets_no_ceiling(
+    tmp_path: Path, frozen: SentenceTransformer, travelled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Query 0 has a second positive that its teacher does not find, and that lies under nearly everything."""
+    worst = min(CORPUS, key=lambda text: cosine(QUERIES[0], text))
+    data = datasets.Dataset.from_dict({"query": [QUERIES[0], *QUERIES[:4]], "positive": [worst, *CORPUS[:4]]})
+    miner = make_miner(tmp_path, filters=[Consistency(top_k=10)]).fit(data)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        collator = HardNegativeCollator(frozen, miner)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "1 of 5 positives do not keep the consistency (top 10)" in caplog.text
+    source = collator.sources[""]
+    source = pickle.loads(pickle.dumps(source)) if travelled else source
+    negatives = [row for row in miner.mine(data) if row["query"] == QUERIES[0]]
+    rows = [[QUERIES[0], CORPUS[0], negatives[0]["negative_1"]], [QUERIES[1], CORPUS[1], CORPUS[20]]]
+    assert cosine(*rows[0][::2]) > cosine(QUERIES[0], worst)
+    assert masked(rows, [source])[0][:1] + masked(rows, [source])[0][2:3] == [False, False]
+    assert source.ceilings(np.array([0]), np.array([0.0], dtype=np.float32))[0] == pytest.approx(
+        0.95 * cosine(QUERIES[0], CORPUS[0]), rel=1e-5
+    )

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.judges import FunctionJudge
 from hf_negmine.judging import Judged
+from hf_negmine.search import pair_scores
 from hf_negmine.select.filters import Listed, Veto, Where, keep_all
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
@@ -127,6 +128,24 @@ def test_the_student_finds_its_own_hardest_under_both_ceilings(
             assert set(negatives) <= {texts[passage] for passage in allowed[query]}
     assert not list(tmp_path.glob("negatives/**/student"))
     assert not list(tmp_path.glob("negatives/**/vectors"))
+
+
+@pytest.mark.parametrize("teacher", ["bm25", "random:3", "words"])
+def test_any_teacher_has_its_veto(model: SentenceTransformer, tmp_path: Path, teacher: str) -> None:
+    given = WordTeacher() if teacher == "words" else teacher
+    miner = make_miner(tmp_path / "cache", given, on_exhausted="keep").fit(rows())
+    source = HardNegativeCollator(model, miner, fill="random").sources[""]
+    bank = mine_with_student(source, DenseTeacher(model), tmp_path / "student", device="cpu", progress=False)
+    queries = np.repeat(np.arange(16), np.diff(bank.offsets))
+    assert len(queries) > 16
+    assert source.open_searcher is not None
+    scores = pair_scores(source.open_searcher(), queries, bank.passages)
+    lowest = source.positives.targets("min")[1]
+    assert (scores < (lowest - 0.05 * abs(lowest))[queries]).all()
+    free = make_miner(tmp_path / "free", given, method="naive").fit(rows())  # no ceiling, so nothing to be asked
+    source = HardNegativeCollator(model, free).sources[""]
+    more = mine_with_student(source, DenseTeacher(model), tmp_path / "student 2", device="cpu", progress=False)
+    assert (np.diff(more.offsets) == 8).all()
 
 
 @pytest.mark.parametrize("positive_score", ["min", "each"])
@@ -401,6 +420,9 @@ def test_what_cannot_be_refreshed_is_an_error(frozen: SentenceTransformer, model
         RemineCallback(HardNegativeCollator(frozen))
     with pytest.raises(InputError, match="no pool whose negatives could be refreshed"):
         RemineCallback(HardNegativeCollator(frozen, make_miner(tmp_path / "corpus")))
+    with pytest.raises(InputError, match=r"labels='scores' promises the teacher's; take rule='easy'"):
+        RemineCallback(HardNegativeCollator(frozen, miner, labels="scores"))
+    assert RemineCallback(HardNegativeCollator(frozen, miner, labels="scores"), rule="easy").rule == "easy"
     collator = HardNegativeCollator(frozen, miner)
     for wrong in ({"rule": "hard"}, {"every_epochs": 0}, {"every_steps": 0}, {"every_epochs": 1, "every_steps": 1}):
         with pytest.raises(InputError, match=next(iter(wrong))):

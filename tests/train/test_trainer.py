@@ -14,6 +14,8 @@ from sentence_transformers import (
     CrossEncoder,
     CrossEncoderTrainer,
     CrossEncoderTrainingArguments,
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainingArguments,
     SentenceTransformer,
     SentenceTransformerTrainer,
     SparseEncoder,
@@ -44,6 +46,7 @@ from transformers import TrainerCallback
 
 from hf_negmine.errors import InputError
 from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL
+from tests.tiny_models import write_tiny_models
 from tests.train.helpers import (
     CORPUS,
     QUERIES,
@@ -155,6 +158,52 @@ def test_a_collator_that_is_no_callback_is_an_error(model: SentenceTransformer, 
     )
     with pytest.raises(InputError, match=r"callbacks=\[collator\]"):
         trainer.train()
+
+
+def test_a_callback_that_is_added_late_reads_the_prompts_all_the_same(
+    model: SentenceTransformer, tmp_path: Path
+) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    loss = Remembering(model)
+    trainer = SentenceTransformerTrainer(
+        model=model,
+        args=arguments(tmp_path, num_train_epochs=1, prompts={"query": "ask ", "positive": "tell "}),
+        train_dataset=rows(),
+        loss=loss,
+        data_collator=collator,
+    )
+    trainer.add_callback(collator)
+    trainer.train()
+    for queries, *passages in loss.batches:
+        assert all(text.startswith("ask q ") for text in queries)
+        assert all(text.startswith("tell d ") for column in passages for text in column)
+
+
+def test_one_collator_serves_stages_with_prompts_of_their_own(model: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    losses = [Remembering(model), Remembering(model)]
+    stages = [
+        make_trainer(model, collator, rows(), loss, arguments(tmp_path, num_train_epochs=1, prompts={"query": prompt}))
+        for loss, prompt in zip(losses, ("ask ", "find "), strict=True)
+    ]
+    for stage in stages:
+        stage.train()
+    for loss, prompt in zip(losses, ("ask ", "find "), strict=True):
+        assert all(text.startswith(f"{prompt}q ") for batch in loss.batches for text in batch[0])
+
+
+def test_late_interaction_trains_at_the_lengths_of_its_arguments(tmp_path: Path) -> None:
+    write_tiny_models(tmp_path / "models")
+    model = MultiVectorEncoder(str(tmp_path / "models" / "tokens"), device="cpu")
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    args = arguments(tmp_path, MultiVectorEncoderTrainingArguments, max_length={"query": 12, "document": 5})
+    collator.on_init_end(args, None, None)
+    batch = collator(list(rows(0, 4)))
+    assert batch["positive_input_ids"].shape[1] == batch["negative_1_input_ids"].shape[1] == 5
+    assert batch["query_input_ids"].shape[1] == 12
+    plain = HardNegativeCollator(model, collator.sources[""].miner)
+    plain.set_epoch(0)
+    assert plain(list(rows(0, 4)))["positive_input_ids"].shape[1] > 5
 
 
 def test_evaluation_before_during_and_after(model: SentenceTransformer, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Veto:
         if self.abstain_at is not None:
             ceilings[positive_scores <= self.abstain_at] = np.inf
         searcher = index.searcher(scene.queries)
-        return _BoundVeto(
+        return BoundVeto(
             str(self), self.depth, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings
         )
 
@@ -78,13 +78,23 @@ class Veto:
 
 
 @dataclass(frozen=True)
-class _BoundVeto:
+class BoundVeto:
+    """Candidates stay under ceilings in another scale than that of the ranking.
+
+    Attributes:
+        name: in summaries.
+        depth: as in `BoundFilter`.
+        score_pairs: scores of pairs, given query ids and passage ids.
+        ceilings: float32, shape (targets,).
+    """
+
     name: str
     depth: int | None
     score_pairs: Callable[[IdArray, PassageArray], FloatArray]
     ceilings: FloatArray
 
     def keep(self, listed: Listed) -> BoolArray:
+        """Those that score under the ceiling of their target."""
         target = listed.target_of
         scores = self.score_pairs(listed.queries[target], listed.passages)
         return np.asarray(scores < self.ceilings[listed.targets[target]])
