@@ -56,18 +56,21 @@ class Corpus:
         source: their vectors.
         device: where products are made.
         passages_a_block: passages of a block.
+
+    Attributes:
+        resident: whether all of it is held in memory, or read anew every time.
     """
 
     def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int = PASSAGES_A_BLOCK) -> None:
         self.source = source
         self.count = source.shape[0]
         self._device = device
-        self._size = passages_a_block
+        self.passages_a_block = passages_a_block
         allowed = RESIDENT_BYTES
         if device.type == "cuda":
             allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
-        self._resident = self.count * source.shape[1] * 4 <= allowed
-        self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self._resident else None
+        self.resident = self.count * source.shape[1] * 4 <= allowed
+        self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self.resident else None
         self._blocks: dict[tuple[torch.dtype, int], PassageBlock] = {}
 
     def gather(self, ids: torch.Tensor) -> torch.Tensor:
@@ -78,16 +81,16 @@ class Corpus:
 
     def blocks(self, dtype: torch.dtype) -> Iterator[PassageBlock]:
         """All passages, block by block."""
-        for start in range(0, self.count, self._size):
+        for start in range(0, self.count, self.passages_a_block):
             block = self._blocks.get((dtype, start))
             if block is None:
                 block = self._load(dtype, start)
-                if self._resident:
+                if self.resident:
                     self._blocks[dtype, start] = block
             yield block
 
     def _load(self, dtype: torch.dtype, start: int) -> PassageBlock:
-        stop = min(start + self._size, self.count)
+        stop = min(start + self.passages_a_block, self.count)
         if self._vectors is not None:
             vectors = self._vectors[start:stop]
         else:

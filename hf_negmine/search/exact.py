@@ -29,6 +29,9 @@ from hf_negmine.search.scoring import list_scores, pair_scores
 QUERIES_A_BLOCK = 4096
 """Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
 ROWS_A_STEP = 1024
+FEWER_READS = 8
+"""A corpus that is too large for memory is read anew for every step, so that its steps have so many times the rows, and
+its blocks the fewer passages."""
 PAIRS_A_STEP = 2**20
 
 
@@ -42,9 +45,11 @@ class VectorSearcher:
         device: ``"cpu"``, ``"cuda"``, …
         first_pass: number format of the matrix product. It changes the speed, never the result.
         passages_a_block: columns of one score block; a block holds at most `ROWS_A_STEP` times as many scores.
-    """
 
-    block_size = QUERIES_A_BLOCK
+    Attributes:
+        block_size: queries that are best searched together.
+        rows_a_step: of them, those that the corpus is gone through with at once.
+    """
 
     def __init__(
         self,
@@ -63,6 +68,11 @@ class VectorSearcher:
         self.device = torch.device(device)
         self.precisions = precisions_of(first_pass, self.device)
         self.corpus = Corpus(passages, self.device, passages_a_block)
+        self.rows_a_step = ROWS_A_STEP
+        if not self.corpus.resident:
+            self.rows_a_step *= FEWER_READS
+            self.corpus.passages_a_block = max(1, passages_a_block // FEWER_READS)
+        self.block_size = max(QUERIES_A_BLOCK, self.rows_a_step)
         self.buffer = ScoreBuffer()
 
     @property
@@ -126,7 +136,7 @@ class _VectorBlock:
         local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
             in_doubt = [pending[:0]]
-            for some in torch.split(pending, ROWS_A_STEP):
+            for some in torch.split(pending, self.searcher.rows_a_step):
                 attempt = self._attempt(local[some], limits[some], wanted, length, precision)
                 done = attempt.certified
                 keys[some[done]] = attempt.keys[done][:, :wanted]
@@ -134,7 +144,7 @@ class _VectorBlock:
                 keep_above[some] = attempt.keep_above
                 in_doubt.append(some[~done])
             pending = torch.cat(in_doubt)
-        for some in torch.split(pending, ROWS_A_STEP):
+        for some in torch.split(pending, self.searcher.rows_a_step):
             keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())

@@ -15,7 +15,7 @@ import torch
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import SparseVectors
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
+from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
@@ -81,6 +81,29 @@ def test_ten_thousand_equal_passages_come_by_id() -> None:
     passages = np.tile(np.array([[0.3, 0.1, -0.2]], dtype=np.float32), (10_000, 1))
     ranking = one_query([1.0, 2.0, 3.0], passages, [1]).block(ONE_ROW).best(ONE_ROW, INFINITE, 5, skip=2)
     assert ranking.passages.tolist() == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_corpus_that_is_not_held_is_read_for_many_queries_at_once(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not held:
+        monkeypatch.setattr(corpus, "RESIDENT_BYTES", 0)
+    rng = np.random.default_rng(0)
+    queries, passages = (rng.standard_normal((count, 8)).astype(np.float32) for count in (5000, 10_000))
+    read = []
+
+    class Source(ArraySource):
+        def slice(self, start: int, stop: int) -> FloatArray:
+            read.append(stop - start)
+            return super().slice(start, stop)
+
+    searcher = VectorSearcher(ArraySource(queries), Source(passages), Exclusions.none(5000), first_pass="float32")
+    assert searcher.block_size == (4096 if held else 8192)
+    block = searcher.block(np.arange(5000))
+    ranking = block.best(np.arange(5000), np.full(5000, np.inf, dtype=np.float32), 3)
+    assert sum(read) <= (10_000 if held else 20_000)  # once more for the rows that the first pass left in doubt
+    assert max(read) == (10_000 if held else 4096)
+    best = np.argsort(-(queries[:50].astype(np.float64) @ passages.T.astype(np.float64)), axis=1)[:, :3]
+    assert ranking.passages.reshape(-1, 3)[:50].tolist() == best.tolist()
 
 
 def test_the_score_is_the_dot_product_to_the_last_float32_digit() -> None:
