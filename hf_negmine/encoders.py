@@ -104,7 +104,11 @@ class EncoderTeacher(ABC, Generic[Model]):
     def _length_limit(self, model: Any) -> int | None:
         """What `_limit_length` would have to be given for what it reads now; None where there is no limit."""
         limit = length_limit(model)
-        return limit if isinstance(limit, int) else None  # that of a static embedding is infinite, and cannot be set
+        routes = [route[0] for module in model.children() for route in getattr(module, "sub_modules", {}).values()]
+        # A router shows the longest of its routes' limits, which set again would be that of all.
+        same = all(getattr(route, "max_seq_length", limit) == limit for route in routes)
+        # That of a static embedding is infinite, and cannot be set.
+        return limit if same and isinstance(limit, int) else None
 
     def _automatic_dtype(self, device: str) -> str:
         return "bfloat16" if device.startswith("cuda") or has_fast_bfloat16() else "float32"
@@ -116,10 +120,10 @@ class EncoderTeacher(ABC, Generic[Model]):
             "model": self.name,
             "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
             "dtype": dtype_of(model),
-            "max_length": self._kept(self._max_length, self._length_limit(model)),
+            "max_length": self._in_effect(self._max_length, self._length_limit(model)),
         }
 
-    def _kept(self, given: Any, own: Any) -> Any:
+    def _in_effect(self, given: Any, own: Any) -> Any:
         """What the settings say of an argument: what was given, or what is set on a model that was passed in.
 
         Its user may have set that after loading, and then the model that is opened again has it otherwise.

@@ -40,7 +40,7 @@ def demo(
 
     Shows what is kept out as a likely false negative, and what naive mining would have taken.
     """
-    with reported_errors(debug):
+    with reported_errors(debug, to_save_memory="give --device cpu"):
         from hf_negmine.output import prepare_folder
 
         prepare_folder(output, overwrite=overwrite)

@@ -88,7 +88,7 @@ def mine(
     debug: options.Debug = False,
 ) -> None:
     """Mine hard negatives for ROWS."""
-    with reported_errors(debug):
+    with reported_errors(debug, to_save_memory="give --device cpu, or a smaller --max-length"):
         loading = {
             "query_prompt": query_prompt,
             "passage_prompt": passage_prompt,

@@ -18,16 +18,22 @@ if TYPE_CHECKING:
     from hf_negmine.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+NO_GPU = "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 @contextmanager
 def reported_errors(
-    debug: bool, *, stopped: str = "stopped; run again to continue", secret: str | None = None
+    debug: bool,
+    *,
+    stopped: str = "stopped; run again to continue",
+    to_save_memory: str = NO_GPU,
+    secret: str | None = None,
 ) -> Iterator[None]:
     """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback.
 
-    Neither shows ``secret``, nor anything that looks like a token of the Hub.
+    Neither shows ``secret``, nor anything that looks like a token of the Hub. ``to_save_memory`` is what the user of
+    this command can do when the GPU's memory is full.
     """
     try:
         yield
@@ -39,7 +45,7 @@ def reported_errors(
     except Exception as error:
         if debug:
             typer.echo(_without_tokens(traceback.format_exc(), secret), err=True, nl=False)
-        sentence = _without_tokens(_sentence(error), secret)
+        sentence = _without_tokens(_sentence(error, to_save_memory), secret)
         typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {sentence}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
 
@@ -50,12 +56,12 @@ def _without_tokens(text: str, secret: str | None) -> str:
     return TOKEN.sub("hf_…", text)
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, to_save_memory: str) -> str:
     reason = " ".join(str(error).split()) or "no message"
     if isinstance(error, NegmineError):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not to be imported for its name
-        return f"the GPU's memory is full, give --device cpu, or a smaller --max-length or --batch-size: {reason}"
+        return f"the GPU's memory is full, {to_save_memory}: {reason}"
     if isinstance(error, OSError | MemoryError):
         return f"the system refused ({type(error).__name__}): {reason}"
     kind = type(error).__name__

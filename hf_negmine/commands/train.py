@@ -18,6 +18,10 @@ HELP = """Fine-tune a Sentence Transformers model with hard negatives.
 Either ROWS of (query, positive), which are mined first by --teacher and get other negatives every epoch, or rows that \
 hold their negatives already: what mine has written, as --mined or as ROWS.
 """
+STOPPED = "stopped; run the same command with --resume to continue"
+TO_SAVE_MEMORY = (
+    "give --device cpu, a smaller --batch-size or --max-seq-length, or --loss cached with a small --mini-batch-size"
+)
 EPILOG = """
 [bold]Examples[/]
 
@@ -42,7 +46,7 @@ def train(
     *,
     mined: own.Mined = None,
     corpus: options.Corpus = None,
-    split: options.Split = None,
+    split: own.TrainSplit = None,
     query_column: options.QueryColumn = None,
     positive_column: options.PositiveColumn = None,
     corpus_column: options.CorpusColumn = None,
@@ -51,7 +55,7 @@ def train(
     no_in_batch_negatives: own.InBatchNegatives = False,
     epochs: own.Epochs = 1,
     batch_size: own.BatchSize = 32,
-    mini_batch_size: own.MiniBatchSize = 32,
+    mini_batch_size: own.MiniBatchSize = None,
     learning_rate: own.LearningRate = 2e-5,
     warmup_ratio: own.WarmupRatio = 0.1,
     max_seq_length: own.MaxSeqLength = None,
@@ -77,7 +81,7 @@ def train(
     debug: options.Debug = False,
 ) -> None:
     """Fine-tune a model."""
-    with reported_errors(debug, stopped="stopped; run the same command with --resume to continue"):
+    with reported_errors(debug, stopped=STOPPED, to_save_memory=TO_SAVE_MEMORY):
         settings = {
             "loss": loss.value,
             "in_batch_negatives": not no_in_batch_negatives,
@@ -108,8 +112,10 @@ def train(
             "positive_score": None if positive_score is None else positive_score.value,
         }
         loading = {"query_prompt": teacher_query_prompt, "passage_prompt": teacher_passage_prompt}
-        only_for_mining = {**mining, "refresh": refresh, **{f"teacher_{name}": text for name, text in loading.items()}}
-        _check_train(rows, mined, teacher, [name for name, value in only_for_mining.items() if value is not None])
+        of_teacher = {f"teacher_{name}": text for name, text in loading.items()}
+        only_for_mining = {**mining, "refresh": refresh, **of_teacher, "cache_dir": cache_dir}
+        given = [name for name, value in only_for_mining.items() if value is not None]
+        _check_train(rows, mined, split, teacher, given)
         if eval_split is not None and eval_folder is None:
             raise InputError(
                 f"--eval-split: {eval_split!r} is a split of the folder that --eval names, and there is none"
@@ -123,7 +129,9 @@ def train(
         )  # fmt: skip
 
 
-def _check_train(rows: str | None, mined: str | None, teacher: str | None, only_for_mining: list[str]) -> None:
+def _check_train(
+    rows: str | None, mined: str | None, split: str | None, teacher: str | None, only_for_mining: list[str]
+) -> None:
     """See that the options say one thing about where negatives come from, before anything is read."""
     from hf_negmine.output import is_output
 
@@ -139,6 +147,10 @@ def _check_train(rows: str | None, mined: str | None, teacher: str | None, only_
     if teacher is None and only_for_mining:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in only_for_mining)
         raise InputError(f"{names}: for rows that are mined first, and no --teacher is given")
+    if split is not None and is_output(Path(rows or mined or "")):
+        raise InputError(
+            f"--split: {split!r}, and {rows or mined} has no splits, as hf-negmine mine has written it; leave it out"
+        )
 
 
 def _train(
@@ -170,7 +182,7 @@ def _train(
     if eval_folder is not None:
         evaluator = beir_evaluator(eval_folder, split=eval_split, progress=trained_with.progress)
     if teacher is None:
-        source = open_mined(mined or rows or "", split=None if mined else split)
+        source = open_mined(mined or rows or "", split=None if mined and rows else split)
         data = TrainingData.of_mined(
             source.rows,
             lookups=source.lookups,

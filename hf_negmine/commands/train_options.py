@@ -69,6 +69,16 @@ Mined: TypeAlias = Annotated[
         default=False,
     ),
 ]
+TrainSplit: TypeAlias = Annotated[
+    str | None,
+    option(
+        DATA,
+        "Split of ROWS, or of --mined without ROWS where it is a data set id or a folder with splits.",
+        "--split",
+        value="NAME",
+        default="the only one, or train",
+    ),
+]
 StudentModel: TypeAlias = Annotated[
     str, option(TRAINING, "The Sentence Transformers model to train: an id or a folder.", "--model", value="MODEL")
 ]
@@ -87,7 +97,7 @@ BatchSize: TypeAlias = Annotated[
     int, option(TRAINING, "Rows a step, each with its negatives.", "--batch-size", "-b", value="N", min=1)
 ]
 MiniBatchSize: TypeAlias = Annotated[
-    int, option(TRAINING, "Rows at once in memory, with --loss cached.", value="N", min=1)
+    int | None, option(TRAINING, "Rows at once in memory, with --loss cached.", value="N", default="32", min=1)
 ]
 LearningRate: TypeAlias = Annotated[
     float, option(TRAINING, "Highest learning rate.", "--learning-rate", "--lr", value="X", min=0)

@@ -92,7 +92,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         return {
             "kind": "cross-encoder",
             **self._loaded(),
-            "activation": self._kept(self._activation, self._own_activation()),
+            "activation": self._in_effect(self._activation, self._own_activation()),
             "candidates": self.candidates,
         }
 

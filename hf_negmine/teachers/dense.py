@@ -100,7 +100,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             "similarity": self.similarity if self._source is None else self._similarity,
             "dtype": loaded["dtype"],
             "max_length": loaded["max_length"],
-            "truncate_dim": self._kept(self._truncate_dim, self.model.truncate_dim),
+            "truncate_dim": self._in_effect(self._truncate_dim, self.model.truncate_dim),
         }
 
     def fingerprint(self, role: Role) -> str:

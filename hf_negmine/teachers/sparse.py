@@ -82,7 +82,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             **self._loaded(),
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
-            "max_active_dims": self._kept(self._max_active_dims, self.model.max_active_dims),
+            "max_active_dims": self._in_effect(self._max_active_dims, self.model.max_active_dims),
         }
 
     def fingerprint(self, role: Role) -> str:

@@ -40,6 +40,7 @@ LOSSES: tuple[Loss, ...] = ("positive-aware", "cached", "mnrl")
 RULES: tuple[Rule, ...] = ("student", "easy")
 
 CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
+MINI_BATCH = 32
 SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
 """Of all steps: how often the run is saved, and how often its loss is noted."""
 MAY_CHANGE = ("resume", "progress", "device")
@@ -55,7 +56,7 @@ class TrainingSettings:
             every other passage of the batch for a negative.
         in_batch_negatives: whether a query is told from the passages of the other rows, too.
         epochs, batch_size, learning_rate: of the optimizer; ``batch_size`` rows a step.
-        mini_batch_size: rows a forward pass, for ``"cached"``.
+        mini_batch_size: rows a forward pass, for ``"cached"``; None takes 32.
         warmup_ratio: share of the steps over which the learning rate rises.
         max_seq_length: tokens that the model reads of a text; None keeps its own limit.
         query_prompt, passage_prompt: put before the texts, and saved with the model; None keeps its own.
@@ -70,7 +71,7 @@ class TrainingSettings:
     in_batch_negatives: bool = True
     epochs: float = 1
     batch_size: int = 32
-    mini_batch_size: int = 32
+    mini_batch_size: int | None = None
     learning_rate: float = 2e-5
     warmup_ratio: float = 0.1
     max_seq_length: int | None = None
@@ -84,8 +85,14 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         require_choice(self.loss, LOSSES, argument="loss")
-        for name in ("batch_size", "mini_batch_size"):
-            require_whole(getattr(self, name), name, at_least=1)
+        require_whole(self.batch_size, "batch_size", at_least=1)
+        if self.mini_batch_size is not None:
+            require_whole(self.mini_batch_size, "mini_batch_size", at_least=1)
+            require(
+                self.loss == "cached",
+                f"mini_batch_size: {self.mini_batch_size}, and the loss {self.loss!r} has the whole batch in memory; "
+                "take 'cached', or a smaller batch_size",
+            )
         require_whole(self.seed, "seed", at_least=0)
         for name in ("epochs", "learning_rate"):
             require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
@@ -287,7 +294,7 @@ def _loss(student: SentenceTransformer, collator: HardNegativeCollator, settings
         return CachedPositiveAwareMNRL(
             student,
             collator,
-            mini_batch_size=settings.mini_batch_size,
+            mini_batch_size=settings.mini_batch_size or MINI_BATCH,
             in_batch_negatives=settings.in_batch_negatives,
         )
     return PositiveAwareMNRL(student, collator, in_batch_negatives=settings.in_batch_negatives)
@@ -328,6 +335,7 @@ def _begin(checkpoints: Path, model: str, data: TrainingData, settings: Training
         InputError: the run to be resumed had other settings.
     """
     ours = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    ours["mini_batch_size"] = settings.mini_batch_size or MINI_BATCH  # the default by its number is the same run
     drawn = f"{data.collating.get('num_negatives')} by {data.collating.get('sampler')}"
     ours |= {"model": model, "rows": len(data.rows), "negatives drawn": drawn}
     if data.summary is not None:

@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from hf_negmine import prepare_card, push_dataset, push_model
 from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.hub.models import stale_weights
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub
 from tests.hub.world import NAME, code_blocks, make_miner, read_card, rows
@@ -107,6 +108,53 @@ def test_a_second_push_keeps_a_users_words_and_takes_old_weights_away(hub: Hub, 
     np.testing.assert_array_equal(vectors(SentenceTransformer(NAME, device="cpu")), vectors(model))
 
 
+def lora(model: SentenceTransformer) -> SentenceTransformer:
+    """The model with an adapter that changes its vectors."""
+    peft = pytest.importorskip("peft")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    return model
+
+
+def test_a_merged_model_takes_the_place_of_its_adapter(
+    hub: Hub, model: SentenceTransformer, models: Path, tmp_path: Path
+) -> None:
+    adapted = lora(model)
+    adapted[0].model.peft_config["default"].base_model_name_or_path = str(models / "bert")
+    adapted.save(str(tmp_path / "adapter"))
+    paths = [path for path in (tmp_path / "adapter").rglob("*") if path.is_file()]
+    files = {path.relative_to(tmp_path / "adapter").as_posix(): path.read_bytes() for path in paths}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files.keys()
+    hub.create("model", NAME, {**files, "elsewhere/adapter_config.json": b"{}"})
+    np.testing.assert_allclose(vectors(SentenceTransformer(NAME, device="cpu")), vectors(adapted), atol=1e-5)
+    done = push_model(adapted, NAME)
+    assert sorted(hub.files("model", NAME)) == sorted([*done.files, "elsewhere/adapter_config.json"])
+    np.testing.assert_allclose(vectors(SentenceTransformer(NAME, device="cpu")), vectors(adapted), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "stale"),
+    [
+        ("model.safetensors", "model.safetensors", False),
+        ("model.safetensors", "model-00001-of-00002.safetensors", True),
+        ("model.safetensors.index.json", "model.safetensors", True),
+        ("pytorch_model.bin", "model.safetensors", True),
+        ("adapter_config.json", "model.safetensors", True),
+        ("adapter_config.json", "adapter_config.json", False),
+        ("2_Dense/pytorch_model.bin", "2_Dense/model.safetensors", True),
+        ("2_Dense/pytorch_model.bin", "model.safetensors", False),
+        ("config.json", "model.safetensors", False),
+        ("modelling.safetensors", "model.safetensors", False),
+        ("adapter_config.json", "README.md", False),
+    ],
+)
+def test_what_is_stale_beside_new_weights(there: str, written: str, stale: bool) -> None:
+    assert stale_weights([there], [written]) == [there] * stale
+
+
 def test_branches_and_private_repositories(hub: Hub, model: SentenceTransformer) -> None:
     push_model(model, NAME, private=True, revision="v2")
     assert hub.repository("model", NAME).private
@@ -165,14 +213,8 @@ class TestRefused:
 
 
 def test_lora_is_merged(hub: Hub, model: SentenceTransformer) -> None:
-    peft = pytest.importorskip("peft")
     base = vectors(model)
-    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION"))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(generator=torch.Generator().manual_seed(1))
-    adapted = vectors(model)
+    adapted = vectors(lora(model))
     assert not np.allclose(base, adapted, atol=1e-3)
     push_model(model, NAME)
     files = hub.files("model", NAME)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine import FixedTeacher, push_dataset, push_model, reproduce
+from hf_negmine import DenseTeacher, FixedTeacher, ScoreFunction, push_dataset, push_model, reproduce
 from hf_negmine.errors import InputError
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, multi_rows, rows
@@ -102,3 +104,40 @@ def test_a_model_of_the_hub_is_the_one_of_then(hub: Hub, tmp_path: Path, model: 
     assert not found.teacher_differs
     found = reproduce(NAME, teacher="tester/teacher", progress=False, cache_dir=tmp_path / "elsewhere")
     assert (found.identical, found.teacher_differs) == (False, ["query", "passage"])
+
+
+def test_a_loaded_model_is_opened_as_its_user_had_set_it(hub: Hub, tmp_path: Path, model: SentenceTransformer) -> None:
+    push_model(model, "tester/teacher")
+    loaded = SentenceTransformer("tester/teacher", device="cpu")
+    loaded.max_seq_length, loaded.similarity_fn_name, loaded.truncate_dim = 4, "dot", 6  # type: ignore[assignment]
+    found = {}
+    for name, teacher in (("tester/plain", "tester/teacher"), (NAME, loaded)):
+        miner = make_miner(tmp_path / "cache", teacher, corpus=words.CORPUS)
+        found[name] = miner.mine(words.rows())
+        push_dataset(found[name], name, license="mit")
+    assert found[NAME].to_dict() != found["tester/plain"].to_dict(), "what was set changes the negatives"
+    for name in found:
+        again = reproduce(name, progress=False, cache_dir=tmp_path / "elsewhere")
+        assert again.identical, again
+        assert not again.teacher_differs
+
+
+def test_another_similarity_and_other_candidates_make_another_teacher(
+    hub: Hub, tmp_path: Path, model: SentenceTransformer
+) -> None:
+    cosine, dot = (DenseTeacher(model, similarity=similarity) for similarity in ("cosine", "dot"))
+    miner = make_miner(tmp_path / "cache", cosine, corpus=words.CORPUS)
+    push_dataset(miner.mine(words.rows()), NAME, license="mit")
+    found = reproduce(NAME, teacher=dot, progress=False)
+    assert not found.identical
+    assert "the teacher is another than then (as query and passage encoder)" in str(found)
+    assert reproduce(NAME, teacher=cosine, progress=False).identical
+
+    many, few = (ScoreFunction(longest, first_stage="bm25", candidates=n, version="1") for n in (12, 4))
+    push_dataset(mine(tmp_path / "cache", many), "tester/two", license="mit")
+    found = reproduce("tester/two", teacher=few, progress=False)
+    assert (found.identical, found.teacher_differs) == (False, ["query", "passage"])
+
+
+def longest(queries: Sequence[str], passages: Sequence[str]) -> list[float]:
+    return [float(len(passage) * 10 + zlib.crc32(passage.encode()) % 10) for passage in passages]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
@@ -260,6 +262,42 @@ def test_a_bug_is_called_one(run: Run, rows_file: Path, tmp_path: Path, monkeypa
     assert result.exit_code == 1
     assert "this is a bug of hf_negmine (ZeroDivisionError: division by zero); run again with --debug" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "needs", "advice"),
+    [
+        ("mine", ("ROWS", "-t", "bm25", "-o", "OUT"), "give --device cpu, or a smaller --max-length"),
+        ("train", ("ROWS", "-t", "bm25", "--model", "m", "-o", "OUT"), "give --device cpu, a smaller --batch-size or"),
+        ("reproduce", ("tester/one",), "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"),
+        ("demo", ("-o", "OUT"), "give --device cpu"),
+        ("recipe run", ("RECIPE", "--scale", "tiny", "--output", "OUT"), "make the batches in FILE smaller, or take a"),
+    ],
+)
+def test_a_full_gpu_is_met_with_options_of_the_command(
+    command: str,
+    needs: tuple[str, ...],
+    advice: str,
+    run: Run,
+    rows_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No GPU is at hand to be filled: torch's own error is raised where each command begins its work."""
+
+    def fail(**_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    module = {"reproduce": "share", "recipe run": "recipe"}.get(command, command)
+    monkeypatch.setattr(f"hf_negmine.commands.{module}.set_up_libraries", fail)
+    recipe = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
+    names = {"ROWS": rows_file, "OUT": tmp_path / "out", "RECIPE": recipe}
+    result = run(*command.split(), *(names.get(word, word) for word in needs))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: the GPU's memory is full, {advice}")
+    assert result.stderr.endswith(": CUDA out of memory. Tried to allocate 2.00 GiB.\n")
+    options = re.findall(r"--[a-z-]+", run(*command.split(), "--help").stdout)
+    assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(options)
 
 
 def test_ctrl_c_says_how_to_go_on(run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from hf_negmine.cli import app
 from hf_negmine.commands.train_options import LossName, RefreshName
 from hf_negmine.errors import InputError
+from hf_negmine.output import open_mined
 from hf_negmine.train.run import Loss, Rule, TrainingSettings
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "imbe", "jujube", "kiwi", "lime"]
@@ -212,6 +213,23 @@ def test_rows_beside_mined_rows_choose_among_them(run: Run, mined: Path, tiny: P
     assert "none of the 48 mined rows that are in" in result.stderr
 
 
+def test_splits_of_rows_and_of_mined_ones(run: Run, mined: Path, beir: Path, tiny: Path, tmp_path: Path) -> None:
+    written = open_mined(mined).rows
+    shared = datasets.DatasetDict({"train": written.select(range(30)), "test": written.select(range(30, 40))})
+    shared.save_to_disk(str(tmp_path / "shared"))
+    for name, arguments, expected in (
+        ("mined", ("--mined", tmp_path / "shared", "--split", "test"), 10),
+        ("default", ("--mined", tmp_path / "shared"), 30),
+        ("rows", (tmp_path / "shared", "--split", "test"), 10),
+        ("both", (beir, "--mined", mined, "--split", "test"), 24),
+    ):
+        result = run("train", *arguments, "--model", tiny, "-q", "-o", tmp_path / f"{name}-model")
+        assert result.exit_code == 0, result.output
+        assert f"- **Rows:** {expected}, 3 negatives each" in card_of(tmp_path / f"{name}-model")
+    result = run("train", "--mined", tmp_path / "shared", "--split", "dev", "--model", tiny, "-o", tmp_path / "none")
+    assert "split: 'dev' is not among ['train', 'test']" in result.stderr
+
+
 def test_rows_without_a_negative_are_left_out(run: Run, tiny: Path, tmp_path: Path) -> None:
     rows = [{"query": q, "positive": p, "negative": "we eat it"} for q, p in PAIRS]
     rows[3]["negative"] = rows[3]["positive"]
@@ -293,6 +311,27 @@ def test_a_folder_that_holds_a_model_or_other_files(run: Run, mined: Path, tiny:
     assert "holds 'notes.txt' and no run of this command" in result.stderr
 
 
+def test_what_an_earlier_model_left_is_not_loaded(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:
+    """An adapter would be put on top of the new weights, and one file of weights is preferred to several."""
+    peft = pytest.importorskip("peft")
+    output, anew = tmp_path / "out", tmp_path / "anew"
+    model = SentenceTransformer(str(tiny), device="cpu")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(1))
+    model.save(str(output))
+    for name in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        (output / name).write_bytes(b"old")
+    (output / "notes.txt").write_text("mine", encoding="utf-8")
+    command = ("train", "--mined", mined, "--model", tiny, "--device", "cpu", "-q")
+    assert run(*command, "-o", anew).exit_code == 0
+    assert run(*command, "-o", output, "--overwrite").exit_code == 0
+    assert {path.name for path in output.iterdir()} == {path.name for path in anew.iterdir()} | {"notes.txt"}
+    torch.testing.assert_close(vectors(output), vectors(anew))
+
+
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +345,11 @@ def test_a_folder_that_holds_a_model_or_other_files(run: Run, mined: Path, tiny:
         (("MINED", "-m", "naive", "--refresh", "easy"), "--method, --refresh: for rows that are mined first"),
         (("MINED", "--model", "./no-such-model"), "model './no-such-model' could not be loaded"),
         (("MINED", "--loss", "mnrl", "--no-in-batch-negatives"), "the loss 'mnrl' always has them"),
+        (("MINED", "--mini-batch-size", "8"), "mini_batch_size: 8, and the loss 'positive-aware' has the whole batch"),
+        (("MINED", "--loss", "mnrl", "--mini-batch-size", "32"), "mini_batch_size: 32, and the loss 'mnrl' has the"),
+        (("MINED", "--cache-dir", "c"), "--cache-dir: for rows that are mined first, and no --teacher is given"),
+        (("MINED", "--split", "test"), "--split: 'test', and MINED has no splits, as hf-negmine mine has written it"),
+        (("--mined", "MINED", "--split", "x"), "--split: 'x', and MINED has no splits, as hf-negmine mine has"),
         (("MINED", "--epochs", "0"), "epochs: more than 0, got 0"),
         (("MINED", "--device", "cuda:1"), "set CUDA_VISIBLE_DEVICES=1"),
         (("MINED", "--eval-split", "test"), "--eval-split: 'test' is a split of the folder that --eval names"),
@@ -322,7 +366,7 @@ def test_what_cannot_be_done_is_one_sentence(
     pairs.write_text('{"query": "a", "positive": "b", "label": 1}\n', encoding="utf-8")
     names = {"ROWS": str(rows_file), "MINED": str(mined), "PAIRS": str(pairs)}
     for name, path in names.items():
-        message = message.replace(f"{name} holds", f"{path} holds")
+        message = message.replace(f"{name} ha", f"{path} ha").replace(f"{name} ho", f"{path} ho")
     given = [names.get(argument, argument) for argument in arguments]
     result = run("train", "-o", tmp_path / "out", "-q", "--model", tiny, *given)
     assert result.exit_code == 1, result.output

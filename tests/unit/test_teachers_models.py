@@ -14,12 +14,20 @@ import numpy as np
 import pytest
 import sentence_transformers
 import torch
-from sentence_transformers import CrossEncoder, SparseEncoder
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
 from hf_negmine.encoders import weights_digest
 from hf_negmine.errors import InputError, TeacherError
 from hf_negmine.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
-from hf_negmine.teachers import BM25Teacher, DenseTeacher, sparse
+from hf_negmine.teachers import (
+    BM25Teacher,
+    DenseTeacher,
+    resolve_teacher,
+    settings_of,
+    sparse,
+    teacher_of_settings,
+)
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
@@ -112,6 +120,69 @@ def test_settings_make_the_same_teacher_again(kind: Kind, stored: str, folder: P
     again = kind(folder / settings.pop("model"), **settings, device="cpu")
     for role in ("query", "passage"):
         assert again.fingerprint(role) == teacher.fingerprint(role)
+
+
+def dense(folder: Path) -> SentenceTransformer:
+    model = load_model(folder)
+    model.max_seq_length, model.similarity_fn_name, model.truncate_dim = 9, "dot", 8  # type: ignore[assignment]
+    return model
+
+
+def cross(folder: Path) -> CrossEncoder:
+    model = make_cross(folder, activation_fn=torch.nn.Identity())
+    model.max_seq_length = 9
+    return model
+
+
+def with_few_terms(folder: Path) -> SparseEncoder:
+    model = make_sparse(folder, max_active_dims=5)
+    model.max_seq_length = 9
+    return model
+
+
+def tokens(folder: Path) -> MultiVectorEncoder:
+    model = make_tokens(folder)
+    model[0].document_length = 9
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "stored", "changed"),
+    [
+        (dense, "dense", {"max_length": 9, "similarity": "dot", "truncate_dim": 8}),
+        (cross, "cross", {"max_length": 9, "activation": "identity"}),
+        (with_few_terms, "sparse", {"max_length": 9, "max_active_dims": 5}),
+        (tokens, "tokens", {"max_length": 9}),
+    ],
+)
+def test_settings_say_what_is_set_on_a_model_that_was_passed(
+    make: Callable[[Path], Any], stored: str, changed: dict[str, Any], folder: Path
+) -> None:
+    teacher: Any = resolve_teacher(make(folder))
+    settings = settings_of(teacher)
+    assert settings is not None
+    assert {name: settings[name] for name in changed} == changed
+    again: Any = teacher_of_settings({**settings, "model": str(folder / stored)})
+    for role in ("query", "passage"):
+        assert again.fingerprint(role) == teacher.fingerprint(role)
+    if make is dense:
+        assert again.similarity == "dot"
+        np.testing.assert_array_equal(again.encode(PASSAGES, "passage"), teacher.encode(PASSAGES, "passage"))
+    else:
+        np.testing.assert_array_equal(use(again, PASSAGES), use(teacher, PASSAGES))
+    own = resolve_teacher(folder / stored) if make is dense else type(teacher)(folder / stored, device="cpu")
+    assert {(settings_of(own) or {})[name] for name in changed} == {None}, "of one that is named only what was given"
+
+
+def test_a_limit_that_cannot_be_set_again_is_not_in_the_settings(folder: Path) -> None:
+    static = StaticEmbedding(load_model(folder).tokenizer, embedding_dim=4)
+    assert DenseTeacher(SentenceTransformer(modules=[static], device="cpu")).settings["max_length"] is None
+    short, long = ([Transformer(str(folder / "bert")), Pooling(32)] for _ in range(2))
+    short[0].max_seq_length = 9  # type: ignore[union-attr]
+    routed = SentenceTransformer(modules=[Router.for_query_document(short, long)], device="cpu")
+    assert DenseTeacher(routed).settings["max_length"] is None
+    routed.max_seq_length = 7
+    assert DenseTeacher(routed).settings["max_length"] == 7
 
 
 @kinds
