@@ -84,7 +84,9 @@ def test_ten_thousand_equal_passages_come_by_id() -> None:
 
 
 @pytest.mark.parametrize("held", [True, False])
-def test_a_corpus_that_is_not_held_is_read_for_many_queries_at_once(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corpus_that_is_not_held_is_read_for_many_queries_at_once(
+    held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not held:
         monkeypatch.setattr(corpus, "RESIDENT_BYTES", 0)
     rng = np.random.default_rng(0)
