@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".unfinished-"
 LOCK = ".lock"
+TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 PATIENCE = 1.0
 """Seconds until a process that waits for another says so."""
 
@@ -147,7 +148,11 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
         array = np.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=start)
         return array.reshape(shape, order="F" if in_columns else "C")
     except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
-        raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
+        if getattr(error, "errno", None) in TOO_MANY:  # nothing is wrong with the file
+            remedy = "raise the limit of this process (ulimit -n, vm.max_map_count) and run again"
+        else:
+            remedy = "delete its folder and run again"
+        raise StorageError(f"cannot read {path}: {error}; {remedy}") from error
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -126,6 +126,19 @@ def test_arrays_are_read_as_they_were_and_their_files_are_closed(tmp_path: Path,
     np.testing.assert_array_equal(read_again, array)
 
 
+def test_nobody_is_told_to_delete_a_file_that_could_only_not_be_opened(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    files.write_array(tmp_path / "array.npy", ARRAY)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with (tmp_path / "array.npy").open("rb") as taken:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken.fileno(), limits[1]))
+        try:
+            with pytest.raises(StorageError, match=r"cannot read .*raise the limit of this process \(ulimit -n"):
+                files.read_array(tmp_path / "array.npy")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 @pytest.mark.parametrize("left", [0, 5, 100])
 def test_a_truncated_file_is_reported_with_what_to_do(tmp_path: Path, left: int) -> None:
     files.write_array(tmp_path / "array.npy", np.arange(100))
