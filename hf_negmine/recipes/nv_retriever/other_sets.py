@@ -37,7 +37,6 @@ def _classes(
         licence=licence,
         evaluation=texts_of_test(f"{name}Classification", repo, "text", config=config),
         tokens=(tokens, tokens),
-        columns_read=True,
         note=note,
     )
 
@@ -55,7 +54,6 @@ def _clusters(name: str, samples: int, archive: str, tokens: tuple[int, int], li
         licence=licence,
         evaluation=texts_of_test(name, f"{archive}-clustering-{'p2p' if whole else 's2s'}", "sentences"),
         tokens=tokens,
-        columns_read=True,
         note="MTEB's clustering set has a test split only; this is what it was made from.",
     )
 
@@ -67,7 +65,6 @@ def _similar(
     tokens: tuple[int, int],
     *,
     config: str | None = None,
-    columns_read: bool = False,
 ) -> TrainingSet:
     """A set of pairs of sentences with a score, of MTEB."""
     return TrainingSet(
@@ -79,7 +76,6 @@ def _similar(
         ALIKE,
         evaluation=texts_of_test(name, repo, "sentence1", "sentence2", config=config),
         tokens=tokens,
-        columns_read=columns_read,
         note=f"Positives from a score of {SIMILAR_FROM:g}, in both directions.",
     )
 
@@ -127,7 +123,7 @@ OTHER_SETS = (
     _classes("TweetSentimentExtraction", 27_481, "tweet_sentiment_extraction", "Find tweets of the same sentiment", 40),
     _similar("STS12", 1_868, "sts12-sts", (40, 27)),
     _similar("STS22", 416, "sts22-crosslingual-sts", (505, 494), config="en"),
-    _similar("STSBenchmark", 2_812, "stsbenchmark-sts", (25, 14), columns_read=True),
+    _similar("STSBenchmark", 2_812, "stsbenchmark-sts", (25, 14)),
     _clusters("ArxivClusteringP2P", 35_000, "arxiv", (245, 222), "cc0-1.0"),
     _clusters("ArxivClusteringS2S", 35_000, "arxiv", (38, 17), "cc0-1.0"),
     _clusters("BiorxivClusteringP2P", 4_070, "biorxiv", (360, 338), BIORXIV),

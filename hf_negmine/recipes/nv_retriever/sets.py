@@ -41,6 +41,6 @@ def table_of_sources(sets: Iterable[TrainingSet] = tuple(SETS.values())) -> str:
     ]
     for one in sets:
         against = "nothing" if one.evaluation is None else f"{one.evaluation.name} (`{one.evaluation.hub_id}`)"
-        how = "verified" if one.verified else "read" if one.columns_read else "recalled"
+        how = "verified" if one.verified else "read"
         lines.append(f"| {one.name} | `{one.hub_id}` | {one.layout.columns} | {how} | {against} | {one.licence} |")
     return "\n".join(lines)

@@ -76,8 +76,8 @@ class TrainingSet:
         tokens_known: whether they are not a guess.
         corpus_size: passages that negatives are mined from, rounded; None: the positives of the rows.
         one_positive_a_query: whether a query is taken once, with one of its positives.
-        columns_read: whether the columns were read in public code or cards that use the set; otherwise recalled.
-        verified: whether the set was loaded and its columns seen. Nobody has: the recipe was written off-line.
+        verified: whether the set was loaded and its columns seen. Nobody has: the recipe was written off-line. All
+            columns were read in the cards of the sets or in public code that uses them.
         revision: commit on the Hub; None takes the newest.
         note: what to know.
     """
@@ -94,7 +94,6 @@ class TrainingSet:
     tokens_known: bool = True
     corpus_size: int | None = None
     one_positive_a_query: bool = False
-    columns_read: bool = False
     verified: bool = False
     revision: str | None = None
     note: str = ""
