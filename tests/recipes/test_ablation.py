@@ -493,6 +493,8 @@ def _check_report(report: str, recipe: Ablation, output: Path) -> None:
     """The tables' numbers are means and deviations of what the result files hold, by hand."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in (output / study.RESULTS).glob("*.json")]
     student = recipe.students[0]
+    trained = [one["result"] for one in kept if "steps" in one["result"]]
+    assert all((result["steps"] == 0) == (result["rows"] == {}) for result in trained)
     naive = [
         one["result"]["ndcg"]["topics"]
         for one in kept

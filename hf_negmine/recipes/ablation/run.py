@@ -21,7 +21,7 @@ from hf_negmine.recipes.ablation.mining import Mine
 from hf_negmine.recipes.ablation.recipe import Ablation, Student
 from hf_negmine.recipes.ablation.report import Findings, Outcome, Scores, draw, report_of
 from hf_negmine.recipes.ablation.study import Run, Setting, methods_of, runs_of, teachers_of
-from hf_negmine.recipes.ablation.training import evaluate, make_student, train
+from hf_negmine.recipes.ablation.training import evaluate, make_student, of_whole_batches, train
 from hf_negmine.recipes.data import TestQueries, TrainingRows, load_test, load_training
 from hf_negmine.recipes.harness import require_mteb
 from hf_negmine.report.plots import require_matplotlib
@@ -84,7 +84,7 @@ class _Study:
         def measure() -> dict[str, Any]:
             started = time.perf_counter()
             model = make_student(student, one.seed)
-            rows = self.mine.rows(setting, student.negatives, one.seed)
+            rows = of_whole_batches(self.mine.rows(setting, student.negatives, one.seed), student)
             in_batch = setting.in_batch_negatives
             with tempfile.TemporaryDirectory() as scratch:
                 trained = train(model, student, rows, one.seed, Path(scratch), in_batch_negatives=in_batch)

@@ -62,6 +62,12 @@ def make_student(student: Student, seed: int) -> SentenceTransformer:
     return model
 
 
+def of_whole_batches(rows: datasets.DatasetDict, student: Student) -> datasets.DatasetDict:
+    """The sets that fill a batch; a threshold may leave fewer rows, and a batch is of one set."""
+    batch = student.training.per_device_train_batch_size
+    return datasets.DatasetDict({name: own for name, own in rows.items() if len(own) >= batch})
+
+
 def train(
     model: SentenceTransformer,
     student: Student,
@@ -82,9 +88,7 @@ def train(
         in_batch_negatives: whether other rows' passages are negatives, too, all of them as in the usual loss: a mask
             would know more under one method than under another.
     """
-    rows = datasets.DatasetDict(
-        {name: own for name, own in rows.items() if len(own) >= student.training.per_device_train_batch_size}
-    )
+    rows = of_whole_batches(rows, student)
     if not rows:  # a threshold that allows hardly a negative
         return Trained(0, None, None)
     collator = HardNegativeCollator(
