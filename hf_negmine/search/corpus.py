@@ -13,6 +13,9 @@ from hf_negmine.schema import FloatArray
 from hf_negmine.search.nearest import with_ones
 
 PASSAGES_A_BLOCK = 32_768
+FEWER_READS = 8
+"""A corpus that is too large for memory is read anew for every step of a search, which then has so many times the rows,
+and its blocks the fewer passages."""
 RESIDENT_BYTES = 256 * 2**20
 """Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
 
@@ -59,17 +62,19 @@ class Corpus:
 
     Attributes:
         resident: whether all of it is held in memory, or read anew every time.
+        fewer_reads: how many times the rows a step of a search should have for that.
     """
 
     def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int = PASSAGES_A_BLOCK) -> None:
         self.source = source
         self.count = source.shape[0]
         self._device = device
-        self.passages_a_block = passages_a_block
         allowed = RESIDENT_BYTES
         if device.type == "cuda":
             allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
         self.resident = self.count * source.shape[1] * 4 <= allowed
+        self.fewer_reads = 1 if self.resident else FEWER_READS
+        self.passages_a_block = max(1, passages_a_block // self.fewer_reads)
         self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self.resident else None
         self._blocks: dict[tuple[torch.dtype, int], PassageBlock] = {}
 

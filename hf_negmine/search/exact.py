@@ -29,9 +29,6 @@ from hf_negmine.search.scoring import list_scores, pair_scores
 QUERIES_A_BLOCK = 4096
 """Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
 ROWS_A_STEP = 1024
-FEWER_READS = 8
-"""A corpus that is too large for memory is read anew for every step, so that its steps have so many times the rows, and
-its blocks the fewer passages."""
 PAIRS_A_STEP = 2**20
 
 
@@ -68,10 +65,7 @@ class VectorSearcher:
         self.device = torch.device(device)
         self.precisions = precisions_of(first_pass, self.device)
         self.corpus = Corpus(passages, self.device, passages_a_block)
-        self.rows_a_step = ROWS_A_STEP
-        if not self.corpus.resident:
-            self.rows_a_step *= FEWER_READS
-            self.corpus.passages_a_block = max(1, passages_a_block // FEWER_READS)
+        self.rows_a_step = ROWS_A_STEP * self.corpus.fewer_reads
         self.block_size = max(QUERIES_A_BLOCK, self.rows_a_step)
         self.buffer = ScoreBuffer()
 

@@ -159,7 +159,7 @@ def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(problem: Problem,
         patch.setattr(scoring, "STEP_BYTES", 4096)
         patch.setattr(exact, "PAIRS_A_STEP", 64)
         patch.setattr(exact, "ROWS_A_STEP", 3)
-        patch.setattr(exact, "FEWER_READS", 2)
+        patch.setattr(corpus, "FEWER_READS", 2)
         searcher = vector_searcher(problem, passages_a_block=17, first_pass="bfloat16")
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
 
