@@ -32,9 +32,10 @@ from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, require
 from hf_negmine.protocols import QueryBlock, Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.search.ann_index import VECTORS_A_STEP, load_faiss
+from hf_negmine.search.ann_index import VECTORS_A_STEP
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.exact import VectorSearcher
+from hf_negmine.search.faiss_library import load_faiss
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys
 from hf_negmine.search.scoring import list_scores
 

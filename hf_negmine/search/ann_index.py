@@ -5,11 +5,7 @@ FAISS is loaded when it is first needed, never by importing this module (which `
 
 from __future__ import annotations
 
-import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +17,7 @@ from hf_negmine.errors import InputError, StorageError, require
 from hf_negmine.files import finish_or_nothing
 from hf_negmine.schema import FloatArray
 from hf_negmine.search.corpus import VectorSource
+from hf_negmine.search.faiss_library import faiss_threads, load_faiss
 
 if TYPE_CHECKING:
     import faiss
@@ -30,7 +27,6 @@ VECTORS_A_STEP = 16_384
 TRAINING_BYTES = 2**30
 """Vectors beyond this are trained on only as far as FAISS recommends at least, 39 a cluster."""
 EF_SEARCH = 128
-PROCESS_OF_IMPORT = os.getpid()
 
 
 @dataclass(frozen=True)
@@ -106,15 +102,6 @@ def build_index(
     return index
 
 
-def load_faiss() -> Any:
-    """FAISS, whose bindings warn about themselves in some versions of Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import faiss
-
-        return faiss
-
-
 def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress: bool) -> None:
     count, width = passages.shape
     about = f"{count:,} vector(s) of width {width}"
@@ -144,7 +131,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
         )
     unordered_graph = graph is not None and not hasattr(faiss.HNSW, "compute_forward_links_deterministic")
     with (
-        _one_thread(faiss, unordered_graph or isinstance(index, faiss.IndexPreTransform)),
+        faiss_threads(1 if unordered_graph or isinstance(index, faiss.IndexPreTransform) else None),
         tqdm(total=count, desc=f"Indexing {factory}", unit=" passages", disable=not progress, delay=1) as bar,
     ):
         try:
@@ -222,17 +209,3 @@ def _reason(error: RuntimeError) -> str:
     """The last clause of a message of FAISS, which begins with the name of a C++ function and a condition."""
     text = re.split(r"' failed:? ?", re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL))[-1]
     return " ".join(text.split()).rstrip(".") or " ".join(str(error).split())
-
-
-@contextmanager
-def _one_thread(faiss: Any, needed: bool) -> Iterator[None]:
-    """Have FAISS use one thread where that is ``needed``, and in a fork, which lacks the threads of its parent."""
-    if not needed and os.getpid() == PROCESS_OF_IMPORT:
-        yield
-        return
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

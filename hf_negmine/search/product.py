@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from hf_negmine.schema import IdArray
 from hf_negmine.search.corpus import Corpus, PassageBlock
+from hf_negmine.search.highest import has_fused_search, highest_products
 from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_origins
 from hf_negmine.search.precision import Precision, exact_accumulation
 
@@ -78,9 +80,9 @@ class Product:
         scores = torch.empty((rows, 0), device=device)
         passages = torch.empty((rows, 0), dtype=torch.int64, device=device)
         worst_error = torch.zeros(rows, device=device)
-        by_distance = self.precision.dtype == torch.bfloat16 and self._has_limits
-        highest_origins = torch.full_like(worst_error, -torch.inf if by_distance else 0.0)
-        for start, values, columns, error, origins in (self._nearest if by_distance else self._highest)(length):
+        way = self._way(length)
+        highest_origins = torch.full_like(worst_error, -torch.inf if way == self._nearest else 0.0)
+        for start, values, columns, error, origins in way(length):
             scores = torch.cat([scores, values], dim=1)
             passages = torch.cat([passages, columns + start], dim=1)
             if start > 0:
@@ -109,11 +111,29 @@ class Product:
     def _has_limits(self) -> bool:
         return bool((self.limits < torch.inf).any())
 
+    def _way(self, length: int) -> Callable[[int], Iterator[_Found]]:
+        """How the best are found fastest."""
+        dtype = self.precision.dtype
+        if self._has_limits:
+            return self._nearest if dtype == torch.bfloat16 else self._highest
+        if has_fused_search(self.queries.device, dtype) and np.bincount(self.excluded[0], minlength=1).max() <= length:
+            return self._fused
+        return self._highest
+
     def _highest(self, length: int) -> Iterator[_Found]:
         """The best of each passage block, ineligible ones masked."""
         for start, scores, error in self.blocks():
             top = scores.topk(min(length, scores.shape[1]), dim=1)
             yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
+
+    def _fused(self, length: int) -> Iterator[_Found]:
+        """The best of each passage block without limits, by `highest`."""
+        for block in self.corpus.blocks(self.precision.dtype):
+            error = self.precision.error(self.queries, self.queries, block)
+            values, columns = highest_products(
+                self.queries, block.vectors, min(length, len(block.vectors)), self._excluded_in(block)
+            )
+            yield block.start, values, columns, error, torch.zeros_like(error)
 
     def _nearest(self, length: int) -> Iterator[_Found]:
         """The best of each passage block under the limits, by `nearest`."""
@@ -137,7 +157,11 @@ class Product:
 
     def _exclude(self, scores: torch.Tensor, block: PassageBlock, value: float) -> None:
         """Put ``value`` in the place of the scores of excluded pairs."""
+        scores[self._excluded_in(block)] = value
+
+    def _excluded_in(self, block: PassageBlock) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns of a block's excluded pairs."""
         rows, passages = self.excluded
         here = (passages >= block.start) & (passages < block.start + len(block.vectors))
-        columns = torch.from_numpy(passages[here] - block.start).to(scores.device)
-        scores[torch.from_numpy(rows[here]).to(scores.device), columns] = value
+        device = self.queries.device
+        return torch.from_numpy(rows[here]).to(device), torch.from_numpy(passages[here] - block.start).to(device)

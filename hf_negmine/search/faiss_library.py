@@ -1,0 +1,36 @@
+"""FAISS, loaded when it is first needed, and the threads it may take."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PROCESS_OF_IMPORT = os.getpid()
+
+
+def load_faiss() -> Any:
+    """FAISS, whose bindings warn about themselves in some versions of Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import faiss
+
+        return faiss
+
+
+@contextmanager
+def faiss_threads(most: int | None = None) -> Iterator[None]:
+    """Have FAISS use ``most`` threads, if that is said, and one in a fork, which lacks the threads of its parent."""
+    count = most if os.getpid() == PROCESS_OF_IMPORT else 1
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    if count is None or count == before:
+        yield
+        return
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
