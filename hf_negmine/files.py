@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".unfinished-"
 LOCK = ".lock"
+ALIGNMENT = 64
+"""Bytes; where an array begins in a file of several is a multiple of it, as numpy has it for the numbers of one."""
 TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 PATIENCE = 1.0
 """Seconds until a process that waits for another says so."""
@@ -73,7 +75,8 @@ def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        if not _is_unfinished(path.parent):  # else it counts once the folder is published, and is synced then
+            _sync_folder(path.parent)
 
 
 @contextmanager
@@ -92,6 +95,8 @@ def publish_folder(folder: Path, path: Path) -> None:
     """Give a finished folder its own name. One that is there already is kept: the name is a digest of the content."""
     with storage_errors(path):
         os.chmod(folder, 0o755)
+        for inner, _, _ in os.walk(folder):
+            _sync_folder(Path(inner))
         try:
             os.rename(folder, path)
         except OSError as error:
@@ -132,21 +137,38 @@ def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
         np.save(file, array, allow_pickle=False)
 
 
+def write_arrays(path: Path, arrays: Iterable[np.ndarray[Any, Any]]) -> None:
+    """Write several arrays one after another into one file, finish-or-nothing."""
+    with finish_or_nothing(path) as file:
+        for array in arrays:
+            np.save(file, array, allow_pickle=False)
+            file.write(bytes(-file.tell() % ALIGNMENT))
+
+
 def read_array(path: Path) -> np.ndarray[Any, Any]:
-    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated.
+    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated."""
+    return read_arrays(path, 1)[0]
+
+
+def read_arrays(path: Path, count: int) -> list[np.ndarray[Any, Any]]:
+    """Memory-map the ``count`` arrays of a file, or raise `StorageError` if it is missing or truncated.
 
     By Arrow and not by numpy, whose map holds the file open as long as it lives: a store of a few million vectors has
     more files than a process may have open.
     """
+    arrays = []
     try:
         with pa.memory_map(str(path)) as file:
-            np.lib.format.read_magic(file)
-            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-            file.seek(0)
             content = file.read_buffer()
-        array = np.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=start)
-        return array.reshape(shape, order="F" if in_columns else "C")
+            file.seek(0)
+            for _ in range(count):
+                np.lib.format.read_magic(file)
+                shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+                array = np.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=file.tell())
+                arrays.append(array.reshape(shape, order="F" if in_columns else "C"))
+                end = file.tell() + array.nbytes
+                file.seek(min(end + -end % ALIGNMENT, len(content)))
+        return arrays
     except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
         if getattr(error, "errno", None) in TOO_MANY:  # nothing is wrong with the file
             remedy = "raise the limit of this process (ulimit -n, vm.max_map_count) and run again"
@@ -230,6 +252,11 @@ def default_cache_dir() -> Path:
 
 def _existing_parent(path: Path) -> Path:
     return next(parent for parent in path.resolve().parents if parent.exists())
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether it is a `scratch_folder`, or lies in one."""
+    return any(part.startswith(TEMPORARY_PREFIX) for part in folder.parts)
 
 
 def _sync_folder(folder: Path) -> None:

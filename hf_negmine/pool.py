@@ -31,12 +31,12 @@ from hf_negmine.errors import (
 from hf_negmine.files import (
     digest_of,
     only_writer,
-    publish_folder,
     read_array,
+    read_arrays,
     read_table,
     read_versioned_json,
-    scratch_folder,
     write_array,
+    write_arrays,
     write_json,
     write_table,
 )
@@ -67,6 +67,7 @@ from hf_negmine.texts import TextSet
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 QUERIES_A_PART = 8192
+ARRAYS_OF_LISTS = tuple(field.name for field in dataclasses.fields(CandidateLists))
 
 
 class CandidatePool:
@@ -422,8 +423,8 @@ def _make(
     """Search what the parts in ``folder`` lack, and make the pool of them."""
     n_queries = len(texts.queries)
     part_starts = range(0, n_queries, QUERIES_A_PART)
-    part_folders = [folder / "parts" / f"{start:012d}" for start in part_starts]
-    missing = [place for place, part in enumerate(part_folders) if not part.exists()]
+    parts = [folder / "parts" / f"{start:012d}.npy" for start in part_starts]
+    missing = [place for place, part in enumerate(parts) if not part.exists()]
     if missing:
         searcher = open_searcher()
         with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress, delay=1) as bar:
@@ -431,10 +432,8 @@ def _make(
             for place in missing:
                 queries = np.arange(part_starts[place], min(part_starts[place] + QUERIES_A_PART, n_queries))
                 lists, positive_scores = _search_part(texts, searcher, queries, depth, bar)
-                with scratch_folder(folder / "parts") as scratch:
-                    _write_part(scratch, lists, positive_scores)
-                    publish_folder(scratch, part_folders[place])
-    lists_of_parts, scores_of_parts = zip(*(_read_part(part) for part in part_folders), strict=True)
+                write_arrays(parts[place], (*(getattr(lists, name) for name in ARRAYS_OF_LISTS), positive_scores))
+    lists_of_parts, scores_of_parts = zip(*(_read_part(part) for part in parts), strict=True)
     pool = CandidatePool(
         CandidateLists.concatenated(lists_of_parts),
         Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts)),
@@ -457,17 +456,9 @@ def _search_part(
     return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
 
 
-def _write_part(folder: Path, lists: CandidateLists, positive_scores: FloatArray) -> None:
-    for name in ("passages", "scores", "offsets", "starts", "stops", "ceilings", "first_ranks", "exhausted"):
-        write_array(folder / f"{name}.npy", getattr(lists, name))
-    write_array(folder / "positive_scores.npy", positive_scores)
-
-
-def _read_part(folder: Path) -> tuple[CandidateLists, FloatArray]:
-    names = ("passages", "scores", "offsets", "starts", "stops", "ceilings", "first_ranks", "exhausted")
-    return CandidateLists(*(read_array(folder / f"{name}.npy") for name in names)), read_array(
-        folder / "positive_scores.npy"
-    )
+def _read_part(path: Path) -> tuple[CandidateLists, FloatArray]:
+    *lists, positive_scores = read_arrays(path, len(ARRAYS_OF_LISTS) + 1)
+    return CandidateLists(*lists), positive_scores
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:

@@ -50,18 +50,20 @@ def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tens
     Returns:
         float32, shape (rows, length); of what is not wanted it is -inf, or the score.
     """
-    rows, length = listed.shape
-    scores = torch.full(listed.shape, -torch.inf, device=queries.device)
+    (rows, length), width = listed.shape, queries.shape[1]
     lengths, order = lengths.sort()  # so that the rows of a step want about as many
-    longest = lengths.cpu()
+    longest = lengths.tolist()
+    queries, listed = queries[order].unsqueeze(1), listed[order]  # so that a step is a slice
+    found = torch.full(listed.shape, -torch.inf, device=queries.device)
 
     def score(some: slice) -> None:
-        these, wanted = order[some], int(longest[some][-1])
-        part = listed[these, :wanted]
-        passages = gather(part.reshape(-1)).view(*part.shape, queries.shape[1])
-        scores[these, :wanted] = canonical_scores(queries[these].unsqueeze(1), passages)
+        wanted = longest[some.stop - 1]
+        passages = gather(listed[some, :wanted].reshape(-1)).view(-1, wanted, width)
+        found[some, :wanted] = canonical_scores(queries[some], passages)
 
-    _in_steps(rows, 12 * length * queries.shape[1], score, queries.device)
+    _in_steps(rows, 12 * length * width, score, queries.device)
+    scores = torch.empty_like(found)
+    scores[order] = found
     return scores
 
 

@@ -24,6 +24,7 @@ TABLE = pa.table([np.array([1], dtype=np.int32), np.array([0.5], dtype=np.float3
 
 WRITERS: dict[str, Callable[[Path], None]] = {
     "array": lambda path: files.write_array(path, ARRAY),
+    "arrays": lambda path: files.write_arrays(path, [ARRAY, ARRAY]),
     "json": lambda path: files.write_json(path, {"a": 1}),
     "table": lambda path: files.write_table(path, TABLE),
 }
@@ -124,6 +125,53 @@ def test_arrays_are_read_as_they_were_and_their_files_are_closed(tmp_path: Path,
     read_again = files.read_array(tmp_path / "array.npy")
     (tmp_path / "array.npy").unlink()  # a map outlives the name
     np.testing.assert_array_equal(read_again, array)
+
+
+def test_arrays_of_one_file_are_read_one_after_another_where_processors_like_them(tmp_path: Path) -> None:
+    arrays = [np.array([True, False, True]), np.empty(0, dtype=np.float32), np.arange(7), np.asfortranarray(ARRAY)]
+    files.write_arrays(tmp_path / "arrays.npy", arrays)
+    read = files.read_arrays(tmp_path / "arrays.npy", 4)
+    for was, now in zip(arrays, read, strict=True):
+        np.testing.assert_array_equal(now, was)
+        assert (now.dtype, now.flags.aligned) == (was.dtype, True)
+    np.testing.assert_array_equal(np.load(tmp_path / "arrays.npy"), arrays[0])  # numpy reads the first
+
+
+@pytest.mark.parametrize("left", [0, 100, -70, -64])
+def test_a_file_that_lacks_its_end_is_damaged(tmp_path: Path, left: int) -> None:
+    path = tmp_path / "arrays.npy"
+    files.write_arrays(path, [np.arange(100), np.arange(8)])
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(StorageError, match=r"cannot read .*arrays.npy: .*; delete its folder and run again"):
+        files.read_arrays(path, 2)
+    with pytest.raises(StorageError, match="cannot read"):
+        files.read_arrays(path, 3)
+
+
+def test_a_folder_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file, each folder that names files, and the folder that names the folder: each once, and in that order."""
+    events: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted(descriptor: int) -> None:
+        events.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append("renamed")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", renamed)
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc/self/fd")
+    with files.scratch_folder(tmp_path) as folder:
+        files.write_array(folder / "inner" / "array.npy", ARRAY)
+        files.write_json(folder / "about.json", {})
+        scratch = folder.name
+        files.publish_folder(folder, tmp_path / "kept")
+    assert all(name.startswith(files.TEMPORARY_PREFIX) for name in events[:2])  # the files, under their first names
+    assert events[2:] == [scratch, "inner", "renamed", tmp_path.name]
 
 
 def test_nobody_is_told_to_delete_a_file_that_could_only_not_be_opened(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,8 @@ import torch
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import SparseVectors
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus
+from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus, highest, product
+from hf_negmine.search.faiss_library import load_faiss
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
@@ -106,6 +109,54 @@ def test_a_corpus_that_is_not_held_is_read_for_many_queries_at_once(
     assert max(read) == (10_000 if held else 4096)
     best = np.argsort(-(queries[:50].astype(np.float64) @ passages.T.astype(np.float64)), axis=1)[:, :3]
     assert ranking.passages.reshape(-1, 3)[:50].tolist() == best.tolist()
+
+
+@pytest.mark.parametrize("excluded", [0, 3, 40])
+def test_a_search_by_faiss_and_one_by_a_whole_product_find_the_same(
+    excluded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is excluded: nothing, a little of what lists hold, or more than a list is long."""
+    rng = np.random.default_rng(excluded)
+    queries, passages = (rng.standard_normal((count, 12)).astype(np.float32) for count in (70, 400))
+    scores = score_matrix(queries, passages)
+    best = np.argsort(-scores, axis=1)[:, :excluded]
+    exclusions = exclusions_of([sorted(row) if place % 3 else [] for place, row in enumerate(best.tolist())])
+    asked = []
+
+    def counted(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(len(arguments[0]))
+        return highest.highest_products(*arguments)
+
+    monkeypatch.setattr(product, "highest_products", counted)
+    rows, ceilings = np.arange(70), np.full(70, np.inf, dtype=np.float32)
+
+    def found() -> list[list[tuple[float, int]]]:
+        searcher = VectorSearcher(
+            ArraySource(queries), ArraySource(passages), exclusions, first_pass="float32", passages_a_block=150
+        )
+        return rows_of(searcher.block(rows).best(rows, ceilings, 4))
+
+    by_faiss = found()
+    assert bool(asked) == (excluded < 40 and sys.platform != "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    asked.clear()
+    assert found() == by_faiss
+    assert not asked
+    assert by_faiss == [ranked(scores[row], best[row] if row % 3 else [])[:4] for row in rows]
+
+
+def test_a_search_leaves_the_settings_of_faiss_as_they_were() -> None:
+    library = load_faiss()
+    threads, threshold = library.omp_get_max_threads(), library.cvar.distance_compute_blas_threshold
+    library.omp_set_num_threads(threads + 1)
+    library.cvar.distance_compute_blas_threshold = 77
+    try:
+        one_query([1.0], np.ones((3, 1), dtype=np.float32)).block(ONE_ROW).best(ONE_ROW, INFINITE, 2)
+        assert library.omp_get_max_threads() == threads + 1
+        assert library.cvar.distance_compute_blas_threshold == 77
+    finally:
+        library.omp_set_num_threads(threads)
+        library.cvar.distance_compute_blas_threshold = threshold
 
 
 def test_the_score_is_the_dot_product_to_the_last_float32_digit() -> None:
