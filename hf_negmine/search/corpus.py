@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from hf_negmine.schema import FloatArray
+from hf_negmine.search.faiss_products import PassageMatrix
 from hf_negmine.search.nearest import with_ones
 
 PASSAGES_A_BLOCK = 32_768
@@ -41,15 +43,26 @@ class PassageBlock:
     Attributes:
         start: id of the first.
         vectors: in the block's number format, shape (passages, width).
-        with_ones: the same with the dimensions of `nearest`, which ``vectors`` are a view of; in bfloat16 only.
+        extended: the same with the dimensions of `nearest`, which ``vectors`` are a view of; in bfloat16 only.
         max_norm, max_residual: no vector is longer, and none was moved further by its rounding.
     """
 
     start: int
     vectors: torch.Tensor
-    with_ones: torch.Tensor | None
+    extended: torch.Tensor | None
     max_norm: float
     max_residual: float
+
+    def multiply_extended(self, queries: torch.Tensor, out: torch.Tensor) -> None:
+        """Put the dot products with queries that have the dimensions of `nearest` into ``out``: (rows, passages)."""
+        if self.extended is None:
+            self._matrix.multiply(queries, out)
+        else:
+            torch.mm(queries, self.extended.T, out=out)
+
+    @cached_property
+    def _matrix(self) -> PassageMatrix:
+        return PassageMatrix(with_ones(self.vectors))
 
 
 class Corpus:

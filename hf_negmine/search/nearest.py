@@ -1,4 +1,4 @@
-"""The scores nearest under a ceiling, found in bfloat16 without a look at those over it.
+"""The scores nearest under a ceiling, found without a look at those over it.
 
 Each query and passage gets a few dimensions more, by which the matrix product gives score - origin: below zero exactly
 where a passage may be eligible, since the origin lies above the ceiling by all that rounding may do. Read as an
@@ -12,14 +12,15 @@ from __future__ import annotations
 import torch
 
 ORIGIN_PIECES = 3
-"""bfloat16 numbers of 8 bits each that together are a float32 number of 24."""
+"""bfloat16 numbers of 8 bits each that together are a float32 number of 24: no hardware rounds them any further."""
 EXTRA_COLUMNS = 16
 """More than there are pieces, so that rows begin where matrix units like them to."""
 COLUMNS_A_GROUP = 16
+INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
 def with_ones(passages: torch.Tensor) -> torch.Tensor:
-    """Passage vectors with the dimensions that an origin is multiplied by: bfloat16, (n, width + `EXTRA_COLUMNS`)."""
+    """Passage vectors with the dimensions that an origin is multiplied by: same dtype, (n, width + `EXTRA_COLUMNS`)."""
     extra = passages.new_zeros(len(passages), EXTRA_COLUMNS)
     extra[:, :ORIGIN_PIECES] = 1
     return torch.cat([passages, extra], dim=1)
@@ -30,7 +31,7 @@ def with_origins(queries: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
     extra = queries.new_zeros(len(queries), EXTRA_COLUMNS)
     rest = -origins
     for column in range(ORIGIN_PIECES):
-        extra[:, column] = rest
+        extra[:, column] = rest.bfloat16()
         rest = rest - extra[:, column].float()
     return torch.cat([queries, extra], dim=1)
 
@@ -59,13 +60,13 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
     """The ``length`` highest scores below zero of each row.
 
     Args:
-        scores: bfloat16, shape (rows, columns), no NaN.
+        scores: bfloat16 or float32, shape (rows, columns), no NaN.
         length: at most the number of columns.
 
     Returns:
         Scores (float32, falling, -inf where there are no more) and their columns (int64), shape (rows, length).
     """
-    bits = scores.view(torch.int16)
+    bits = scores.view(INTEGERS[scores.dtype])
     groups = bits.shape[1] // COLUMNS_A_GROUP
     columns = None
     if groups > length:
@@ -79,5 +80,5 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
         columns = torch.cat([(chosen[:, None, :] + steps[:, None]).flatten(1), ungrouped], dim=1)
         bits = bits.gather(1, columns)
     found = bits.topk(length, dim=1, largest=False)
-    values = found.values.view(torch.bfloat16).float().masked_fill(found.values >= 0, -torch.inf)
+    values = found.values.view(scores.dtype).float().masked_fill(found.values >= 0, -torch.inf)
     return values, found.indices if columns is None else columns.gather(1, found.indices)

@@ -11,6 +11,7 @@ import torch
 
 from hf_negmine.devices import has_fast_bfloat16
 from hf_negmine.search.corpus import PassageBlock
+from hf_negmine.search.nearest import ORIGIN_PIECES
 
 FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
 
@@ -32,12 +33,13 @@ class Precision:
     def error(self, queries: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
         """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
 
-        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms adds at most 2d * 2^-24 of the
-        norms' product (twice the textbook bound, for accumulators that round less carefully).
+        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms, and of those that `nearest` adds to
+        them, costs at most 2^-24 of the norms' product for each (twice that here, for accumulators that round less
+        carefully).
         """
         norm = torch.linalg.vector_norm(queries, dim=1)
         residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
-        accumulation = 2 * queries.shape[1] * 2.0**-24 * (norm + residual) * block.max_norm
+        accumulation = 2 * (queries.shape[1] + ORIGIN_PIECES + 1) * 2.0**-24 * (norm + residual) * block.max_norm
         passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
         bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
         return bound * 1.001 + 1e-30

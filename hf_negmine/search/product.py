@@ -11,7 +11,7 @@ import torch
 
 from hf_negmine.schema import IdArray
 from hf_negmine.search.corpus import Corpus, PassageBlock
-from hf_negmine.search.highest import has_fused_search, highest_products
+from hf_negmine.search.faiss_products import has_faiss_products, highest_products
 from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_origins
 from hf_negmine.search.precision import Precision, exact_accumulation
 
@@ -97,7 +97,9 @@ class Product:
         """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
         low = self.queries.to(self.precision.dtype)
         for block in self.corpus.blocks(self.precision.dtype):
-            scores = self._multiplied(low, block.vectors)
+            scores = self._buffer(block)
+            with exact_accumulation(scores.device):
+                torch.mm(low, block.vectors.T, out=scores)
             error = self.precision.error(self.queries, low, block)
             if self._has_limits:
                 # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
@@ -113,12 +115,11 @@ class Product:
 
     def _way(self, length: int) -> Callable[[int], Iterator[_Found]]:
         """How the best are found fastest."""
-        dtype = self.precision.dtype
+        by_faiss = has_faiss_products(self.queries.device, self.precision.dtype)
         if self._has_limits:
-            return self._nearest if dtype == torch.bfloat16 else self._highest
-        if has_fused_search(self.queries.device, dtype) and np.bincount(self.excluded[0], minlength=1).max() <= length:
-            return self._fused
-        return self._highest
+            return self._nearest if by_faiss or self.precision.dtype == torch.bfloat16 else self._highest
+        most_excluded = np.bincount(self.excluded[0], minlength=1).max()
+        return self._highest_by_faiss if by_faiss and most_excluded <= length else self._highest
 
     def _highest(self, length: int) -> Iterator[_Found]:
         """The best of each passage block, ineligible ones masked."""
@@ -126,8 +127,8 @@ class Product:
             top = scores.topk(min(length, scores.shape[1]), dim=1)
             yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
 
-    def _fused(self, length: int) -> Iterator[_Found]:
-        """The best of each passage block without limits, by `highest`."""
+    def _highest_by_faiss(self, length: int) -> Iterator[_Found]:
+        """The best of each passage block where there are no limits, by `faiss_products`."""
         for block in self.corpus.blocks(self.precision.dtype):
             error = self.precision.error(self.queries, self.queries, block)
             values, columns = highest_products(
@@ -140,20 +141,18 @@ class Product:
         low = self.queries.to(self.precision.dtype)
         norm = torch.linalg.vector_norm(low.float(), dim=1)
         for block in self.corpus.blocks(self.precision.dtype):
-            assert block.with_ones is not None
             error = self.precision.error(self.queries, low, block)
             origins, error = origins_over(self.limits, error, 1.01 * norm * block.max_norm, low.shape[1])
-            scores = self._multiplied(with_origins(low, origins), block.with_ones)
+            scores = self._buffer(block)
+            with exact_accumulation(scores.device):
+                block.multiply_extended(with_origins(low, origins), scores)
             self._exclude(scores, block, torch.inf)
             values, columns = nearest_below_zero(scores, min(length, scores.shape[1]))
             yield block.start, values + origins[:, None], columns, error, origins
 
-    def _multiplied(self, queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-        """All dot products, in the buffer."""
-        scores = self.buffer.of(queries.dtype, len(queries), len(passages), queries.device)
-        with exact_accumulation(queries.device):
-            torch.mm(queries, passages.T, out=scores)
-        return scores
+    def _buffer(self, block: PassageBlock) -> torch.Tensor:
+        """Room for the scores of a block."""
+        return self.buffer.of(self.precision.dtype, len(self.queries), len(block.vectors), self.queries.device)
 
     def _exclude(self, scores: torch.Tensor, block: PassageBlock, value: float) -> None:
         """Put ``value`` in the place of the scores of excluded pairs."""

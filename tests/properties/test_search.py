@@ -152,15 +152,22 @@ def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, de
 
 
 @settings(max_examples=30)
-@given(problem=problems(), kind=ceiling_kinds, depth=st.integers(1, 40))
-def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(problem: Problem, kind: str, depth: int) -> None:
+@given(
+    problem=problems(),
+    kind=ceiling_kinds,
+    depth=st.integers(1, 40),
+    first_pass=st.sampled_from(["bfloat16", "float32"]),
+)
+def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(
+    problem: Problem, kind: str, depth: int, first_pass: FirstPass
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "RESIDENT_BYTES", 0)
         patch.setattr(scoring, "STEP_BYTES", 4096)
         patch.setattr(exact, "PAIRS_A_STEP", 64)
         patch.setattr(exact, "ROWS_A_STEP", 3)
         patch.setattr(corpus, "FEWER_READS", 2)
-        searcher = vector_searcher(problem, passages_a_block=17, first_pass="bfloat16")
+        searcher = vector_searcher(problem, passages_a_block=17, first_pass=first_pass)
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
 
 
@@ -225,12 +232,13 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
     columns=st.integers(1, 400),
     levels=st.sampled_from([1, 4, 1000]),
     length=st.integers(1, 30),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
 )
 def test_the_nearest_scores_below_zero_are_the_highest_of_these(
-    seed: int, rows: int, columns: int, levels: int, length: int
+    seed: int, rows: int, columns: int, levels: int, length: int, dtype: torch.dtype
 ) -> None:
     rng = np.random.default_rng(seed)
-    scores = torch.from_numpy(rng.integers(-levels, levels + 1, (rows, columns)) / levels).bfloat16()
+    scores = torch.from_numpy(rng.integers(-levels, levels + 1, (rows, columns)) / levels).to(dtype)
     length = min(length, columns)
     values, found = nearest.nearest_below_zero(scores, length)
     below = scores.float().masked_fill(scores >= 0, -torch.inf)
@@ -241,15 +249,23 @@ def test_the_nearest_scores_below_zero_are_the_highest_of_these(
 
 
 @settings(max_examples=100)
-@given(problem=problems(), kind=ceiling_kinds, over=st.booleans())
-def test_what_is_under_a_ceiling_is_below_zero_from_its_origin(problem: Problem, kind: str, over: bool) -> None:
+@given(
+    problem=problems(),
+    kind=ceiling_kinds,
+    over=st.booleans(),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+)
+def test_what_is_under_a_ceiling_is_below_zero_from_its_origin(
+    problem: Problem, kind: str, over: bool, dtype: torch.dtype
+) -> None:
     """Nothing eligible is lost, and the error bound holds; a product in float64 stands for the exact score."""
     limits = torch.from_numpy(some_ceilings(problem, kind))
     limits = limits + 1.0 if over else limits
     queries, passages = (torch.from_numpy(part) for part in (problem.queries, problem.passages))
-    low, low_passages = queries.bfloat16(), passages.bfloat16()
+    low, low_passages = queries.to(dtype), passages.to(dtype)
     norms = [torch.linalg.vector_norm(part.double(), dim=1) for part in (queries, low, passages, low_passages)]
-    error = (norms[0] * norms[2].max() * 2.0**-7 * 1.01 + 1e-30).float()
+    rounded = 2.0**-7 if dtype == torch.bfloat16 else 2.0**-23 * queries.shape[1]
+    error = (norms[0] * norms[2].max() * rounded * 1.01 + 1e-30).float()
     highest = (1.01 * norms[1] * norms[3].max()).float()
     origins, error = nearest.origins_over(limits, error, highest, queries.shape[1])
     shifted = nearest.with_origins(low, origins).float() @ nearest.with_ones(low_passages).float().T

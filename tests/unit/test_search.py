@@ -17,7 +17,7 @@ import torch
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import SparseVectors
 from hf_negmine.schema import FloatArray
-from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus, highest, product
+from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus, faiss_products, product
 from hf_negmine.search.faiss_library import load_faiss
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
@@ -125,7 +125,7 @@ def test_a_search_by_faiss_and_one_by_a_whole_product_find_the_same(
 
     def counted(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(len(arguments[0]))
-        return highest.highest_products(*arguments)
+        return faiss_products.highest_products(*arguments)
 
     monkeypatch.setattr(product, "highest_products", counted)
     rows, ceilings = np.arange(70), np.full(70, np.inf, dtype=np.float32)
