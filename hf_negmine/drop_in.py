@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PAIRS_A_STEP = 65_536
+ROWS_A_PIECE = 65_536
+"""Few enough that their texts, as a piece of a string column, stay under its 2 GiB."""
 FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list")
 
 
@@ -217,21 +218,25 @@ def _grouped_rows(dataset: datasets.Dataset, anchor: str, positive: str, *, as_l
     order = first[np.lexsort((first, anchor_codes[first]))]
     codes = anchor_codes[order]
     counts = np.bincount(codes - codes.min())
-    if not as_lists:
-        rows = pa.table({anchor: anchors.take(pa.array(order)), positive: positives.take(pa.array(order))})
-        return _Grouped(in_memory(rows), int(counts.max()))
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(starts), positives.take(pa.array(order)).cast(pa.string()))
-    rows = pa.table({anchor: anchors.take(pa.array(order[starts[:-1]])), positive: lists})
-    return _Grouped(in_memory(rows), int(counts.max()))
+    starts = np.concatenate([[0], np.cumsum(counts)]) if as_lists else np.arange(len(order) + 1)
+    pieces = []
+    for begin in range(0, len(starts) - 1, ROWS_A_PIECE):
+        bounds = starts[begin : begin + ROWS_A_PIECE + 1]
+        chosen = order[bounds[0] : bounds[-1]]
+        texts = positives.take(pa.array(chosen)).cast(pa.string())
+        if as_lists:
+            texts = pa.ListArray.from_arrays(pa.array(bounds - bounds[0], pa.int32()), texts)
+        queries = anchors.take(pa.array(order[bounds[:-1]])).cast(pa.string())
+        pieces.append(pa.table({anchor: queries, positive: texts}))
+    return _Grouped(in_memory(pa.concat_tables(pieces)), int(counts.max()))
 
 
 def _text_column(table: pa.Table, name: str) -> pa.Array:
     kind = table[name].type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise InputError(f"column {name!r} holds {kind}, expected text (string)")
-    chunks = table[name].cast(pa.string()).chunks
-    return pa.concat_arrays(chunks) if chunks else pa.array([], type=pa.string())
+    chunks = table[name].cast(pa.large_string()).chunks
+    return pa.concat_arrays(chunks) if chunks else pa.array([], type=pa.large_string())
 
 
 def _prompt(model: SentenceTransformer, name: str | None, prompt: str | None) -> str | None:

@@ -16,8 +16,10 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,6 +37,8 @@ LOCK = ".lock"
 ALIGNMENT = 64
 """Bytes; where an array begins in a file of several is a multiple of it, as numpy has it for the numbers of one."""
 TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+ABANDONED_AFTER = 7 * 24 * 3600
+"""Seconds without a change after which nobody is going to finish something unfinished."""
 PATIENCE = 1.0
 """Seconds until a process that waits for another says so."""
 
@@ -64,6 +68,7 @@ def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears as ``path``, whole and on disk, only when the block ends without an error."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -84,6 +89,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder under ``parent`` that is gone when the block ends, unless it was published."""
     with storage_errors(parent):
         parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
         folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
         try:
             yield folder
@@ -257,6 +263,19 @@ def _existing_parent(path: Path) -> Path:
 def _is_unfinished(folder: Path) -> bool:
     """Whether it is a `scratch_folder`, or lies in one."""
     return any(part.startswith(TEMPORARY_PREFIX) for part in folder.parts)
+
+
+@lru_cache(maxsize=256)  # once for each folder that a process writes to
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed long ago have left unfinished in a folder."""
+    if _is_unfinished(folder):
+        return
+    with os.scandir(folder) as entries:
+        leftovers = [entry for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
+    for entry in leftovers:
+        with suppress(OSError):  # another process may be sweeping, too
+            if entry.stat(follow_symlinks=False).st_mtime < time.time() - ABANDONED_AFTER:
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -50,16 +50,22 @@ def open_rows(source: RowSource, *, split: str | None = None) -> OpenedRows:
         source: a data set, a list of dictionaries, an Arrow table, a Parquet, JSONL, CSV or TSV file, a BEIR folder, a
             folder of `Dataset.save_to_disk`, or a data set id on the Hub.
         split: of a DatasetDict, a Hub data set or a BEIR folder; may be left out where there is one, or a "train".
+
+    Raises:
+        InputError: rows that cannot be read, a split that is not there, or one of rows that have no splits.
     """
-    if isinstance(source, datasets.Dataset | datasets.IterableDataset):
-        return OpenedRows(source)
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         return OpenedRows(source[choose_split(list(source), split, where="the DatasetDict")])
-    if isinstance(source, pa.Table):
-        return OpenedRows(in_memory(source))
     if isinstance(source, str | Path):
         return _open_path(source, split)
-    return OpenedRows(_rows_of_list(source))
+    _refuse_split(split, f"the {type(source).__name__}")
+    if isinstance(source, datasets.Dataset | datasets.IterableDataset):
+        return OpenedRows(source)
+    return OpenedRows(in_memory(source) if isinstance(source, pa.Table) else _rows_of_list(source))
+
+
+def _refuse_split(split: str | None, where: str) -> None:
+    require(split is None, f"split: {split!r}, and {where} has no splits; leave it out")
 
 
 def _rows_of_list(source: Any) -> datasets.Dataset:
@@ -82,12 +88,16 @@ def _open_path(source: str | Path, split: str | None) -> OpenedRows:
         if _find(path, "corpus") and _find(path, "queries"):
             return open_beir(path, split=split)
         try:
-            return open_rows(datasets.load_from_disk(str(path)), split=split)
+            saved = datasets.load_from_disk(str(path))
         except FileNotFoundError as error:
             raise InputError(
                 f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one of Dataset.save_to_disk"
             ) from error
+        if isinstance(saved, datasets.Dataset):
+            _refuse_split(split, str(path))
+        return open_rows(saved, split=split)
     if os.path.isfile(path):
+        _refuse_split(split, str(path))
         return OpenedRows(open_file(path))
     if isinstance(source, Path) or path.suffix in BUILDERS or source.startswith((".", "/", "~")):
         raise InputError(f"{source} does not exist")

@@ -272,6 +272,12 @@ def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"model {model!r} could not be loaded: {reason}") from error
+    weights = list(student.parameters())
+    require(
+        any(weight.requires_grad for weight in weights),
+        f"model {model!r} has {len(weights)} tensors of weights, and all are loaded frozen, as those of an adapter "
+        "(LoRA) are; train the model that it was merged into, or its base",
+    )
     if settings.max_seq_length is not None:
         student.max_seq_length = settings.max_seq_length
     for name, prompt in (("query", settings.query_prompt), ("document", settings.passage_prompt)):

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives as theirs
 
-from hf_negmine import NegmineError
+from hf_negmine import NegmineError, drop_in
 from hf_negmine import mine_hard_negatives as ours
 from hf_negmine.sources import open_rows
 from tests.tiny_models import make_cross, write_tiny_models
@@ -71,6 +71,25 @@ def short_anchors(mined: datasets.Dataset, rows: datasets.Dataset, n: int) -> se
         texts += row["positive"] if isinstance(row["positive"], list) else [row["positive"]]
         found[row["anchor"]] |= set(texts) - positives[row["anchor"]]
     return {anchor for anchor, texts in found.items() if len(texts) < n}
+
+
+@pytest.mark.parametrize("output_format", FORMATS)
+def test_rows_that_go_through_in_pieces_come_out_the_same(
+    output_format: str,
+    model: SentenceTransformer,
+    rows: datasets.Dataset,
+    corpus: list[str],
+    caches: dict[Any, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mined() -> datasets.Dataset:
+        return ours(rows, model, corpus=corpus, output_format=output_format, cache_folder=caches[ours], verbose=False)  # type: ignore[arg-type]
+
+    whole = mined()
+    monkeypatch.setattr(drop_in, "ROWS_A_PIECE", 7)
+    in_pieces = mined()
+    assert in_pieces.features == whole.features
+    assert in_pieces.to_list() == whole.to_list()
 
 
 def test_signature_takes_every_argument_of_theirs() -> None:

@@ -332,6 +332,19 @@ def test_what_an_earlier_model_left_is_not_loaded(run: Run, mined: Path, tiny: P
     torch.testing.assert_close(vectors(output), vectors(anew))
 
 
+def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model = SentenceTransformer(str(tiny), device="cpu")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="FEATURE_EXTRACTION"))
+    model[0].model.peft_config["default"].base_model_name_or_path = str(tiny.parent / "bert")
+    model.save(str(tmp_path / "adapter"))
+    result = run("train", "--mined", mined, "--model", tmp_path / "adapter", "-q", "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: model '{tmp_path / 'adapter'}' has ")
+    assert "all are loaded frozen, as those of an adapter (LoRA) are" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +370,7 @@ def test_what_an_earlier_model_left_is_not_loaded(run: Run, mined: Path, tiny: P
         (("ROWS", "-t", "bm25", "--teacher-query-prompt", "x"), "--teacher-query-prompt: for Sentence Transformers"),
         (("PAIRS",), "the rows are pairs with a label (['query', 'positive', 'label'])"),
         (("./nothing.jsonl",), "./nothing.jsonl does not exist"),
+        (("ROWS", "-t", "bm25", "--split", "dev"), "split: 'dev', and ROWS has no splits; leave it out"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(

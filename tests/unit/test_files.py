@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,21 @@ def test_a_file_that_lacks_its_end_is_damaged(tmp_path: Path, left: int) -> None
         files.read_arrays(path, 2)
     with pytest.raises(StorageError, match="cannot read"):
         files.read_arrays(path, 3)
+
+
+def test_what_was_left_unfinished_long_ago_is_swept(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "other"):
+        (folder / ".unfinished-folder" / "inner").mkdir(parents=True)
+        (folder / ".unfinished-file").touch()
+        (folder / ".unfinished-young").touch()
+        (folder / "finished").touch()
+        for name in (".unfinished-folder", ".unfinished-file", "finished"):
+            os.utime(folder / name, (0, time.time() - 8 * 24 * 3600))
+    files.write_array(tmp_path / "array.npy", ARRAY)
+    with files.scratch_folder(tmp_path / "other"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".unfinished-young", "finished", "other", "array.npy"}
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {".unfinished-young", "finished"}
 
 
 def test_a_folder_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

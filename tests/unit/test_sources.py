@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,24 @@ def test_every_kind_of_rows_reads_the_same(tmp_path: Path, make: Callable[[Path]
 def test_a_saved_dict_of_splits_is_chosen_from(tmp_path: Path) -> None:
     DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:1])).save_to_disk(tmp_path / "saved")
     assert texts_of(open_rows(tmp_path / "saved", split="test")) == ROWS[:1]
+
+
+@pytest.mark.parametrize("kind", ["list", "table", "data set", "stream", "file", "saved data set"])
+def test_a_split_of_rows_that_have_none_is_an_error(tmp_path: Path, kind: str) -> None:
+    rows = Dataset.from_list(ROWS)
+    rows.to_json(tmp_path / "rows.jsonl")
+    rows.save_to_disk(str(tmp_path / "saved"))
+    table = rows.with_format("arrow")[:]
+    given: dict[str, tuple[Any, str]] = {
+        "list": (ROWS, "the list"), "table": (table, "the Table"), "data set": (rows, "the Dataset"),
+        "stream": (rows.to_iterable_dataset(), "the IterableDataset"),
+        "file": (tmp_path / "rows.jsonl", str(tmp_path / "rows.jsonl")),
+        "saved data set": (tmp_path / "saved", str(tmp_path / "saved")),
+    }  # fmt: skip
+    source, where = given[kind]
+    with pytest.raises(InputError, match=rf"^split: 'dev', and {re.escape(where)} has no splits; leave it out$"):
+        open_rows(source, split="dev")
+    assert open_rows(source).rows is not None
 
 
 def test_a_split_that_is_not_there_or_not_clear_is_an_error() -> None:
