@@ -18,7 +18,7 @@ demo: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/hf-negmine demo
 
 test: $(READY)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -10,12 +10,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from sentence_transformers.base.data_collator import BaseDataCollator
-from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
-from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 from transformers import TrainerCallback
 
 from hf_negmine.errors import InputError, require, require_choice, require_whole
@@ -26,11 +21,13 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.select import resolve_sampler
+from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
+from hf_negmine.train.model_collators import model_collator
+from hf_negmine.train.row_sources import RowSources
 from hf_negmine.train.rows import LABEL_COLUMNS, Feature, LookupTables, RowReader, TrainingRow, thin_out
 from hf_negmine.train.source import NegativeSource
 
 Negatives: TypeAlias = NegativeMiner | CandidatePool | str | Path
-Labels: TypeAlias = Literal["none", "scores", "keys"]
 
 NOT_TOLD = -1
 
@@ -86,7 +83,7 @@ class HardNegativeCollator(TrainerCallback):
         queries: datasets.Dataset | None = None,
         corpus: datasets.Dataset | None = None,
         labels: Labels = "none",
-        layout: Literal["n-tuple", "labeled-list"] = "n-tuple",
+        layout: Layout = "n-tuple",
         prompts: str | dict[str, Any] | None = None,
         router_mapping: dict[str, Any] | None = None,
     ) -> None:
@@ -100,7 +97,8 @@ class HardNegativeCollator(TrainerCallback):
         require((queries is None) == (corpus is None), "queries and corpus: the lookup tables come together")
         self.model, self.num_negatives, self.fill = model, num_negatives, fill
         self.labels: Labels = labels
-        self.layout, self.sampler = layout, None if sampler is None else resolve_sampler(sampler)
+        self.layout: Layout = layout
+        self.sampler = None if sampler is None else resolve_sampler(sampler)
         self.query_column, self.positive_column = query_column, positive_column
         self.prompts, self.router_mapping = prompts, router_mapping
         self._given = {"prompts": prompts, "router_mapping": router_mapping}
@@ -108,7 +106,6 @@ class HardNegativeCollator(TrainerCallback):
         self.valid_label_columns = list(LABEL_COLUMNS)
         self._lookups = None if queries is None or corpus is None else LookupTables(queries, corpus)
         self._method, self._seed = method, seed
-        self._one_source = not isinstance(negatives, Mapping)
         named = negatives if isinstance(negatives, Mapping) else {"": negatives}
         miners = [id(given) for given in named.values() if isinstance(given, NegativeMiner)]
         require(
@@ -116,6 +113,7 @@ class HardNegativeCollator(TrainerCallback):
             "negatives: two data sets have the same miner, which knows the rows of its last fit alone; make one each",
         )
         self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
+        self._named = isinstance(negatives, Mapping)
         require(
             fill == "repeat" or bool(self.sources),
             "fill='random' draws from a corpus: give negatives=, a miner or a pool",
@@ -199,17 +197,19 @@ class HardNegativeCollator(TrainerCallback):
         if not features:
             return {}
         reader = self._reader(features[0])
-        if reader.is_labeled_pair(features[0]) and not self._sources_of(features[0].get("dataset_name")):
-            return self._collate([_labeled_pair(feature, reader) for feature in features], reader)
+        name: str | None = features[0].get("dataset_name")
+        if reader.is_labeled_pair(features[0]) and not self._row_sources.of(name):
+            return self._collate([labeled_pair(feature, reader) for feature in features], reader)
         epoch = self.epoch
         rows = [reader.read(feature) for feature in features]
-        name = features[0].get("dataset_name")
         for row in rows:
             self._choose_positive(row, epoch)
-        n, sources = self._find_negatives(rows, reader, name, epoch)
-        for row, source in zip(rows, sources, strict=True):
-            self._make_up(row, n, source, epoch)
-        return self._collate([self._lay_out(row, name) for row in rows], reader)
+        self._give_negatives(rows, reader, name, epoch)
+        return self._collate([laid_out(row, name, self.layout, self.labels) for row in rows], reader)
+
+    @property
+    def _row_sources(self) -> RowSources:
+        return RowSources(self.sources, self._named)
 
     def _reader(self, feature: Feature) -> RowReader:
         name, columns = feature.get("dataset_name"), tuple(feature)
@@ -217,7 +217,7 @@ class HardNegativeCollator(TrainerCallback):
         if key not in self._readers:
             query, positive = self.query_column, self.positive_column
             if query is None and positive is None:
-                of_sources = [source.columns for source in self._sources_of(name)]
+                of_sources = [source.columns for source in self._row_sources.of(name)]
                 known = next((names for names in of_sources if None not in names and set(names) <= set(columns)), None)
                 query, positive = known or (None, None)
             self._readers[key] = RowReader(columns, query_column=query, positive_column=positive, lookups=self._lookups)
@@ -231,60 +231,30 @@ class HardNegativeCollator(TrainerCallback):
             chosen = int(number[0, 0] * len(row.positives))
             row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
 
-    def _find_negatives(
-        self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int
-    ) -> tuple[int, list[NegativeSource | None]]:
-        """Give the rows their negatives; returns how many each is to have, and which source knows each row."""
-        sources = self._sources_of(name)
-        holds_negatives = any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids
-        if holds_negatives and sources and (self._one_source or name is not None):
-            raise InputError(
-                "the rows hold negatives, and negatives= was given besides; remove the rows' own "
-                f"({reader.negative_columns or 'lists'}), or leave out negatives="
-            )
-        if holds_negatives:
-            return self._thin_out(rows, reader, epoch), [None] * len(rows)
+    def _give_negatives(self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int) -> None:
+        """Give every row its n negatives, its own or those of a source."""
+        sources = self._row_sources.of(name)
+        if any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids:
+            if sources and (name is not None or not self._named):
+                raise InputError(
+                    "the rows hold negatives, and negatives= was given besides; remove the rows' own "
+                    f"({reader.negative_columns or 'lists'}), or leave out negatives="
+                )
+            self._thin_out(rows, reader, epoch)
+            return
         if not sources:
             raise InputError(
                 f"the rows have no negatives ({reader.query_column}, {reader.positive_column}), and the collator has "
                 "no place to take them from; give negatives=, a fitted miner or a pool"
             )
-        found: list[NegativeSource | None] = [None] * len(rows)
-        waiting = list(range(len(rows)))
-        for source in sources:
-            unknown = source.fill([rows[place] for place in waiting], epoch, mine=len(sources) == 1)
-            left = [waiting[place] for place in unknown]
-            for place in set(waiting) - set(left):
-                found[place] = source
-            waiting = left
-            if not waiting:
-                break
-        if waiting:
-            first = rows[waiting[0]]
-            remedy = "give the miner, which mines such rows on the fly, or mine these rows first"
-            if len(sources) > 1 and name is None:
-                remedy = (
-                    "say which data set rows belong to, by prompts or a loss for each of them (a dict), and its miner "
-                    "mines such rows on the fly"
-                )
-            raise InputError(
-                f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {first.query[:80]!r} "
-                f"and the positive {first.positives[0][:80]!r}; {remedy}"
-            )
-        numbers = sorted({source.n for source in found if source is not None})
-        require(
-            len(numbers) == 1,
-            f"num_negatives: the rows of one batch come from data sets with {numbers} negatives a row; give all the "
-            "same, or have batches of one data set each",
-        )
-        return numbers[0], found
+        for row, source in zip(rows, self._row_sources.fill(rows, name, epoch), strict=True):
+            if self.fill == "random" and len(row.negatives) < source.n:
+                texts, scores = source.random_negatives(row, source.n - len(row.negatives), epoch)
+                row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
+            row.repeat_negatives(source.n)
 
-    def _sources_of(self, name: str | None) -> list[NegativeSource]:
-        if self._one_source or name is None:
-            return list(self.sources.values())
-        return [self.sources[name]] if name in self.sources else []
-
-    def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> int:
+    def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> None:
+        """Have n of the rows' own negatives."""
         n = self.num_negatives or reader.n_columns
         if not n:
             raise InputError("num_negatives: how many negatives a row? Rows that hold lists do not say")
@@ -296,51 +266,18 @@ class HardNegativeCollator(TrainerCallback):
                 thin_out(row, n, self.sampler, keys)
             else:
                 thin_out(row, n, None, None)
-        return n
-
-    def _make_up(self, row: TrainingRow, n: int, source: NegativeSource | None, epoch: int) -> None:
-        """Fill a row that has fewer than n negatives by the stated rule; random ones come from its own source."""
-        if self.fill == "random" and source is not None and len(row.negatives) < n:
-            texts, scores = source.random_negatives(row, n - len(row.negatives), epoch)
-            row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
-        own = len(row.negatives)
-        if not own:
-            raise InputError(
-                f"a row has no negative to repeat, its query is {row.query[:80]!r}; drop such rows "
-                "(on_exhausted='drop'), or take fill='random' with a miner or a pool"
-            )
-        for place in range(n - own):
-            row.negatives.append(row.negatives[place % own])
-            row.scores.append(row.scores[place % own])
-
-    def _lay_out(self, row: TrainingRow, name: str | None) -> dict[str, Any]:
-        laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
-        documents = [row.positives[0], *row.negatives]
-        if self.layout == "labeled-list":
-            relevance = [1.0] + [0.0] * len(row.negatives)
-            labels = self._scores(row) if self.labels == "scores" else relevance
-            return {**laid, "query": row.query, "documents": documents, "labels": labels}
-        laid |= {"query": row.query, "positive": row.positives[0]}
-        laid |= {f"negative_{place}": text for place, text in enumerate(row.negatives, start=1)}
-        if self.labels == "scores":
-            laid["label"] = self._scores(row)
-        elif self.labels == "keys":
-            texts = pa.array([row.query, *documents], pa.large_string())
-            laid["label"] = text_digests(texts)[:, 0].view(np.int64).tolist()
-        return laid
-
-    def _scores(self, row: TrainingRow) -> list[float]:
-        scores = [row.positive_score, *row.scores]
-        if not np.isfinite(scores).all():
-            raise InputError(
-                f"labels='scores' needs the teacher's scores, and a row has none, its query is {row.query[:80]!r}; "
-                "mine with include_scores=True, or give the miner"
-            )
-        return scores
+            row.repeat_negatives(n)
 
     def _collate(self, laid: list[dict[str, Any]], reader: RowReader) -> dict[str, Any]:
         if reader not in self._inner:
-            self._inner[reader] = self._make_inner(reader)
+            self._inner[reader] = model_collator(
+                self.model,
+                reader,
+                prompts=self.prompts,
+                router_mapping=self.router_mapping,
+                max_length=self._max_length,
+                most_negatives=self._most_negatives(),
+            )
         batch: dict[str, Any] = self._inner[reader](laid)
         return batch
 
@@ -356,37 +293,6 @@ class HardNegativeCollator(TrainerCallback):
         names = (column, (self.query_column, self.positive_column)[number], source and source.columns[number])
         return next((prompts[name] for name in names if isinstance(prompts.get(name), str)), None)
 
-    def _make_inner(self, reader: RowReader) -> BaseDataCollator:
-        """The model's own collator, for rows under our names."""
-        if isinstance(self.model, CrossEncoder):
-            return CrossEncoderDataCollator(
-                preprocess_fn=self.model.preprocess, prompts=self.prompts, router_mapping=self.router_mapping
-            )
-        kinds = {SparseEncoder: SparseEncoderDataCollator, MultiVectorEncoder: MultiVectorEncoderDataCollator}
-        kind = next((ours for theirs, ours in kinds.items() if isinstance(self.model, theirs)), None)
-        names = {} if reader.is_ids else {"query": reader.query_column, "positive": reader.positive_column}
-        return (kind or SentenceTransformerDataCollator)(
-            preprocess_fn=self.model.preprocess,
-            prompts=self._by_our_names(self.prompts, names),
-            router_mapping=self._by_our_names(self.router_mapping, names) or {},
-            max_length=self._max_length,
-        )
-
-    def _by_our_names(self, given: Any, names: Mapping[str, str]) -> Any:
-        """A mapping of columns in our column names; a negative has what its positive has, unless it is named."""
-        if not isinstance(given, Mapping):
-            return given
-        if any(isinstance(value, Mapping) for value in given.values()):
-            return {name: self._by_our_names(value, names) for name, value in given.items()}
-        ours = dict(given)
-        for name, column in names.items():
-            if name not in ours and column in given:
-                ours[name] = given[column]
-        if "positive" in ours:
-            for place in range(1, self._most_negatives() + 1):
-                ours.setdefault(f"negative_{place}", ours.get("negative", ours["positive"]))
-        return ours
-
     def _most_negatives(self) -> int:
         known = [source.n for source in self.sources.values()] + [reader.n_columns for reader in self._readers.values()]
         return max([*known, self.num_negatives or 0])
@@ -398,14 +304,3 @@ class HardNegativeCollator(TrainerCallback):
     def __getstate__(self) -> dict[str, Any]:
         """For workers that are not forks."""
         return {**self.__dict__, "_inner": {}}
-
-
-def _labeled_pair(feature: Feature, reader: RowReader) -> dict[str, Any]:
-    assert reader.label_column is not None
-    named = {"dataset_name": feature["dataset_name"]} if "dataset_name" in feature else {}
-    return {
-        **named,
-        "query": feature[reader.query_column],
-        "positive": feature[reader.positive_column],
-        "label": feature[reader.label_column],
-    }

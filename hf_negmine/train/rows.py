@@ -43,6 +43,22 @@ class TrainingRow:
         kept = [place for place, text in enumerate(self.negatives) if text not in known]
         self.negatives, self.scores = [self.negatives[place] for place in kept], [self.scores[place] for place in kept]
 
+    def repeat_negatives(self, n: int) -> None:
+        """Have at least ``n`` negatives, by repeating them from the hardest down.
+
+        Raises:
+            InputError: there is none to repeat.
+        """
+        own = len(self.negatives)
+        if not own:
+            raise InputError(
+                f"a row has no negative to repeat, its query is {self.query[:80]!r}; drop such rows "
+                "(on_exhausted='drop'), or take fill='random' with a miner or a pool"
+            )
+        for place in range(n - own):
+            self.negatives.append(self.negatives[place % own])
+            self.scores.append(self.scores[place % own])
+
 
 class LookupTables:
     """Texts of format ``ids``, by their ids.

@@ -151,7 +151,7 @@ def test_the_run_has_many_steps_of_every_kind(whole: Whole) -> None:
 
     assert (count("vectors/") - 2) / 2 == 2 + 5  # shards of 16: 30 queries, 76 passages
     assert (count("candidates-"), count("segments-"), count("mined/")) == (1, 1, 2)  # rows and their note
-    parts = [path for kind, path in whole.steps if kind == "folder" and "/parts/" in path]
+    parts = [path for kind, path in whole.steps if kind == "file" and "/parts/" in path]
     assert len(parts) == 3
     assert sum(path.endswith("pool.json") for _, path in whole.steps) == 2  # it was deepened
     assert [kind for kind, _ in whole.steps].count("row") == 4
@@ -165,10 +165,9 @@ POINTS = {
     "between vectors and the digests of their texts": lambda whole: whole.first("file", within="/vectors/") + 2,
     "before the first shard has its name": lambda whole: whole.first("folder", within="/vectors/"),
     "before the last shard has its name": lambda whole: whole.last("folder", within="/vectors/"),
-    "before the first part": lambda whole: whole.first("file", within="/parts/"),
-    "in the middle of a part": lambda whole: whole.first("file", within="/parts/") + 4,
-    "before the second part has its name": lambda whole: whole.first("folder", within="/parts/") + 2,
-    "before the last part has its name": lambda whole: whole.last("folder", within="/parts/"),
+    "before the first part has its name": lambda whole: whole.first("file", within="/parts/"),
+    "before the second part has its name": lambda whole: whole.first("file", within="/parts/") + 1,
+    "before the last part has its name": lambda whole: whole.last("file", within="/parts/"),
     "before the pool's candidates": lambda whole: whole.first("file", within="/candidates-"),
     "before the pool's segments": lambda whole: whole.first("file", within="/segments-"),
     "before the pool counts": lambda whole: whole.first("file", within="/pool.json"),
@@ -200,7 +199,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_what_was_finished_when_it_was_killed_is_not_done_again(
     run: Run, whole: Whole, tmp_path: Path, within: str
 ) -> None:
-    kind = "file" if within in ("/pool.json", "/mined/") else "folder"
+    kind = "file" if within in ("/parts/", "/pool.json", "/mined/") else "folder"
     cache = tmp_path / "cache"
     assert run(cache, after=whole.last(kind, within=within) + 1) == -signal.SIGKILL
     finished = contents(cache)

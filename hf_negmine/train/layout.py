@@ -1,0 +1,69 @@
+"""A row with its negatives, as the dictionary that a loss's columns are made of."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import InputError
+from hf_negmine.files import text_digests
+from hf_negmine.train.rows import Feature, RowReader, TrainingRow
+
+Layout: TypeAlias = Literal["n-tuple", "labeled-list"]
+Labels: TypeAlias = Literal["none", "scores", "keys"]
+
+
+def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels) -> dict[str, Any]:
+    """A row under the names of a batch's columns.
+
+    Args:
+        row: with its negatives.
+        name: of its data set, where the trainer says.
+        layout: ``"n-tuple"`` (query, positive, negative_1 …), or ``"labeled-list"`` (query, documents, labels).
+        labels: none, the teacher's scores, or 64-bit keys of the texts.
+
+    Raises:
+        InputError: a row without the teacher's scores, where they are asked for.
+    """
+    laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
+    documents = [row.positives[0], *row.negatives]
+    if layout == "labeled-list":
+        relevance = [1.0] + [0.0] * len(row.negatives)
+        return {
+            **laid,
+            "query": row.query,
+            "documents": documents,
+            "labels": _scores(row) if labels == "scores" else relevance,
+        }
+    laid |= {"query": row.query, "positive": row.positives[0]}
+    laid |= {f"negative_{place}": text for place, text in enumerate(row.negatives, start=1)}
+    if labels == "scores":
+        laid["label"] = _scores(row)
+    elif labels == "keys":
+        texts = pa.array([row.query, *documents], pa.large_string())
+        laid["label"] = text_digests(texts)[:, 0].view(np.int64).tolist()
+    return laid
+
+
+def labeled_pair(feature: Feature, reader: RowReader) -> dict[str, Any]:
+    """A pair with a label, which is trained on as it is."""
+    assert reader.label_column is not None
+    named = {"dataset_name": feature["dataset_name"]} if "dataset_name" in feature else {}
+    return {
+        **named,
+        "query": feature[reader.query_column],
+        "positive": feature[reader.positive_column],
+        "label": feature[reader.label_column],
+    }
+
+
+def _scores(row: TrainingRow) -> list[float]:
+    scores = [row.positive_score, *row.scores]
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"labels='scores' needs the teacher's scores, and a row has none, its query is {row.query[:80]!r}; "
+            "mine with include_scores=True, or give the miner"
+        )
+    return scores

@@ -1,0 +1,63 @@
+"""The collator of a model's own kind, which cuts texts into tokens, for rows under our column names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
+from sentence_transformers.base.data_collator import BaseDataCollator
+from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
+from sentence_transformers.multi_vector_encoder.data_collator import MultiVectorEncoderDataCollator
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
+
+from hf_negmine.train.rows import RowReader
+
+KINDS = {SparseEncoder: SparseEncoderDataCollator, MultiVectorEncoder: MultiVectorEncoderDataCollator}
+
+
+def model_collator(
+    model: Any,
+    reader: RowReader,
+    *,
+    prompts: Any,
+    router_mapping: Any,
+    max_length: int | dict[str, int] | None,
+    most_negatives: int,
+) -> BaseDataCollator:
+    """A collator for ``query, positive, negative_1 …``.
+
+    Args:
+        model: whose texts it prepares.
+        reader: knows the names that the columns had.
+        prompts, router_mapping: by the columns' own names or by ours; a negative has what its positive has.
+        max_length: tokens of a text, for late interaction.
+        most_negatives: how many columns of negatives there may be.
+    """
+    if isinstance(model, CrossEncoder):
+        return CrossEncoderDataCollator(preprocess_fn=model.preprocess, prompts=prompts, router_mapping=router_mapping)
+    kind = next((ours for theirs, ours in KINDS.items() if isinstance(model, theirs)), SentenceTransformerDataCollator)
+    names = {} if reader.is_ids else {"query": reader.query_column, "positive": reader.positive_column}
+    return kind(
+        preprocess_fn=model.preprocess,
+        prompts=_by_our_names(prompts, names, most_negatives),
+        router_mapping=_by_our_names(router_mapping, names, most_negatives) or {},
+        max_length=max_length,
+    )
+
+
+def _by_our_names(given: Any, names: Mapping[str, str], most_negatives: int) -> Any:
+    """A mapping of columns in our column names; a negative has what its positive has, unless it is named."""
+    if not isinstance(given, Mapping):
+        return given
+    if any(isinstance(value, Mapping) for value in given.values()):
+        return {name: _by_our_names(value, names, most_negatives) for name, value in given.items()}
+    ours = dict(given)
+    for name, column in names.items():
+        if name not in ours and column in given:
+            ours[name] = given[column]
+    if "positive" in ours:
+        for place in range(1, most_negatives + 1):
+            ours.setdefault(f"negative_{place}", ours.get("negative", ours["positive"]))
+    return ours

@@ -1,0 +1,64 @@
+"""Which data set's negatives a row of a batch gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hf_negmine.errors import InputError, require
+from hf_negmine.train.rows import TrainingRow
+from hf_negmine.train.source import NegativeSource
+
+
+@dataclass(frozen=True)
+class RowSources:
+    """The sources of a collator.
+
+    Attributes:
+        by_name: the source of each data set, by its name in a DatasetDict; one for all rows has the name "".
+        is_named: whether they were given by name, so that rows with a name take the one of that name.
+    """
+
+    by_name: dict[str, NegativeSource]
+    is_named: bool
+
+    def of(self, name: str | None) -> list[NegativeSource]:
+        """The sources that may know rows of a data set; ``name`` is None where the trainer does not say."""
+        if not self.is_named or name is None:
+            return list(self.by_name.values())
+        return [self.by_name[name]] if name in self.by_name else []
+
+    def fill(self, rows: list[TrainingRow], name: str | None, epoch: int) -> list[NegativeSource]:
+        """Give the rows of a batch their negatives of an epoch; returns the source that knew each row.
+
+        Raises:
+            InputError: a row that no source knows or can mine, or sources that want different numbers of negatives.
+        """
+        sources = self.of(name)
+        found: dict[int, NegativeSource] = {}
+        waiting = list(range(len(rows)))
+        for source in sources:
+            unknown = source.fill([rows[place] for place in waiting], epoch, mine=len(sources) == 1)
+            left = [waiting[place] for place in unknown]
+            found |= dict.fromkeys(set(waiting) - set(left), source)
+            waiting = left
+            if not waiting:
+                break
+        if waiting:
+            first = rows[waiting[0]]
+            remedy = "give the miner, which mines such rows on the fly, or mine these rows first"
+            if len(sources) > 1 and name is None:
+                remedy = (
+                    "say which data set rows belong to, by prompts or a loss for each of them (a dict), and its miner "
+                    "mines such rows on the fly"
+                )
+            raise InputError(
+                f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {first.query[:80]!r} "
+                f"and the positive {first.positives[0][:80]!r}; {remedy}"
+            )
+        numbers = sorted({source.n for source in found.values()})
+        require(
+            len(numbers) == 1,
+            f"num_negatives: the rows of one batch come from data sets with {numbers} negatives a row; give all the "
+            "same, or have batches of one data set each",
+        )
+        return [found[place] for place in range(len(rows))]
