@@ -25,10 +25,13 @@ from hf_negmine.search.precision import FirstPass, Precision, precisions_of
 from hf_negmine.search.product import Product, ScoreBuffer
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
+from hf_negmine.search.workers import side_by_side
 
 QUERIES_A_BLOCK = 4096
 """Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
 ROWS_A_STEP = 1024
+MOST_WORKERS = 4
+"""Up to so many threads search for rows of their own; more would have too few rows each for a fast product."""
 PAIRS_A_STEP = 2**20
 
 
@@ -130,8 +133,8 @@ class _VectorBlock:
         local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
             in_doubt = [pending[:0]]
-            for some in torch.split(pending, self.searcher.rows_a_step):
-                attempt = self._attempt(local[some], limits[some], wanted, length, precision)
+            pieces, attempts = self._attempts(local, limits, pending, wanted, length, precision)
+            for some, attempt in zip(pieces, attempts, strict=True):
                 done = attempt.certified
                 keys[some[done]] = attempt.keys[done][:, :wanted]
                 more[some[done]] = attempt.more[done]
@@ -142,6 +145,27 @@ class _VectorBlock:
             keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
+
+    def _attempts(
+        self,
+        local: torch.Tensor,
+        limits: torch.Tensor,
+        pending: torch.Tensor,
+        wanted: int,
+        length: int,
+        precision: Precision,
+    ) -> tuple[tuple[torch.Tensor, ...], list[_Attempt]]:
+        """Attempts at the ``pending`` rows in pieces, and which rows each is of."""
+
+        def attempt(some: torch.Tensor) -> _Attempt:
+            return self._attempt(local[some], limits[some], wanted, length, precision)
+
+        step, searcher, threads = self.searcher.rows_a_step, self.searcher, torch.get_num_threads()
+        if searcher.device.type == "cpu" and searcher.corpus.resident and threads <= MOST_WORKERS:
+            pieces = torch.split(pending, -(-step // threads))
+            return pieces, side_by_side(attempt, pieces)
+        pieces = torch.split(pending, step)
+        return pieces, [attempt(some) for some in pieces]
 
     def _attempt(
         self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: Precision

@@ -8,9 +8,7 @@ them while they are in the processor's cache.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import threading
 
 import torch
 
@@ -68,7 +66,7 @@ def highest_products(
     counts = torch.bincount(rows, minlength=len(queries))
     most = int(counts.max()) if len(rows) else 0
     library = load_faiss()
-    with faiss_threads(torch.get_num_threads()), _always_as_matrices(library):
+    with faiss_threads(torch.get_num_threads()), _always_as_matrices:
         found = library.knn(
             queries.contiguous().numpy(),
             passages.contiguous().numpy(),
@@ -86,13 +84,28 @@ def highest_products(
     return best.values, places.gather(1, best.indices)
 
 
-@contextmanager
-def _always_as_matrices(library: Any) -> Iterator[None]:
-    """Have FAISS make matrix products for a few queries, too: one by one they take up to ten times as long."""
-    settings = library.cvar
-    before = settings.distance_compute_blas_threshold
-    settings.distance_compute_blas_threshold = 1
-    try:
-        yield
-    finally:
-        settings.distance_compute_blas_threshold = before
+class _AlwaysAsMatrices:
+    """Has FAISS make matrix products for a few queries, too: one by one they take up to ten times as long.
+
+    The setting is the process' own. Whoever comes first changes it, and whoever leaves last changes it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        settings = load_faiss().cvar
+        with self._lock:
+            if self._inside == 0:
+                self._before = settings.distance_compute_blas_threshold
+                settings.distance_compute_blas_threshold = 1
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                load_faiss().cvar.distance_compute_blas_threshold = self._before
+
+
+_always_as_matrices = _AlwaysAsMatrices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -36,8 +37,8 @@ class Proposals:
     spread: torch.Tensor
 
 
-class ScoreBuffer:
-    """Memory for one block of scores, kept between blocks because fresh pages cost as much as the product."""
+class ScoreBuffer(threading.local):
+    """Memory for a block of scores, one a thread, kept between blocks because fresh pages cost as much as a product."""
 
     def __init__(self) -> None:
         self._memory: dict[torch.dtype, torch.Tensor] = {}

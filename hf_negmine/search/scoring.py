@@ -7,14 +7,12 @@ in float64, and on a CPU a pair is always summed in the same order, so a score d
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import TypeAlias
 
 import torch
+
+from hf_negmine.search.workers import side_by_side
 
 STEP_BYTES = 8 * 2**20
 """Vectors in float32 and float64 that one step holds: few enough for a cache, and enough for Python not to count."""
@@ -89,30 +87,11 @@ def pair_scores(queries: torch.Tensor, rows: torch.Tensor, passages: torch.Tenso
 
 
 def _in_steps(rows: int, bytes_a_row: int, work: Callable[[slice], None], device: torch.device) -> None:
-    """Do ``work`` for all rows in steps that fit a core's cache, as many at a time as torch uses threads.
-
-    A step is worked on by one thread from its first operation to its last. To have torch split each of the small
-    operations instead would make all threads wait for one another at every one of them, which costs most of the time as
-    soon as the machine has something else to do.
-    """
+    """Do ``work`` for all rows in steps that fit a core's cache."""
     step = max(1, STEP_BYTES // bytes_a_row)
     steps = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1 or len(steps) == 1:
+    if device.type == "cpu":
+        side_by_side(work, steps)
+    else:
         for some in steps:
             work(some)
-    else:
-        list(_workers(os.getpid(), threads).map(work, steps))
-
-
-@lru_cache(maxsize=1)
-def _workers(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch does not start further ones; others for each process, since a fork does not copy them."""
-    before = torch.get_num_threads()
-    started = threading.Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "hf_negmine", initializer=lambda: torch.set_num_threads(1))
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    torch.set_num_threads(before)  # the workers' setting became the default of threads to come
-    return pool

@@ -23,6 +23,7 @@ from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex
+from hf_negmine.search.workers import side_by_side
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 INFINITE = np.array([np.inf], dtype=np.float32)
@@ -143,6 +144,43 @@ def test_a_search_by_faiss_and_one_by_a_whole_product_find_the_same(
     assert found() == by_faiss
     assert not asked
     assert by_faiss == [ranked(scores[row], best[row] if row % 3 else [])[:4] for row in rows]
+
+
+@pytest.mark.parametrize("first_pass", ["bfloat16", "float32"])
+@pytest.mark.parametrize("kind", ["none", "some", "all"])
+@pytest.mark.usefixtures("torch_threads")
+def test_threads_that_search_for_rows_of_their_own_find_the_same(first_pass: FirstPass, kind: str) -> None:
+    """Enough rows for several pieces, so that each thread has a product, a list and settings of FAISS at a time."""
+    rng = np.random.default_rng(1)
+    queries, passages = (rng.standard_normal((count, 16)).astype(np.float32) for count in (1100, 700))
+    exclusions = exclusions_of([[row % 700] for row in range(1100)])
+    rows = np.arange(1100)
+    ceilings = np.where(rng.random(1100) < {"none": 0, "some": 0.5, "all": 1}[kind], 1.5, np.inf).astype(np.float32)
+    threshold = load_faiss().cvar.distance_compute_blas_threshold
+    seen = set()
+    for threads in (1, 2, 3, 8):
+        torch.set_num_threads(threads)
+        searcher = VectorSearcher(ArraySource(queries), ArraySource(passages), exclusions, first_pass=first_pass)
+        for _ in range(3):
+            ranking = searcher.block(rows).best(rows, ceilings, 10)
+            seen.add((ranking.offsets.tobytes(), ranking.passages.tobytes(), ranking.scores.tobytes()))
+    assert len(seen) == 1
+    assert load_faiss().cvar.distance_compute_blas_threshold == threshold
+    scores = score_matrix(queries[:20], passages)
+    for row, found in enumerate(rows_of(ranking)[:20]):
+        assert found == [pair for pair in ranked(scores[row], [row]) if pair[0] < ceilings[row]][:10]
+
+
+def test_workers_keep_to_one_thread_each_and_hand_errors_on() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert side_by_side(lambda place: (place, torch.get_num_threads()), range(7)) == [(n, 1) for n in range(7)]
+        assert torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda place: 1 // place, [2, 1, 0])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_search_leaves_the_settings_of_faiss_as_they_were() -> None:
