@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ PASSAGES_A_BLOCK = 32_768
 FEWER_READS = 8
 """A corpus that is too large for memory is read anew for every step of a search, which then has so many times the rows,
 and its blocks the fewer passages."""
+LOADING = threading.Lock()
+"""Of several threads that need a block, one makes it."""
 RESIDENT_BYTES = 256 * 2**20
 """Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
 
@@ -56,7 +59,9 @@ class PassageBlock:
     def multiply_extended(self, queries: torch.Tensor, out: torch.Tensor) -> None:
         """Put the dot products with queries that have the dimensions of `nearest` into ``out``: (rows, passages)."""
         if self.extended is None:
-            self._matrix.multiply(queries, out)
+            with LOADING:
+                matrix = self._matrix
+            matrix.multiply(queries, out)
         else:
             torch.mm(queries, self.extended.T, out=out)
 
@@ -100,12 +105,13 @@ class Corpus:
     def blocks(self, dtype: torch.dtype) -> Iterator[PassageBlock]:
         """All passages, block by block."""
         for start in range(0, self.count, self.passages_a_block):
-            block = self._blocks.get((dtype, start))
-            if block is None:
-                block = self._load(dtype, start)
-                if self.resident:
-                    self._blocks[dtype, start] = block
-            yield block
+            if not self.resident:
+                yield self._load(dtype, start)
+                continue
+            with LOADING:
+                if (dtype, start) not in self._blocks:
+                    self._blocks[dtype, start] = self._load(dtype, start)
+            yield self._blocks[dtype, start]
 
     def _load(self, dtype: torch.dtype, start: int) -> PassageBlock:
         stop = min(start + self.passages_a_block, self.count)

@@ -132,7 +132,9 @@ class _VectorBlock:
         keep_above = torch.empty(len(rows), device=device)
         local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
-            in_doubt = [pending[:0]]
+            if not len(pending):  # nothing is left to read the corpus for
+                break
+            in_doubt = []
             pieces, attempts = self._attempts(local, limits, pending, wanted, length, precision)
             for some, attempt in zip(pieces, attempts, strict=True):
                 done = attempt.certified
@@ -141,8 +143,9 @@ class _VectorBlock:
                 keep_above[some] = attempt.keep_above
                 in_doubt.append(some[~done])
             pending = torch.cat(in_doubt)
-        for some in torch.split(pending, self.searcher.rows_a_step):
-            keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
+        if len(pending):
+            for some in torch.split(pending, self.searcher.rows_a_step):
+                keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
 
@@ -160,11 +163,11 @@ class _VectorBlock:
         def attempt(some: torch.Tensor) -> _Attempt:
             return self._attempt(local[some], limits[some], wanted, length, precision)
 
-        step, searcher, threads = self.searcher.rows_a_step, self.searcher, torch.get_num_threads()
+        searcher, threads = self.searcher, torch.get_num_threads()
         if searcher.device.type == "cpu" and searcher.corpus.resident and threads <= MOST_WORKERS:
-            pieces = torch.split(pending, -(-step // threads))
+            pieces = torch.split(pending, -(-searcher.rows_a_step // threads))
             return pieces, side_by_side(attempt, pieces)
-        pieces = torch.split(pending, step)
+        pieces = torch.split(pending, searcher.rows_a_step)
         return pieces, [attempt(some) for some in pieces]
 
     def _attempt(
