@@ -17,12 +17,9 @@ and with them which clusters are probed. It also means that FAISS starts no Open
 from __future__ import annotations
 
 import copy
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +32,10 @@ from hf_negmine.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ann_index import VECTORS_A_STEP
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.exact import VectorSearcher
-from hf_negmine.search.faiss_library import load_faiss
+from hf_negmine.search.faiss_library import faiss_threads, load_faiss
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys
 from hf_negmine.search.scoring import list_scores
+from hf_negmine.search.workers import side_by_side
 
 if TYPE_CHECKING:
     import faiss
@@ -290,25 +288,13 @@ def _search(index: Any, vectors: FloatArray, length: int) -> tuple[FloatArray, I
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
 
     def search(some: range) -> None:
-        for row in some:
-            here = slice(row, row + 1)
-            index.search(vectors[here], length, D=scores[here], I=ids[here])
+        with faiss_threads(torch.get_num_threads()):  # one, where several of these run side by side
+            for row in some:
+                here = slice(row, row + 1)
+                index.search(vectors[here], length, D=scores[here], I=ids[here])
 
-    steps = [range(start, min(start + 16, len(vectors))) for start in range(0, len(vectors), 16)]
-    list(_workers(os.getpid(), torch.get_num_threads()).map(search, steps))
+    side_by_side(search, [range(start, min(start + 16, len(vectors))) for start in range(0, len(vectors), 16)])
     return scores, ids
-
-
-@lru_cache(maxsize=1)
-def _workers(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads in which FAISS does not start further ones; others for each process, since a fork does not copy them."""
-    set_threads: Callable[[int], None] = load_faiss().omp_set_num_threads
-    started = threading.Barrier(threads + 1)
-    pool = ThreadPoolExecutor(threads, "hf_negmine-faiss", initializer=lambda: set_threads(1))
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    return pool
 
 
 def _with_exhausted(ranking: Ranking, exhausted: np.ndarray[Any, np.dtype[np.bool_]]) -> Ranking:

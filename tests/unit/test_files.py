@@ -164,6 +164,7 @@ def test_what_was_left_unfinished_long_ago_is_swept(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "other").iterdir()} == {".unfinished-young", "finished"}
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc/self/fd")
 def test_a_folder_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each file, each folder that names files, and the folder that names the folder: each once, and in that order."""
     events: list[str] = []
@@ -179,8 +180,6 @@ def test_a_folder_is_on_disk_before_it_takes_its_name(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", noted)
     monkeypatch.setattr(os, "rename", renamed)
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("needs /proc/self/fd")
     with files.scratch_folder(tmp_path) as folder:
         files.write_array(folder / "inner" / "array.npy", ARRAY)
         files.write_json(folder / "about.json", {})
