@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
 from hf_negmine.errors import InputError
 
+PROCESS_OF_IMPORT = os.getpid()
+
 
 def has_fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 matrices faster than float32 ones (AVX512-BF16, AMX)."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, check, lambda: False)()) for check in checks)
+
+
+def is_fork() -> bool:
+    """Whether this process was forked off the one that loaded the package: it lacks the threads of that one."""
+    return os.getpid() != PROCESS_OF_IMPORT
 
 
 def best_device() -> str:

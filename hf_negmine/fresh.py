@@ -8,7 +8,6 @@ of nearly the same score differently with another batch size.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.devices import is_fork
 from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.files import text_digests
 from hf_negmine.fitted import RowPairs
@@ -30,8 +30,6 @@ from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Consistency, Filter, Scene
 from hf_negmine.texts import TextSet
-
-PROCESS_OF_IMPORT = os.getpid()
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class FreshMiner:
 
     def mine(self, pairs: RowPairs) -> RowNegatives:
         """Negatives of every row of ``pairs``."""
-        if os.getpid() != PROCESS_OF_IMPORT:
+        if is_fork():
             # A fork, such as map(num_proc=…) makes, has none of OpenMP's threads and would wait for them forever.
             torch.set_num_threads(1)
         queries = Queries(pairs.queries, self._exclusions(pairs))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PROCESS_OF_IMPORT = os.getpid()
+from hf_negmine.devices import is_fork
 
 
 def load_faiss() -> Any:
@@ -23,7 +22,7 @@ def load_faiss() -> Any:
 @contextmanager
 def faiss_threads(most: int | None = None) -> Iterator[None]:
     """Have FAISS use ``most`` threads, if that is said, and one in a fork, which lacks the threads of its parent."""
-    count = most if os.getpid() == PROCESS_OF_IMPORT else 1
+    count = 1 if is_fork() else most
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     if count is None or count == before:
