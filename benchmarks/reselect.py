@@ -1,7 +1,8 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 20 thresholds.
 
-Each method starts from the pool as it was retrieved: the best 48 candidates of each query. Where that is not deep
-enough the first selection deepens it, and the second does not have to. The sweep puts all thresholds to one pool.
+Each method starts from the pool as it was retrieved: the best 48 candidates of each query, and shortlists. Where the
+candidates do not decide the first selection deepens the pool, and the second does not have to. The sweep puts all
+thresholds to one pool.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from common import dense_teacher, machine, median, open_squad, parser, prepare, print_table, store_squad
+from common import dense_teacher, machine, median, parser, prepare, print_table, store_squad
 from tqdm.auto import tqdm
 
-import hf_negmine.pool
-from hf_negmine import CandidatePool, NegativeMiner
+import hf_negmine.pool.candidate_pool
+from hf_negmine import CandidatePool
 from hf_negmine.candidates import CandidateLists, Demand
 from hf_negmine.protocols import Searcher
+from hf_negmine.retrieval import Retrieval
 from hf_negmine.search import open_searcher
+from hf_negmine.shortlists import Shortlists
 from hf_negmine.store import VectorStore
 
 NEGATIVES = 4
+DEPTH = 48
 METHODS = (
     ("naive", "top"),
     ("shifted:10", "top"),
@@ -46,19 +50,25 @@ class Deepened:
 
     def __init__(self) -> None:
         self.queries = 0
-        self._deepen = hf_negmine.pool.deepen
+        self._deepen = hf_negmine.pool.candidate_pool.deepen
 
     def __call__(
-        self, lists: CandidateLists, searcher: Searcher, demand: Demand, *, progress: bool = False
+        self,
+        lists: CandidateLists,
+        searcher: Searcher,
+        demand: Demand,
+        shortlists: Shortlists | None,
+        *,
+        progress: bool = False,
     ) -> CandidateLists:
         self.queries += len(np.unique(demand.queries))
-        return self._deepen(lists, searcher, demand, progress=progress)
+        return self._deepen(lists, searcher, demand, shortlists, progress=progress)
 
 
 def timed_select(pool: CandidatePool, method: str, sampler: str = "top") -> tuple[float, int]:
     """Seconds of a selection, and the number of queries it deepened the pool for."""
     deepened = Deepened()
-    with patch.object(hf_negmine.pool, "deepen", deepened):
+    with patch.object(hf_negmine.pool.candidate_pool, "deepen", deepened):
         started = time.perf_counter()
         pool.select(method, sampler, NEGATIVES)
         return time.perf_counter() - started, deepened.queries
@@ -136,15 +146,15 @@ def main() -> None:
     cache = prepare(arguments)
     texts = store_squad(arguments, cache)
     teacher = dense_teacher(arguments)
-    given = open_squad(arguments)
     work = cache / "reselect"
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(cache / "pools", ignore_errors=True)  # a pool that a selection has deepened is not as retrieved
-    # Retrieving is the same for every method; naive selection needs nothing that is not retrieved.
-    miner = NegativeMiner(teacher, method="naive", cache_dir=cache, device="cpu").fit(given.rows, corpus=given.corpus)
-    assert miner.pool.folder is not None
-    shutil.copytree(miner.pool.folder, work / "pristine")
-    print(f"{machine()}; {arguments.repeats} repeats\n\n{miner.pool}\n", flush=True)
+    # As a miner with a ceiling retrieves it, before the first selection.
+    retrieval = Retrieval(teacher, cache, DEPTH, "min", device="cpu", look_ahead=True)
+    pool = retrieval.pool(texts)
+    assert isinstance(pool, CandidatePool)
+    pool.save(work / "pristine")
+    print(f"{machine()}; {arguments.repeats} repeats\n\n{pool}\n", flush=True)
     searcher = open_searcher(teacher, texts, VectorStore(cache), device="cpu")
     pools = Pools(work / "pristine", searcher)
     report_methods(pools, arguments.repeats)

@@ -36,9 +36,10 @@ from common import (
 NEGATIVES = 4
 QUERIES_A_BLOCK = 1024
 TEXTS, FINGERPRINT = "read and number the texts", "fingerprint the teacher"
-OPEN, SEARCH, STORE, SELECT = "open the stored vectors", "search", "write the pool", "select"
+OPEN, SEARCH, SHORTLISTS = "open the stored vectors", "search", "list what lies under low positives"
+STORE, SELECT = "write the pool", "select"
 DEEPEN, WRITE, OTHER = "deepen the pool", "write the rows", "everything else"
-PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, STORE, DEEPEN, SELECT, WRITE, OTHER)
+PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, SHORTLISTS, STORE, DEEPEN, SELECT, WRITE, OTHER)
 
 
 def peer_folder(cache: Path) -> Path:
@@ -79,7 +80,8 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
 
     import hf_negmine.miner
-    import hf_negmine.pool
+    import hf_negmine.pool.candidate_pool
+    import hf_negmine.pool.retrieving
     import hf_negmine.retrieval
     import hf_negmine.searching
     from hf_negmine import NegativeMiner, TopKPercPos
@@ -97,7 +99,8 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         (DenseTeacher, "fingerprint", FINGERPRINT),
         (hf_negmine.retrieval.Retrieval, "searcher", OPEN),
         (hf_negmine.searching, "search_queries", SEARCH),
-        (hf_negmine.pool, "deepen", DEEPEN),
+        (hf_negmine.pool.retrieving, "_shortlists", SHORTLISTS),
+        (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
         (hf_negmine.retrieval, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),
         (hf_negmine.pool.CandidatePool, "select", SELECT),

@@ -8,13 +8,13 @@ where it ends and whether anything lies below, every question is answered exactl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hf_negmine.csr import joined_pieces, offsets_of_counts, offsets_of_rows
+from hf_negmine.csr import first_where, joined_pieces, offsets_of_counts, offsets_of_rows
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
 
@@ -159,6 +159,14 @@ class CandidateLists:
         top = self.offsets[queries]
         return self._first_under(self.starts[top], self.stops[top], ceilings) - self.starts[top]
 
+    def reach(self, queries: IdArray) -> FloatArray:
+        """The score down to which the top of each ranking is known, shape (targets,): inf for not at all."""
+        top = self.offsets[queries]
+        reach = np.full(len(top), np.inf, dtype=np.float32)
+        known = np.isposinf(self.ceilings[top]) & (self._sizes[top] > 0)
+        reach[known] = self.scores[self.stops[top[known]] - 1]
+        return reach
+
     def merged(self, queries: IdArray, found: CandidateLists) -> CandidateLists:
         """These lists with one more segment for each of ``queries``; segments that touch become one."""
         every = np.concatenate([self._query_of_segment, queries])
@@ -227,19 +235,8 @@ class CandidateLists:
         return Answer(begin, np.where(known, counts, 0), certain)
 
     def _first_under(self, start: IdArray, end: IdArray, limit: FloatArray | float) -> IdArray:
-        """First entry in [start, end) that scores under ``limit``, else end; a binary search on all targets at once."""
-        return self._first_where(start, end, lambda entry: self.scores[entry] < limit)
-
-    def _first_where(self, start: IdArray, end: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:
-        """First entry in [start, end) for which ``holds``, else end; once it holds, it holds for all that follow."""
-        low: IdArray = start.copy()
-        high: IdArray = end.copy()
-        while (open_ := low < high).any():
-            middle = np.minimum((low + high) // 2, len(self.scores) - 1)
-            held = holds(middle)
-            low[open_ & ~held] = middle[open_ & ~held] + 1
-            high[open_ & held] = middle[open_ & held]
-        return low
+        """First entry in [start, end) that scores under ``limit``, else end."""
+        return first_where(start, end, lambda entry: self.scores[entry] < limit)
 
     def _touching(self) -> BoolArray:
         """For each segment, whether the next one belongs to the same query and leaves no gap to it."""
@@ -277,7 +274,7 @@ class CandidateLists:
     def _place_of_first(self, one: IdArray, two: IdArray) -> IdArray:
         """The entry of segments ``one`` that is the first one of segments ``two``."""
         score, passage = self.scores[self.starts[two]], self.passages[self.starts[two]]
-        return self._first_where(
+        return first_where(
             self.starts[one],
             self.stops[one],
             lambda entry: (
@@ -291,7 +288,7 @@ class CandidateLists:
             return self.stops[two]
         last = np.maximum(self.stops[one] - 1, 0)
         score, passage = self.scores[last], self.passages[last]
-        cut = self._first_where(
+        cut = first_where(
             self.starts[two],
             self.stops[two],
             lambda entry: (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from hf_negmine.schema import AnyArray, IdArray
+from hf_negmine.schema import AnyArray, BoolArray, IdArray
 
 
 def offsets_of_counts(counts: IdArray) -> IdArray:
@@ -22,6 +24,24 @@ def flat_positions(starts: IdArray, counts: IdArray) -> tuple[IdArray, IdArray]:
     rows = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(len(rows)), rows
+
+
+def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:
+    """The first entry of each row for which ``holds``, else its stop: a binary search in all rows at once.
+
+    Args:
+        starts, stops: int64, shape (rows,): the entries of each row.
+        holds: says of an entry a row, shape (rows,), whether it does; once it holds, it holds for all that follow.
+    """
+    low: IdArray = starts.copy()
+    high: IdArray = stops.copy()
+    last = int(stops.max(initial=0)) - 1
+    while (open_ := low < high).any():
+        middle = np.minimum((low + high) // 2, last)
+        held = holds(middle)
+        low[open_ & ~held] = middle[open_ & ~held] + 1
+        high[open_ & held] = middle[open_ & held]
+    return low
 
 
 def joined_pieces(values: AnyArray, starts: IdArray, sizes: IdArray) -> AnyArray:

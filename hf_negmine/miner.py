@@ -449,6 +449,7 @@ class NegativeMiner:
             filters=self.filters,
             consistency=self.consistency,
             exclude_positives=not self.include_positives,
+            look_ahead=bool(self.method.rules),
             device=self.device,
             first_pass=self.first_pass,
             engine=self.engine,

@@ -37,6 +37,7 @@ class Retrieval:
         cache_dir: where vectors, indexes and pools are kept.
         depth: candidates a query to begin with.
         exclude_positives: whether positives and the query's own text are no candidates.
+        look_ahead: whether selections under ceilings are to be expected; see `pool.retrieve`.
     """
 
     teacher: Teacher
@@ -46,6 +47,7 @@ class Retrieval:
     filters: tuple[Filter, ...] = ()
     consistency: Consistency | None = None
     exclude_positives: bool = True
+    look_ahead: bool = False
     device: str | None = None
     first_pass: FirstPass = "auto"
     engine: str = "exact"
@@ -117,6 +119,7 @@ class Retrieval:
             self.cache_dir / "pools" / self._pool_name(teacher, texts),
             self.about(teacher, texts),
             depth=max(self.depth, getattr(teacher, "candidates", 0)),
+            look_ahead=self.look_ahead,
             notes=None if self.engine == "exact" else recall,
             progress=self.progress,
         )

@@ -15,6 +15,7 @@ from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.protocols import Ranking, Searcher, Teacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, open_searcher
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.store import VectorStore
 from hf_negmine.texts import TextSet, build_text_set
@@ -116,12 +117,17 @@ def text_set(
     )
 
 
-def searcher_maker(folder: Path, teacher: Teacher, texts: TextSet) -> Callable[[], Searcher]:
+def searcher_maker(
+    folder: Path, teacher: Teacher, texts: TextSet, first_pass: FirstPass = "auto"
+) -> Callable[[], Searcher]:
     """Opens a searcher on the processor with a store under ``folder``."""
-    return lambda: open_searcher(teacher, texts, VectorStore(folder, progress=False), device="cpu")
+    store = VectorStore(folder, progress=False)
+    return lambda: open_searcher(teacher, texts, store, device="cpu", first_pass=first_pass)
 
 
-def make_pool(folder: Path, teacher: Teacher, texts: TextSet, depth: int) -> CandidatePool:
+def make_pool(
+    folder: Path, teacher: Teacher, texts: TextSet, depth: int, first_pass: FirstPass = "auto"
+) -> CandidatePool:
     """Retrieve a pool into ``folder / "pool"``."""
-    about = {"teacher": teacher.name}
-    return retrieve(texts, searcher_maker(folder, teacher, texts), folder / "pool", about, depth=depth, progress=False)
+    about, maker = {"teacher": teacher.name}, searcher_maker(folder, teacher, texts, first_pass)
+    return retrieve(texts, maker, folder / "pool", about, depth=depth, look_ahead=True, progress=False)

@@ -12,11 +12,14 @@ result is exact whichever way it was reached.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
+from hf_negmine.csr import offsets_of_counts
 from hf_negmine.errors import TeacherError
 from hf_negmine.protocols import Ranking
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
@@ -33,6 +36,8 @@ ROWS_A_STEP = 1024
 MOST_WORKERS = 4
 """Up to so many threads search for rows of their own; more would have too few rows each for a fast product."""
 PAIRS_A_STEP = 2**20
+
+Result = TypeVar("Result")
 
 
 class VectorSearcher:
@@ -134,9 +139,12 @@ class _VectorBlock:
         for precision in self.searcher.precisions:
             if not len(pending):  # nothing is left to read the corpus for
                 break
+
+            def attempt_at(some: torch.Tensor, precision: Precision = precision) -> _Attempt:
+                return self._attempt(local[some], limits[some], wanted, length, precision)
+
             in_doubt = []
-            pieces, attempts = self._attempts(local, limits, pending, wanted, length, precision)
-            for some, attempt in zip(pieces, attempts, strict=True):
+            for some, attempt in self._in_pieces(attempt_at, pending):
                 done = attempt.certified
                 keys[some[done]] = attempt.keys[done][:, :wanted]
                 more[some[done]] = attempt.more[done]
@@ -149,26 +157,34 @@ class _VectorBlock:
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
 
-    def _attempts(
-        self,
-        local: torch.Tensor,
-        limits: torch.Tensor,
-        pending: torch.Tensor,
-        wanted: int,
-        length: int,
-        precision: Precision,
-    ) -> tuple[tuple[torch.Tensor, ...], list[_Attempt]]:
-        """Attempts at the ``pending`` rows in pieces, and which rows each is of."""
+    def approximate(self, rows: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
+        """About the best passages under each ceiling; see `protocols.ApproximatingBlock`."""
+        device = self.vectors.device
+        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
+        local = torch.from_numpy(rows).to(device)
+        length = min(length, self.searcher.n_passages)
+        precision = self.searcher.precisions[0]
 
-        def attempt(some: torch.Tensor) -> _Attempt:
-            return self._attempt(local[some], limits[some], wanted, length, precision)
+        def propose(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            proposals = self._product(local[some], limits[some], precision).best(length)
+            present = proposals.scores > -torch.inf
+            errors = torch.where(present, proposals.spread, 0.0).amax(dim=1)
+            return present.sum(dim=1), errors, proposals.passages[present].to(torch.int32), proposals.scores[present]
 
+        found = [proposed for _, proposed in self._in_pieces(propose, torch.arange(len(rows), device=device))]
+        counts, errors, passages, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        exhausted = (counts < length) | (length == self.searcher.n_passages)
+        return Ranking(offsets_of_counts(counts), passages, scores, exhausted), errors
+
+    def _in_pieces(
+        self, work: Callable[[torch.Tensor], Result], rows: torch.Tensor
+    ) -> list[tuple[torch.Tensor, Result]]:
+        """The rows in pieces that are worked on at once, and what ``work`` makes of each."""
         searcher, threads = self.searcher, torch.get_num_threads()
         if searcher.device.type == "cpu" and searcher.corpus.resident and threads <= MOST_WORKERS:
-            pieces = torch.split(pending, -(-searcher.rows_a_step // threads))
-            return pieces, side_by_side(attempt, pieces)
-        pieces = torch.split(pending, searcher.rows_a_step)
-        return pieces, [attempt(some) for some in pieces]
+            pieces = torch.split(rows, -(-searcher.rows_a_step // threads))
+            return list(zip(pieces, side_by_side(work, pieces), strict=True))
+        return [(piece, work(piece)) for piece in torch.split(rows, searcher.rows_a_step)]
 
     def _attempt(
         self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: Precision

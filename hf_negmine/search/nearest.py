@@ -9,6 +9,7 @@ many crowd, become numbers near zero, which bfloat16 rounds by next to nothing.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 ORIGIN_PIECES = 3
@@ -16,6 +17,8 @@ ORIGIN_PIECES = 3
 EXTRA_COLUMNS = 16
 """More than there are pieces, so that rows begin where matrix units like them to."""
 COLUMNS_A_GROUP = 16
+LONG_LIST = 256
+ROWS_AT_ONCE = 16
 INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
@@ -67,6 +70,9 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
         Scores (float32, falling, -inf where there are no more) and their columns (int64), shape (rows, length).
     """
     bits = scores.view(INTEGERS[scores.dtype])
+    if length > LONG_LIST and bits.device.type == "cpu":
+        lowest, places = _lowest_by_numpy(bits, length)
+        return lowest.view(scores.dtype).float().masked_fill(lowest >= 0, -torch.inf), places
     groups = bits.shape[1] // COLUMNS_A_GROUP
     columns = None
     if groups > length:
@@ -82,3 +88,24 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
     found = bits.topk(length, dim=1, largest=False)
     values = found.values.view(scores.dtype).float().masked_fill(found.values >= 0, -torch.inf)
     return values, found.indices if columns is None else columns.gather(1, found.indices)
+
+
+def _lowest_by_numpy(bits: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``length`` lowest integers of each row, rising, and their columns: for long lists in a third of the time."""
+    rows, n_columns = bits.shape
+    values, columns = bits.new_empty(rows, length), torch.empty(rows, length, dtype=torch.int64)
+    for start in range(0, rows, ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        numbers = bits[some].to(torch.int32).numpy()  # numpy has vector instructions for 32 and 64 bits
+        last = np.partition(numbers, length - 1, axis=1)[:, length - 1, None]
+        places = np.flatnonzero(numbers <= last)
+        firsts = np.arange(len(numbers)) * n_columns
+        counts = np.diff(np.searchsorted(places, np.append(firsts, numbers.size)))
+        # A number and its column in one integer are sorted several times as fast as an order of numbers is found.
+        found = numbers.reshape(-1)[places].astype(np.int64) << 32 | (places - np.repeat(firsts, counts))
+        keys = np.full((len(numbers), counts.max()), np.iinfo(np.int64).max)
+        keys[np.arange(keys.shape[1]) < counts[:, None]] = found
+        keys.sort(axis=1)
+        values[some] = torch.from_numpy(keys[:, :length] >> 32).to(bits.dtype)
+        columns[some] = torch.from_numpy(keys[:, :length] & 0xFFFFFFFF)
+    return values, columns

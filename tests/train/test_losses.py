@@ -16,6 +16,7 @@ from hf_negmine import NegativeMiner
 from hf_negmine.errors import InputError
 from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
+from tests.another_device import DEVICE, AnotherDevice
 from tests.train.helpers import CORPUS, QUERIES, load_model, make_miner, rows
 
 
@@ -89,6 +90,19 @@ def test_the_value_is_that_of_the_passages_left_in(
     expected = [-scores[row, row] + np.log(np.exp(scores[row][~masked[row]]).sum()) for row in range(5)]
     assert float(loss(features, labels).detach()) == pytest.approx(np.mean(expected), rel=1e-5)
     assert loss.false_negatives.share == (pytest.approx(masked.mean()) if in_batch_negatives else 0.0)
+
+
+def test_losses_are_the_same_on_another_device(model: SentenceTransformer, miner: NegativeMiner) -> None:
+    collator = HardNegativeCollator(model, miner.fit(clashing()))
+    whole = PositiveAwareMNRL(model, collator)
+    parts = CachedPositiveAwareMNRL(model, collator, mini_batch_size=2)
+    _, labels = batch_of(collator, clashing())
+    embeddings = [torch.randn(5, 8) for _ in range(labels.shape[1])]
+    expected = float(whole.compute_loss_from_embeddings(embeddings, labels))
+    with AnotherDevice():
+        away, keys = [column.to(DEVICE) for column in embeddings], labels.to(DEVICE)
+        assert float(whole.compute_loss_from_embeddings(away, keys)) == pytest.approx(expected, rel=1e-6)
+        assert float(parts.calculate_loss([[column] for column in away], keys)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"mini_batch_size": 2}, {"mini_batch_size": 1}, {"mini_batch_size": 64}])

@@ -16,7 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 LIGHT_ROOMS = (
     "errors defaults schema csr files randomness devices protocols endpoint encoders texts vectors store pairs "
-    "teachers judges search methods candidates select pool ensemble judging rules retrieval"
+    "teachers judges search methods candidates shortlists searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 

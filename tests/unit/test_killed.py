@@ -26,7 +26,7 @@ from hf_negmine import NegativeMiner
 from hf_negmine.files import digest_of, text_digests
 
 hf_negmine.store.TEXTS_A_SHARD = 16
-hf_negmine.pool.QUERIES_A_PART = 10
+hf_negmine.pool.retrieving.QUERIES_A_PART = 10
 hf_negmine.miner.ROWS_A_BATCH = 9
 hf_negmine.texts.TEXTS_A_BATCH = 7
 
@@ -152,7 +152,7 @@ def test_the_run_has_many_steps_of_every_kind(whole: Whole) -> None:
     assert (count("vectors/") - 2) / 2 == 2 + 5  # shards of 16: 30 queries, 76 passages
     assert (count("candidates-"), count("segments-"), count("mined/")) == (1, 1, 2)  # rows and their note
     parts = [path for kind, path in whole.steps if kind == "file" and "/parts/" in path]
-    assert len(parts) == 3
+    assert len(parts) == 3 + 3  # of candidates and of shortlists
     assert sum(path.endswith("pool.json") for _, path in whole.steps) == 2  # it was deepened
     assert [kind for kind, _ in whole.steps].count("row") == 4
 
@@ -167,6 +167,7 @@ POINTS = {
     "before the last shard has its name": lambda whole: whole.last("folder", within="/vectors/"),
     "before the first part has its name": lambda whole: whole.first("file", within="/parts/"),
     "before the second part has its name": lambda whole: whole.first("file", within="/parts/") + 1,
+    "before the first shortlists have their name": lambda whole: whole.first("file", within="/parts/shortlists"),
     "before the last part has its name": lambda whole: whole.last("file", within="/parts/"),
     "before the pool's candidates": lambda whole: whole.first("file", within="/candidates-"),
     "before the pool's segments": lambda whole: whole.first("file", within="/segments-"),

@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hf_negmine import files as files_module
-from hf_negmine import pool as pool_module
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
-from hf_negmine.pool import CandidatePool, retrieve
+from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
 from hf_negmine.protocols import QueryBlock, Searcher
 from hf_negmine.schema import IdArray
 from hf_negmine.select import Sampled
@@ -81,8 +81,8 @@ def test_a_deepened_pool_is_stored_and_its_old_files_are_gone(tmp_path: Path) ->
     before = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
     deep = chosen(pool, "abs:-0.5", "top", 5)
     after = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
-    assert len(after) == len(before) == 3
-    assert len(after & before) == 1
+    assert len(after) == len(before) == 4
+    assert after & before == {"positives.arrow", "shortlists.arrow"}
     loaded = CandidatePool.load(tmp_path / "pool")
     assert chosen(loaded, "abs:-0.5", "top", 5) == deep
     assert chosen(loaded, "naive", n=3) == chosen(pool, "naive", n=3)
@@ -115,10 +115,10 @@ class DyingSearcher:
 def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "QUERIES_A_PART", 3)
+    monkeypatch.setattr(retrieving, "QUERIES_A_PART", 3)
     texts, about = texts_in(tmp_path), {"teacher": "fixed"}
     opened = searcher_maker(tmp_path, teacher(), texts)
-    retrieve(texts, opened, tmp_path / "at once", about, depth=5, progress=False)
+    retrieve(texts, opened, tmp_path / "at once", about, depth=5, look_ahead=True, progress=False)
     searched: list[list[int]] = []
 
     class Watched(DyingSearcher):
@@ -127,15 +127,80 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
             searched.append(queries.tolist())
             return found
 
-    for _ in range(2):
+    for _ in range(5):
         with pytest.raises(Dies):
-            retrieve(texts, lambda: Watched(opened(), 1), tmp_path / "killed", about, depth=5, progress=False)
-    retrieve(texts, lambda: Watched(opened(), 99), tmp_path / "killed", about, depth=5, progress=False)
-    assert searched == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+            retrieve(
+                texts,
+                lambda: Watched(opened(), 1),
+                tmp_path / "killed",
+                about,
+                depth=5,
+                look_ahead=True,
+                progress=False,
+            )
+    pool = retrieve(
+        texts, lambda: Watched(opened(), 99), tmp_path / "killed", about, depth=5, look_ahead=True, progress=False
+    )
+    assert searched[:4] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
+    assert pool.shortlists is not None
+    assert len(searched[4:]) > 1
+    assert np.concatenate(searched[4:]).tolist() == pool.shortlists.queries.tolist()
     assert stored_files(tmp_path / "killed") == stored_files(tmp_path / "at once")
-    monkeypatch.setattr(pool_module, "QUERIES_A_PART", 100)
-    retrieve(texts, opened, tmp_path / "one part", about, depth=5, progress=False)
-    assert stored_files(tmp_path / "one part") == stored_files(tmp_path / "at once")
+    monkeypatch.setattr(retrieving, "QUERIES_A_PART", 100)
+    retrieve(texts, opened, tmp_path / "one part", about, depth=5, look_ahead=True, progress=False)
+    one_part, at_once = stored_files(tmp_path / "one part"), stored_files(tmp_path / "at once")
+    for files in (one_part, at_once):
+        del files["shortlists.arrow"]  # rounding depends on how many rows were multiplied at once
+    assert one_part == at_once
+
+
+class Unsearchable:
+    """Scores pairs and searches for nothing."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.block_size, self._searcher = searcher.block_size, searcher
+
+    def block(self, queries: IdArray) -> QueryBlock:
+        block = self._searcher.block(queries)
+
+        def best(*_: Any) -> None:
+            raise AssertionError("nothing is to be searched")
+
+        return SimpleNamespace(pair_scores=block.pair_scores, best=best)  # type: ignore[return-value]
+
+
+def test_what_lies_under_low_positives_is_known_without_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", 30)
+    texts = texts_in(tmp_path)
+    pool = make_pool(tmp_path, teacher(), texts, 3)
+    shallow = CandidatePool.load(tmp_path / "pool")
+    searcher = Unsearchable(searcher_maker(tmp_path, teacher(), texts)())
+    loaded = CandidatePool.load(tmp_path / "pool", open_searcher=lambda: searcher, progress=False)
+    (tmp_path / "pool" / "shortlists.arrow").unlink()
+    without = CandidatePool.load(tmp_path / "pool", open_searcher=searcher_maker(tmp_path, teacher(), texts))
+    assert without.shortlists is None
+    for method in ("perc_pos:0.95", "margin_pos:0.05", "perc_pos:1"):
+        with pytest.raises(ShallowPoolError):
+            shallow.select(method, n=2)
+        assert chosen(loaded, method, n=2) == chosen(without, method, n=2) == chosen(pool, method, n=2)
+    with pytest.raises(AssertionError, match="nothing is to be searched"):
+        loaded.select("band:20-40", n=2)
+
+
+def test_a_query_whose_positive_ranks_high_has_no_shortlist(tmp_path: Path) -> None:
+    vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
+    corpus = ["first", "second", *(f"other {i}" for i in range(40))]
+    others = np.stack([[0.4 + i / 100, 0.9 - i / 100] for i in range(40)])
+    fixed = FixedTeacher(["high", "low"], vectors, corpus, np.concatenate([[[9, 0], [9, 0.3]], others]))
+    pool = make_pool(tmp_path, fixed, text_set(tmp_path, ["high", "low"], ["first", "second"], corpus), 20)
+    assert pool.shortlists is not None
+    assert pool.shortlists.queries.tolist() == [1]
+
+
+def test_a_teacher_without_vectors_has_no_shortlists(tmp_path: Path) -> None:
+    assert make_pool(tmp_path, RandomTeacher(), texts_in(tmp_path), 2).shortlists is None
 
 
 class BusySearcher:
@@ -183,7 +248,7 @@ def test_runs_that_write_and_load_one_pool_do_not_get_in_each_others_way(tmp_pat
 
     with ThreadPoolExecutor(4) as runs:
         assert all(runs.map(write_and_load, range(40)))
-    assert len(list((tmp_path / "pool").glob("*.arrow"))) == 3
+    assert len(list((tmp_path / "pool").glob("*.arrow"))) == 4
 
 
 def test_a_deepening_that_is_killed_leaves_the_pool_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +258,7 @@ def test_a_deepening_that_is_killed_leaves_the_pool_as_it_was(tmp_path: Path, mo
     def killed(*_: Any) -> None:
         raise Dies
 
-    monkeypatch.setattr(pool_module, "write_json", killed)
+    monkeypatch.setattr(stored, "write_json", killed)
     with pytest.raises(Dies):
         pool.select("naive", n=9)
     assert chosen(CandidatePool.load(tmp_path / "pool"), "naive", n=3) == before
@@ -204,7 +269,7 @@ def test_steps_over_targets_and_blocks_do_not_matter(tmp_path: Path, monkeypatch
     pool = make_pool(tmp_path, teacher(), texts, 3)
     whole = chosen(pool, "perc_pos:0.8", "sampled:8", 4, seed=5)
     monkeypatch.setattr(selection_module, "CANDIDATES_A_STEP", 3)
-    monkeypatch.setattr(pool_module, "QUERIES_A_PART", 4)
+    monkeypatch.setattr(retrieving, "QUERIES_A_PART", 4)
     assert chosen(make_pool(tmp_path / "cut", teacher(), texts, 30), "perc_pos:0.8", "sampled:8", 4, seed=5) == whole
 
 
@@ -307,9 +372,15 @@ def test_a_pool_cannot_be_saved_below_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["pool.json", "candidates-*.arrow", "segments-*.arrow", "positives.arrow", "*_keys.npy"]
+    ("pattern", "left"),
+    [
+        *itertools.product(
+            ["pool.json", "candidates-*.arrow", "segments-*.arrow", "positives.arrow", "*_keys.npy"], [0, 30, None]
+        ),
+        ("shortlists.arrow", 0),
+        ("shortlists.arrow", 30),
+    ],
 )
-@pytest.mark.parametrize("left", [0, 30, None])
 def test_a_damaged_pool_is_reported(tmp_path: Path, pattern: str, left: int | None) -> None:
     make_pool(tmp_path, teacher(), texts_in(tmp_path), 5)
     path = next((tmp_path / "pool").glob(pattern))

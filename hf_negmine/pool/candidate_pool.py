@@ -1,21 +1,13 @@
-"""The candidate pool: each query's best candidates with their scores, retrieved once, selected from many times.
-
-Retrieval writes a part for every `QUERIES_A_PART` queries, whole or not at all, so a killed run goes on where it
-stopped. A selection that needs to look further than the pool reaches deepens it for just those queries.
-"""
+"""Selecting from a candidate pool, exactly: what it does not reach is looked up for just the queries that need it."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
@@ -23,35 +15,20 @@ from hf_negmine.errors import (
     InputError,
     NegmineError,
     ShallowPoolError,
-    StorageError,
     require,
     require_choice,
     require_whole,
 )
 from hf_negmine.files import (
-    digest_of,
     only_writer,
-    read_array,
-    read_arrays,
-    read_table,
-    read_versioned_json,
-    write_array,
-    write_arrays,
-    write_json,
-    write_table,
 )
 from hf_negmine.methods import Method, resolve_method
+from hf_negmine.pool.stored import read_pool, write_lists, write_rest
 from hf_negmine.protocols import Sampler, Searcher
 from hf_negmine.schema import (
-    CANDIDATES_SCHEMA,
-    FORMAT_VERSION,
-    POSITIVES_SCHEMA,
-    SEGMENTS_SCHEMA,
     BoolArray,
-    FloatArray,
-    IdArray,
 )
-from hf_negmine.searching import PLACES_A_STEP, deepen, search_in_blocks
+from hf_negmine.searching import PLACES_A_STEP, deepen
 from hf_negmine.select.filters import BoundFilter, Consistency, Listed, keep_all
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import (
@@ -63,11 +40,7 @@ from hf_negmine.select.selection import (
     count_removed,
     demand_of,
 )
-from hf_negmine.texts import TextSet
-
-LISTS_NAME = re.compile("[0-9a-f]{12}")
-QUERIES_A_PART = 8192
-ARRAYS_OF_LISTS = tuple(field.name for field in dataclasses.fields(CandidateLists))
+from hf_negmine.shortlists import Shortlists
 
 
 class CandidatePool:
@@ -79,6 +52,7 @@ class CandidatePool:
         query_keys: uint64, shape (n_queries,), first halves of the query digests.
         passage_keys: uint64, shape (n_passages,).
         about: where the pool comes from: teacher, texts, depth, versions.
+        shortlists: what follows under low positives; None without any.
         folder: where it is stored, None if it is not.
         filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
         consistency: what positives must be to set a ceiling; the same.
@@ -95,6 +69,7 @@ class CandidatePool:
         passage_keys: np.ndarray[Any, np.dtype[np.uint64]],
         about: dict[str, Any],
         *,
+        shortlists: Shortlists | None = None,
         folder: Path | None = None,
         open_searcher: Callable[[], Searcher] | None = None,
         filters: Sequence[BoundFilter] = (),
@@ -104,7 +79,7 @@ class CandidatePool:
         self.lists, self.positives = lists, positives
         self.filters, self.consistency = tuple(filters), consistency
         self.query_keys, self.passage_keys = query_keys, passage_keys
-        self.about, self.folder = about, folder
+        self.about, self.folder, self.shortlists = about, folder, shortlists
         self._open_searcher, self._progress = open_searcher, progress
 
     @property
@@ -267,7 +242,9 @@ class CandidatePool:
                     "its teacher is not loaded; select through the miner that made it, or take a larger pool_depth"
                 )
             known = self.lists.extent
-            self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
+            self.lists = deepen(
+                self.lists, self._open_searcher(), demand.of(shallow), self.shortlists, progress=self._progress
+            )
             answer = self.lists.answer(demand)
             if self.lists.extent == known and len(shallow) == np.count_nonzero(~answer.certain):
                 raise NegmineError(
@@ -284,40 +261,13 @@ class CandidatePool:
         Several processes may save and load at once: the last one's lists stay.
         """
         with only_writer(Path(folder)):
-            self._write(Path(folder))
+            self.write(Path(folder))
 
-    def _write(self, folder: Path) -> None:
-        lists, positives = self.lists, self.positives
-        candidates = pa.table([lists.passages, lists.scores], schema=CANDIDATES_SCHEMA)
-        segments = pa.table(
-            [
-                np.repeat(np.arange(self.n_queries), np.diff(lists.offsets)),
-                lists.starts,
-                lists.stops,
-                lists.ceilings,
-                lists.first_ranks,
-                lists.exhausted,
-            ],
-            schema=SEGMENTS_SCHEMA,
-        )
-        # Both belong together: they get a common name, and pool.json, written last, says which pair counts.
-        name = digest_of(*dataclasses.astuple(lists))[:12]
-        write_table(folder / f"candidates-{name}.arrow", candidates)
-        write_table(folder / f"segments-{name}.arrow", segments)
+    def write(self, folder: Path) -> None:
+        """`save`, for who is the folder's only writer already."""
         if folder != self.folder:  # where it is stored already, only the lists can have changed
-            write_table(
-                folder / "positives.arrow",
-                pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
-            )
-            write_array(folder / "query_keys.npy", np.asarray(self.query_keys))
-            write_array(folder / "passage_keys.npy", np.asarray(self.passage_keys))
-        write_json(
-            folder / "pool.json",
-            {**self.about, "format_version": FORMAT_VERSION, "lists": name, "n_queries": self.n_queries},
-        )
-        for stale in folder.glob("*-*.arrow"):
-            if name not in stale.name:
-                stale.unlink()
+            write_rest(folder, self.positives, self.query_keys, self.passage_keys, self.shortlists)
+        write_lists(folder, self.lists, self.about)
         self.folder = folder
 
     @classmethod
@@ -335,139 +285,15 @@ class CandidatePool:
         Raises:
             StorageError: files that are missing, damaged, of another version, or outside the folder.
         """
-        folder = Path(folder)
-        said = read_versioned_json(folder / "pool.json")
-        try:
-            return cls._open(folder, dict(said), open_searcher, progress)
-        except StorageError:
-            if read_versioned_json(folder / "pool.json") == said:
-                raise
-            return cls.load(folder, open_searcher=open_searcher, progress=progress)  # it was deepened by another run
-
-    @classmethod
-    def _open(
-        cls, folder: Path, about: dict[str, Any], open_searcher: Callable[[], Searcher] | None, progress: bool
-    ) -> CandidatePool:
-        name, n_queries = about.pop("lists", None), about.pop("n_queries", None)
-        del about["format_version"]
-        if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, perhaps not ours
-            raise StorageError(
-                f"{folder / 'pool.json'} names the lists {name!r}, which is no name that hf_negmine gives"
-            )
-        query_keys, passage_keys = (read_array(folder / f"{keys}_keys.npy") for keys in ("query", "passage"))
-        if n_queries != len(query_keys):
-            raise StorageError(f"{folder} has keys of {len(query_keys)} queries, expected {n_queries!r}")
-        candidates = read_table(folder / f"candidates-{name}.arrow", CANDIDATES_SCHEMA)
-        segments = read_table(folder / f"segments-{name}.arrow", SEGMENTS_SCHEMA)
-        positives = read_table(folder / "positives.arrow", POSITIVES_SCHEMA)
-        lists = CandidateLists(
-            _column(candidates, "passage_id"),
-            _column(candidates, "score"),
-            _offsets_of_sorted(_column(segments, "query_id"), n_queries),
-            *(_column(segments, name) for name in ("start", "stop", "ceiling", "first_rank", "exhausted")),
-        )
+        stored = read_pool(Path(folder))
         return cls(
-            lists,
-            Positives(
-                _offsets_of_sorted(_column(positives, "query_id"), n_queries),
-                _column(positives, "passage_id"),
-                _column(positives, "score"),
-            ),
-            query_keys,
-            passage_keys,
-            about,
-            folder=folder,
+            stored.lists,
+            stored.positives,
+            stored.query_keys,
+            stored.passage_keys,
+            stored.about,
+            shortlists=stored.shortlists,
+            folder=Path(folder),
             open_searcher=open_searcher,
             progress=progress,
         )
-
-
-def retrieve(
-    texts: TextSet,
-    open_searcher: Callable[[], Searcher],
-    folder: Path,
-    about: dict[str, Any],
-    *,
-    depth: int,
-    notes: Callable[[], dict[str, Any]] | None = None,
-    progress: bool = True,
-) -> CandidatePool:
-    """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
-
-    Args:
-        texts: queries, corpus and positives.
-        open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
-        folder: where the pool is kept.
-        progress: show bars.
-        about: provenance that is kept with the pool.
-        depth: candidates a query at first; selections deepen the pool where they need more.
-        notes: provenance that is known once the pool is made.
-    """
-    require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
-    if not (folder / "pool.json").exists():
-        with only_writer(folder):  # one process searches; those that need the same pool wait for it
-            if not (folder / "pool.json").exists():
-                return _make(texts, open_searcher, folder, about, depth, notes, progress)
-    return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
-
-
-def _make(
-    texts: TextSet,
-    open_searcher: Callable[[], Searcher],
-    folder: Path,
-    about: dict[str, Any],
-    depth: int,
-    notes: Callable[[], dict[str, Any]] | None,
-    progress: bool,
-) -> CandidatePool:
-    """Search what the parts in ``folder`` lack, and make the pool of them."""
-    n_queries = len(texts.queries)
-    part_starts = range(0, n_queries, QUERIES_A_PART)
-    parts = [folder / "parts" / f"{start:012d}.npy" for start in part_starts]
-    missing = [place for place, part in enumerate(parts) if not part.exists()]
-    if missing:
-        searcher = open_searcher()
-        with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress, delay=1) as bar:
-            bar.update(n_queries - sum(min(QUERIES_A_PART, n_queries - part_starts[place]) for place in missing))
-            for place in missing:
-                queries = np.arange(part_starts[place], min(part_starts[place] + QUERIES_A_PART, n_queries))
-                lists, positive_scores = _search_part(texts, searcher, queries, depth, bar)
-                write_arrays(parts[place], (*(getattr(lists, name) for name in ARRAYS_OF_LISTS), positive_scores))
-    lists_of_parts, scores_of_parts = zip(*(_read_part(part) for part in parts), strict=True)
-    pool = CandidatePool(
-        CandidateLists.concatenated(lists_of_parts),
-        Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts)),
-        texts.queries.digests[:, 0],
-        texts.corpus.digests[:, 0],
-        {**about, "depth": depth, **({} if notes is None else notes())},
-        open_searcher=open_searcher,
-        progress=progress,
-    )
-    pool._write(folder)
-    shutil.rmtree(folder / "parts", ignore_errors=True)
-    return pool
-
-
-def _search_part(
-    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, bar: Any
-) -> tuple[CandidateLists, FloatArray]:
-    first, last = texts.positive_offsets[queries[0]], texts.positive_offsets[queries[-1] + 1]
-    rows = np.repeat(np.arange(len(queries)), np.diff(texts.positive_offsets[queries[0] : queries[-1] + 2]))
-    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
-
-
-def _read_part(path: Path) -> tuple[CandidateLists, FloatArray]:
-    *lists, positive_scores = read_arrays(path, len(ARRAYS_OF_LISTS) + 1)
-    return CandidateLists(*lists), positive_scores
-
-
-def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
-    column = table[name]
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
-def _offsets_of_sorted(rows: np.ndarray[Any, Any], n_rows: int) -> IdArray:
-    if len(rows) and rows[-1] >= n_rows:
-        raise StorageError(f"the pool names query {rows[-1]} of {n_rows}; delete its folder and run again")
-    return np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int64)

@@ -1,0 +1,170 @@
+"""Retrieval of a pool: every query's best candidates, the scores of its positives, and what lies under low ones.
+
+It writes a part for every `QUERIES_A_PART` queries, whole or not at all, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.errors import require
+from hf_negmine.files import only_writer, read_arrays, write_arrays
+from hf_negmine.pool.candidate_pool import CandidatePool
+from hf_negmine.protocols import ApproximatingBlock, Searcher
+from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.searching import search_in_blocks
+from hf_negmine.select.selection import Positives
+from hf_negmine.shortlists import Shortlists
+from hf_negmine.texts import TextSet
+
+QUERIES_A_PART = 8192
+SHORTLIST_LENGTH = 512
+"""Entries of a shortlist; from a positive down to 90 % of its score lie fewer for nearly all queries of SQuAD."""
+LOWEST_CEILINGS = 0.9, 0.05
+"""A query gets a shortlist if its candidates do not decide a selection at this share of its positive's score, or at
+this margin to it: the paper's ceilings, and somewhat below."""
+WANTED = 8
+"""Candidates under the lowest ceiling that spare a query the shortlist."""
+
+
+def retrieve(
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    depth: int,
+    look_ahead: bool = False,
+    notes: Callable[[], dict[str, Any]] | None = None,
+    progress: bool = True,
+) -> CandidatePool:
+    """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
+
+    Args:
+        texts: queries, corpus and positives.
+        open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
+        folder: where the pool is kept.
+        progress: show bars.
+        about: provenance that is kept with the pool.
+        depth: candidates a query at first; selections deepen the pool where they need more.
+        look_ahead: also make shortlists, so that selections under ceilings need no search for that.
+        notes: provenance that is known once the pool is made.
+    """
+    require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
+    if not (folder / "pool.json").exists():
+        with only_writer(folder):  # one process searches; those that need the same pool wait for it
+            if not (folder / "pool.json").exists():
+                return _make(texts, open_searcher, folder, about, depth, look_ahead, notes, progress)
+    return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
+
+
+def _make(
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    depth: int,
+    look_ahead: bool,
+    notes: Callable[[], dict[str, Any]] | None,
+    progress: bool,
+) -> CandidatePool:
+    """Search what the parts in ``folder`` lack, and make the pool of them."""
+    opened = cache(open_searcher)
+    parts = folder / "parts"
+    lists, positives = _candidates(texts, opened, parts, depth, progress)
+    pool = CandidatePool(
+        lists,
+        positives,
+        texts.queries.digests[:, 0],
+        texts.corpus.digests[:, 0],
+        {**about, "depth": depth, **({} if notes is None else notes())},
+        shortlists=_shortlists(lists, positives, opened, parts, progress) if look_ahead else None,
+        open_searcher=open_searcher,
+        progress=progress,
+    )
+    pool.write(folder)
+    shutil.rmtree(parts, ignore_errors=True)
+    return pool
+
+
+def _candidates(
+    texts: TextSet, open_searcher: Callable[[], Searcher], folder: Path, depth: int, progress: bool
+) -> tuple[CandidateLists, Positives]:
+    """The best ``depth`` candidates of every query, and the scores of the positives."""
+    lists_of_parts, scores_of_parts = [], []
+    n_queries = len(texts.queries)
+    with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress, delay=1) as bar:
+        for start in range(0, n_queries, QUERIES_A_PART):
+            queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
+            path = folder / f"{start:012d}.npy"
+            if not path.exists():
+                lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
+                write_arrays(path, (*_arrays_of(lists), scores))
+            else:
+                bar.update(len(queries))
+            *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
+            lists_of_parts.append(CandidateLists(*arrays))
+            scores_of_parts.append(scores)
+    positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))
+    return CandidateLists.concatenated(lists_of_parts), positives
+
+
+def _search_part(
+    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, bar: Any
+) -> tuple[CandidateLists, FloatArray]:
+    first, last = texts.positive_offsets[queries[0]], texts.positive_offsets[queries[-1] + 1]
+    rows = np.repeat(np.arange(len(queries)), np.diff(texts.positive_offsets[queries[0] : queries[-1] + 2]))
+    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
+
+
+def _shortlists(
+    lists: CandidateLists, positives: Positives, open_searcher: Callable[[], Searcher], folder: Path, progress: bool
+) -> Shortlists | None:
+    """Shortlists of the queries whose positive ranks so low that a positive-aware ceiling lies below the candidates."""
+    _, lowest = positives.targets("min")
+    share, margin = LOWEST_CEILINGS
+    ceilings = np.minimum(lowest - np.abs(lowest) * np.float32(1 - share), lowest - np.float32(margin))
+    everything = np.arange(lists.n_queries)
+    decided = lists.answer(Demand(everything, ceilings, -np.inf, 0, None, WANTED)).certain
+    queries = np.flatnonzero(~decided)
+    parts: list[Shortlists] = []
+    with tqdm(total=len(queries), desc="Looking ahead", unit=" queries", disable=not progress, delay=1) as bar:
+        for start in range(0, len(queries), QUERIES_A_PART):
+            some = queries[start : start + QUERIES_A_PART]
+            path = folder / f"shortlists-{start:012d}.npy"
+            if not path.exists():
+                # From the positive on, or from where the candidates end, with those that tie with the last of them.
+                begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
+                part = _shortlist_part(open_searcher(), some, begins)
+                if part is None:
+                    return None
+                write_arrays(path, _arrays_of(part))
+            parts.append(Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists)))))
+            bar.update(len(some))
+    return Shortlists.concatenated(parts) if parts else None
+
+
+def _shortlist_part(searcher: Searcher, queries: IdArray, ceilings: FloatArray) -> Shortlists | None:
+    """Shortlists under the given ceilings; None of a searcher that knows none."""
+    parts: list[Shortlists] = []
+    for start in range(0, len(queries), searcher.block_size):
+        some = slice(start, start + searcher.block_size)
+        block = searcher.block(queries[some])
+        if not isinstance(block, ApproximatingBlock):
+            return None
+        ranking, errors = block.approximate(np.arange(len(queries[some])), ceilings[some], SHORTLIST_LENGTH)
+        parts.append(Shortlists.of(queries[some], ceilings[some], ranking, errors))
+    return Shortlists.concatenated(parts)
+
+
+def _arrays_of(table: CandidateLists | Shortlists) -> list[np.ndarray[Any, Any]]:
+    return [getattr(table, field.name) for field in dataclasses.fields(table)]

@@ -1,0 +1,90 @@
+"""The code for GPUs on a device that is none, for want of one: nothing of it is left on the processor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_negmine.protocols import Ranking
+from hf_negmine.search import VectorSearcher, corpus
+from hf_negmine.search.ann import FaissSearcher
+from hf_negmine.search.ann_index import build_index
+from hf_negmine.search.precision import FirstPass
+from tests.another_device import DEVICE, AnotherDevice, Elsewhere
+from tests.reference import ArraySource, exclusions_of
+
+N_QUERIES, N_PASSAGES, WIDTH = 40, 700, 24
+ROWS = np.arange(N_QUERIES)
+
+
+@pytest.fixture(autouse=True)
+def another_device() -> Iterator[None]:
+    with AnotherDevice():
+        yield
+
+
+def searcher(device: str, first_pass: FirstPass) -> VectorSearcher:
+    rng = np.random.default_rng(0)
+    passages = rng.standard_normal((N_PASSAGES, WIDTH)).astype(np.float32)
+    passages[500:600] = passages[:100]  # ties
+    queries = (passages[:N_QUERIES] + rng.standard_normal((N_QUERIES, WIDTH))).astype(np.float32)
+    excluded = exclusions_of([[row, row + 500] for row in range(N_QUERIES)])
+    return VectorSearcher(
+        ArraySource(queries),
+        ArraySource(passages),
+        excluded,
+        device=device,
+        first_pass=first_pass,
+        passages_a_block=256,
+    )
+
+
+def bytes_of(ranking: Ranking) -> list[bytes]:
+    return [part.tobytes() for part in (ranking.offsets, ranking.passages, ranking.scores, ranking.exhausted)]
+
+
+def test_the_device_knows_where_tensors_are() -> None:
+    numbers = torch.arange(6.0)
+    away = numbers.to(DEVICE)
+    assert away.device.type == DEVICE
+    assert torch.equal((away * 2)[3:].cpu(), torch.tensor([6.0, 8.0, 10.0]))
+    with pytest.raises(RuntimeError, match="some are on the processor"):
+        away + numbers
+    with pytest.raises(RuntimeError):
+        away.numpy()
+
+
+@pytest.mark.parametrize("first_pass", ["bfloat16", "float32"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_search_is_the_same_on_another_device(
+    first_pass: FirstPass, resident: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not resident:
+        monkeypatch.setattr(corpus, "RESIDENT_BYTES", 0)
+    blocks = [searcher(device, first_pass).block(ROWS) for device in ("cpu", DEVICE)]
+    assert isinstance(blocks[1].vectors, Elsewhere)
+    positives = ROWS.astype(np.int32)
+    scores = [block.pair_scores(ROWS, positives) for block in blocks]
+    assert scores[0].tobytes() == scores[1].tobytes()
+    assert blocks[0].all_scores().tobytes() == blocks[1].all_scores().tobytes()
+    for ceilings in (np.full(N_QUERIES, np.inf, dtype=np.float32), scores[0] * np.float32(0.5)):
+        for depth, skip in ((5, 0), (20, 3), (N_PASSAGES, 0)):
+            one, two = (block.best(ROWS, ceilings, depth, skip) for block in blocks)
+            assert bytes_of(one) == bytes_of(two)
+    (near, errors), (far, _) = (block.approximate(ROWS, scores[0] * np.float32(0.5), 300) for block in blocks)
+    assert near.offsets.tolist() == far.offsets.tolist()
+    np.testing.assert_allclose(near.scores, far.scores, atol=2 * errors.max())
+
+
+def test_an_index_proposes_to_another_device(tmp_path: Path) -> None:
+    found = []
+    for device in ("cpu", DEVICE):
+        exact = searcher(device, "float32")
+        index = build_index(exact.corpus.source, "Flat", tmp_path / "index.faiss", progress=False)
+        ceilings = np.full(N_QUERIES, 5.0, dtype=np.float32)
+        found.append(FaissSearcher(exact, index, first_rung=16).block(ROWS).best(ROWS, ceilings, 9))
+    assert bytes_of(found[0]) == bytes_of(found[1])

@@ -1,0 +1,108 @@
+"""Shortlists against whole rankings: what they tell is exact, however far off their scores are allowed to be."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.protocols import Ranking
+from hf_negmine.schema import FloatArray
+from hf_negmine.shortlists import Shortlists
+from tests.reference import Ranked, ranked, rows_of, search
+
+
+def approximated(
+    rng: np.random.Generator, rankings: list[Ranked], ceilings: FloatArray, length: int, errors: FloatArray
+) -> Ranking:
+    """The best ``length`` by scores that are off by up to the error, and some that lie just over the ceiling."""
+    rows, exhausted = [], []
+    for ranking, ceiling, error in zip(rankings, ceilings, errors, strict=True):
+        # Quarters are exact in float32, so that a score can be off by the very error.
+        off = [float(error) * rng.choice([-1, -0.5, 0, 0.5, 1]) for _ in ranking]
+        near = sorted(
+            (
+                (score + by, passage)
+                for (score, passage), by in zip(ranking, off, strict=True)
+                if score < ceiling or (score + by < ceiling + error and rng.random() < 0.5)
+            ),
+            reverse=True,
+        )
+        rows.append(near[:length])
+        exhausted.append(len(near) <= length)
+    return Ranking(
+        np.cumsum([0] + [len(row) for row in rows]).astype(np.int64),
+        np.array([passage for row in rows for _, passage in row], dtype=np.int32),
+        np.array([score for row in rows for score, _ in row], dtype=np.float32),
+        np.array(exhausted, dtype=bool),
+    )
+
+
+@settings(max_examples=500)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_what_a_shortlist_tells_is_a_stretch_of_the_ranking(data: st.DataObject, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n_queries, n_passages = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))
+    rankings = [ranked(np.round(rng.standard_normal(n_passages) * 3).astype(np.float32)) for _ in range(n_queries)]
+    depth = data.draw(st.integers(1, 10))
+    no_ceiling = np.full(n_queries, np.inf, dtype=np.float32)
+    lists = CandidateLists.from_ranking(search(rankings, range(n_queries), no_ceiling, depth), no_ceiling)
+
+    listed = np.flatnonzero(rng.random(n_queries) < 0.8)
+    reach = np.nextafter(lists.reach(listed), np.float32(np.inf))
+    ceilings = np.minimum(np.round(rng.standard_normal(len(listed)) * 3).astype(np.float32), reach)
+    errors = rng.choice([0.0, 0.25, 2.0], len(listed)).astype(np.float32)
+    length = data.draw(st.integers(1, 12))
+    approximate = approximated(rng, [rankings[query] for query in listed], ceilings, length, errors)
+    parts = [Shortlists.of(listed, ceilings, approximate, errors)]
+    shortlists = Shortlists.concatenated([*parts, Shortlists.of(listed[:0], ceilings[:0], _no_rows(), errors[:0])])
+
+    queries = np.flatnonzero(rng.random(n_queries) < 0.8)
+    wanted = data.draw(st.integers(1, 6))
+    asked = (np.round(rng.standard_normal(len(queries)) * 4) / 2).astype(np.float32)
+    demand = Demand(queries, asked, -np.inf, 0, None, wanted)
+    questions = shortlists.questions(lists, demand)
+    assert set(questions.queries) <= set(listed)
+    assert (questions.queries == queries[questions.targets]).all()
+    rows, passages = questions.pairs()
+    true = [{passage: score for score, passage in ranking} for ranking in rankings]
+    scores = [true[questions.queries[row]][passage] for row, passage in zip(rows, passages, strict=True)]
+    answered, segments = questions.answered(rows, passages, np.array(scores, dtype=np.float32))
+
+    told = questions.queries[answered].tolist()
+    bounds = np.append(segments.starts, len(segments.passages))
+    found = Ranking(bounds, segments.passages, segments.scores, segments.exhausted)
+    whole = search(rankings, told, segments.ceilings, 2 * wanted)
+    for row, best, ended, truly in zip(rows_of(found), rows_of(whole), found.exhausted, whole.exhausted, strict=True):
+        assert row == best[: len(row)]
+        assert len(row) >= wanted or ended
+        assert ended <= truly
+        assert len(row) == len(best) or not ended
+    # With what is known of the top, that settles what was asked.
+    together = lists.merged(questions.queries[answered], segments)
+    assert together.answer(demand.of(questions.targets[answered])).certain.all()
+    without = search(rankings, told, asked[questions.targets[answered]], wanted)
+    answer = together.answer(demand.of(questions.targets[answered]))
+    for row, start, count in zip(rows_of(without), answer.starts, answer.counts, strict=True):
+        entries = slice(start, start + count)
+        assert row == list(zip(together.scores[entries].tolist(), together.passages[entries].tolist(), strict=True))
+
+
+def _no_rows() -> Ranking:
+    return search([], [], np.empty(0, dtype=np.float32), 1)
+
+
+def test_a_shortlist_without_error_tells_all_that_it_holds() -> None:
+    """Nothing is left in doubt that the scores decide."""
+    ranking = [(10.0 - place, place) for place in range(10)]
+    ceilings, errors = np.array([8.0], dtype=np.float32), np.zeros(1, dtype=np.float32)
+    top = search([ranking], [0], np.array([np.inf], dtype=np.float32), 1)
+    lists = CandidateLists.from_ranking(top, np.array([np.inf], dtype=np.float32))
+    shortlists = Shortlists.of(np.array([0]), ceilings, search([ranking], [0], ceilings, 6), errors)
+    for ceiling, wanted, told in [(8.0, 5, True), (5.0, 2, True), (3.0, 1, False), (8.0, 6, False), (9.0, 1, False)]:
+        demand = Demand(np.array([0]), np.array([ceiling], dtype=np.float32), -np.inf, 0, None, wanted)
+        questions = shortlists.questions(lists, demand)
+        rows, passages = questions.pairs()
+        answered, _ = questions.answered(rows, passages, (10 - passages).astype(np.float32))
+        assert (len(answered) == 1) == told, (ceiling, wanted)
