@@ -193,19 +193,6 @@ class ScanningBlock(QueryBlock, Protocol):
         """The score of every passage, eligible or not, shape (queries, n_passages), float32."""
 
 
-@runtime_checkable
-class ApproximatingBlock(QueryBlock, Protocol):
-    """Some queries for which it costs less to list candidates than to score them."""
-
-    def approximate(self, rows: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """For each of ``rows`` about its best ``length`` eligible passages under its ceiling, and an error bound.
-
-        No score in the ranking is further from the true one than the bound of its row, float32, shape (rows,). A
-        passage under the ceiling that is not listed scores at most the last entry's score and the bound; if the row is
-        exhausted there is none. Listed passages may score over the ceiling by as much.
-        """
-
-
 class Searcher(Protocol):
     """Scores all queries against one corpus, a block of queries at a time."""
 
@@ -213,6 +200,19 @@ class Searcher(Protocol):
 
     def block(self, queries: IdArray) -> QueryBlock:
         """Load the given query ids."""
+
+
+@runtime_checkable
+class ApproximatingSearcher(Searcher, Protocol):
+    """A searcher that lists candidates for less than it costs to score them."""
+
+    def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
+        """For each query about its best ``length`` eligible passages under its ceiling, and an error bound.
+
+        No score in the ranking is further from the true one than the bound of its query, float32, shape (queries,). A
+        passage under the ceiling that is not listed scores at most the last entry's score and the bound; if the row is
+        exhausted there is none. Listed passages may score over the ceiling by as much.
+        """
 
 
 @runtime_checkable

@@ -45,7 +45,7 @@ class Shortlists:
 
     @classmethod
     def of(cls, queries: IdArray, ceilings: FloatArray, ranking: Ranking, errors: FloatArray) -> Shortlists:
-        """From what `protocols.ApproximatingBlock` gave."""
+        """From what `protocols.ApproximatingSearcher` gave."""
         return cls(queries, ceilings, errors, ranking.exhausted, ranking.offsets, ranking.passages, ranking.scores)
 
     @classmethod

@@ -19,7 +19,7 @@ from hf_negmine.candidates import CandidateLists, Demand
 from hf_negmine.errors import require
 from hf_negmine.files import only_writer, read_arrays, write_arrays
 from hf_negmine.pool.candidate_pool import CandidatePool
-from hf_negmine.protocols import ApproximatingBlock, Searcher
+from hf_negmine.protocols import ApproximatingSearcher, Searcher
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.searching import search_in_blocks
 from hf_negmine.select.selection import Positives
@@ -142,26 +142,22 @@ def _shortlists(
             some = queries[start : start + QUERIES_A_PART]
             path = folder / f"shortlists-{start:012d}.npy"
             if not path.exists():
+                searcher = open_searcher()
+                if not isinstance(searcher, ApproximatingSearcher):
+                    return None
                 # From the positive on, or from where the candidates end, with those that tie with the last of them.
                 begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
-                part = _shortlist_part(open_searcher(), some, begins)
-                if part is None:
-                    return None
-                write_arrays(path, _arrays_of(part))
+                write_arrays(path, _arrays_of(_shortlist_part(searcher, some, begins)))
             parts.append(Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists)))))
             bar.update(len(some))
     return Shortlists.concatenated(parts) if parts else None
 
 
-def _shortlist_part(searcher: Searcher, queries: IdArray, ceilings: FloatArray) -> Shortlists | None:
-    """Shortlists under the given ceilings; None of a searcher that knows none."""
+def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings: FloatArray) -> Shortlists:
     parts: list[Shortlists] = []
     for start in range(0, len(queries), searcher.block_size):
         some = slice(start, start + searcher.block_size)
-        block = searcher.block(queries[some])
-        if not isinstance(block, ApproximatingBlock):
-            return None
-        ranking, errors = block.approximate(np.arange(len(queries[some])), ceilings[some], SHORTLIST_LENGTH)
+        ranking, errors = searcher.approximate(queries[some], ceilings[some], SHORTLIST_LENGTH)
         parts.append(Shortlists.of(queries[some], ceilings[some], ranking, errors))
     return Shortlists.concatenated(parts)
 

@@ -75,7 +75,9 @@ def test_search_is_the_same_on_another_device(
         for depth, skip in ((5, 0), (20, 3), (N_PASSAGES, 0)):
             one, two = (block.best(ROWS, ceilings, depth, skip) for block in blocks)
             assert bytes_of(one) == bytes_of(two)
-    (near, errors), (far, _) = (block.approximate(ROWS, scores[0] * np.float32(0.5), 300) for block in blocks)
+    (near, errors), (far, _) = (
+        searcher(device, first_pass).approximate(ROWS, scores[0] * np.float32(0.5), 300) for device in ("cpu", DEVICE)
+    )
     assert near.offsets.tolist() == far.offsets.tolist()
     np.testing.assert_allclose(near.scores, far.scores, atol=2 * errors.max())
 

@@ -154,8 +154,7 @@ def test_an_approximate_ranking_keeps_its_bound(
     searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest, "LONG_LIST", long_list)
-        block = searcher.block(np.arange(len(problem.queries)))
-        ranking, errors = block.approximate(rows, ceilings[rows], length)
+        ranking, errors = searcher.approximate(rows, ceilings[rows], length)
     for place, (row, found) in enumerate(zip(rows, rows_of(ranking), strict=True)):
         scores, error = problem.scores[row].astype(np.float64), float(errors[place])
         listed = [passage for _, passage in found]

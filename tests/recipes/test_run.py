@@ -48,9 +48,6 @@ from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.recipes.hub import SHARED, data_sets
 
-# What is run once for many tests is run once a worker otherwise.
-pytestmark = pytest.mark.xdist_group("nv_retriever_v1")
-
 FOLDER = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1"
 RECIPE = FOLDER / "recipe.yaml"
 REPO = "tester/nv-retriever"

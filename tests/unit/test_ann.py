@@ -117,7 +117,7 @@ def test_whatever_the_index_misses_the_rest_is_kept(
         assert found == (eligible if exhausted else whole)[skip : skip + depth]
 
 
-@pytest.mark.parametrize("factory", ["IVF16,Flat@nprobe=2", "HNSW8@efSearch=4", "IVF4,PQ4", "PCA8,IVF4,Flat"])
+@pytest.mark.parametrize("factory", ["IVF16,Flat@nprobe=2", "HNSW8@efSearch=4", "IVF4,PQ4x4", "PCA8,IVF4,Flat"])
 def test_every_answer_is_a_window_of_one_ranking(tmp_path: Path, factory: str) -> None:
     """Otherwise the segments of a pool, which asks several times, would not fit together."""
     queries = clustered(40, seed=1)
@@ -148,7 +148,7 @@ def test_blocks_and_threads_do_not_change_a_bit(tmp_path: Path, factory: str) ->
         assert apart == together
 
 
-@pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW8", "IVF8_HNSW4,PQ4"])
+@pytest.mark.parametrize("factory", ["IVF16,Flat", "HNSW8", "IVF8_HNSW4,PQ4x4"])
 def test_an_index_is_built_to_the_same_bytes(tmp_path: Path, factory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faiss, passages = ann_index.load_faiss(), ArraySource(clustered(1500))
     monkeypatch.setattr(ann_index, "VECTORS_A_STEP", 400)

@@ -533,21 +533,25 @@ def newer(queries, passages):
 """
 
 
-def test_a_predicate_that_was_redefined_under_its_name_is_noticed() -> None:
-    tables: dict[str, Any] = {"queries": {"query": ["q"]}, "passages": {"text": ["q"]}}
+SETTINGS_OF_NEWER = """
+from hf_negmine.files import digest_of
+from hf_negmine.select.filters import Where
+print(digest_of(Where(newer, queries={"query": ["q"]}, passages={"text": ["q"]}).settings))
+"""
 
+
+def test_a_predicate_that_was_redefined_under_its_name_is_noticed() -> None:
     def settings(body: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         exec(REDEFINED.format(body), found)
-        return Where(found["newer"], **tables).settings
+        return Where(found["newer"], queries={"query": ["q"]}, passages={"text": ["q"]}).settings
 
     changed = ["year > 2000", "year > 2001", "year < 2000", "min(year) > 2000", "max(year) > 2000"]
     assert len({digest_of(settings(body)) for body in changed}) == len(changed)
     assert settings(changed[0]) == settings(changed[0])
-    code = "import sys, tests.unit.test_filters as t; print(t.settings_of_newer())"
     others = {
         subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", REDEFINED.format("year") + SETTINGS_OF_NEWER],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
@@ -555,13 +559,7 @@ def test_a_predicate_that_was_redefined_under_its_name_is_noticed() -> None:
         ).stdout
         for seed in "12"
     }
-    assert others == {f"{settings_of_newer()}\n"}
-
-
-def settings_of_newer() -> str:
-    found: dict[str, Any] = {}
-    exec(REDEFINED.format("year"), found)
-    return digest_of(Where(found["newer"], queries={"query": ["q"]}, passages={"text": ["q"]}).settings)
+    assert others == {f"{digest_of(settings('year'))}\n"}
 
 
 def test_a_condition_on_a_data_set_on_disk_travels_as_its_path(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ import pytest
 from hf_negmine import files as files_module
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
 from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
-from hf_negmine.protocols import QueryBlock, Searcher
-from hf_negmine.schema import IdArray
+from hf_negmine.protocols import ApproximatingSearcher, QueryBlock, Ranking, Searcher
+from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.select import Sampled
 from hf_negmine.select import selection as selection_module
 from hf_negmine.teachers import FixedTeacher, RandomTeacher
@@ -126,6 +126,11 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
             found = super().block(queries)
             searched.append(queries.tolist())
             return found
+
+        def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
+            self.block(queries)
+            assert isinstance(self._searcher, ApproximatingSearcher)
+            return self._searcher.approximate(queries, ceilings, length)
 
     for _ in range(5):
         with pytest.raises(Dies):
