@@ -211,7 +211,7 @@ class ApproximatingSearcher(Searcher, Protocol):
 
         No score in the ranking is further from the true one than the bound of its query, float32, shape (queries,). A
         passage under the ceiling that is not listed scores at most the last entry's score and the bound; if the row is
-        exhausted there is none. Listed passages may score over the ceiling by as much.
+        exhausted there is none. Listed passages may score over the ceiling by up to twice the bound.
         """
 
 

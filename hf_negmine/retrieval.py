@@ -37,7 +37,7 @@ class Retrieval:
         cache_dir: where vectors, indexes and pools are kept.
         depth: candidates a query to begin with.
         exclude_positives: whether positives and the query's own text are no candidates.
-        look_ahead: whether selections under ceilings are to be expected; see `pool.retrieve`.
+        look_ahead: whether positive-aware selections are to be expected; see `pool.retrieve`.
     """
 
     teacher: Teacher

@@ -75,13 +75,14 @@ def deepen(
     found: list[CandidateLists] = []
     served: list[IdArray] = []
     searched = np.ones(len(queries), dtype=bool)
-    if shortlists is not None:
-        by_score = np.flatnonzero(~ranked)
-        for targets, segments in _told(lists, shortlists, searcher, demand.of(by_score)):
-            found.append(segments)
-            served.append(queries[by_score[targets]])
-            searched[by_score[targets]] = False
-    with tqdm(total=int(searched.sum()), desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
+    with tqdm(total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
+        if shortlists is not None:
+            by_score = np.flatnonzero(~ranked)
+            for targets, segments in _told(lists, shortlists, searcher, demand.of(by_score)):
+                found.append(segments)
+                served.append(queries[by_score[targets]])
+                searched[by_score[targets]] = False
+                bar.update(len(targets))
         for by_rank in (False, True):
             some = np.flatnonzero(searched & (ranked == by_rank))
             skip = demand.first_rank if by_rank else 0

@@ -44,7 +44,7 @@ class Shortlists:
     scores: FloatArray
 
     @classmethod
-    def of(cls, queries: IdArray, ceilings: FloatArray, ranking: Ranking, errors: FloatArray) -> Shortlists:
+    def from_ranking(cls, queries: IdArray, ceilings: FloatArray, ranking: Ranking, errors: FloatArray) -> Shortlists:
         """From what `protocols.ApproximatingSearcher` gave."""
         return cls(queries, ceilings, errors, ranking.exhausted, ranking.offsets, ranking.passages, ranking.scores)
 
@@ -62,20 +62,20 @@ class Shortlists:
         )
 
     def questions(self, lists: CandidateLists, demand: Demand) -> Questions:
-        """Those targets of ``demand`` that begin within a shortlist.
+        """Those targets of ``demand`` that a shortlist may serve.
 
         Args:
-            lists: what is known of the rankings. Where they reach down to a shortlist it is asked from its ceiling on.
-            demand: a target a query, without ranks.
+            lists: what is known of the rankings, which does not answer the demand. Where they reach down to a shortlist
+                it is asked from its ceiling on, for what they lack.
+            demand: a target a query, by rising query; begins at its ceilings, whatever its ranks.
         """
-        rows = np.minimum(np.searchsorted(self.queries, demand.queries), max(len(self.queries) - 1, 0))
-        targets = np.flatnonzero(self.queries[rows] == demand.queries) if len(self.queries) else rows[:0]
-        rows, queries = rows[targets], demand.queries[targets]
-        ceilings = demand.ceilings[targets]
-        reached = lists.reach(queries) < self.ceilings[rows]
-        ceilings = np.where(reached, np.minimum(ceilings, self.ceilings[rows]), ceilings)
-        inside = ceilings <= self.ceilings[rows]
-        return Questions(self, rows[inside], targets[inside], queries[inside], ceilings[inside], demand.wanted)
+        _, rows, targets = np.intersect1d(self.queries, demand.queries, assume_unique=True, return_indices=True)
+        queries, asked, listed = demand.queries[targets], demand.ceilings[targets], self.ceilings[rows]
+        ceilings = np.where(lists.reach(queries) < listed, np.minimum(asked, listed), asked)
+        known = lists.count_at_or_over(queries, ceilings) - lists.count_at_or_over(queries, asked)
+        depths = 2 * demand.wanted - known  # as many as a search would bring
+        inside = ceilings <= listed
+        return Questions(self, rows[inside], targets[inside], queries[inside], ceilings[inside], depths[inside])
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Questions:
         targets: int64: its place in the demand.
         queries: int64: its query.
         ceilings: float32.
-        wanted: how many candidates make an answer; twice as many are looked for.
+        depths: int64: how many candidates are wanted.
     """
 
     shortlists: Shortlists
@@ -96,7 +96,7 @@ class Questions:
     targets: IdArray
     queries: IdArray
     ceilings: FloatArray
-    wanted: int
+    depths: IdArray
 
     def of(self, some: slice) -> Questions:
         """The same for some of the questions."""
@@ -106,7 +106,7 @@ class Questions:
             self.targets[some],
             self.queries[some],
             self.ceilings[some],
-            self.wanted,
+            self.depths[some],
         )
 
     def pairs(self) -> tuple[IdArray, PassageArray]:
@@ -118,8 +118,12 @@ class Questions:
     def answered(
         self, questions: IdArray, passages: PassageArray, scores: FloatArray
     ) -> tuple[IdArray, CandidateLists]:
-        """Which questions the canonical scores of `pairs` answer, and a segment for each of these."""
-        depth, shortlists = 2 * self.wanted, self.shortlists
+        """Which questions the canonical scores of `pairs` answer, and a segment for each of these.
+
+        It is the one that a search would bring. So what a pool holds does not depend on how far the approximate scores
+        were off, of which another number format or block size makes others.
+        """
+        shortlists = self.shortlists
         ends, (_, stop) = shortlists.offsets[self.rows + 1], self._in_question
         all_seen = (stop == ends) & shortlists.exhausted[self.rows]
         # What was not scored: of the list what follows, and what the list lacks, which scores no more than its end.
@@ -129,25 +133,25 @@ class Questions:
         questions, passages, scores = questions[certain], passages[certain], scores[certain]
         order = np.lexsort((passages, -scores, questions))
         found = np.bincount(questions, minlength=len(self.rows))
-        done = np.flatnonzero(all_seen | (found >= self.wanted))
-        counts = np.minimum(found[done], depth)
+        # One more than wanted, to know that the ranking goes on.
+        done = np.flatnonzero(all_seen | (found > self.depths))
+        counts = np.minimum(found, self.depths)[done]
         entries, _ = flat_positions((np.cumsum(found) - found)[done], counts)
         chosen = order[entries]
-        ranking = Ranking(
-            offsets_of_counts(counts), passages[chosen], scores[chosen], all_seen[done] & (found[done] <= depth)
-        )
+        exhausted = found[done] <= self.depths[done]
+        ranking = Ranking(offsets_of_counts(counts), passages[chosen], scores[chosen], exhausted)
         return done, CandidateLists.from_ranking(ranking, self.ceilings[done])
 
     @cached_property
     def _in_question(self) -> tuple[IdArray, IdArray]:
-        """The first entry that may be among the best ``depth`` under its ceiling, and the one after the last."""
+        """The first entry that may be among the best under its ceiling, and the one after the last."""
         starts, ends = self.shortlists.offsets[self.rows], self.shortlists.offsets[self.rows + 1]
         ceilings = self.ceilings.astype(np.float64)
         # Not strictly, since adding may round.
         first = first_where(starts, ends, lambda entry: self._scores(entry) <= ceilings + self._errors)
         surely = first_where(first, ends, lambda entry: self._scores(entry) < ceilings - self._errors)
         # So many are surely under the ceiling; what is surely below the last of them is not among the best.
-        last = surely + 2 * self.wanted - 1
+        last = surely + self.depths
         least = np.where(last < ends, self._scores(np.minimum(last, ends - 1)) - self._errors, -np.inf)
         return first, first_where(surely, ends, lambda entry: self._scores(entry) < least - self._errors)
 
@@ -156,8 +160,6 @@ class Questions:
         return self.shortlists.errors[self.rows].astype(np.float64)
 
     def _scores(self, entries: IdArray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Approximate scores in float64; -inf for an entry of no list."""
+        """Approximate scores, to which a bound is added in float64."""
         scores = self.shortlists.scores
-        if not len(scores):
-            return np.full(len(entries), -np.inf)
-        return np.where(entries >= self.shortlists.offsets[self.rows], scores[entries].astype(np.float64), -np.inf)
+        return scores[entries].astype(np.float64) if len(scores) else np.full(len(entries), -np.inf)

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "meta"
 MAY_MIX = {"aten::copy_", "aten::_to_copy"}
-"""Operations that bring tensors from one device to another. A tensor may be indexed by one on the processor, too."""
+"""Operations that bring tensors from one device to another."""
+INDEXED = {"aten::index", "aten::index_put_"}
+"""Operations whose indices may be on the processor."""
 
 
 class Elsewhere(torch.Tensor):
@@ -59,8 +61,10 @@ def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     elsewhere = [isinstance(tensor, Elsewhere) for tensor in tensors]
     here = [not away and tensor.dim() > 0 for tensor, away in zip(tensors, elsewhere, strict=True)]
-    indexed = name in ("aten::index", "aten::index_put_") and elsewhere[0]
-    if any(elsewhere) and any(here) and name not in MAY_MIX and not indexed:
+    if name in INDEXED and elsewhere[0]:
+        of_index = {id(index) for index in args[1]}
+        here = [is_here and id(tensor) not in of_index for tensor, is_here in zip(tensors, here, strict=True)]
+    if any(elsewhere) and any(here) and name not in MAY_MIX:
         raise RuntimeError(f"{name}: of its tensors some are on the processor and some are not")
     device = kwargs.get("device")
     away = any(elsewhere) if device is None else torch.device(device).type == DEVICE

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.pool import CandidatePool, retrieve
+from hf_negmine.pool import CandidatePool, retrieve, retrieving
 from hf_negmine.protocols import Ranking, Searcher, Teacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, open_searcher
@@ -130,4 +131,5 @@ def make_pool(
 ) -> CandidatePool:
     """Retrieve a pool into ``folder / "pool"``."""
     about, maker = {"teacher": teacher.name}, searcher_maker(folder, teacher, texts, first_pass)
-    return retrieve(texts, maker, folder / "pool", about, depth=depth, look_ahead=True, progress=False)
+    with patch.object(retrieving, "MOST_LISTED", 1.0):
+        return retrieve(texts, maker, folder / "pool", about, depth=depth, look_ahead=True, progress=False)

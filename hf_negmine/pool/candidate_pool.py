@@ -11,23 +11,12 @@ import numpy as np
 
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import (
-    InputError,
-    NegmineError,
-    ShallowPoolError,
-    require,
-    require_choice,
-    require_whole,
-)
-from hf_negmine.files import (
-    only_writer,
-)
+from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
+from hf_negmine.files import only_writer
 from hf_negmine.methods import Method, resolve_method
-from hf_negmine.pool.stored import read_pool, write_lists, write_rest
+from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.protocols import Sampler, Searcher
-from hf_negmine.schema import (
-    BoolArray,
-)
+from hf_negmine.schema import BoolArray
 from hf_negmine.searching import PLACES_A_STEP, deepen
 from hf_negmine.select.filters import BoundFilter, Consistency, Listed, keep_all
 from hf_negmine.select.samplers import resolve_sampler
@@ -260,14 +249,13 @@ class CandidatePool:
 
         Several processes may save and load at once: the last one's lists stay.
         """
-        with only_writer(Path(folder)):
-            self.write(Path(folder))
-
-    def write(self, folder: Path) -> None:
-        """`save`, for who is the folder's only writer already."""
-        if folder != self.folder:  # where it is stored already, only the lists can have changed
-            write_rest(folder, self.positives, self.query_keys, self.passage_keys, self.shortlists)
-        write_lists(folder, self.lists, self.about)
+        folder = Path(folder)
+        with only_writer(folder):
+            if folder == self.folder:  # where it is stored already, only the lists can have changed
+                write_lists(folder, self.lists, self.about)
+            else:
+                content = (self.lists, self.positives, self.query_keys, self.passage_keys, self.about, self.shortlists)
+                write_pool(folder, StoredPool(*content))
         self.folder = folder
 
     @classmethod

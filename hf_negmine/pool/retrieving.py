@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 from hf_negmine.candidates import CandidateLists, Demand
 from hf_negmine.errors import require
 from hf_negmine.files import only_writer, read_arrays, write_arrays
+from hf_negmine.methods import TopKMarginPos, TopKPercPos
 from hf_negmine.pool.candidate_pool import CandidatePool
+from hf_negmine.pool.stored import StoredPool, write_pool
 from hf_negmine.protocols import ApproximatingSearcher, Searcher
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.searching import search_in_blocks
@@ -29,11 +31,13 @@ from hf_negmine.texts import TextSet
 QUERIES_A_PART = 8192
 SHORTLIST_LENGTH = 512
 """Entries of a shortlist; from a positive down to 90 % of its score lie fewer for nearly all queries of SQuAD."""
-LOWEST_CEILINGS = 0.9, 0.05
-"""A query gets a shortlist if its candidates do not decide a selection at this share of its positive's score, or at
-this margin to it: the paper's ceilings, and somewhat below."""
+LOWEST = TopKPercPos(0.9) & TopKMarginPos(0.05)
+"""A query gets a shortlist if its candidates do not decide a selection under this: the paper's ceilings, and below."""
 WANTED = 8
-"""Candidates under the lowest ceiling that spare a query the shortlist."""
+"""Negatives of such a selection."""
+MOST_LISTED = 0.25
+"""If a larger share of the queries needs a shortlist, none gets one: that would be another search, and store as much as
+several of them."""
 
 
 def retrieve(
@@ -56,14 +60,14 @@ def retrieve(
         progress: show bars.
         about: provenance that is kept with the pool.
         depth: candidates a query at first; selections deepen the pool where they need more.
-        look_ahead: also make shortlists, so that selections under ceilings need no search for that.
+        look_ahead: also make shortlists, so that positive-aware selections need no search of their own.
         notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
     if not (folder / "pool.json").exists():
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
             if not (folder / "pool.json").exists():
-                return _make(texts, open_searcher, folder, about, depth, look_ahead, notes, progress)
+                _make(texts, open_searcher, folder, about, depth, look_ahead, notes, progress)
     return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
 
 
@@ -76,24 +80,21 @@ def _make(
     look_ahead: bool,
     notes: Callable[[], dict[str, Any]] | None,
     progress: bool,
-) -> CandidatePool:
+) -> None:
     """Search what the parts in ``folder`` lack, and make the pool of them."""
     opened = cache(open_searcher)
     parts = folder / "parts"
     lists, positives = _candidates(texts, opened, parts, depth, progress)
-    pool = CandidatePool(
+    content = StoredPool(
         lists,
         positives,
         texts.queries.digests[:, 0],
         texts.corpus.digests[:, 0],
         {**about, "depth": depth, **({} if notes is None else notes())},
-        shortlists=_shortlists(lists, positives, opened, parts, progress) if look_ahead else None,
-        open_searcher=open_searcher,
-        progress=progress,
+        _shortlists(lists, positives, opened, parts, progress) if look_ahead else None,
     )
-    pool.write(folder)
+    write_pool(folder, content)
     shutil.rmtree(parts, ignore_errors=True)
-    return pool
 
 
 def _candidates(
@@ -131,11 +132,11 @@ def _shortlists(
 ) -> Shortlists | None:
     """Shortlists of the queries whose positive ranks so low that a positive-aware ceiling lies below the candidates."""
     _, lowest = positives.targets("min")
-    share, margin = LOWEST_CEILINGS
-    ceilings = np.minimum(lowest - np.abs(lowest) * np.float32(1 - share), lowest - np.float32(margin))
     everything = np.arange(lists.n_queries)
-    decided = lists.answer(Demand(everything, ceilings, -np.inf, 0, None, WANTED)).certain
+    decided = lists.answer(Demand(everything, LOWEST.ceilings(lowest), -np.inf, 0, None, WANTED)).certain
     queries = np.flatnonzero(~decided)
+    if len(queries) > MOST_LISTED * lists.n_queries:
+        return None
     parts: list[Shortlists] = []
     with tqdm(total=len(queries), desc="Looking ahead", unit=" queries", disable=not progress, delay=1) as bar:
         for start in range(0, len(queries), QUERIES_A_PART):
@@ -158,7 +159,7 @@ def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings:
     for start in range(0, len(queries), searcher.block_size):
         some = slice(start, start + searcher.block_size)
         ranking, errors = searcher.approximate(queries[some], ceilings[some], SHORTLIST_LENGTH)
-        parts.append(Shortlists.of(queries[some], ceilings[some], ranking, errors))
+        parts.append(Shortlists.from_ranking(queries[some], ceilings[some], ranking, errors))
     return Shortlists.concatenated(parts)
 
 

@@ -51,8 +51,24 @@ class StoredPool:
     shortlists: Shortlists | None
 
 
+def write_pool(folder: Path, pool: StoredPool) -> None:
+    """Write all of it. The caller is the folder's only writer; an earlier pool is replaced file by file."""
+    positives = pool.positives
+    write_table(
+        folder / "positives.arrow",
+        pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
+    )
+    write_array(folder / "query_keys.npy", np.asarray(pool.query_keys))
+    write_array(folder / "passage_keys.npy", np.asarray(pool.passage_keys))
+    if pool.shortlists is not None:
+        write_table(folder / SHORTLISTS, _table_of(pool.shortlists))
+    else:
+        (folder / SHORTLISTS).unlink(missing_ok=True)
+    write_lists(folder, pool.lists, pool.about)
+
+
 def write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any]) -> None:
-    """Write what a selection can change, and `pool.json`, which says which lists count; earlier lists go."""
+    """Write all that a selection can change, and `pool.json`, which says which lists count; earlier lists go."""
     candidates = pa.table([lists.passages, lists.scores], schema=CANDIDATES_SCHEMA)
     segments = pa.table(
         [
@@ -75,24 +91,6 @@ def write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any]) -> N
     for stale in folder.glob("*-*.arrow"):
         if name not in stale.name:
             stale.unlink()
-
-
-def write_rest(
-    folder: Path,
-    positives: Positives,
-    query_keys: DigestArray,
-    passage_keys: DigestArray,
-    shortlists: Shortlists | None,
-) -> None:
-    """Write what stays as it was retrieved; to be called before `write_lists`."""
-    write_table(
-        folder / "positives.arrow",
-        pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
-    )
-    write_array(folder / "query_keys.npy", np.asarray(query_keys))
-    write_array(folder / "passage_keys.npy", np.asarray(passage_keys))
-    if shortlists is not None:
-        write_table(folder / SHORTLISTS, _table_of(shortlists))
 
 
 def read_pool(folder: Path) -> StoredPool:
@@ -158,7 +156,7 @@ def _table_of(shortlists: Shortlists) -> pa.Table:
 
 
 def _shortlists_of(table: pa.Table) -> Shortlists:
-    passages, scores = (table[name].combine_chunks() for name in ("passage_ids", "scores"))
+    passages, scores = (_array(table, name) for name in ("passage_ids", "scores"))
     return Shortlists(
         _column(table, "query_id"),
         _column(table, "ceiling"),
@@ -171,9 +169,12 @@ def _shortlists_of(table: pa.Table) -> Shortlists:
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
+    return np.asarray(_array(table, name).to_numpy(zero_copy_only=False))
+
+
+def _array(table: pa.Table, name: str) -> Any:
     column = table[name]
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return np.asarray(array.to_numpy(zero_copy_only=False))
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one chunk, too
 
 
 def _offsets_of_sorted(rows: np.ndarray[Any, Any], n_rows: int) -> IdArray:

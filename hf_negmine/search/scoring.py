@@ -22,7 +22,7 @@ Gather: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-    """The score of each pair: the float64 dot product over the last dimension, rounded to float32.
+    """The score of each pair: the float64 dot product over the last dimension, rounded to float32; never -0.0.
 
     Args:
         queries: float32, of a shape that broadcasts to that of ``passages``.
@@ -33,7 +33,7 @@ def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Ten
     """
     products = passages.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
     products *= queries.double()  # in place: to write them elsewhere would take as long again
-    return products.sum(dim=-1).float()
+    return products.sum(dim=-1).float() + 0.0  # which makes -0.0 of a sum that is rounded to nothing 0.0
 
 
 def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tensor, gather: Gather) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,42 +57,45 @@ def test_what_a_shortlist_tells_is_a_stretch_of_the_ranking(data: st.DataObject,
     errors = rng.choice([0.0, 0.25, 2.0], len(listed)).astype(np.float32)
     length = data.draw(st.integers(1, 12))
     approximate = approximated(rng, [rankings[query] for query in listed], ceilings, length, errors)
-    parts = [Shortlists.of(listed, ceilings, approximate, errors)]
-    shortlists = Shortlists.concatenated([*parts, Shortlists.of(listed[:0], ceilings[:0], _no_rows(), errors[:0])])
+    nobodys = Shortlists.from_ranking(listed[:0], ceilings[:0], search([], [], ceilings[:0], 1), errors[:0])
+    own = Shortlists.from_ranking(listed, ceilings, approximate, errors)
+    shortlists = Shortlists.concatenated([own, nobodys])
 
     queries = np.flatnonzero(rng.random(n_queries) < 0.8)
     wanted = data.draw(st.integers(1, 6))
     asked = (np.round(rng.standard_normal(len(queries)) * 4) / 2).astype(np.float32)
     demand = Demand(queries, asked, -np.inf, 0, None, wanted)
+    demand = demand.of(np.flatnonzero(~lists.answer(demand).certain))
     questions = shortlists.questions(lists, demand)
     assert set(questions.queries) <= set(listed)
-    assert (questions.queries == queries[questions.targets]).all()
+    assert (questions.queries == demand.queries[questions.targets]).all()
     rows, passages = questions.pairs()
     true = [{passage: score for score, passage in ranking} for ranking in rankings]
     scores = [true[questions.queries[row]][passage] for row, passage in zip(rows, passages, strict=True)]
     answered, segments = questions.answered(rows, passages, np.array(scores, dtype=np.float32))
 
-    told = questions.queries[answered].tolist()
+    # What is told is what a search would have found: in the segment, and with what was known.
+    told = questions.queries[answered]
     bounds = np.append(segments.starts, len(segments.passages))
     found = Ranking(bounds, segments.passages, segments.scores, segments.exhausted)
-    whole = search(rankings, told, segments.ceilings, 2 * wanted)
-    for row, best, ended, truly in zip(rows_of(found), rows_of(whole), found.exhausted, whole.exhausted, strict=True):
-        assert row == best[: len(row)]
-        assert len(row) >= wanted or ended
-        assert ended <= truly
-        assert len(row) == len(best) or not ended
-    # With what is known of the top, that settles what was asked.
-    together = lists.merged(questions.queries[answered], segments)
-    assert together.answer(demand.of(questions.targets[answered])).certain.all()
-    without = search(rankings, told, asked[questions.targets[answered]], wanted)
-    answer = together.answer(demand.of(questions.targets[answered]))
-    for row, start, count in zip(rows_of(without), answer.starts, answer.counts, strict=True):
-        entries = slice(start, start + count)
-        assert row == list(zip(together.scores[entries].tolist(), together.passages[entries].tolist(), strict=True))
+    for row, query, depth, ceiling, ended in zip(
+        rows_of(found), told, questions.depths[answered], segments.ceilings, found.exhausted, strict=True
+    ):
+        under = [pair for pair in rankings[query] if pair[0] < ceiling]
+        assert row == under[:depth]
+        assert ended == (len(under) <= depth)
+    searched = demand.ceilings[questions.targets[answered]]
+    by_search = CandidateLists.from_ranking(search(rankings, told.tolist(), searched, 2 * wanted), searched)
+    one, two = lists.merged(told, segments), lists.merged(told, by_search)
+    for field in dataclasses.fields(CandidateLists):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(two, field.name), field.name)
 
-
-def _no_rows() -> Ranking:
-    return search([], [], np.empty(0, dtype=np.float32), 1)
+    # And all is told that is sure: one more than wanted surely under the ceiling and surely over what is not listed.
+    for place, row in enumerate(questions.rows):
+        entries = approximate.scores[approximate.offsets[row] : approximate.offsets[row + 1]]
+        lowest = -np.inf if approximate.exhausted[row] else entries[-1] + errors[row]
+        under = entries[(entries + errors[row] < questions.ceilings[place]) & (entries - errors[row] > lowest)]
+        assert place in answered or len(under) <= questions.depths[place]
 
 
 def test_a_shortlist_without_error_tells_all_that_it_holds() -> None:
@@ -99,8 +104,8 @@ def test_a_shortlist_without_error_tells_all_that_it_holds() -> None:
     ceilings, errors = np.array([8.0], dtype=np.float32), np.zeros(1, dtype=np.float32)
     top = search([ranking], [0], np.array([np.inf], dtype=np.float32), 1)
     lists = CandidateLists.from_ranking(top, np.array([np.inf], dtype=np.float32))
-    shortlists = Shortlists.of(np.array([0]), ceilings, search([ranking], [0], ceilings, 6), errors)
-    for ceiling, wanted, told in [(8.0, 5, True), (5.0, 2, True), (3.0, 1, False), (8.0, 6, False), (9.0, 1, False)]:
+    shortlists = Shortlists.from_ranking(np.array([0]), ceilings, search([ranking], [0], ceilings, 6), errors)
+    for ceiling, wanted, told in [(8.0, 2, True), (6.0, 1, True), (3.0, 1, False), (8.0, 3, False), (9.0, 1, False)]:
         demand = Demand(np.array([0]), np.array([ceiling], dtype=np.float32), -np.inf, 0, None, wanted)
         questions = shortlists.questions(lists, demand)
         rows, passages = questions.pairs()

@@ -27,6 +27,7 @@ from hf_negmine.files import digest_of, text_digests
 
 hf_negmine.store.TEXTS_A_SHARD = 16
 hf_negmine.pool.retrieving.QUERIES_A_PART = 10
+hf_negmine.pool.retrieving.MOST_LISTED = 1.0
 hf_negmine.miner.ROWS_A_BATCH = 9
 hf_negmine.texts.TEXTS_A_BATCH = 7
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 
 from hf_negmine import files as files_module
+from hf_negmine.candidates import CandidateLists
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
 from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
 from hf_negmine.protocols import ApproximatingSearcher, QueryBlock, Ranking, Searcher
 from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import Sampled
 from hf_negmine.select import selection as selection_module
 from hf_negmine.teachers import FixedTeacher, RandomTeacher
@@ -116,6 +119,7 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieving, "QUERIES_A_PART", 3)
+    monkeypatch.setattr(retrieving, "MOST_LISTED", 1.0)
     texts, about = texts_in(tmp_path), {"teacher": "fixed"}
     opened = searcher_maker(tmp_path, teacher(), texts)
     retrieve(texts, opened, tmp_path / "at once", about, depth=5, look_ahead=True, progress=False)
@@ -206,6 +210,47 @@ def test_a_query_whose_positive_ranks_high_has_no_shortlist(tmp_path: Path) -> N
 
 def test_a_teacher_without_vectors_has_no_shortlists(tmp_path: Path) -> None:
     assert make_pool(tmp_path, RandomTeacher(), texts_in(tmp_path), 2).shortlists is None
+
+
+def test_where_most_queries_would_need_a_shortlist_none_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = texts_in(tmp_path)
+    assert make_pool(tmp_path / "all", teacher(), texts, 3).shortlists is not None
+    opened = searcher_maker(tmp_path, teacher(), texts)
+    pool = retrieve(texts, opened, tmp_path / "most", {}, depth=3, look_ahead=True, progress=False)
+    assert pool.shortlists is None
+    assert (retrieve(texts, opened, tmp_path / "none", {}, depth=3, progress=False)).shortlists is None
+
+
+def test_shortlists_change_nothing_but_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither negatives nor what the pool then holds, nor what is counted as removed."""
+    monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", 25)
+    texts = texts_in(tmp_path)
+    ways: list[FirstPass] = ["float32", "bfloat16"]
+    pools = [make_pool(tmp_path / way, teacher(), texts, 3, way) for way in ways]
+    assert all(pool.shortlists is not None for pool in pools)
+    opened = searcher_maker(tmp_path, teacher(), texts)
+    pools.append(retrieve(texts, opened, tmp_path / "without", {}, depth=3, progress=False))
+    assert pools[-1].shortlists is None
+    for method, n in [("perc_pos:1", 2), ("margin_pos:0.05", 3), ("perc_pos:0.4", 2), ("perc_pos:0.9", 12)]:
+        chosen_by_each = [chosen(pool, method, n=n) for pool in pools]
+        assert chosen_by_each[0] == chosen_by_each[1] == chosen_by_each[2]
+        assert len({repr(pool.select(method, n=n).removed) for pool in pools}) == 1
+        for field in dataclasses.fields(CandidateLists):
+            parts = [getattr(pool.lists, field.name) for pool in pools]
+            assert len({part.tobytes() for part in parts}) == 1, field.name
+
+
+def test_a_pool_without_shortlists_replaces_one_that_has_them(tmp_path: Path) -> None:
+    other = FixedTeacher(QUERIES, np.eye(N_QUERIES, 8), CORPUS, np.random.default_rng(0).standard_normal((60, 8)))
+    make_pool(tmp_path, teacher(), texts_in(tmp_path), 3)
+    opened = searcher_maker(tmp_path, other, texts_in(tmp_path))
+    plain = retrieve(texts_in(tmp_path), opened, tmp_path / "plain", {}, depth=3, progress=False)
+    plain.save(tmp_path / "pool")
+    loaded = CandidatePool.load(tmp_path / "pool", open_searcher=opened)
+    assert loaded.shortlists is None
+    assert chosen(loaded, "perc_pos:0.95", n=3) == chosen(plain, "perc_pos:0.95", n=3)
 
 
 class BusySearcher:
