@@ -46,24 +46,27 @@ def approximated(
 def test_what_a_shortlist_tells_is_a_stretch_of_the_ranking(data: st.DataObject, seed: int) -> None:
     rng = np.random.default_rng(seed)
     n_queries, n_passages = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))
-    rankings = [ranked(np.round(rng.standard_normal(n_passages) * 3).astype(np.float32)) for _ in range(n_queries)]
+    spread = data.draw(st.sampled_from([3, 12]))  # few scores and many ties, or the other way round
+    rankings = [
+        ranked(np.round(rng.standard_normal(n_passages) * spread).astype(np.float32)) for _ in range(n_queries)
+    ]
     depth = data.draw(st.integers(1, 10))
     no_ceiling = np.full(n_queries, np.inf, dtype=np.float32)
     lists = CandidateLists.from_ranking(search(rankings, range(n_queries), no_ceiling, depth), no_ceiling)
 
     listed = np.flatnonzero(rng.random(n_queries) < 0.8)
     reach = np.nextafter(lists.reach(listed), np.float32(np.inf))
-    ceilings = np.minimum(np.round(rng.standard_normal(len(listed)) * 3).astype(np.float32), reach)
-    errors = rng.choice([0.0, 0.25, 2.0], len(listed)).astype(np.float32)
-    length = data.draw(st.integers(1, 12))
+    ceilings = np.minimum(np.round(rng.standard_normal(len(listed)) * spread).astype(np.float32), reach)
+    errors = rng.choice([0.0, 0.25, 1.0, 2.0], len(listed)).astype(np.float32)
+    length = data.draw(st.sampled_from([1, 3, 8, 12, 20, 30]))
     approximate = approximated(rng, [rankings[query] for query in listed], ceilings, length, errors)
     nobodys = Shortlists.from_ranking(listed[:0], ceilings[:0], search([], [], ceilings[:0], 1), errors[:0])
     own = Shortlists.from_ranking(listed, ceilings, approximate, errors)
     shortlists = Shortlists.concatenated([own, nobodys])
 
     queries = np.flatnonzero(rng.random(n_queries) < 0.8)
-    wanted = data.draw(st.integers(1, 6))
-    asked = (np.round(rng.standard_normal(len(queries)) * 4) / 2).astype(np.float32)
+    wanted = data.draw(st.sampled_from([1, 1, 2, 2, 3, 6]))
+    asked = (np.round(rng.standard_normal(len(queries)) * 2 * spread) / 2).astype(np.float32)
     demand = Demand(queries, asked, -np.inf, 0, None, wanted)
     demand = demand.of(np.flatnonzero(~lists.answer(demand).certain))
     questions = shortlists.questions(lists, demand)
