@@ -1,6 +1,6 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 20 thresholds.
 
-Each method starts from the pool as it was retrieved: the best 48 candidates of each query, and shortlists. Where the
+Each method starts from the pool as it was retrieved: the best candidates of each query, and shortlists. Where the
 candidates do not decide the first selection deepens the pool, and the second does not have to. The sweep puts all
 thresholds to one pool.
 """
@@ -10,24 +10,27 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from common import dense_teacher, machine, median, parser, prepare, print_table, store_squad
 from tqdm.auto import tqdm
 
-import hf_negmine.pool.candidate_pool
 from hf_negmine import CandidatePool
-from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.pool import candidate_pool
 from hf_negmine.protocols import Searcher
 from hf_negmine.retrieval import Retrieval
-from hf_negmine.search import open_searcher
-from hf_negmine.shortlists import Shortlists
+from hf_negmine.search import exact, open_searcher
 from hf_negmine.store import VectorStore
 
 NEGATIVES = 4
-DEPTH = 48
+BAND, BAND_DEPTH = ("band:30-100", "sampled:70"), 100
 METHODS = (
     ("naive", "top"),
     ("shifted:10", "top"),
@@ -36,7 +39,7 @@ METHODS = (
     ("perc_pos:0.95", "top"),
     ("perc_pos:0.95", "sampled:10"),
     ("perc_pos:0.95", "top1_sampled:10"),
-    ("band:30-100", "sampled:70"),
+    BAND,
 )
 SWEEP = (
     *(f"perc_pos:{value / 100:g}" for value in (105, 100, 98, 95, 90, 85, 80, 70, 60, 40)),
@@ -45,33 +48,43 @@ SWEEP = (
 )
 
 
-class Deepened:
-    """Counts the queries for which a pool is deepened."""
+@dataclass(frozen=True)
+class Cost:
+    """What a selection took.
 
-    def __init__(self) -> None:
-        self.queries = 0
-        self._deepen = hf_negmine.pool.candidate_pool.deepen
+    Attributes:
+        seconds: wall-clock time.
+        deepened: queries whose candidates did not decide it.
+        searched: those of them that no shortlist decided either, so that the corpus was searched.
+    """
 
-    def __call__(
-        self,
-        lists: CandidateLists,
-        searcher: Searcher,
-        demand: Demand,
-        shortlists: Shortlists | None,
-        *,
-        progress: bool = False,
-    ) -> CandidateLists:
-        self.queries += len(np.unique(demand.queries))
-        return self._deepen(lists, searcher, demand, shortlists, progress=progress)
+    seconds: float
+    deepened: int
+    searched: int
 
 
-def timed_select(pool: CandidatePool, method: str, sampler: str = "top") -> tuple[float, int]:
-    """Seconds of a selection, and the number of queries it deepened the pool for."""
-    deepened = Deepened()
-    with patch.object(hf_negmine.pool.candidate_pool, "deepen", deepened):
+@contextmanager
+def counting(owner: Any, name: str, size: Callable[..., int]) -> Iterator[list[int]]:
+    """Adds up the sizes of the calls of a function."""
+    real, total = getattr(owner, name), [0]
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        total[0] += size(*arguments)
+        return real(*arguments, **named)
+
+    with patch.object(owner, name, counted):
+        yield total
+
+
+def cost_of(pool: CandidatePool, method: str, sampler: str = "top") -> Cost:
+    """Select once."""
+    with (
+        counting(candidate_pool, "deepen", lambda _, __, demand, *___: len(np.unique(demand.queries))) as deepened,
+        counting(exact._VectorBlock, "best", lambda _, rows, *__: len(rows)) as searched,
+    ):
         started = time.perf_counter()
         pool.select(method, sampler, NEGATIVES)
-        return time.perf_counter() - started, deepened.queries
+        return Cost(time.perf_counter() - started, deepened[0], searched[0])
 
 
 class Pools:
@@ -87,52 +100,60 @@ class Pools:
         return CandidatePool.load(self._copy, open_searcher=lambda: self._searcher, progress=False)
 
 
-def report_methods(pools: Pools, repeats: int) -> None:
-    rows: list[list[str]] = []
-    for method, sampler in METHODS:
-        first, again, queries = [], [], 0
-        for _ in range(repeats):
-            pool = pools.fresh()
-            seconds, queries = timed_select(pool, method, sampler)
-            first.append(seconds)
-            again.append(timed_select(pool, method, sampler)[0])
-        words = f"{method}, {sampler}" if sampler != "top" else method
-        share = f"{100 * queries / pool.n_queries:.1f} %"
-        rows.append([words, f"{median(first):.2f}", f"{median(again):.3f}", f"{queries:,}", share])
-    print_table(["method", "first, s", "again, s", "deepened queries", "share"], rows)
+def row_of(words: str, pools: Pools, method: str, sampler: str, repeats: int) -> list[str]:
+    """Cells of a method's line."""
+    first, again = [], []
+    for _ in range(repeats):
+        pool = pools.fresh()
+        first.append(cost_of(pool, method, sampler))
+        again.append(cost_of(pool, method, sampler))
+    seconds = [median([cost.seconds for cost in costs]) for costs in (first, again)]
+    share = f"{100 * first[0].deepened / pool.n_queries:.1f} %"
+    return [words, f"{seconds[0]:.2f}", f"{seconds[1]:.3f}", f"{first[0].deepened:,}", share, f"{first[0].searched:,}"]
+
+
+def report_methods(pools: Pools, deep_pools: Pools, repeats: int) -> None:
+    rows = [
+        row_of(method if sampler == "top" else f"{method}, {sampler}", pools, method, sampler, repeats)
+        for method, sampler in METHODS
+    ]
+    rows.append(row_of(f"{', '.join(BAND)}, {BAND_DEPTH} candidates", deep_pools, *BAND, repeats))
+    print_table(["method", "first, s", "again, s", "deepened queries", "share", "searched"], rows)
 
 
 def report_sweep(pools: Pools, repeats: int) -> None:
     pool = pools.fresh()
     candidates = len(pool.lists.passages)
-    first: dict[str, tuple[float, int]] = {}
+    first: dict[str, Cost] = {}
     for method in tqdm(SWEEP, desc="Sweeping"):
-        first[method] = timed_select(pool, method)
-        tqdm.write(f"{method}: {first[method][0]:.2f} s, deepened for {first[method][1]:,} queries", file=sys.stderr)
-    again = {method: median([timed_select(pool, method)[0] for _ in range(repeats)]) for method in SWEEP}
+        first[method] = cost_of(pool, method)
+        tqdm.write(f"{method}: {first[method]}", file=sys.stderr)
+    again = {method: median([cost_of(pool, method).seconds for _ in range(repeats)]) for method in SWEEP}
+
+    def summed(words: str, methods: Sequence[str]) -> list[str]:
+        costs = [first[method] for method in methods]
+        return [
+            words,
+            str(len(methods)),
+            f"{sum(cost.seconds for cost in costs):.1f}",
+            f"{sum(again[method] for method in methods):.2f}",
+            f"{sum(cost.deepened for cost in costs):,}",
+            f"{sum(cost.searched for cost in costs):,}",
+        ]
+
     rows = []
     for kind in ("perc_pos", "margin_pos", "abs"):
         methods = [method for method in SWEEP if method.startswith(kind)]
-        deep = [method for method in methods if first[method][1]]
-        rows.append(
-            [
-                f"{methods[0]} to {methods[-1].partition(':')[2]}",
-                str(len(methods)),
-                f"{sum(first[method][0] for method in methods):.1f}",
-                f"{sum(again[method] for method in methods):.2f}",
-                str(len(deep)),
-                f"{sum(first[method][1] for method in methods):,}",
-            ]
-        )
-    total = [sum(found[0] for found in first.values()), sum(again.values())]
-    every = [f"{total[0]:.1f}", f"{total[1]:.2f}", str(sum(found[1] > 0 for found in first.values()))]
-    rows.append(["all", str(len(SWEEP)), *every, f"{sum(found[1] for found in first.values()):,}"])
-    headers = ["thresholds", "number", "first, s", "again, s", "that deepened", "queries deepened, summed"]
-    print_table(headers, rows)
+        rows.append(summed(f"{methods[0]} to {methods[-1].partition(':')[2]}", methods))
+    rows.append(summed("all", SWEEP))
+    print_table(["thresholds", "number", "first, s", "again, s", "queries deepened", "searched"], rows)
     print(f"The pool grew from {candidates:,} to {len(pool.lists.passages):,} candidates.\n")
     print_table(
-        ["threshold", "first, s", "again, s", "deepened queries"],
-        [[method, f"{first[method][0]:.2f}", f"{again[method]:.3f}", f"{first[method][1]:,}"] for method in SWEEP],
+        ["threshold", "first, s", "again, s", "deepened queries", "searched"],
+        [
+            [method, f"{cost.seconds:.2f}", f"{again[method]:.3f}", f"{cost.deepened:,}", f"{cost.searched:,}"]
+            for method, cost in first.items()
+        ],
     )
 
 
@@ -149,16 +170,18 @@ def main() -> None:
     work = cache / "reselect"
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(cache / "pools", ignore_errors=True)  # a pool that a selection has deepened is not as retrieved
-    # As a miner with a ceiling retrieves it, before the first selection.
-    retrieval = Retrieval(teacher, cache, DEPTH, "min", device="cpu", look_ahead=True)
-    pool = retrieval.pool(texts)
-    assert isinstance(pool, CandidatePool)
-    pool.save(work / "pristine")
-    print(f"{machine()}; {arguments.repeats} repeats\n\n{pool}\n", flush=True)
     searcher = open_searcher(teacher, texts, VectorStore(cache), device="cpu")
-    pools = Pools(work / "pristine", searcher)
-    report_methods(pools, arguments.repeats)
-    report_sweep(pools, arguments.repeats)
+    pools = {}
+    for depth in (POOL_DEPTH, BAND_DEPTH):
+        # As a miner with a positive-aware ceiling retrieves it, before the first selection.
+        pool = Retrieval(teacher, cache, depth, "min", device="cpu", look_ahead=True).pool(texts)
+        assert isinstance(pool, CandidatePool)
+        pool.save(work / f"pristine-{depth}")
+        pools[depth] = Pools(work / f"pristine-{depth}", searcher)
+        if depth == POOL_DEPTH:
+            print(f"{machine()}; {arguments.repeats} repeats\n\n{pool}\n", flush=True)
+    report_methods(pools[POOL_DEPTH], pools[BAND_DEPTH], arguments.repeats)
+    report_sweep(pools[POOL_DEPTH], arguments.repeats)
     shutil.rmtree(work)
 
 

@@ -102,7 +102,7 @@ def _told(
     lists: CandidateLists, shortlists: Shortlists, searcher: Searcher, demand: Demand
 ) -> Iterator[tuple[IdArray, CandidateLists]]:
     """The targets of ``demand`` that shortlists can serve, and a segment for each."""
-    every = shortlists.questions(lists, demand)
+    every = shortlists.questions(lists, demand, _deeper(demand, by_rank=False))
     for start in range(0, len(every.targets), searcher.block_size):
         questions = every.of(slice(start, start + searcher.block_size))
         rows, passages = questions.pairs()

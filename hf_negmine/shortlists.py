@@ -61,21 +61,23 @@ class Shortlists:
             np.concatenate([part.scores for part in parts]),
         )
 
-    def questions(self, lists: CandidateLists, demand: Demand) -> Questions:
+    def questions(self, lists: CandidateLists, demand: Demand, depth: int) -> Questions:
         """Those targets of ``demand`` that a shortlist may serve.
 
         Args:
             lists: what is known of the rankings, which does not answer the demand. Where they reach down to a shortlist
                 it is asked from its ceiling on, for what they lack.
             demand: a target a query, by rising query; begins at its ceilings, whatever its ranks.
+            depth: how many candidates a search would bring.
         """
         _, rows, targets = np.intersect1d(self.queries, demand.queries, assume_unique=True, return_indices=True)
         queries, asked, listed = demand.queries[targets], demand.ceilings[targets], self.ceilings[rows]
         ceilings = np.where(lists.reach(queries) < listed, np.minimum(asked, listed), asked)
         known = lists.count_at_or_over(queries, ceilings) - lists.count_at_or_over(queries, asked)
-        depths = 2 * demand.wanted - known  # as many as a search would bring
         inside = ceilings <= listed
-        return Questions(self, rows[inside], targets[inside], queries[inside], ceilings[inside], depths[inside])
+        return Questions(
+            self, rows[inside], targets[inside], queries[inside], ceilings[inside], (depth - known)[inside]
+        )
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_what_a_shortlist_tells_is_a_stretch_of_the_ranking(data: st.DataObject,
     asked = (np.round(rng.standard_normal(len(queries)) * 2 * spread) / 2).astype(np.float32)
     demand = Demand(queries, asked, -np.inf, 0, None, wanted)
     demand = demand.of(np.flatnonzero(~lists.answer(demand).certain))
-    questions = shortlists.questions(lists, demand)
+    questions = shortlists.questions(lists, demand, 2 * wanted)
     assert set(questions.queries) <= set(listed)
     assert (questions.queries == demand.queries[questions.targets]).all()
     rows, passages = questions.pairs()
@@ -110,7 +110,7 @@ def test_a_shortlist_without_error_tells_all_that_it_holds() -> None:
     shortlists = Shortlists.from_ranking(np.array([0]), ceilings, search([ranking], [0], ceilings, 6), errors)
     for ceiling, wanted, told in [(8.0, 2, True), (6.0, 1, True), (3.0, 1, False), (8.0, 3, False), (9.0, 1, False)]:
         demand = Demand(np.array([0]), np.array([ceiling], dtype=np.float32), -np.inf, 0, None, wanted)
-        questions = shortlists.questions(lists, demand)
+        questions = shortlists.questions(lists, demand, 2 * wanted)
         rows, passages = questions.pairs()
         answered, _ = questions.answered(rows, passages, (10 - passages).astype(np.float32))
         assert (len(answered) == 1) == told, (ceiling, wanted)
