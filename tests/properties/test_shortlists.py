@@ -47,9 +47,7 @@ def test_what_a_shortlist_tells_is_a_stretch_of_the_ranking(data: st.DataObject,
     rng = np.random.default_rng(seed)
     n_queries, n_passages = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 40))
     spread = data.draw(st.sampled_from([3, 12]))  # few scores and many ties, or the other way round
-    rankings = [
-        ranked(np.round(rng.standard_normal(n_passages) * spread).astype(np.float32)) for _ in range(n_queries)
-    ]
+    rankings = [ranked(np.round(rng.standard_normal(n_passages) * spread).astype(np.float32)) for _ in range(n_queries)]
     depth = data.draw(st.integers(1, 10))
     no_ceiling = np.full(n_queries, np.inf, dtype=np.float32)
     lists = CandidateLists.from_ranking(search(rankings, range(n_queries), no_ceiling, depth), no_ceiling)
