@@ -61,6 +61,13 @@ class Shortlists:
             np.concatenate([part.scores for part in parts]),
         )
 
+    def reaches(self, ceilings: FloatArray) -> BoolArray:
+        """Whether each list goes on under its ceiling, or ends with the ranking; shape (listed,)."""
+        reached: BoolArray = self.exhausted.copy()
+        filled = np.diff(self.offsets) > 0
+        reached[filled] |= self.scores[self.offsets[1:][filled] - 1] < ceilings[filled]
+        return reached
+
     def questions(self, lists: CandidateLists, demand: Demand, depth: int) -> Questions:
         """Those targets of ``demand`` that a shortlist may serve.
 

@@ -40,6 +40,11 @@ MOST_LISTED = 0.25
 several of them."""
 
 
+REACHING = TopKPercPos(0.95), 0.5
+"""So large a share of the first part's shortlists must reach below this ceiling, or none are kept. In a corpus of
+millions thousands of passages score between a low positive and its ceiling: shortlists would be made for nothing."""
+
+
 def retrieve(
     texts: TextSet,
     open_searcher: Callable[[], Searcher],
@@ -137,6 +142,7 @@ def _shortlists(
     queries = np.flatnonzero(~decided)
     if len(queries) > MOST_LISTED * lists.n_queries:
         return None
+    ceiling, enough = REACHING
     parts: list[Shortlists] = []
     with tqdm(total=len(queries), desc="Looking ahead", unit=" queries", disable=not progress, delay=1) as bar:
         for start in range(0, len(queries), QUERIES_A_PART):
@@ -149,7 +155,10 @@ def _shortlists(
                 # From the positive on, or from where the candidates end, with those that tie with the last of them.
                 begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
                 write_arrays(path, _arrays_of(_shortlist_part(searcher, some, begins)))
-            parts.append(Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists)))))
+            part = Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists))))
+            if start == 0 and part.reaches(ceiling.ceilings(lowest[some])).mean() < enough:
+                return None
+            parts.append(part)
             bar.update(len(some))
     return Shortlists.concatenated(parts) if parts else None
 

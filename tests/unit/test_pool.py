@@ -212,6 +212,21 @@ def test_a_teacher_without_vectors_has_no_shortlists(tmp_path: Path) -> None:
     assert make_pool(tmp_path, RandomTeacher(), texts_in(tmp_path), 2).shortlists is None
 
 
+def test_shortlists_that_do_not_reach_down_to_a_ceiling_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded = 1 - np.arange(N_PASSAGES)[:, None] / 1000
+    fixed = FixedTeacher(["q"], np.ones((1, 1)), CORPUS, crowded, similarity="dot")
+    texts = text_set(tmp_path, ["q"], [CORPUS[0]], CORPUS)
+    pools = []
+    for length in (40, 60):
+        monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", length)
+        pools.append(make_pool(tmp_path / str(length), fixed, texts, 3))
+    assert pools[0].shortlists is None
+    assert pools[1].shortlists is not None
+    assert chosen(pools[0], "perc_pos:0.95", n=3) == chosen(pools[1], "perc_pos:0.95", n=3)
+
+
 def test_where_most_queries_would_need_a_shortlist_none_gets_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
