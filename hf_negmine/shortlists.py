@@ -153,7 +153,10 @@ class Questions:
 
     @cached_property
     def _in_question(self) -> tuple[IdArray, IdArray]:
-        """The first entry that may be among the best under its ceiling, and the one after the last."""
+        """The first entry that may be among the best under its ceiling, and the one after the last.
+
+        Of a list that is too short to tell, none is.
+        """
         starts, ends = self.shortlists.offsets[self.rows], self.shortlists.offsets[self.rows + 1]
         ceilings = self.ceilings.astype(np.float64)
         # Not strictly, since adding may round.
@@ -161,8 +164,10 @@ class Questions:
         surely = first_where(first, ends, lambda entry: self._scores(entry) < ceilings - self._errors)
         # So many are surely under the ceiling; what is surely below the last of them is not among the best.
         last = surely + self.depths
-        least = np.where(last < ends, self._scores(np.minimum(last, ends - 1)) - self._errors, -np.inf)
-        return first, first_where(surely, ends, lambda entry: self._scores(entry) < least - self._errors)
+        enough = last < ends
+        least = np.where(enough, self._scores(np.minimum(last, ends - 1)) - self._errors, -np.inf)
+        stop = first_where(surely, ends, lambda entry: self._scores(entry) < least - self._errors)
+        return first, np.where(enough | self.shortlists.exhausted[self.rows], stop, first)
 
     @property
     def _errors(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

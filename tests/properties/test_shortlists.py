@@ -112,3 +112,4 @@ def test_a_shortlist_without_error_tells_all_that_it_holds() -> None:
         rows, passages = questions.pairs()
         answered, _ = questions.answered(rows, passages, (10 - passages).astype(np.float32))
         assert (len(answered) == 1) == told, (ceiling, wanted)
+        assert (len(rows) > 0) == told, "what is too short to tell is not scored"
