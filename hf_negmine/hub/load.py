@@ -21,7 +21,7 @@ from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, check_name, check_repo_id, provenance_path, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.pool.stored import SHORTLISTS
+from hf_negmine.pool.stored import is_shared
 from hf_negmine.protocols import Role, Teacher
 from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.schema import DigestArray
@@ -32,7 +32,6 @@ from hf_negmine.teachers import DenseTeacher, identity_of
 from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests
 from hf_negmine.writing import in_memory
 
-POOL_KINDS = (".arrow", ".npy", ".json")
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are a model."""
 OF_BOTH_ROLES = ("similarity", "candidates")
@@ -316,8 +315,7 @@ def _open_pool(data: HubData, folder: Path, cache_dir: Path) -> CandidatePool:
     if data.queries is None or data.corpus is None or data.pairs is None:
         raise InputError("the pool was pushed without its queries, corpus and pairs")
     texts = _text_set(data, cache_dir)
-    files = [name for name in data.provenance.files["pool"] if name.endswith(POOL_KINDS)]
-    names = [name for name in files if Path(name).name != SHORTLISTS]  # of no use without the teacher's vectors
+    names = [name for name in data.provenance.files["pool"] if is_shared(Path(name).name)]
     target = cache_dir / "pools" / digest_of("hub", data.provenance.rows_digest, texts.fingerprint, names)
     if not target.exists():
         with scratch_folder(target.parent) as scratch:

@@ -34,7 +34,7 @@ from hf_negmine.hub.provenance import (
 )
 from hf_negmine.hub.repository import Repository
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.pool.stored import SHORTLISTS
+from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.plots import save_png
 from hf_negmine.summary import MiningSummary
 
@@ -381,7 +381,7 @@ def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
     (folder / target).mkdir(parents=True)
     paths = []
     for file in sorted(pool.iterdir()):
-        if file.is_file() and file.suffix in (".arrow", ".npy", ".json") and file.name != SHORTLISTS:
+        if file.is_file() and is_shared(file.name):
             shutil.copyfile(file, folder / target / file.name)
             paths.append(f"{target}/{file.name}")
     return paths

@@ -72,34 +72,14 @@ def retrieve(
     if not (folder / "pool.json").exists():
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
             if not (folder / "pool.json").exists():
-                _make(texts, open_searcher, folder, about, depth, look_ahead, notes, progress)
+                parts, opened = folder / "parts", cache(open_searcher)
+                lists, positives = _candidates(texts, opened, parts, depth, progress)
+                about = {**about, "depth": depth, **({} if notes is None else notes())}
+                shortlists = _shortlists(lists, positives, opened, parts, progress) if look_ahead else None
+                keys = texts.queries.digests[:, 0], texts.corpus.digests[:, 0]
+                write_pool(folder, StoredPool(lists, positives, *keys, about, shortlists))
+                shutil.rmtree(parts, ignore_errors=True)
     return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
-
-
-def _make(
-    texts: TextSet,
-    open_searcher: Callable[[], Searcher],
-    folder: Path,
-    about: dict[str, Any],
-    depth: int,
-    look_ahead: bool,
-    notes: Callable[[], dict[str, Any]] | None,
-    progress: bool,
-) -> None:
-    """Search what the parts in ``folder`` lack, and make the pool of them."""
-    opened = cache(open_searcher)
-    parts = folder / "parts"
-    lists, positives = _candidates(texts, opened, parts, depth, progress)
-    content = StoredPool(
-        lists,
-        positives,
-        texts.queries.digests[:, 0],
-        texts.corpus.digests[:, 0],
-        {**about, "depth": depth, **({} if notes is None else notes())},
-        _shortlists(lists, positives, opened, parts, progress) if look_ahead else None,
-    )
-    write_pool(folder, content)
-    shutil.rmtree(parts, ignore_errors=True)
 
 
 def _candidates(

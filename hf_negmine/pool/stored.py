@@ -36,7 +36,6 @@ from hf_negmine.shortlists import Shortlists
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 SHORTLISTS = "shortlists.arrow"
-"""Of use to who has the teacher at hand; a pool is whole without it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,14 @@ class StoredPool:
     passage_keys: DigestArray
     about: dict[str, Any]
     shortlists: Shortlists | None
+
+
+def is_shared(name: str) -> bool:
+    """Whether this file of a pool's folder goes along where the pool does.
+
+    Shortlists do not: they are of use to who has the teacher's vectors, and a pool is whole without them.
+    """
+    return name.endswith((".arrow", ".npy", ".json")) and name != SHORTLISTS
 
 
 def write_pool(folder: Path, pool: StoredPool) -> None:
