@@ -14,7 +14,7 @@ from hf_negmine.protocols import Sampler
 from hf_negmine.schema import FloatArray
 from hf_negmine.select import Positives, PositiveScore, Selection, Top, resolve_sampler
 from hf_negmine.select.ensembles import CrossSample, Ensemble, agreement
-from hf_negmine.select.filters import BoundFilter
+from hf_negmine.select.filters import BoundFilter, Filter
 
 
 class EnsemblePool:
@@ -64,7 +64,7 @@ class EnsemblePool:
         *,
         seed: int = 0,
         positive_score: PositiveScore | None = None,
-        filters: Sequence[BoundFilter] = (),
+        filters: Sequence[Filter | BoundFilter] = (),
     ) -> Selection:
         """Choose n negatives for every query, each teacher under its own ceilings; see `CandidatePool.select`."""
         method, sampler = resolve_method(method), resolve_sampler(sampler)

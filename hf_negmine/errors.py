@@ -30,6 +30,10 @@ class NotFittedError(NegmineError, RuntimeError):
     """A miner that was used before `fit`."""
 
 
+class FrozenError(NegmineError, AttributeError):
+    """A setting that was assigned to an object that has been made: its results are kept under the first one."""
+
+
 class ShallowPoolError(NegmineError, RuntimeError):
     """A stored pool that is not deep enough to answer a selection exactly, with no teacher at hand to deepen it."""
 

@@ -117,7 +117,7 @@ class FreshMiner:
         pool.positive_score = self.positive_score
         if self.filters:
             known_rows, known_ids = self._known(pairs)
-            scene = Scene(
+            pool.scene = lambda: Scene(
                 queries,
                 self.texts.corpus,
                 offsets,
@@ -130,7 +130,7 @@ class FreshMiner:
                 known_offsets=offsets_of_rows(known_rows, len(pairs.queries)),
                 known_ids=known_ids,
             )
-            pool.filters = tuple(one.bind(scene) for one in self.filters)
+            pool.filters = pool.bound(self.filters, self.positive_score)
         return pool
 
     def _exclusions(self, pairs: RowPairs) -> Exclusions:

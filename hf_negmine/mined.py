@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -71,6 +72,13 @@ class Layout:
     def new_columns(self) -> dict[str, pa.DataType]:
         """Columns that are written, with their types; the others are kept as they are."""
         return {**self._columns_of_format, **({CONSISTENT: pa.bool_()} if self.inconsistent == "flag" else {})}
+
+    def writes(self, column: str) -> bool:
+        """Whether it is one of the new columns, without listing them: a mistyped ``n`` may be a billion."""
+        numbered = re.fullmatch("negative_([1-9][0-9]*)", column)
+        if self.format == "n-tuple" and numbered is not None:
+            return (len(numbered[1]), numbered[1]) <= (len(str(self.n)), str(self.n))
+        return column in replace(self, n=0).new_columns
 
     @property
     def _columns_of_format(self) -> dict[str, pa.DataType]:

@@ -22,6 +22,7 @@ from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.errors import (
     ColumnError,
     ExhaustedError,
+    FrozenError,
     InputError,
     NotFittedError,
     require,
@@ -105,7 +106,12 @@ class NegativeMiner:
         engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers over a corpus that is too
             large for it. Scores stay exact and rows full; the summary says how many of the best candidates it finds.
         progress: show progress bars.
+
+    A miner's settings cannot be assigned once it is made, since what it mines is kept under them: make another miner,
+    which shares all that the two have in common.
     """
+
+    _is_made = False
 
     def __init__(
         self,
@@ -165,6 +171,15 @@ class NegativeMiner:
         self._summary: MiningSummary | None = None
         self._layout("query", "positive")  # checks format, on_exhausted
         self.engine = self._retrieval.engine  # checks it
+        self._is_made = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_made and not name.startswith("_"):
+            raise FrozenError(
+                f"{name} = {value!r:.60}: a miner's settings are fixed, since what it mines is kept under them; make "
+                f"another one, NegativeMiner(…, {name}=…), which takes from the cache what both have in common"
+            )
+        super().__setattr__(name, value)
 
     # ---- fitting -----------------------------------------------------------------------------------------------
 
@@ -382,6 +397,7 @@ class NegativeMiner:
             found = fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
             more = fitted.relabelled_negatives(found)
             return found if more is None else found.joined(more)
+        self._retrieval.require_same(fitted.pool_keys, fitted.texts)
         fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
@@ -523,7 +539,8 @@ class NegativeMiner:
         self._check_new_columns(available, query, positive)
 
     def _check_new_columns(self, available: list[str], query: str, positive: str) -> None:
-        clash = [name for name in self._layout(query, positive).new_columns if name in available and name != positive]
+        layout = self._layout(query, positive)
+        clash = [name for name in available if name != positive and layout.writes(name)]
         if clash:
             raise InputError(
                 f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove them "

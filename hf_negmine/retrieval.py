@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -109,13 +110,27 @@ class Retrieval:
     def _pool_name(self, teacher: Teacher, texts: TextSet) -> str:
         return digest_of("pool", FORMAT_VERSION, self.about(teacher, texts), self.depth, not self.exclude_positives)
 
+    def require_same(self, names: Sequence[str], texts: TextSet) -> None:
+        """Raise `InputError` unless the pools that the teachers would have now are the ones with these ``names``."""
+        if list(names) != self.pool_names(texts):
+            raise InputError(
+                f"{self.teacher.name} is no longer what it was at fit(): its weights or settings have changed since, "
+                "and its scores would mix with the earlier ones; call fit() again"
+            )
+
     def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+        names = self.pool_names(texts)
+
+        def searcher() -> Searcher:
+            self.require_same(names, texts)
+            return self.searcher(teacher, texts)
+
         def recall() -> dict[str, Any]:
             return {"recall": recall_of(self.searcher(teacher, texts), len(texts.queries), self.depth)}
 
         pool = retrieve(
             texts,
-            lambda: self.searcher(teacher, texts),
+            searcher,
             self.cache_dir / "pools" / self._pool_name(teacher, texts),
             self.about(teacher, texts),
             depth=max(self.depth, getattr(teacher, "candidates", 0)),
@@ -124,19 +139,18 @@ class Retrieval:
             progress=self.progress,
         )
         pool.consistency, pool.positive_score = self.consistency, self.positive_score
-        if self.filters:
-            scene = Scene(
-                Queries.of(texts, exclude_positives=self.exclude_positives),
-                texts.corpus,
-                texts.positive_offsets,
-                texts.positive_ids.astype(np.int64),
-                None,
-                self.positive_score,
-                teacher,
-                self.indexes,
-                pool.counted(),
-            )
-            pool.filters = tuple(one.bind(scene) for one in self.filters)
+        pool.scene = lambda: Scene(
+            Queries.of(texts, exclude_positives=self.exclude_positives),
+            texts.corpus,
+            texts.positive_offsets,
+            texts.positive_ids.astype(np.int64),
+            None,
+            self.positive_score,
+            teacher,
+            self.indexes,
+            pool.counted(),
+        )
+        pool.filters = pool.bound(self.filters, self.positive_score)
         return pool
 
 

@@ -18,7 +18,7 @@ from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_poo
 from hf_negmine.protocols import Sampler, Searcher
 from hf_negmine.schema import BoolArray
 from hf_negmine.searching import PLACES_A_STEP, deepen
-from hf_negmine.select.filters import BoundFilter, Consistency, Listed, keep_all
+from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import (
     Positives,
@@ -46,9 +46,11 @@ class CandidatePool:
         filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
         consistency: what positives must be to set a ceiling; the same.
         positive_score: what `select` takes if nothing else is said, and what the filters are made for.
+        scene: makes what filters are bound to, the texts and the teacher; None for a pool that came without them.
     """
 
     positive_score: PositiveScore = "min"
+    scene: Callable[[], Scene] | None = None
 
     def __init__(
         self,
@@ -101,7 +103,7 @@ class CandidatePool:
         *,
         seed: int = 0,
         positive_score: PositiveScore | None = None,
-        filters: Sequence[BoundFilter] = (),
+        filters: Sequence[Filter | BoundFilter] = (),
     ) -> Selection:
         """Choose n negatives for every query, exactly.
 
@@ -113,7 +115,7 @@ class CandidatePool:
             positive_score: for a query with several positives, whether the lowest positive score sets its ceiling
                 (``"min"``) or each pair has its own (``"each"``). None takes the miner's choice; a pool with filters
                 knows no other.
-            filters: what candidates must be, besides what the pool's own filters say.
+            filters: what candidates must be, besides what the pool's own filters say, such as ``[Veto("bm25")]``.
 
         Raises:
             ShallowPoolError: the pool does not reach far enough for some query, and no teacher is at hand.
@@ -132,7 +134,8 @@ class CandidatePool:
         queries, positive_scores = positives.targets(positive_score)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
         removed: dict[str, int] = {}
-        survivors = self._survivors(demand, f"{method} with {sampler}", removed, (*self.filters, *filters))
+        every_filter = (*self.filters, *self.bound(filters, positive_score))
+        survivors = self._survivors(demand, f"{method} with {sampler}", removed, every_filter)
         offsets, passages, scores = choose(
             survivors, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )
@@ -149,6 +152,28 @@ class CandidatePool:
             pair_scores=np.asarray(self.positives.scores),
             removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
         )
+
+    def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
+        """The filters, each made to know the pool's data set and what a target is.
+
+        Raises:
+            InputError: something that does not filter candidates, or a filter for a pool without its texts.
+        """
+        require(isinstance(filters, Sequence), f"filters: expected a list such as [Veto('bm25')], got {filters}")
+        bound: list[BoundFilter] = []
+        for one in filters:
+            if isinstance(one, BoundFilter):
+                bound.append(one)
+                continue
+            if not isinstance(one, Filter) or isinstance(one, type):
+                raise InputError(f"filters: expected filters of candidates such as Veto('bm25'), got {one!r}")
+            if self.scene is None:
+                raise InputError(
+                    f"filters: {one} needs the texts and the teacher, which this pool came without; select from the "
+                    "pool of a miner that is fitted on them"
+                )
+            bound.append(one.bind(dataclasses.replace(self.scene(), positive_score=positive_score)))
+        return tuple(bound)
 
     def consistent(self) -> BoolArray:
         """Whether each (query, positive) pair keeps the pool's consistency rule, shape (pairs,)."""

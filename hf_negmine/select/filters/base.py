@@ -113,6 +113,7 @@ class Scene:
         return scores
 
 
+@runtime_checkable
 class BoundFilter(Protocol):
     """A filter that knows the data set."""
 
