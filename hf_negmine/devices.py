@@ -29,11 +29,27 @@ def best_device() -> str:
 
 
 def require_device(device: str | None) -> None:
-    """Raise `InputError` unless ``device`` is None or one of torch's."""
+    """Raise `InputError` unless ``device`` is None or a device of this machine, by its name in torch."""
+    if device is None:
+        return
+    if not isinstance(device, str):
+        raise InputError(f"device: {device!r} is not a name such as 'cpu', 'cuda' or 'cuda:1'")
     try:
-        torch.device(device or "cpu")
+        wanted = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device: {device!r} is none of torch's, such as 'cpu', 'cuda' or 'cuda:1'") from error
+        raise InputError(f"device: {device!r} is not a device of torch, such as 'cpu', 'cuda' or 'cuda:1'") from error
+    if (wanted.index or 0) >= _count(wanted.type):
+        found = [f"{kind}:{index}" for kind in ("cuda", "mps", "xpu") for index in range(_count(kind))]
+        raise InputError(
+            f"device: {device!r} is not on this machine, where torch finds {['cpu', *found]}; leave it out to take the "
+            "best of them"
+        )
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind torch can compute on."""
+    backend = getattr(torch, kind, None)
+    return backend.device_count() if backend is not None and backend.is_available() else 0
 
 
 def without_data_parallel(arguments: Any) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from hf_negmine.devices import best_device, has_fast_bfloat16
-from hf_negmine.errors import InputError, require, require_choice
+from hf_negmine.devices import best_device, require_device
+from hf_negmine.errors import InputError, require_choice, require_whole
+from hf_negmine.lengths import length_limit, limit_length, require_own_limit
+from hf_negmine.protocols import Role
 
 if TYPE_CHECKING:
     import torch
 
 Model = TypeVar("Model")
-NumberFormat: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 class EncoderTeacher(ABC, Generic[Model]):
@@ -34,19 +38,28 @@ class EncoderTeacher(ABC, Generic[Model]):
         self,
         model: str | Path | Model,
         *,
-        dtype: NumberFormat,
+        dtype: NumberFormat | None,
         max_length: int | None,
         batch_size: int,
         device: str | None,
         revision: str | None,
         trust_remote_code: bool,
         name: str | None,
+        query_prompt: str | None = None,
+        passage_prompt: str | None = None,
     ) -> None:
-        require_choice(dtype, ("auto", "float32", "bfloat16", "float16"), argument="dtype")
-        require(batch_size >= 1, f"batch_size: at least 1, got {batch_size}")
+        if dtype is not None:
+            require_choice(dtype, ("float32", "bfloat16", "float16"), argument="dtype")
+        require_whole(batch_size, "batch_size", at_least=1)
+        if max_length is not None:
+            require_whole(max_length, "max_length", at_least=1)
+        require_device(device)
+        self._prompts: dict[Role, str | None] = {"query": query_prompt, "passage": passage_prompt}
+        for role, prompt in self._prompts.items():
+            require_prompt(prompt, f"{role}_prompt")
         self._source: str | Path | None = model if isinstance(model, str | Path) else None
         self._model: Model | None = None if isinstance(model, str | Path) else model
-        if self._model is not None and (max_length is not None or dtype != "auto" or revision is not None):
+        if self._model is not None and (max_length is not None or dtype is not None or revision is not None):
             raise InputError("max_length, dtype and revision belong to loading; set them on the model that you pass")
         self._dtype = dtype
         self._max_length = max_length
@@ -57,7 +70,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         self._name = name
         self._weights_digest: tuple[Any, str] | None = None
         if self._model is not None:
-            self._check(self._model)
+            self._accept(self._model)
 
     @property
     def name(self) -> str:
@@ -76,7 +89,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         """The loaded model."""
         if self._model is None:
             model = self._load()
-            self._check(model)
+            self._accept(model)
             self._model = model
         return self._model
 
@@ -94,12 +107,24 @@ class EncoderTeacher(ABC, Generic[Model]):
         """
         return True
 
+    def place(self, device: str | None) -> None:
+        """Have a model that is named load on this device, unless it is loaded or was given a device of its own."""
+        if self._device is None:
+            self._device = device
+
+    def _accept(self, model: Any) -> None:
+        """Raise `InputError` for a model that cannot be this teacher, or not with the arguments that were given."""
+        self._check(model)
+        require_own_limit(model, self.name)
+        for role, prompt in self._prompts.items():
+            require_prompt(prompt, f"{role}_prompt", getattr(model, "prompts", None) or {})
+
     def _check(self, model: Model) -> None:
         """Raise `InputError` for a model that cannot be this teacher."""
 
     def _limit_length(self, model: Any, tokens: int) -> None:
         """Cut what it reads to ``tokens``."""
-        setattr(model, _limit_name(model), tokens)
+        limit_length(model, tokens, argument="max_length")
 
     def _length_limit(self, model: Any) -> int | None:
         """What `_limit_length` would have to be given for what it reads now; None where there is no limit."""
@@ -109,9 +134,6 @@ class EncoderTeacher(ABC, Generic[Model]):
         same = all(getattr(route, "max_seq_length", limit) == limit for route in routes)
         # That of a static embedding is infinite, and cannot be set.
         return limit if same and isinstance(limit, int) else None
-
-    def _automatic_dtype(self, device: str) -> str:
-        return "bfloat16" if device.startswith("cuda") or has_fast_bfloat16() else "float32"
 
     def _loaded(self) -> dict[str, Any]:
         """What opens the same model again, as far as it changes what it makes of a text."""
@@ -158,18 +180,17 @@ class EncoderTeacher(ABC, Generic[Model]):
 
         if self._source is None:
             raise InputError("a teacher made from a loaded model stays in its process; name the model by id or folder")
-        device = self._device or best_device()
-        dtype = self._automatic_dtype(device) if self._dtype == "auto" else self._dtype
         opened = self._class()
         if not self.takes_any_kind:
             self._refuse_other_kinds()
         try:
             model: Model = opened(
                 str(self._source),
-                device=device,
+                device=self._device or best_device(),
                 revision=self._revision,
                 trust_remote_code=self._trust_remote_code,
-                model_kwargs={"dtype": getattr(torch, dtype)},
+                # "auto" is how the checkpoint is stored, also where transformers 4 would make float32 of it.
+                model_kwargs={"dtype": "auto" if self._dtype is None else getattr(torch, self._dtype)},
             )
         except (OSError, ValueError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -202,10 +223,26 @@ def dtype_of(model: Any) -> str:
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
-def length_limit(model: Any) -> int | None:
-    """Tokens that a model of Sentence Transformers cuts its input to."""
-    limit: int | None = getattr(model, _limit_name(model), None)
-    return limit
+def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] = MappingProxyType({})) -> None:
+    """Raise `InputError` unless a prompt is None, or a text that goes before texts.
+
+    Args:
+        prompt: what was given as ``argument``.
+        names: prompts of the model by their names, which may be given by mistake.
+    """
+    if prompt is None:
+        return
+    if not isinstance(prompt, str):
+        raise InputError(
+            f"{argument}: the text that goes before every text, such as 'query: ', got {prompt!r} "
+            f"({type(prompt).__name__})"
+        )
+    named = names.get(prompt, prompt)
+    if named != prompt:
+        raise InputError(
+            f"{argument}: {prompt!r} would go before every text as it stands, and is the name of the model's prompt "
+            f"{named!r}; give {argument}={named!r} for that prompt, or {f'{prompt} '!r} if the word itself is meant"
+        )
 
 
 def weights_digest(model: Any) -> str:
@@ -236,11 +273,6 @@ def _configuration(source: str, file: str, revision: str | None) -> dict[str, An
     except (OSError, ValueError):  # opening the model itself says more
         return {}
     return found
-
-
-def _limit_name(model: Any) -> str:
-    """A CrossEncoder calls it ``max_length`` up to Sentence Transformers 5."""
-    return "max_seq_length" if hasattr(model, "max_seq_length") else "max_length"
 
 
 def _transformer_of(model: Any) -> Any:

@@ -17,7 +17,6 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.devices import require_device
 from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.errors import (
     ColumnError,
@@ -44,7 +43,7 @@ from hf_negmine.search import pair_scores
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
-from hf_negmine.select.filters import BoundFilter, Consistency, Filter
+from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Veto
 from hf_negmine.sources import (
     CorpusSource,
     Rows,
@@ -59,7 +58,7 @@ from hf_negmine.sources import (
 )
 from hf_negmine.store import writable_folder
 from hf_negmine.summary import MiningSummary
-from hf_negmine.teachers import settings_of
+from hf_negmine.teachers import place, settings_of
 from hf_negmine.texts import TextSet, build_text_set
 from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
@@ -101,7 +100,9 @@ class NegativeMiner:
         seed: of the sampler. The same seed gives the same negatives whatever the batch size or the row order.
         cache_dir: where vectors, pools and results are kept; None takes ``$HF_NEGMINE_CACHE`` or
             ``~/.cache/hf_negmine``.
-        device: for encoding and search; None takes a GPU if there is one.
+        device: for encoding and search; None takes a GPU if there is one. Models that are given by name, those of
+            first stages, vetoes and ensembles too, are loaded there; a model that is loaded already stays where it is,
+            and ``device`` then is for the search.
         first_pass: number format of the search's first pass; it changes the speed, never the result.
         engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers over a corpus that is too
             large for it. Scores stay exact and rows full; the summary says how many of the best candidates it finds.
@@ -143,13 +144,14 @@ class NegativeMiner:
         require_whole(seed, "seed")
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         require_choice(first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
-        require_device(device)
         self.teacher: Teacher = resolve_ensemble(teacher, progress=progress)
         self.method = resolve_method(method)
         self.sampler = resolve_sampler(sampler)
         ensemble = self.teacher if isinstance(self.teacher, Ensemble) else None
         self.sampler.depth(num_negatives if ensemble is None else ensemble.negatives_a_teacher(num_negatives))
         self.filters, self.consistency, self.judged = sort_filters(filters)
+        for each in (self.teacher, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
+            place(each, device)
         if ensemble is not None and self.consistency is not None:
             raise InputError("filters: a Consistency is about one teacher's ranking, and an ensemble has several")
         if isinstance(ensemble, IntraSample) and include_scores:

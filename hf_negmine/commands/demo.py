@@ -47,5 +47,5 @@ def demo(
         set_up_libraries(quiet=False)
         from hf_negmine.demo import run_demo
 
-        chosen = None if teacher is None else open_teacher(teacher, {}, device)
+        chosen = None if teacher is None else open_teacher(teacher, {})
         run_demo(output, n_pairs=pairs, teacher=chosen, cache_dir=cache_dir, device=device)

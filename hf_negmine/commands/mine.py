@@ -60,7 +60,7 @@ def mine(
     api_url: own.ApiUrl = None,
     query_prompt: options.QueryPrompt = None,
     passage_prompt: options.PassagePrompt = None,
-    dtype: options.Dtype = options.DtypeName.AUTO,
+    dtype: options.Dtype = None,
     max_length: options.MaxLength = None,
     method: options.MethodSpec = "perc_pos:0.95",
     sampler: options.SamplerSpec = "top",
@@ -92,7 +92,7 @@ def mine(
         loading = {
             "query_prompt": query_prompt,
             "passage_prompt": passage_prompt,
-            "dtype": None if dtype is options.DtypeName.AUTO else dtype.value,
+            "dtype": None if dtype is None else dtype.value,
             "max_length": max_length,
             "first_stage": first_stage,
             "candidates": candidates,
@@ -182,7 +182,7 @@ def _mine(
     set_up_libraries(quiet=not settings["progress"])
     from hf_negmine.miner import NegativeMiner
 
-    opened, vetoes = open_miners_teachers(teacher, filtering["veto"], loading, settings["device"])
+    opened, vetoes = open_miners_teachers(teacher, filtering["veto"], loading)
     miner = NegativeMiner(opened, filters=[*_filters(filtering, opened), *vetoes], **settings)
     mined = miner.mine(rows, split=split)
     saved = save(mined, miner, output)

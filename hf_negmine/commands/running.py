@@ -116,18 +116,16 @@ OF_A_VETO = ("dtype", "candidates", "api_url")
 """Options that hold for the teachers of vetoes, too: what a text is preceded by and cut to belongs to one model."""
 
 
-def open_teacher(spec: str, loading: dict[str, Any], device: str | None, *, prefix: str = "--") -> Teacher:
+def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> Teacher:
     """The teacher, with what the options say about its loading."""
     from hf_negmine.teachers import resolve_teacher
 
-    teacher = resolve_teacher(spec, options=_by_kind(loading, device))
+    teacher = resolve_teacher(spec, options=_by_kind(loading))
     _check_used(loading, spec, [teacher], prefix)
     return teacher
 
 
-def open_miners_teachers(
-    spec: str, vetoes: Sequence[str], loading: dict[str, Any], device: str | None
-) -> tuple[Any, list[Any]]:
+def open_miners_teachers(spec: str, vetoes: Sequence[str], loading: dict[str, Any]) -> tuple[Any, list[Any]]:
     """A teacher or an ensemble, and the vetoes of others, with what the options say about their loading."""
     from hf_negmine.commands.mine_options import veto_parts
     from hf_negmine.select.ensembles import resolve_ensemble
@@ -136,10 +134,10 @@ def open_miners_teachers(
 
     given = dict(loading)
     if given.get("first_stage") is not None:  # found here, so that it does not become its own first stage
-        below = _by_kind({**given, "first_stage": None, "candidates": None}, device)
+        below = _by_kind({**given, "first_stage": None, "candidates": None})
         given["first_stage"] = resolve_teacher(given["first_stage"], options=below)
-    teacher = resolve_ensemble(spec, options=_by_kind(given, device))
-    shared = _by_kind({name: given.get(name) for name in OF_A_VETO}, device)
+    teacher = resolve_ensemble(spec, options=_by_kind(given))
+    shared = _by_kind({name: given.get(name) for name in OF_A_VETO})
     made = []
     for veto in vetoes:
         other, method, abstain_at = veto_parts(veto)
@@ -150,9 +148,9 @@ def open_miners_teachers(
     return teacher, made
 
 
-def _by_kind(loading: dict[str, Any], device: str | None) -> dict[str, dict[str, Any]]:
+def _by_kind(loading: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Arguments of the teachers' classes, by kind (see `teachers.resolve_teacher`)."""
-    options: dict[str, dict[str, Any]] = {kind: {"device": device} for kind in ARE_LOADED}
+    options: dict[str, dict[str, Any]] = {}
     for name, value in loading.items():
         for kind in OPTIONS[name].kinds if value is not None else ():
             options.setdefault(kind, {})[OPTIONS[name].argument or name] = value

@@ -196,7 +196,7 @@ def _train(
 
         given = {name: value for name, value in reading.items() if value is not None}
         miner = NegativeMiner(
-            open_teacher(teacher, loading, settings["device"], prefix="--teacher-"),
+            open_teacher(teacher, loading, prefix="--teacher-"),
             **{"sampler": own.TRAIN_SAMPLER, **given},
             seed=trained_with.seed,
             device=trained_with.device,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hf_negmine.devices import require_device
+from hf_negmine.encoders import EncoderTeacher
 from hf_negmine.errors import InputError, require, require_whole
 from hf_negmine.protocols import (
     FusionTeacher,
@@ -45,6 +47,7 @@ __all__ = [
     "SparseEncoderTeacher",
     "identity_of",
     "parse_call",
+    "place",
     "resolve_teacher",
     "settings_of",
     "stages_of",
@@ -82,7 +85,11 @@ EXPECTED = (
 
 
 def resolve_teacher(
-    teacher: str | Path | Teacher | SentenceTransformer, *, progress: bool = True, options: Options | None = None
+    teacher: str | Path | Teacher | SentenceTransformer,
+    *,
+    progress: bool = True,
+    device: str | None = None,
+    options: Options | None = None,
 ) -> Teacher:
     """A teacher from what users write.
 
@@ -94,12 +101,34 @@ def resolve_teacher(
     Args:
         teacher: the same.
         progress: for teachers that show bars of their own.
+        device: where its models are loaded, see `place`.
         options: arguments of the teachers that a spec names, by its kind (``"dense"`` for a bare model).
 
     Raises:
         InputError: it is none of these.
     """
     require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
+    resolved = _resolve(teacher, progress, options)
+    place(resolved, device)
+    return resolved
+
+
+def place(teacher: Teacher, device: str | None) -> None:
+    """Have the models of a teacher, and of those that it stands on, load on ``device``.
+
+    A model that is loaded already stays where it is, and so does one that was given a device of its own.
+
+    Raises:
+        InputError: a device that this machine does not have.
+    """
+    require_device(device)
+    for stage in stages_of(teacher):
+        place(stage, device)
+    if isinstance(teacher, EncoderTeacher):
+        teacher.place(device)
+
+
+def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
     if isinstance(teacher, KINDS) and not isinstance(teacher, type):
         return _with_first_stage(teacher, progress, options)
     options = options or {}

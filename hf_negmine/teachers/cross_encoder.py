@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
 from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.lengths import length_limit
 from hf_negmine.protocols import Role, Teacher
 from hf_negmine.schema import FloatArray
 
@@ -41,11 +42,13 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         first_stage: finds the candidates that it scores: a teacher, or what `resolve_teacher` makes one of.
         candidates: how many a query.
         activation: ``"identity"``, ``"sigmoid"``, or None for the model's own.
-        dtype: number format of the weights. ``"auto"`` is float32: a score is a single number, and bfloat16 knows only
-            32 of them between 4 and 8, so that candidates would tie.
+        dtype: number format of the weights; None keeps the one that the model is stored in. A score is a single number,
+            and bfloat16 knows only 32 of them between 4 and 8, so that candidates tie: ``"float32"`` is the better
+            choice for a model that is stored in it.
         max_length: tokens that query and passage together are cut to; None keeps the model's own limit.
         batch_size: pairs a forward pass.
-        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
+            where it is.
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
@@ -61,7 +64,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         first_stage: str | Path | Teacher = "bm25",
         candidates: int = 100,
         activation: Literal["identity", "sigmoid"] | None = None,
-        dtype: NumberFormat = "auto",
+        dtype: NumberFormat | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
         device: str | None = None,
@@ -168,6 +171,3 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         labels = model.num_labels
         if labels != 1:
             raise InputError(f"{self.name} gives {labels} scores a pair (num_labels), a teacher needs a model with 1")
-
-    def _automatic_dtype(self, device: str) -> str:
-        return "float32"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from hf_negmine.devices import require_device
 from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
-from hf_negmine.errors import InputError, require_choice
+from hf_negmine.errors import InputError, require_choice, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.protocols import Role, Similarity
 from hf_negmine.schema import FloatArray
@@ -27,11 +28,14 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
         similarity: ``"cosine"`` or ``"dot"``; None takes the model's own.
-        dtype: number format of the weights. ``"auto"`` is bfloat16 where the processor is fast at it, else float32.
+        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+            the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
+            of the negatives (see ``benchmarks/README.md``).
         max_length: tokens a text is cut to; None keeps the model's own limit.
         truncate_dim: keep only the first dimensions of a vector (Matryoshka models).
         batch_size: texts a forward pass.
-        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
+            where it is.
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
@@ -49,7 +53,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         query_prompt: str | None = None,
         passage_prompt: str | None = None,
         similarity: Similarity | None = None,
-        dtype: NumberFormat = "auto",
+        dtype: NumberFormat | None = None,
         max_length: int | None = None,
         truncate_dim: int | None = None,
         batch_size: int = 32,
@@ -60,6 +64,9 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
     ) -> None:
         if similarity is not None:
             require_choice(similarity, ("cosine", "dot"), argument="similarity")
+        if truncate_dim is not None:
+            require_whole(truncate_dim, "truncate_dim", at_least=1)
+        self._truncate_dim = truncate_dim
         super().__init__(
             model,
             dtype=dtype,
@@ -69,10 +76,10 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
         )
-        self._prompts: dict[str, str | None] = {"query": query_prompt, "passage": passage_prompt}
         self._similarity = similarity
-        self._truncate_dim = truncate_dim
         self._workers: Any = None
 
     @property
@@ -135,12 +142,24 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
     @contextmanager
     def processes(self, devices: list[str] | None = None) -> Iterator[None]:
         """Encode in one process a device while the block lasts; None takes all GPUs, or four processes on a CPU."""
+        for device in devices or ():
+            require_device(device)
         self._workers = self.model.start_multi_process_pool(target_devices=devices)
         try:
             yield
         finally:
             self.model.stop_multi_process_pool(self._workers)
             self._workers = None
+
+    def _check(self, model: SentenceTransformer) -> None:
+        if self._truncate_dim is not None:
+            with model.truncate_embeddings(None):
+                width = _width_of(model)
+            if width is not None and self._truncate_dim > width:
+                raise InputError(
+                    f"truncate_dim: {self._truncate_dim} dimensions, and the vectors of {self.name} have {width}; give "
+                    f"at most {width}"
+                )
 
     def _class(self) -> Any:
         from sentence_transformers import SentenceTransformer
@@ -150,3 +169,9 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
     def __getstate__(self) -> dict[str, Any]:
         """Without the model and its processes: a copy loads the model again, if it was named."""
         return {**super().__getstate__(), "_workers": None}
+
+
+def _width_of(model: Any) -> int | None:
+    """Dimensions of a model's vectors; the method was called otherwise up to Sentence Transformers 5."""
+    width: int | None = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)()
+    return width

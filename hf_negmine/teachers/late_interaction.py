@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.csr import offsets_of_counts
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.lengths import length_limit, require_positions
 from hf_negmine.protocols import Role, Teacher, TokenVectors
 from hf_negmine.schema import FloatArray
 
@@ -38,11 +39,14 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         candidates: how many a query.
         query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
-        dtype: number format of the weights. ``"auto"`` is bfloat16 where the processor is fast at it, else float32.
+        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+            the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
+            of the negatives (see ``benchmarks/README.md``).
         max_length: tokens a passage is cut to; None keeps the model's own limit. Queries keep theirs, which belongs to
             how the model was trained.
         batch_size: texts a forward pass.
-        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
+            where it is.
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
@@ -59,7 +63,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         candidates: int = 100,
         query_prompt: str | None = None,
         passage_prompt: str | None = None,
-        dtype: NumberFormat = "auto",
+        dtype: NumberFormat | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
         device: str | None = None,
@@ -77,10 +81,11 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
         )
         self.first_stage = first_stage
         self.candidates = candidates
-        self._prompts: dict[str, str | None] = {"query": query_prompt, "passage": passage_prompt}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -138,6 +143,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         return TokenVectors(offsets_of_counts(np.array([len(some) for some in vectors], dtype=np.int64)), flat)
 
     def _limit_length(self, model: Any, tokens: int) -> None:
+        require_positions(model, tokens, "max_length")
         model[0].document_length = tokens
 
     def _length_limit(self, model: Any) -> int | None:

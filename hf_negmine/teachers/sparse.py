@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.csr import offsets_of_rows
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of, length_limit
+from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.lengths import length_limit
 from hf_negmine.protocols import Role, SparseVectors
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 
@@ -30,12 +31,15 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             id or folder is loaded when first needed.
         query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
-        dtype: number format of the weights. ``"auto"`` is bfloat16 where the processor is fast at it, else float32.
+        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+            the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
+            of the negatives (see ``benchmarks/README.md``).
         max_length: tokens a text is cut to; None keeps the model's own limit.
         max_active_dims: dimensions that a vector keeps, those of the greatest weights; None takes the model's own
             limit, if it has one.
         batch_size: texts a forward pass.
-        device: ``"cpu"``, ``"cuda"``, …; None takes a GPU if there is one.
+        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
+            where it is.
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
@@ -50,7 +54,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         *,
         query_prompt: str | None = None,
         passage_prompt: str | None = None,
-        dtype: NumberFormat = "auto",
+        dtype: NumberFormat | None = None,
         max_length: int | None = None,
         max_active_dims: int | None = None,
         batch_size: int = 32,
@@ -70,8 +74,9 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            query_prompt=query_prompt,
+            passage_prompt=passage_prompt,
         )
-        self._prompts: dict[str, str | None] = {"query": query_prompt, "passage": passage_prompt}
         self._max_active_dims = max_active_dims
 
     @property

@@ -21,10 +21,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_negmine.devices import has_fast_bfloat16, require_device, without_data_parallel
+from hf_negmine.encoders import require_prompt
 from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.hub.cards import with_section
 from hf_negmine.hub.models import stale_weights
+from hf_negmine.lengths import limit_length, require_own_limit
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator
@@ -86,6 +88,10 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         require_choice(self.loss, LOSSES, argument="loss")
         require_whole(self.batch_size, "batch_size", at_least=1)
+        if self.max_seq_length is not None:
+            require_whole(self.max_seq_length, "max_seq_length", at_least=1)
+        require_prompt(self.query_prompt, "query_prompt")
+        require_prompt(self.passage_prompt, "passage_prompt")
         if self.mini_batch_size is not None:
             require_whole(self.mini_batch_size, "mini_batch_size", at_least=1)
             require(
@@ -279,7 +285,10 @@ def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
         "(LoRA) are; train the model that it was merged into, or its base",
     )
     if settings.max_seq_length is not None:
-        student.max_seq_length = settings.max_seq_length
+        limit_length(student, settings.max_seq_length, argument="max_seq_length")
+    require_own_limit(student, f"model {model!r}")
+    require_prompt(settings.query_prompt, "query_prompt", student.prompts)
+    require_prompt(settings.passage_prompt, "passage_prompt", student.prompts)
     for name, prompt in (("query", settings.query_prompt), ("document", settings.passage_prompt)):
         if prompt is not None:
             student.prompts[name] = prompt

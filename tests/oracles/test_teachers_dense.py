@@ -137,7 +137,7 @@ def test_a_distance_is_refused_unless_a_similarity_is_chosen(minilm: str) -> Non
     [
         ({"dtype": "int8"}, "dtype: 'int8' is not among"),
         ({"similarity": "euclidean"}, "similarity: 'euclidean' is not among"),
-        ({"batch_size": 0}, "batch_size: at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: a whole number, at least 1, got 0"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_loaded(settings: dict[str, Any], message: str) -> None:

@@ -267,7 +267,7 @@ def test_what_belongs_to_loading_is_refused_with_a_loaded_model(kind: Kind, stor
 def test_a_wrong_setting_is_refused_before_anything_is_loaded(kind: Kind, stored: str) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"dtype": "int8"}, "dtype: 'int8' is not among"),
-        ({"batch_size": 0}, "batch_size: at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: a whole number, at least 1, got 0"),
     ]
     if stored == "sparse":
         wrong += [({"max_active_dims": 0}, "max_active_dims: a whole number, at least 1, got 0")]
@@ -396,7 +396,7 @@ def test_cross_encoder_prompts_change_the_fingerprint(folder: Path) -> None:
     assert len(prints) == len(given)
 
 
-def test_a_cross_encoder_is_float32_unless_told_otherwise(folder: Path) -> None:
+def test_a_cross_encoder_has_its_own_number_format_unless_told_otherwise(folder: Path) -> None:
     assert CrossEncoderTeacher(folder / "cross", device="cpu").settings["dtype"] == "float32"
     half = named(CrossEncoderTeacher, folder, "cross", dtype="bfloat16")
     assert half.settings["dtype"] == "bfloat16"

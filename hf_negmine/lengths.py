@@ -1,0 +1,88 @@
+"""How much of a text a Sentence Transformers model reads, and how much it could."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hf_negmine.errors import InputError
+
+
+def length_limit(model: Any) -> int | None:
+    """Tokens that a model of Sentence Transformers cuts its input to."""
+    limit: int | None = getattr(model, _limit_name(model), None)
+    return limit
+
+
+def limit_length(model: Any, tokens: int, *, argument: str) -> None:
+    """Have a model cut its texts to so many tokens.
+
+    Raises:
+        InputError: the model has fewer positions, or reads texts of any length (static embeddings).
+    """
+    require_positions(model, tokens, argument)
+    if not isinstance(length_limit(model), int):
+        raise InputError(
+            f"{argument}: {tokens} tokens, and the model reads texts of any length and cannot cut them; leave it out"
+        )
+    setattr(model, _limit_name(model), tokens)
+
+
+def require_positions(model: Any, tokens: int, argument: str) -> None:
+    """Raise `InputError` if a text of so many tokens is longer than a model can read."""
+    positions = positions_of(model)
+    if positions is not None and tokens > positions:
+        raise InputError(
+            f"{argument}: {tokens} tokens, and the model has positions for {positions}; give at most {positions}"
+        )
+
+
+def require_own_limit(model: Any, name: str) -> None:
+    """Raise `InputError` for a model that would fail on long texts, as it reads more tokens than it has positions.
+
+    That happens where a tokenizer was saved without a limit.
+    """
+    limit, positions = length_limit(model), positions_of(model)
+    if isinstance(limit, int) and positions is not None and limit > positions and _has_position_table(model):
+        raise InputError(
+            f"{name} would read up to {limit} tokens, and has positions for {positions}; give "
+            f"max_length={positions}, or max_seq_length={positions} where you load or train it yourself"
+        )
+
+
+def positions_of(model: Any) -> int | None:
+    """Tokens of a text that a model was made for; None where nothing says so (as for T5 and static embeddings)."""
+    found = []
+    for module in model.modules():
+        if not (hasattr(module, "base_model_prefix") and hasattr(module, "config")):
+            continue  # no model of transformers
+        config = module.config.get_text_config() if hasattr(module.config, "get_text_config") else module.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:  # XLNet's -1 is none
+            found.append(positions - _first_position(module))
+    return min(found, default=None)
+
+
+def _first_position(transformer: Any) -> int:
+    """The place in its table at which a model begins to count; RoBERTa and its kin begin after that of padding."""
+    for module in transformer.modules():
+        if _is_table(getattr(module, "position_embeddings", None)) and isinstance(
+            padding := getattr(module, "padding_idx", None), int
+        ):
+            return padding + 1
+    return 0
+
+
+def _has_position_table(model: Any) -> bool:
+    names = ("position_embeddings", "embed_positions", "wpe")
+    return any(_is_table(getattr(module, name, None)) for module in model.modules() for name in names)
+
+
+def _is_table(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.Embedding)
+
+
+def _limit_name(model: Any) -> str:
+    """A CrossEncoder calls it ``max_length`` up to Sentence Transformers 5."""
+    return "max_seq_length" if hasattr(model, "max_seq_length") else "max_length"
