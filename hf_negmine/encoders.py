@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from hf_negmine.devices import best_device, require_device
-from hf_negmine.errors import InputError, require_choice, require_whole
+from hf_negmine.errors import InputError, require, require_choice, require_whole
 from hf_negmine.lengths import length_limit, limit_length, require_own_limit
+from hf_negmine.model_digest import model_digest, one_thread, place_of_computing, probe_digest
 from hf_negmine.protocols import Role
-
-if TYPE_CHECKING:
-    import torch
+from hf_negmine.schema import FloatArray
 
 Model = TypeVar("Model")
 NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -45,6 +43,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         revision: str | None,
         trust_remote_code: bool,
         name: str | None,
+        version: str | None,
         query_prompt: str | None = None,
         passage_prompt: str | None = None,
     ) -> None:
@@ -53,6 +52,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         require_whole(batch_size, "batch_size", at_least=1)
         if max_length is not None:
             require_whole(max_length, "max_length", at_least=1)
+        require(version is None or isinstance(version, str), f"version: a text such as '1', got {version!r}")
         require_device(device)
         self._prompts: dict[Role, str | None] = {"query": query_prompt, "passage": passage_prompt}
         for role, prompt in self._prompts.items():
@@ -68,7 +68,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         self._revision = revision
         self._trust_remote_code = trust_remote_code
         self._name = name
-        self._weights_digest: tuple[Any, str] | None = None
+        self._version = version
         if self._model is not None:
             self._accept(self._model)
 
@@ -166,14 +166,28 @@ class EncoderTeacher(ABC, Generic[Model]):
         own = {"own_prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
         return {"prompt": prompt, **own}
 
-    def _digest(self) -> str:
-        """Digest of the model's weights, modules and tokenizer."""
+    def _identity(self, role: Role) -> dict[str, Any]:
+        """What tells the model from any other as ``role``: its version, its digest, and what it makes of a few texts.
+
+        The vectors of 16-bit models depend on the processor and on the texts that share a batch as well.
+
+        Raises:
+            InputError: a model that cannot be read, without a version.
+        """
         model: Any = self.model
-        # torch counts the changes of a tensor in place, such as an optimizer's step; it need not be read to know.
-        state = tuple((tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers()))
-        if self._weights_digest is None or self._weights_digest[0] != state:
-            self._weights_digest = (state, weights_digest(model))
-        return self._weights_digest[1]
+        dtype = dtype_of(model)
+        identity: dict[str, Any] = {"version": self._version, "dtype": dtype}
+        if dtype is not None or self._version is None:
+            identity["model"] = model_digest(model)
+        with one_thread():
+            identity["probe"] = probe_digest(self._probe(role))
+        if dtype in ("bfloat16", "float16"):
+            identity["computed"] = [place_of_computing(model), self._batch_size]
+        return identity
+
+    @abstractmethod
+    def _probe(self, role: Role) -> FloatArray:
+        """What the model makes of the probe's texts in one batch, shape (texts, numbers)."""
 
     def _load(self) -> Model:
         import torch
@@ -213,14 +227,13 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: a copy in another process loads it again, if it was named."""
-        # Where the weights lie in memory says nothing elsewhere, and would make every hash another one.
-        digest = None if self._weights_digest is None else (None, self._weights_digest[1])
-        return {**self.__dict__, "_model": None, "_weights_digest": digest}
+        return {**self.__dict__, "_model": None}
 
 
-def dtype_of(model: Any) -> str:
-    """Number format of a model's weights, such as ``"bfloat16"``."""
-    return str(next(model.parameters()).dtype).removeprefix("torch.")
+def dtype_of(model: Any) -> str | None:
+    """Number format of a model's weights, such as ``"bfloat16"``; None for a runtime that does not show them."""
+    weights = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    return None if weights is None else str(weights.dtype).removeprefix("torch.")
 
 
 def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] = MappingProxyType({})) -> None:
@@ -245,24 +258,6 @@ def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] =
         )
 
 
-def weights_digest(model: Any) -> str:
-    """Digest of every tensor, the modules' settings and the tokenizer of a Sentence Transformers model of any kind."""
-    state = hashlib.blake2b(digest_size=16)
-    for key, tensor in sorted(model.state_dict().items()):
-        state.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(_bytes_of(tensor))
-    for module in model.children():
-        settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
-        if type(module).__name__ == "SpladePooling":  # it notes the width of the first vectors that it makes
-            settings = {key: value for key, value in settings.items() if not key.endswith("embedding_dimension")}
-        state.update(type(module).__name__.encode())
-        state.update(repr(sorted((key, repr(value)) for key, value in settings.items())).encode())
-    if (is_causal := getattr(_config_of(model), "is_causal", None)) is not None:  # set after loading, it takes effect
-        state.update(f"is_causal {is_causal}".encode())
-    state.update(_tokenizer_settings(model.tokenizer).encode())
-    return state.hexdigest()
-
-
 def _configuration(source: str, file: str, revision: str | None) -> dict[str, Any]:
     """A configuration in a folder or on the Hub; empty if there is none, or none to be had."""
     from sentence_transformers.util import load_file_path
@@ -285,21 +280,3 @@ def _transformer_of(model: Any) -> Any:
 
 def _config_of(model: Any) -> Any:
     return getattr(_transformer_of(model), "config", None)
-
-
-def _tokenizer_settings(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return type(tokenizer).__name__
-    settings = json.loads(backend.to_str())
-    # Every call that encodes sets these two anew; what they are set from is in the fingerprint as the length limit.
-    settings["truncation"] = getattr(tokenizer, "truncation_side", None)
-    settings["padding"] = getattr(tokenizer, "padding_side", None)
-    return json.dumps(settings, sort_keys=True)
-
-
-def _bytes_of(tensor: torch.Tensor) -> bytes:
-    import torch
-
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes()

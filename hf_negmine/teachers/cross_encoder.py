@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
+from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import length_limit
+from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Teacher
 from hf_negmine.schema import FloatArray
 
@@ -52,6 +53,8 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
+            and settings. A model without readable weights needs one.
 
     Raises:
         InputError: the model cannot be loaded, or has several labels.
@@ -71,6 +74,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         revision: str | None = None,
         trust_remote_code: bool = False,
         name: str | None = None,
+        version: str | None = None,
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
         if activation is not None:
@@ -84,6 +88,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            version=version,
         )
         self.first_stage = first_stage
         self.candidates = candidates
@@ -104,16 +109,18 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         model: Any = self.model
         return digest_of(
             "cross-encoder",
-            self._digest(),
+            self._identity("query"),
             {
                 "activation": repr(self._activation_function()),
                 "own_prompts": dict(getattr(model, "prompts", None) or {}),
                 "default_prompt_name": getattr(model, "default_prompt_name", None),
                 "max_length": length_limit(model),
-                "dtype": dtype_of(model),
                 "in_float32": list(getattr(model, "keep_in_fp32_modules", None) or ()),
             },
         )
+
+    def _probe(self, role: Role) -> FloatArray:
+        return self.score(PROBES, PROBES[::-1])[:, None]
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
         """The score of each pair, float32, shape (len(queries),).

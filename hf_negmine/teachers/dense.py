@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from hf_negmine.devices import require_device
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
+from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, require_choice, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Similarity
 from hf_negmine.schema import FloatArray
 
@@ -39,6 +40,8 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
+            and settings. A model without readable weights needs one.
 
     Raises:
         InputError: the model cannot be loaded, or measures similarity by a distance.
@@ -61,6 +64,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         revision: str | None = None,
         trust_remote_code: bool = False,
         name: str | None = None,
+        version: str | None = None,
     ) -> None:
         if similarity is not None:
             require_choice(similarity, ("cosine", "dot"), argument="similarity")
@@ -76,6 +80,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            version=version,
             query_prompt=query_prompt,
             passage_prompt=passage_prompt,
         )
@@ -115,15 +120,17 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         model = self.model
         return digest_of(
             "dense",
-            self._digest(),
+            self._identity(role),
             role,
             {
                 **self._prompting(self._prompts[role]),
                 "max_length": model.max_seq_length,
-                "dtype": f"torch.{dtype_of(model)}",
                 "truncate_dim": self._truncate_dim or model.truncate_dim,
             },
         )
+
+    def _probe(self, role: Role) -> FloatArray:
+        return self.encode(PROBES, role)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalised)."""

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.csr import offsets_of_counts
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
+from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import length_limit, require_positions
+from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Teacher, TokenVectors
 from hf_negmine.schema import FloatArray
 
@@ -50,6 +51,8 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
+            and settings. A model without readable weights needs one.
 
     Raises:
         InputError: the model cannot be loaded, or is not one of late interaction; Sentence Transformers is too old.
@@ -70,6 +73,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         revision: str | None = None,
         trust_remote_code: bool = False,
         name: str | None = None,
+        version: str | None = None,
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
         super().__init__(
@@ -81,6 +85,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            version=version,
             query_prompt=query_prompt,
             passage_prompt=passage_prompt,
         )
@@ -103,15 +108,19 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         model = self.model
         return digest_of(
             "late-interaction",
-            self._digest(),
+            self._identity(role),
             role,
             {
                 **self._prompting(self._prompts[role]),
                 "max_length": length_limit(model),
                 "similarity": str(model.similarity_fn_name),
-                "dtype": dtype_of(model),
             },
         )
+
+    def _probe(self, role: Role) -> FloatArray:
+        found = self.encode_tokens(PROBES, role)
+        sums = np.add.reduceat(found.vectors, found.offsets[:-1], axis=0)
+        return np.asarray(sums / np.diff(found.offsets)[:, None], dtype=np.float32)
 
     def encode_tokens(self, texts: Sequence[str], role: Role) -> TokenVectors:
         """The vectors of the tokens that count, float32.

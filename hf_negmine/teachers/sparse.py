@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.csr import offsets_of_rows
-from hf_negmine.encoders import EncoderTeacher, NumberFormat, dtype_of
+from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import length_limit
+from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, SparseVectors
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
 
@@ -43,6 +44,8 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         revision: branch, tag or commit of a model on the Hub.
         trust_remote_code: run Python code that comes with the model.
         name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
+            and settings. A model without readable weights needs one.
 
     Raises:
         InputError: the model cannot be loaded, or measures similarity by a distance.
@@ -62,6 +65,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         revision: str | None = None,
         trust_remote_code: bool = False,
         name: str | None = None,
+        version: str | None = None,
     ) -> None:
         if max_active_dims is not None:
             require_whole(max_active_dims, "max_active_dims", at_least=1)
@@ -74,6 +78,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             revision=revision,
             trust_remote_code=trust_remote_code,
             name=name,
+            version=version,
             query_prompt=query_prompt,
             passage_prompt=passage_prompt,
         )
@@ -95,16 +100,21 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         model = self.model
         return digest_of(
             "sparse",
-            self._digest(),
+            self._identity(role),
             role,
             {
                 **self._prompting(self._prompts[role]),
                 "max_length": length_limit(model),
                 "max_active_dims": self._max_active_dims or model.max_active_dims,
                 "similarity": _similarity_of(model),
-                "dtype": dtype_of(model),
             },
         )
+
+    def _probe(self, role: Role) -> FloatArray:
+        found = self.encode_sparse(PROBES, role)
+        vectors = np.zeros((len(PROBES), int(found.terms.max(initial=0)) + 1), dtype=np.float32)
+        vectors[np.repeat(np.arange(len(PROBES)), np.diff(found.offsets)), found.terms] = found.weights
+        return vectors
 
     def encode_sparse(self, texts: Sequence[str], role: Role) -> SparseVectors:
         """The vectors of ``texts``, of length 1 if the model compares them by cosine; a text may have no term at all.

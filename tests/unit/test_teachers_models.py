@@ -17,8 +17,8 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
-from hf_negmine.encoders import weights_digest
 from hf_negmine.errors import InputError, TeacherError
+from hf_negmine.model_digest import model_digest
 from hf_negmine.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
 from hf_negmine.teachers import (
     BM25Teacher,
@@ -619,4 +619,4 @@ def test_an_older_sentence_transformers_is_named(folder: Path, monkeypatch: pyte
 
 def test_the_digest_knows_every_kind(folder: Path) -> None:
     made = [load_model(folder), make_cross(folder), make_sparse(folder), make_tokens(folder)]
-    assert len({weights_digest(model) for model in made}) == 4
+    assert len({model_digest(model) for model in made}) == 4

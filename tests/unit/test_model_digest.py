@@ -1,0 +1,419 @@
+"""A model is told from any other by what it computes with, whatever the route by which it was changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Module
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers.normalizers import Replace
+from transformers import AutoTokenizer
+
+from hf_negmine import NegativeMiner
+from hf_negmine.errors import InputError
+from hf_negmine.model_digest import PROBES, model_digest, one_thread, probe_digest
+from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher, SparseEncoderTeacher
+from tests.tiny_models import write_tiny_models
+from tests.train.helpers import load_model
+
+ROWS = Dataset.from_dict(
+    {"query": [f"w{i} w{i + 1}" for i in range(1, 25)], "positive": [f"w{i} w{i + 2} w{i + 3}" for i in range(1, 25)]}
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_models(folder)
+    return folder
+
+
+def with_adapters(folder: Path) -> SentenceTransformer:
+    model = load_model(folder)
+    for name in ("a", "b"):
+        torch.manual_seed(ord(name))
+        model.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["query"]), name)
+    model.set_adapter("a")
+    return model
+
+
+def transformer(model: SentenceTransformer) -> Any:
+    return model[0].auto_model
+
+
+def tuners(model: SentenceTransformer) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+# ---- every way to change a model -----------------------------------------------------------------------------------
+
+
+def average_weights(model: SentenceTransformer) -> None:
+    for tensor in model.parameters():  # as an exponential moving average does; no counter of torch's sees it
+        tensor.data.mul_(0.9).add_(torch.ones_like(tensor), alpha=0.01)
+
+
+def write_one_number(model: SentenceTransformer) -> None:
+    next(model.parameters()).detach().numpy()[3, 2] += 0.5
+
+
+def scale_adapters(model: SentenceTransformer) -> None:
+    for layer in tuners(model):
+        layer.scaling["a"] *= 3
+
+
+def merge_adapters(model: SentenceTransformer) -> None:
+    for layer in tuners(model):
+        layer.weight_ = layer.merge()
+
+
+def change_activation(model: SentenceTransformer) -> None:
+    transformer(model).encoder.layer[0].intermediate.intermediate_act_fn = torch.nn.ReLU()
+
+
+def change_epsilon(model: SentenceTransformer) -> None:
+    transformer(model).embeddings.LayerNorm.eps = 0.3
+
+
+def add_hook(model: SentenceTransformer, scale: float = 2.0) -> None:
+    shift = torch.linspace(-scale, scale, transformer(model).config.hidden_size)
+
+    def shifted(module: Any, inputs: Any, output: Any) -> Any:
+        return output + shift
+
+    transformer(model).embeddings.register_forward_hook(shifted)
+
+
+def change_buffer(model: SentenceTransformer) -> None:
+    transformer(model).embeddings.token_type_ids.add_(1)  # not among what is saved
+
+
+def change_pooling(model: SentenceTransformer) -> None:
+    model[1].pooling_mode = "cls"
+
+
+def change_tokenizer(model: SentenceTransformer) -> None:
+    model.tokenizer.backend_tokenizer.normalizer = Replace("w1", "w2")
+
+
+def replace_forward(model: SentenceTransformer) -> None:
+    """By a route that only the probe sees: the class itself."""
+    kind = type(model[1])
+    before = kind.forward
+
+    class Changed(kind):  # type: ignore[misc, valid-type]
+        def forward(self, features: dict[str, Any], **settings: Any) -> dict[str, Any]:
+            out: dict[str, Any] = before(self, features, **settings)
+            vectors = out["sentence_embedding"]
+            out["sentence_embedding"] = vectors * torch.linspace(0, 3, vectors.shape[-1])
+            return out
+
+    model[1].__class__ = Changed
+
+
+CHANGES: dict[str, tuple[Callable[[Path], SentenceTransformer], Callable[[SentenceTransformer], Any]]] = {
+    "a moving average of the weights": (load_model, average_weights),
+    "one number of one tensor": (load_model, write_one_number),
+    "another activation": (load_model, change_activation),
+    "another epsilon": (load_model, change_epsilon),
+    "a hook": (load_model, add_hook),
+    "a buffer that is not saved": (load_model, change_buffer),
+    "the pooling": (load_model, change_pooling),
+    "the tokenizer": (load_model, change_tokenizer),
+    "the class": (load_model, replace_forward),
+    "another adapter": (with_adapters, lambda model: model.set_adapter("b")),
+    "no adapter": (with_adapters, lambda model: model.disable_adapters()),
+    "the scaling of an adapter": (with_adapters, scale_adapters),
+    "merged adapters": (with_adapters, merge_adapters),
+    "an adapter's weights": (with_adapters, average_weights),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning", "ignore:.*merged.*:UserWarning")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_model_is_another_teacher(folder: Path, tmp_path: Path, change: str) -> None:
+    make, apply = CHANGES[change]
+    model = make(folder)
+    teacher = DenseTeacher(model)
+
+    def mined(cache: Path) -> Any:
+        miner = NegativeMiner(teacher, method="naive", include_scores=True, cache_dir=cache, progress=False)
+        return miner.mine(ROWS)[:]
+
+    before, first = teacher.fingerprint("query"), mined(tmp_path / "shared")
+    apply(model)
+    assert teacher.fingerprint("query") != before
+    assert mined(tmp_path / "shared") == mined(tmp_path / "honest")
+    if change != "merged adapters":  # which make the same vectors
+        assert mined(tmp_path / "shared") != first
+
+
+def test_what_a_hook_closes_over_tells_hooks_apart(folder: Path) -> None:
+    models = [load_model(folder) for _ in range(3)]
+    for model, scale in zip(models, (2.0, 2.0, 1e-4), strict=True):
+        add_hook(model, scale)
+    one, same, other = (model_digest(model) for model in models)
+    assert one == same != other
+
+
+class Scaled(Module):
+    """A module of the user's, with a setting that no tensor and no configuration holds."""
+
+    def __init__(self, factor: Any) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return features
+
+    def save(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1.0, 1.0000001),
+        ({"a": [1, (2, 3)]}, {"a": [1, (2, 4)]}),
+        (np.arange(3), np.arange(3)[::-1].copy()),
+        (torch.ones(2), torch.zeros(2)),
+        (torch.float32, torch.float16),
+        ({"a", "b"}, {"a", "c"}),
+        (torch.relu, torch.tanh),
+        (lambda x: x + 1, lambda x: x + 2),
+        ([torch.nn.Linear(1, 1)], [torch.nn.Linear(1, 1)]),
+        (None, False),
+        ("1", 1),
+    ],
+)
+def test_any_plain_setting_of_a_module_counts(folder: Path, one: Any, other: Any) -> None:
+    model = load_model(folder)
+    digests = []
+    for factor in (one, one, other):
+        model.append(Scaled(factor))
+        digests.append(model_digest(model))
+        del model[-1]
+    assert digests[0] == digests[1] != digests[2]
+
+
+# ---- configuration files -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("hidden_act", "relu"), ("num_attention_heads", 1), ("layer_norm_eps", 0.1)]
+)
+def test_an_edited_configuration_is_another_model(folder: Path, tmp_path: Path, setting: str, value: Any) -> None:
+    copied = tmp_path / "model"
+    load_model(folder).save(str(copied))
+
+    def mined(cache: Path) -> Any:
+        return NegativeMiner(str(copied), include_scores=True, method="naive", cache_dir=cache, progress=False).mine(
+            ROWS
+        )
+
+    first = mined(tmp_path / "shared")[:]
+    file = next(copied.rglob("config.json"))
+    settings = json.loads(file.read_text())
+    assert settings[setting] != value
+    file.write_text(json.dumps({**settings, setting: value}))
+    assert mined(tmp_path / "shared")[:] == mined(tmp_path / "honest")[:] != first
+
+
+# ---- what changes nothing ------------------------------------------------------------------------------------------
+
+TEACHERS: dict[str, Any] = {
+    "dense": DenseTeacher,
+    "cross": lambda source, **given: CrossEncoderTeacher(source, first_stage="bm25", **given),
+    "sparse": SparseEncoderTeacher,
+    "tokens": LateInteractionTeacher,
+}
+
+
+def use(teacher: Any) -> None:
+    for role in ("query", "passage"):
+        if hasattr(teacher, "score"):
+            teacher.score(["w1 w2", "w3"], ["w4", "w5 w6 w7"])
+        else:
+            encode = next(
+                getattr(teacher, f"encode{kind}")
+                for kind in ("", "_sparse", "_tokens")
+                if hasattr(teacher, f"encode{kind}")
+            )
+            encode(["w1 w2 w3", "w9"], role)
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_use_and_another_process_keep_the_fingerprint(folder: Path, kind: str, torch_threads: None) -> None:
+    teacher = TEACHERS[kind](str(folder / kind))
+    first = [teacher.fingerprint(role) for role in ("query", "passage")]
+    use(teacher)
+    assert [teacher.fingerprint(role) for role in ("query", "passage")] == first
+    teacher.model.train()
+    torch.set_num_threads(2)
+    assert [teacher.fingerprint(role) for role in ("query", "passage")] == first
+    assert torch.get_num_threads() == 2
+    again = pickle.loads(pickle.dumps(teacher))
+    assert [again.fingerprint(role) for role in ("query", "passage")] == first
+    assert [TEACHERS[kind](teacher.model).fingerprint(role) for role in ("query", "passage")] == first
+
+
+def test_a_fresh_process_gives_the_same_fingerprint(folder: Path) -> None:
+    code = (
+        "import sys, torch; torch.set_num_threads(2); from hf_negmine.teachers import DenseTeacher; "
+        "print(DenseTeacher(sys.argv[1], batch_size=2).fingerprint('query'))"
+    )
+    ran = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder / "dense")],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert ran[0].split() == ran[1].split() == [DenseTeacher(str(folder / "dense")).fingerprint("query")]
+
+
+def test_saved_and_loaded_it_is_the_same_model(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder)
+    model.save(str(tmp_path / "saved"))
+    assert model_digest(SentenceTransformer(str(tmp_path / "saved"), device="cpu")) == model_digest(model)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_of_a_map_know_the_teacher_again(folder: Path, tmp_path: Path) -> None:
+    miner = NegativeMiner(str(folder / "dense"), num_negatives=2, method="naive", cache_dir=tmp_path, progress=False)
+    miner.fit(ROWS)
+    later = Dataset.from_dict({"query": ["w30 w31", "w32"], "positive": ["w3 w5 w6", "w4 w6 w7"]})
+    assert later.map(miner, batched=True, num_proc=2)[:] == miner.mine(later)[:]
+
+
+# ---- what cannot be read -------------------------------------------------------------------------------------------
+
+
+class Runtime:
+    """A model that torch does not know, such as one of ONNX Runtime."""
+
+    def __init__(self, path: Path | None = None, seed: int = 0) -> None:
+        self.model_path = path
+        self._made = np.random.default_rng(seed).normal
+
+    def __call__(self, tokens: Any) -> Any:
+        raise NotImplementedError
+
+
+class WithRuntime(Module):
+    """The first module of a model with another backend."""
+
+    def __init__(self, model: Any, vector: float) -> None:
+        super().__init__()
+        self.model, self._vector = model, vector
+        self.max_seq_length = 16
+
+    def preprocess(self, inputs: list[Any], *_: Any, **__: Any) -> dict[str, Any]:
+        return {"input_ids": torch.tensor([[len(text), self.answer(text)] for text in inputs])}
+
+    tokenize = preprocess
+
+    def answer(self, text: str) -> int:
+        return sum(map(ord, text)) % 97
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        found = features["input_ids"].float()
+        return {**features, "sentence_embedding": torch.stack([found[:, 0], found[:, 1], found[:, 0] * 0 + 3], 1)}
+
+    def get_embedding_dimension(self) -> int:
+        return 3
+
+    get_word_embedding_dimension = get_sentence_embedding_dimension = get_embedding_dimension
+
+    def save(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError
+
+
+def with_runtime(path: Path | None = None) -> SentenceTransformer:
+    return SentenceTransformer(modules=[WithRuntime(Runtime(path), 1.0)], device="cpu", similarity_fn_name="cosine")
+
+
+def test_a_runtime_is_known_by_its_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"graph")
+    weights = tmp_path / "model.onnx_data"
+    weights.write_bytes(b"weights")
+    first = DenseTeacher(with_runtime(path)).fingerprint("query")
+    assert DenseTeacher(with_runtime(path)).fingerprint("query") == first
+    weights.write_bytes(b"Weights")
+    assert DenseTeacher(with_runtime(path)).fingerprint("query") != first
+
+
+@pytest.mark.parametrize("more", [[], [torch.nn.Linear(3, 3)]])
+def test_a_runtime_that_cannot_be_read_needs_a_version(tmp_path: Path, more: list[Any]) -> None:
+    model = with_runtime()
+    for module in more:
+        model.append(module)
+    with pytest.raises(InputError, match=r'no weights can be read from this SentenceTransformer.*give version="1"'):
+        NegativeMiner(DenseTeacher(model), cache_dir=tmp_path, progress=False).fit(ROWS)
+
+
+def test_a_version_stands_for_what_cannot_be_read(folder: Path) -> None:
+    one, same, other = (DenseTeacher(with_runtime(), version=version).fingerprint("query") for version in "112")
+    assert one == same != other
+    readable = [
+        DenseTeacher(str(folder / "dense"), version=version).fingerprint("query") for version in (None, "1", "2")
+    ]
+    assert len(set(readable)) == 3
+    with pytest.raises(InputError, match="version: a text such as '1', got 1"):
+        DenseTeacher(str(folder / "dense"), version=1)  # type: ignore[arg-type]
+
+
+def test_a_static_embedding_is_read(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder / "bert").backend_tokenizer
+    digests = set()
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        module = StaticEmbedding(tokenizer, embedding_dim=8)
+        digests.add(DenseTeacher(SentenceTransformer(modules=[module], device="cpu")).fingerprint("passage"))
+    assert len(digests) == 2
+
+
+# ---- probes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_the_same_up_to_last_digits_and_differs_beyond(minilm: str, torch_threads: None) -> None:
+    model = SentenceTransformer(minilm, device="cpu")
+    vectors = model.encode(list(PROBES), show_progress_bar=False)
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=(2000, *vectors.shape)) * 1e-7
+    flips = np.mean([probe_digest((vectors + one).astype(np.float32)) != probe_digest(vectors) for one in noise])
+    assert flips < 0.01
+    assert probe_digest(vectors) != probe_digest(vectors[::-1])
+    assert probe_digest(vectors) != probe_digest(vectors + 0.01 * draw.normal(size=vectors.shape))
+    assert probe_digest(vectors) != probe_digest(vectors * 1.1)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+
+
+def test_sixteen_bits_share_vectors_with_the_same_batches_only(folder: Path) -> None:
+    def prints(dtype: Any) -> set[str]:
+        return {
+            DenseTeacher(str(folder / "dense"), dtype=dtype, batch_size=size).fingerprint("query") for size in (8, 32)
+        }
+
+    assert len(prints("float32")) == 1
+    assert len(prints("bfloat16")) == 2
+    assert not prints("float32") & prints("bfloat16")
