@@ -59,9 +59,10 @@ def test_what_an_earlier_run_has_searched_is_not_counted_as_fast(
 
     monkeypatch.setattr(retrieving, "tqdm", bar)
     settings: dict[str, Any] = {"corpus": CORPUS, "cache_dir": tmp_path, "device": "cpu", "progress": False}
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(retrieving, "write_pool", stop)
-        NegativeMiner(WordTeacher(), **settings).fit(rows())
+        with pytest.raises(KeyboardInterrupt):
+            NegativeMiner(WordTeacher(), **settings).fit(rows())
     part = sorted(next(tmp_path.glob("pools/*/parts")).glob("0*.npy"))
     assert len(part) == 4
     part[-1].unlink()

@@ -15,7 +15,8 @@ from hf_negmine.mined import FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
-CORPUS = [f"passage {i} about {word}" for i, word in enumerate("sun sea tea ice fog oak elm ash fig rye".split())]
+WORDS = ["sun", "sea", "tea", "ice", "fog", "oak", "elm", "ash", "fig", "rye"]
+CORPUS = [f"passage {i} about {word}" for i, word in enumerate(WORDS)]
 ROWS = Dataset.from_dict(
     {
         "id": np.arange(8, dtype=np.int32),
