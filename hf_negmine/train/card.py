@@ -78,21 +78,36 @@ def negatives_section(
     return "\n".join([HEADING, "", *lines, ""])
 
 
-def let_card_read_nulls(model: Any) -> None:
-    """Have the card of ``model`` made from rows with nulls as well, which short rows have.
+def let_card_read_mined_rows(model: Any) -> None:
+    """Have the card of ``model`` made from short rows, which have nulls, and from rows of ids, which have no text.
 
     As it is made, a trainer of Sentence Transformers measures its data sets for the card, and fails at a null in a
-    column of texts or lists. The card is shown an empty text or list there, and no other column that holds nulls.
+    column of texts or lists. The card is shown an empty text or list there, and no other column that holds nulls. It
+    also fails to find examples in a selection of rows that have no text.
     """
-    card = getattr(model, "model_card_data", None)
-    for name in ("extract_dataset_metadata", "set_widget_examples"):
-        if hasattr(type(card), name):
-            setattr(card, name, partial(_measured, card, name))
+    card: Any = getattr(model, "model_card_data", None)
+    if hasattr(card, "extract_dataset_metadata"):
+        card.extract_dataset_metadata = partial(_measured, card)
+        card.set_widget_examples = partial(_shown, card)
 
 
-def _measured(card: Any, name: str, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-    """What the card's own method ``name`` makes of a data set without its nulls."""
-    return getattr(type(card), name)(card, _without_nulls(dataset), *args, **kwargs)
+def _measured(card: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    return type(card).extract_dataset_metadata(card, _without_nulls(dataset), *args, **kwargs)
+
+
+def _shown(card: Any, dataset: Any) -> None:
+    sets = dataset if isinstance(dataset, datasets.DatasetDict) else {"dataset": dataset}
+    with_text = {
+        name: _without_nulls(rows)
+        for name, rows in sets.items()
+        if isinstance(rows, datasets.Dataset) and any(map(_is_text, rows.features.values()))
+    }
+    if with_text:
+        type(card).set_widget_examples(card, datasets.DatasetDict(with_text))
+
+
+def _is_text(kind: Any) -> bool:
+    return getattr(kind, "dtype", None) in ("string", "large_string")
 
 
 def _without_nulls(dataset: Any) -> Any:
@@ -107,7 +122,7 @@ def _without_nulls(dataset: Any) -> Any:
     for name in nulls:
         if isinstance(dataset.features[name], datasets.List | list):
             empty[name] = []
-        elif getattr(dataset.features[name], "dtype", None) in ("string", "large_string"):
+        elif _is_text(dataset.features[name]):
             empty[name] = ""
     # The trainer may have set a transform already, which adds the data set's name.
     before = dataset.format["format_kwargs"].get("transform") if dataset.format["type"] == "custom" else None

@@ -22,7 +22,7 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.select import resolve_sampler
-from hf_negmine.train.card import let_card_read_nulls
+from hf_negmine.train.card import let_card_read_mined_rows
 from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
 from hf_negmine.train.model_collators import model_collator
 from hf_negmine.train.row_sources import RowSources, lacking_in
@@ -135,7 +135,7 @@ class HardNegativeCollator(TrainerCallback):
         # Shared with worker processes that outlive an epoch.
         self._epoch = torch.full((1,), NOT_TOLD, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._epochs_begun = 0
-        let_card_read_nulls(model)
+        let_card_read_mined_rows(model)
 
     def _source(self, given: Negatives) -> NegativeSource:
         if isinstance(given, NegativeMiner):

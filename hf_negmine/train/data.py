@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.compute as pc
 
 from hf_negmine.errors import InputError
 from hf_negmine.miner import NegativeMiner
@@ -140,7 +141,7 @@ def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.
 
 
 def _lists_of_pairs(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
-    """A row a query, with the lists of its passages and labels, of queries with a positive."""
+    """A row per query, with the lists of its passages and labels."""
     query, passage, label = reader.query_column, reader.positive_column, str(reader.label_column)
     what = f"the rows are pairs with a label ({list(rows.column_names)})"
     if label not in ("label", "labels"):
@@ -151,16 +152,11 @@ def _lists_of_pairs(rows: datasets.Dataset, reader: RowReader) -> datasets.Datas
     kind = getattr(rows.features[label], "dtype", "list")
     if not kind.startswith(("int", "uint", "float", "bool")):
         raise InputError(f"column {label!r} holds {kind}, expected a number per pair, over 0 for a positive")
-    table = rows.with_format("arrow")[:].group_by(query, use_threads=False)
-    table = table.aggregate([(passage, "list"), (label, "list")]).rename_columns([query, passage, label])
-    lists = in_memory(table)
-    told = [place for place, labels in enumerate(lists[label]) if {0} < {int(value > 0) for value in labels}]
-    if not told:
-        raise InputError(
-            f"{what}, and no query has both a passage with a label over 0 and one with 0; mine with another --format, "
-            "such as n-tuple, or give both"
-        )
-    return lists.select(told)
+    table = rows.with_format("arrow")[:]
+    if not pc.any(pc.less_equal(table[label].cast("float64"), 0.0)).as_py():
+        raise InputError(f"{what}, none of which is 0, so there are no negatives; mine with another --format")
+    lists = table.group_by(query, use_threads=False).aggregate([(passage, "list"), (label, "list")])
+    return in_memory(lists.rename_columns([query, passage, label]))
 
 
 def _pairs_of(

@@ -277,7 +277,7 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
         raise InputError(f"a row has {len(documents)} passages and {len(labels)} {name} for {query[:80]!r}")
     if name in ("label", "labels"):
         positives = [place for place, label in enumerate(labels) if label > 0]
-        require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}")
+        require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}; leave it out")
         scores = [float("nan")] * len(documents)
     else:
         positives, scores = [0], [float(score) for score in labels]
