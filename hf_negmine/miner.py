@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.formatting.formatting import LazyBatch
 from tqdm.auto import tqdm
 
 from hf_negmine.defaults import POOL_DEPTH
@@ -54,6 +55,7 @@ from hf_negmine.sources import (
     pair_batches,
     table_batches,
     table_of,
+    table_of_batch,
     take_rows,
 )
 from hf_negmine.store import writable_folder
@@ -342,8 +344,11 @@ class NegativeMiner:
             batch: columns of equal length, as ``map(batched=True)`` hands them, or an Arrow table.
 
         Returns:
-            All columns of the batch (rows may be fewer or more), and the new ones; the same kind as ``batch``. Format
-            ``ids`` leaves the two text columns out: give their names to ``map(remove_columns=…)``, too.
+            All columns of the batch (rows may be fewer or more), and the new ones, except that format ``ids`` leaves
+            the two text columns out. An Arrow table for one, and for what ``map`` hands over: a table keeps its types
+            where no row is left, or a column holds nothing but nulls. A dictionary for a dictionary, as streams and
+            data sets formatted for NumPy or PyTorch hand them: there give ``map(features=miner.features(rows))``, and
+            with format ``ids`` the names of the text columns as ``map(remove_columns=…)``, too.
 
         Raises:
             NotFittedError: before `fit`.
@@ -352,6 +357,8 @@ class NegativeMiner:
         fitted = self.fitted
         available = batch.column_names if isinstance(batch, pa.Table) else list(batch)
         self._check_columns_of_fit(available, argument="map")
+        if isinstance(batch, LazyBatch):
+            batch = table_of_batch(batch)
         if isinstance(batch, pa.Table):
             return with_columns(batch, self._write(batch), self._layout_of_fit)
         if isinstance(batch[fitted.query_column], str):

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from datasets.arrow_writer import TypedSequence
+from datasets.formatting.formatting import LazyBatch
 
 from hf_negmine.errors import ColumnError, InputError, require
 from hf_negmine.texts import TEXTS_A_BATCH, batches_of
@@ -180,6 +182,18 @@ def table_batches(rows: Rows, columns: list[str] | None = None, size: int = TEXT
 def table_of(columns: Mapping[str, Any]) -> pa.Table:
     """Columns of Python values as an Arrow table, or `InputError` naming a column that is not of one type."""
     return pa.table({name: _array_of(values, f"column {name!r}") for name, values in columns.items()})
+
+
+def table_of_batch(batch: LazyBatch) -> pa.Table:
+    """What `datasets.Dataset.map` hands to a function, as the Arrow table beneath it, with what was set since then."""
+    features = batch.formatter.features or {}
+    columns = {
+        name: batch.pa_table[name]
+        if name in batch.keys_to_format
+        else _array_of(TypedSequence(batch[name], try_type=features.get(name)), f"column {name!r}")
+        for name in batch
+    }
+    return pa.table(columns)
 
 
 def _array_of(values: Any, what: str) -> pa.Array:

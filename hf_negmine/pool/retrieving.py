@@ -23,6 +23,7 @@ from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.stored import StoredPool, write_pool
 from hf_negmine.protocols import ApproximatingSearcher, Searcher
 from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.search import open_engine
 from hf_negmine.searching import search_in_blocks
 from hf_negmine.select.selection import Positives
 from hf_negmine.shortlists import Shortlists
@@ -88,15 +89,15 @@ def _candidates(
     """The best ``depth`` candidates of every query, and the scores of the positives."""
     lists_of_parts, scores_of_parts = [], []
     n_queries = len(texts.queries)
-    with tqdm(total=n_queries, desc="Searching", unit=" queries", disable=not progress, delay=1) as bar:
-        for start in range(0, n_queries, QUERIES_A_PART):
-            queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
-            path = folder / f"{start:012d}.npy"
+    paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
+    if not all(path.exists() for path in paths.values()):
+        open_engine(open_searcher())  # encodes and indexes, under bars of their own
+    with _bar("Searching", paths, n_queries, progress) as bar:
+        for start, path in paths.items():
             if not path.exists():
+                queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
                 lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
                 write_arrays(path, (*_arrays_of(lists), scores))
-            else:
-                bar.update(len(queries))
             *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
             lists_of_parts.append(CandidateLists(*arrays))
             scores_of_parts.append(scores)
@@ -124,23 +125,30 @@ def _shortlists(
         return None
     ceiling, enough = REACHING
     parts: list[Shortlists] = []
-    with tqdm(total=len(queries), desc="Looking ahead", unit=" queries", disable=not progress, delay=1) as bar:
-        for start in range(0, len(queries), QUERIES_A_PART):
+    paths = {start: folder / f"shortlists-{start:012d}.npy" for start in range(0, len(queries), QUERIES_A_PART)}
+    if not all(path.exists() for path in paths.values()) and not isinstance(open_searcher(), ApproximatingSearcher):
+        return None
+    with _bar("Looking ahead", paths, len(queries), progress) as bar:
+        for start, path in paths.items():
             some = queries[start : start + QUERIES_A_PART]
-            path = folder / f"shortlists-{start:012d}.npy"
             if not path.exists():
                 searcher = open_searcher()
-                if not isinstance(searcher, ApproximatingSearcher):
-                    return None
+                assert isinstance(searcher, ApproximatingSearcher)
                 # From the positive on, or from where the candidates end, with those that tie with the last of them.
                 begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
                 write_arrays(path, _arrays_of(_shortlist_part(searcher, some, begins)))
+                bar.update(len(some))
             part = Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists))))
             if start == 0 and part.reaches(ceiling.ceilings(lowest[some])).mean() < enough:
                 return None
             parts.append(part)
-            bar.update(len(some))
     return Shortlists.concatenated(parts) if parts else None
+
+
+def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
+    """A bar over queries; those of parts that an earlier run has stored count as done, and not for the rate."""
+    stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if path.exists())
+    return tqdm(total=n_queries, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
 
 
 def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings: FloatArray) -> Shortlists:

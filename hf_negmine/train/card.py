@@ -1,6 +1,11 @@
-"""What the card of a trained model says about its negatives."""
+"""The card of a trained model: what it says about negatives, and nulls in the rows that it is made from."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import datasets
 
 from hf_negmine.summary import MiningSummary
 
@@ -71,3 +76,65 @@ def negatives_section(
         name, before, after = evaluated
         lines.append(f"- **NDCG@10** on {name}: {before:.4f} before training, {after:.4f} after")
     return "\n".join([HEADING, "", *lines, ""])
+
+
+def let_card_read_mined_rows(model: Any) -> None:
+    """Have the card of ``model`` made from short rows, which have nulls, and from rows of ids, which have no text.
+
+    As it is made, a trainer of Sentence Transformers measures its data sets for the card, and fails at a null in a
+    column of texts or lists. The card is shown an empty text or list there, and no other column that holds nulls. It
+    also fails to find examples in a selection of rows that have no text.
+    """
+    card: Any = getattr(model, "model_card_data", None)
+    if hasattr(card, "extract_dataset_metadata"):
+        card.extract_dataset_metadata = partial(_measured, card)
+        card.set_widget_examples = partial(_shown, card)
+
+
+def _measured(card: Any, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    return type(card).extract_dataset_metadata(card, _without_nulls(dataset), *args, **kwargs)
+
+
+def _shown(card: Any, dataset: Any) -> None:
+    sets = dataset if isinstance(dataset, datasets.DatasetDict) else {"dataset": dataset}
+    with_text = {
+        name: _without_nulls(rows)
+        for name, rows in sets.items()
+        if isinstance(rows, datasets.Dataset) and any(map(_is_text, rows.features.values()))
+    }
+    if with_text:
+        type(card).set_widget_examples(card, datasets.DatasetDict(with_text))
+
+
+def _is_text(kind: Any) -> bool:
+    return getattr(kind, "dtype", None) in ("string", "large_string")
+
+
+def _without_nulls(dataset: Any) -> Any:
+    if isinstance(dataset, datasets.DatasetDict):
+        return datasets.DatasetDict({name: _without_nulls(rows) for name, rows in dataset.items()})
+    if not isinstance(dataset, datasets.Dataset):
+        return dataset
+    nulls = {name for name in dataset.column_names if dataset.data[name].null_count}
+    if not nulls:
+        return dataset
+    empty: dict[str, Any] = {}
+    for name in nulls:
+        if isinstance(dataset.features[name], datasets.List | list):
+            empty[name] = []
+        elif _is_text(dataset.features[name]):
+            empty[name] = ""
+    # The trainer may have set a transform already, which adds the data set's name.
+    before = dataset.format["format_kwargs"].get("transform") if dataset.format["type"] == "custom" else None
+    return dataset.with_transform(partial(_filled, before, empty, nulls - set(empty)))
+
+
+def _filled(
+    before: Any, empty: dict[str, Any], left_out: set[str], batch: dict[str, list[Any]]
+) -> dict[str, list[Any]]:
+    batch = batch if before is None else before(batch)
+    return {
+        name: [empty[name] if value is None else value for value in values] if name in empty else values
+        for name, values in batch.items()
+        if name not in left_out
+    }

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from hf_negmine.errors import InputError, require, require_choice, require_whole
@@ -21,10 +22,20 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.select import resolve_sampler
+from hf_negmine.train.card import let_card_read_mined_rows
 from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
 from hf_negmine.train.model_collators import model_collator
-from hf_negmine.train.row_sources import RowSources
-from hf_negmine.train.rows import LABEL_COLUMNS, Feature, LookupTables, RowReader, TrainingRow, thin_out
+from hf_negmine.train.row_sources import RowSources, lacking_in
+from hf_negmine.train.rows import (
+    LABEL_COLUMNS,
+    NOT_TEXT,
+    Feature,
+    LookupTables,
+    RowReader,
+    TrainingRow,
+    feature_batches,
+    thin_out,
+)
 from hf_negmine.train.source import NegativeSource
 
 Negatives: TypeAlias = NegativeMiner | CandidatePool | str | Path
@@ -49,7 +60,8 @@ class HardNegativeCollator(TrainerCallback):
         model: that is trained; it cuts texts into tokens, and its kind decides what a batch looks like.
         negatives: a `NegativeMiner` (one that is not fitted mines each batch on the fly), a stored pool or its folder,
             or one of them for each data set of a DatasetDict. None for rows that hold their negatives.
-        num_negatives: n; None takes the miner's, or the number of ``negative_`` columns.
+        num_negatives: n; None takes the miner's, the number of ``negative_`` columns, or the length of the rows' lists,
+            which then must all have the same.
         method: which candidates of a stored pool may be negatives; a miner has its own.
         sampler: how n are drawn; None takes the miner's, or the first n of a row's own.
         seed: of the draws; None takes the miner's, or 0.
@@ -123,6 +135,7 @@ class HardNegativeCollator(TrainerCallback):
         # Shared with worker processes that outlive an epoch.
         self._epoch = torch.full((1,), NOT_TOLD, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._epochs_begun = 0
+        let_card_read_mined_rows(model)
 
     def _source(self, given: Negatives) -> NegativeSource:
         if isinstance(given, NegativeMiner):
@@ -176,15 +189,69 @@ class HardNegativeCollator(TrainerCallback):
         self._inner = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count epochs where a resumed run stopped."""
+        """Begin to count epochs where a resumed run stopped.
+
+        Raises:
+            InputError: rows without a negative, or with lists of different lengths and no ``num_negatives``.
+        """
         self._take_from(args)  # again: a callback that is added later, or given to several trainers, was told otherwise
         self._epochs_begun = int(state.epoch or 0)
         self.set_epoch(self._epochs_begun)
+        loaded = getattr(kwargs.get("train_dataloader"), "dataset", None)
+        for rows in getattr(loaded, "datasets", [loaded]):
+            if isinstance(rows, datasets.Dataset):  # what a stream holds shows in its batches
+                self._check(rows, progress=not args.disable_tqdm)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the epoch, before the data loader makes its first batch."""
         self.set_epoch(self._epochs_begun)
         self._epochs_begun += 1
+
+    # ---- before the first step ---------------------------------------------------------------------------------
+
+    def with_negatives(self, rows: datasets.Dataset) -> datasets.Dataset:
+        """The rows that have a negative to train on, of a data set in which some may have none."""
+        lacking = dict(self._lacking(rows))
+        return rows.select([place for place in range(len(rows)) if place not in lacking])
+
+    def _check(self, rows: datasets.Dataset, *, progress: bool) -> None:
+        """See that all rows have a negative; one without would stop the run at the batch that it is in."""
+        lacking = self._lacking(rows, progress=progress)
+        if lacking:
+            raise InputError(
+                f"{len(lacking):,} of {len(rows):,} rows have no negative to train on, the first has the query "
+                f"{lacking[0][1][:80]!r}; leave them out with rows = collator.with_negatives(rows), or, where "
+                "negatives= is a miner or a pool, take fill='random'"
+            )
+
+    def _lacking(self, rows: datasets.Dataset, *, progress: bool = False) -> list[tuple[int, str]]:
+        """Place and query of each row without a negative."""
+        lacking: list[tuple[int, str]] = []
+        start = 0
+        with tqdm(total=len(rows), desc="Checking", unit=" rows", disable=not progress, delay=1) as bar:
+            for features in feature_batches(rows):
+                lacking += [(start + place, query) for place, query in self._lacking_of_batch(features)]
+                start += len(features)
+                bar.update(len(features))
+        return lacking
+
+    def _lacking_of_batch(self, features: Sequence[Feature]) -> list[tuple[int, str]]:
+        reader = self._reader(features[0])
+        sources = self._row_sources.of(features[0].get("dataset_name"))
+        if reader.is_labeled_pair(features[0]) and not sources:
+            return []
+        rows = [reader.read(feature) for feature in features]
+        if reader.holds_negatives(features[0]):
+            if self.num_negatives is None:
+                reader.n_of(rows)
+            for row in rows:
+                row.drop_known_positives()
+            lacks = [not row.negatives for row in rows]
+        elif not sources:
+            raise self._no_negatives(reader, features[0])
+        else:
+            lacks = [False] * len(rows) if self.fill == "random" else lacking_in(sources, rows)
+        return [(place, row.query) for place, row in enumerate(rows) if lacks[place]]
 
     # ---- the batch ---------------------------------------------------------------------------------------------
 
@@ -204,7 +271,7 @@ class HardNegativeCollator(TrainerCallback):
         rows = [reader.read(feature) for feature in features]
         for row in rows:
             self._choose_positive(row, epoch)
-        self._give_negatives(rows, reader, name, epoch)
+        self._give_negatives(rows, reader, features[0], epoch)
         return self._collate([laid_out(row, name, self.layout, self.labels) for row in rows], reader)
 
     @property
@@ -231,10 +298,11 @@ class HardNegativeCollator(TrainerCallback):
             chosen = int(number[0, 0] * len(row.positives))
             row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
 
-    def _give_negatives(self, rows: list[TrainingRow], reader: RowReader, name: str | None, epoch: int) -> None:
-        """Give every row its n negatives, its own or those of a source."""
+    def _give_negatives(self, rows: list[TrainingRow], reader: RowReader, first: Feature, epoch: int) -> None:
+        """Give every row its n negatives, its own or those of a source; ``first`` is what the first was read from."""
+        name = first.get("dataset_name")
         sources = self._row_sources.of(name)
-        if any(row.negatives for row in rows) or reader.negative_columns or reader.is_ids:
+        if reader.holds_negatives(first):
             if sources and (name is not None or not self._named):
                 raise InputError(
                     "the rows hold negatives, and negatives= was given besides; remove the rows' own "
@@ -243,21 +311,25 @@ class HardNegativeCollator(TrainerCallback):
             self._thin_out(rows, reader, epoch)
             return
         if not sources:
-            raise InputError(
-                f"the rows have no negatives ({reader.query_column}, {reader.positive_column}), and the collator has "
-                "no place to take them from; give negatives=, a fitted miner or a pool"
-            )
+            raise self._no_negatives(reader, first)
         for row, source in zip(rows, self._row_sources.fill(rows, name, epoch), strict=True):
             if self.fill == "random" and len(row.negatives) < source.n:
                 texts, scores = source.random_negatives(row, source.n - len(row.negatives), epoch)
                 row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
             row.repeat_negatives(source.n)
 
+    def _no_negatives(self, reader: RowReader, feature: Feature) -> InputError:
+        pair = (reader.query_column, reader.positive_column)
+        others = [name for name in feature if name not in (*pair, *NOT_TEXT)]
+        rename = f"; if one of the columns {others} holds them, name it 'negatives'" if others else ""
+        return InputError(
+            f"the rows have no negatives ({', '.join(pair)}), and the collator has no place to take them from; give "
+            f"negatives=, a fitted miner or a pool{rename}"
+        )
+
     def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> None:
         """Have n of the rows' own negatives."""
-        n = self.num_negatives or reader.n_columns
-        if not n:
-            raise InputError("num_negatives: how many negatives a row? Rows that hold lists do not say")
+        n = self.num_negatives or reader.n_of(rows)
         for row in rows:
             row.drop_known_positives()
             if self.sampler is not None and len(row.negatives) > n:
@@ -294,7 +366,7 @@ class HardNegativeCollator(TrainerCallback):
         return next((prompts[name] for name in names if isinstance(prompts.get(name), str)), None)
 
     def _most_negatives(self) -> int:
-        known = [source.n for source in self.sources.values()] + [reader.n_columns for reader in self._readers.values()]
+        known = [source.n for source in self.sources.values()] + [reader.n or 0 for reader in self._readers.values()]
         return max([*known, self.num_negatives or 0])
 
     def __repr__(self) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.errors import InputError
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.protocols import Sampler
 from hf_negmine.sources import choose_columns, open_rows, pair_batches
 from hf_negmine.summary import MiningSummary
-from hf_negmine.train.rows import LookupTables, RowReader
+from hf_negmine.train.rows import LookupTables, RowReader, feature_batches, one_length
+from hf_negmine.writing import in_memory
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class TrainingData:
         num_negatives: int | None = None,
         sampler: Sampler | str | None = None,
     ) -> TrainingData:
-        """Rows that hold their negatives, in any mined format but ``labeled-pair``.
+        """Rows that hold their negatives, in any mined format; pairs with a label become a list per query.
 
         Args:
             rows: with negatives; those without any are left out.
@@ -80,28 +83,26 @@ class TrainingData:
             query_column, positive_column = "query", "positive"
         tables = None if lookups is None else LookupTables(*lookups)
         reader = RowReader(columns, query_column=query_column, positive_column=positive_column, lookups=tables)
-        used = _columns_with_negatives(rows, reader)
-        rows = rows.select_columns(used)
+        rows = _rows_with_negatives(rows, reader)
         wanted = None if only is None else _pairs_of(only, split, query_column, positive_column)
-        places, left_out = [], 0
-        for place, feature in enumerate(rows):
+        places, rooms, left_out = [], set(), 0
+        for place, feature in enumerate(itertools.chain.from_iterable(feature_batches(rows))):
             row = reader.read(feature)
             row.drop_known_positives()
             if wanted is not None and not any((row.query, positive) in wanted for positive in row.positives):
                 continue
             if row.negatives:
                 places.append(place)
+                rooms.add(row.room)
             else:
                 left_out += 1
         if not places:
             among = "" if only is None else f" that are in {only}"
             raise InputError(f"none of the {len(rows):,} mined rows{among} has a negative to train with")
-        if num_negatives is None and not reader.n_columns and summary is not None:
+        if num_negatives is None and len(rooms) > 1 and summary is not None:
             num_negatives = int(summary.settings["num_negatives"])
-        require(
-            num_negatives is not None or reader.n_columns > 0,
-            "num_negatives: how many negatives a row? Rows that hold lists do not say",
-        )
+        if num_negatives is None:
+            num_negatives = one_length(rooms)
         collating: dict[str, Any] = {"num_negatives": num_negatives, "sampler": sampler}
         if reader.is_ids and lookups is not None:
             collating |= {"queries": lookups[0], "corpus": lookups[1]}
@@ -110,37 +111,52 @@ class TrainingData:
         return cls(rows.select(places) if len(places) < len(rows) else rows, collating, summary, left_out)
 
     @property
-    def num_negatives(self) -> int | None:
-        """Negatives a row; None where the collator finds out."""
-        if self.miner is not None:
-            return self.miner.num_negatives
-        given: int | None = self.collating.get("num_negatives")
-        return given or len([name for name in self.rows.column_names if name.startswith("negative")]) or None
+    def num_negatives(self) -> int:
+        """Negatives a row."""
+        n: int = self.collating["num_negatives"] if self.miner is None else self.miner.num_negatives
+        return n
 
 
-def _columns_with_negatives(rows: datasets.Dataset, reader: RowReader) -> list[str]:
-    """The columns that are trained on.
+def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
+    """The columns that are trained on; of pairs with a label, the lists that they make up.
 
     Raises:
         InputError: rows without negatives.
     """
+    columns = list(rows.column_names)
     if reader.is_ids:
-        return [name for name in ("query_id", "document_ids", "scores") if name in rows.column_names]
+        return rows.select_columns([name for name in ("query_id", "document_ids", "scores") if name in columns])
     pair = [reader.query_column, reader.positive_column]
     if reader.negative_columns:
-        return [*pair, *reader.negative_columns, *(["scores"] if "scores" in rows.column_names else [])]
-    columns = list(rows.column_names)
+        scores = ["scores"] if "scores" in columns else []
+        return rows.select_columns([*pair, *reader.negative_columns, *scores])
     if reader.label_column is None:
         raise InputError(
             f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "
             "or --mined with what hf-negmine mine has written"
         )
-    if getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string"):
+    rows = rows.select_columns([*pair, reader.label_column])
+    is_pairs = getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string")
+    return _lists_of_pairs(rows, reader) if is_pairs else rows
+
+
+def _lists_of_pairs(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
+    """A row per query, with the lists of its passages and labels."""
+    query, passage, label = reader.query_column, reader.positive_column, str(reader.label_column)
+    what = f"the rows are pairs with a label ({list(rows.column_names)})"
+    if label not in ("label", "labels"):
         raise InputError(
-            f"the rows are pairs with a label ({columns}), which holds no negatives a query; mine with another "
-            "--format, such as n-tuple"
+            f"{what} that is a score, which does not say which passage is the positive; mine without --include-scores, "
+            "or with another --format, such as n-tuple"
         )
-    return [*pair, reader.label_column]
+    kind = getattr(rows.features[label], "dtype", "list")
+    if not kind.startswith(("int", "uint", "float", "bool")):
+        raise InputError(f"column {label!r} holds {kind}, expected a number per pair, over 0 for a positive")
+    table = rows.with_format("arrow")[:]
+    if not pc.any(pc.less_equal(table[label].cast("float64"), 0.0)).as_py():
+        raise InputError(f"{what}, none of which is 0, so there are no negatives; mine with another --format")
+    lists = table.group_by(query, use_threads=False).aggregate([(passage, "list"), (label, "list")])
+    return in_memory(lists.rename_columns([query, passage, label]))
 
 
 def _pairs_of(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hf_negmine.errors import InputError, require
 from hf_negmine.train.rows import TrainingRow
 from hf_negmine.train.source import NegativeSource
@@ -62,3 +64,13 @@ class RowSources:
             "same, or have batches of one data set each",
         )
         return [found[place] for place in range(len(rows))]
+
+
+def lacking_in(sources: list[NegativeSource], rows: list[TrainingRow]) -> list[bool]:
+    """Whether the first source that knows a row has no negative for it; False for a row that none knows."""
+    lacks, known = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+    for source in sources:
+        its_known, its_lacks = source.lacks(rows)
+        lacks |= its_lacks & ~known
+        known |= its_known
+    return [bool(lack) for lack in lacks]

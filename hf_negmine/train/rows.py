@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 import datasets
@@ -15,6 +16,9 @@ from hf_negmine.protocols import Sampler
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
+NEGATIVES = re.compile(r"((?:hard_)?neg(?:ative)?s?)(?:_?(\d+))?")
+"""Names of columns of negatives: ours, those of FlagEmbedding (``neg``) and ``hard_negatives``, numbered or not."""
+FEATURES_A_BATCH = 1024
 
 Feature = Mapping[str, Any]
 
@@ -29,6 +33,7 @@ class TrainingRow:
         negatives: texts, the hardest first.
         scores: the teacher's score of each negative, NaN where it is unknown.
         positive_score: the teacher's score of the positive, NaN where it is unknown.
+        room: how many negatives the columns have room for, with nulls in columns of one text each.
     """
 
     query: str
@@ -36,6 +41,7 @@ class TrainingRow:
     negatives: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     positive_score: float = float("nan")
+    room: int = 0
 
     def drop_known_positives(self) -> None:
         """Leave out negatives with the text of a positive or of the query."""
@@ -106,6 +112,9 @@ class _Lookup:
 class RowReader:
     """Reads rows of one set of columns.
 
+    Attributes:
+        n: negatives per row, None before `n_of` has seen rows.
+
     Args:
         columns: of the rows.
         query_column, positive_column: may be left out for rows with no other text than these two and negatives.
@@ -123,6 +132,7 @@ class RowReader:
         positive_column: str | None = None,
         lookups: LookupTables | None = None,
     ) -> None:
+        self.n: int | None = None
         self._lookups = lookups
         self.is_ids = "document_ids" in columns
         self.negative_columns = negative_columns(columns)
@@ -149,23 +159,43 @@ class RowReader:
         self.query_column = query_column if query_column is not None else others.pop(0)
         self.positive_column = positive_column if positive_column is not None else others.pop(0)
 
-    @property
-    def n_columns(self) -> int:
-        """Columns that hold one negative each."""
-        return 0 if self.negative_columns == ["negatives"] else len(self.negative_columns)
+    def n_of(self, rows: Sequence[TrainingRow]) -> int:
+        """How many negatives per row the columns hold: as many as there are columns, or as every list has.
+
+        Raises:
+            InputError: lists of different lengths, here or in rows that were seen before.
+        """
+        seen = {row.room for row in rows if row.negatives} | ({self.n} if self.n else set())
+        self.n = one_length(seen) if seen else None
+        return self.n or 1
+
+    def holds_negatives(self, feature: Feature) -> bool:
+        """Whether rows like this one hold their negatives."""
+        if self.is_ids or self.negative_columns:
+            return True
+        return self.label_column is not None and not isinstance(feature[self.positive_column], str)
 
     def read(self, feature: Feature) -> TrainingRow:
-        """One row."""
+        """One row.
+
+        Raises:
+            InputError: no query or positive, or something else than text.
+        """
         if self.is_ids:
             return self._read_ids(feature)
         query, positive = feature[self.query_column], feature[self.positive_column]
-        if isinstance(positive, str):
-            row = TrainingRow(query, [positive])
-        elif self.label_column is not None and not self.negative_columns:
-            return _split(query, positive, feature[self.label_column], self.label_column)
-        else:
-            row = TrainingRow(query, list(positive))
-        row.negatives = [text for name in self.negative_columns for text in _as_list(feature[name])]
+        if not isinstance(query, str):
+            raise InputError(f"column {self.query_column!r} holds {query!r:.80}, expected the text of a query")
+        positives = _texts(positive, self.positive_column)
+        if not isinstance(positive, str) and self.label_column is not None and not self.negative_columns:
+            return _split(query, positives, feature[self.label_column], self.label_column)
+        if not positives:
+            raise InputError(f"column {self.positive_column!r} holds no positive for {query[:80]!r}; leave the row out")
+        row = TrainingRow(query, positives)
+        for name in self.negative_columns:
+            texts = _texts(feature[name], name)
+            row.negatives += texts
+            row.room += 1 if feature[name] is None or isinstance(feature[name], str) else len(texts)
         scores = feature.get("scores")
         if scores is not None and len(scores) == 1 + len(row.negatives):
             row.positive_score, row.scores = scores[0], list(scores[1:])
@@ -190,14 +220,38 @@ class RowReader:
         return _split(query, documents, scores if scores is not None else [float("nan")] * len(documents), "scores")
 
 
+def one_length(lengths: set[int]) -> int:
+    """The only one of the lengths of lists of negatives.
+
+    Raises:
+        InputError: several.
+    """
+    if len(lengths) > 1:
+        raise InputError(
+            "num_negatives: how many negatives a row? Rows that hold lists do not say, and these hold from "
+            f"{min(lengths)} to {max(lengths)}; where a row has more the first are taken, where it has fewer they are "
+            "repeated"
+        )
+    return next(iter(lengths))
+
+
+def feature_batches(rows: datasets.Dataset) -> Iterator[list[Feature]]:
+    """All rows in order, some at a time, as a data loader hands them to its collator."""
+    for batch in rows.iter(FEATURES_A_BATCH):
+        yield [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+
 def negative_columns(columns: Sequence[str]) -> list[str]:
-    """Columns that hold negatives, in their order: ``negative_1`` …, or ``negative``, or the list ``negatives``."""
-    numbered = sorted(
-        (int(match[1]), name) for name in columns if (match := re.fullmatch(r"negative_(\d+)", name)) is not None
-    )
-    kinds = [name for name in ("negative", "negatives") if name in columns] + (["negative_1 …"] if numbered else [])
-    require(len(kinds) < 2, f"the rows have negatives under several names, {kinds}; keep one of them")
-    return [name for _, name in numbered] or [name for name in ("negative", "negatives") if name in columns]
+    """Columns that hold negatives, in their order: ``negative_1`` …, or one of texts or lists; see `NEGATIVES`."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for name in columns:
+        match = NEGATIVES.fullmatch(name)
+        if match is not None:
+            kind = match[1] if match[2] is None else f"{match[1]}_1 …"
+            kinds.setdefault(kind, []).append((int(match[2] or 0), name))
+    names = sorted(kinds, key=lambda kind: (kind.endswith("…"), kind))
+    require(len(kinds) < 2, f"the rows have negatives under several names, {names}; keep one of them")
+    return [name for numbered in kinds.values() for _, name in sorted(numbered)]
 
 
 def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> None:
@@ -215,13 +269,15 @@ def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> No
     row.negatives, row.scores = [row.negatives[place] for place in chosen], [row.scores[place] for place in chosen]
 
 
-def _split(query: str, documents: Sequence[str], labels: Sequence[float], name: str) -> TrainingRow:
+def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> TrainingRow:
     """A labelled list: label 1 is a positive. Scores say nothing of that; there the first one is the positive."""
+    if not isinstance(labels, list | tuple | np.ndarray) or not all(isinstance(one, Number) for one in labels):
+        raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, expected a number for each passage")
     if len(documents) != len(labels):
         raise InputError(f"a row has {len(documents)} passages and {len(labels)} {name} for {query[:80]!r}")
     if name in ("label", "labels"):
         positives = [place for place, label in enumerate(labels) if label > 0]
-        require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}")
+        require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}; leave it out")
         scores = [float("nan")] * len(documents)
     else:
         positives, scores = [0], [float(score) for score in labels]
@@ -232,10 +288,13 @@ def _split(query: str, documents: Sequence[str], labels: Sequence[float], name: 
         [documents[place] for place in others],
         [scores[place] for place in others],
         scores[positives[0]],
+        room=len(others),
     )
 
 
-def _as_list(value: Any) -> list[str]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else [text for text in value if text is not None]
+def _texts(value: Any, column: str) -> list[str]:
+    """The texts of a cell, which holds one, a list of them or none; nulls and blank texts are none."""
+    texts = [value] if isinstance(value, str) or value is None else value
+    if not isinstance(texts, list | tuple | np.ndarray) or not all(isinstance(text, str | None) for text in texts):
+        raise InputError(f"column {column!r} holds {value!r:.80}, expected a text or a list of texts")
+    return [text for text in texts if text is not None and text.strip()]

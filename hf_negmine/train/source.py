@@ -21,7 +21,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Searcher, VectorTeacher
 from hf_negmine.randomness import random_keys, seed_of_epoch
-from hf_negmine.schema import FORMAT_VERSION, FloatArray, IdArray
+from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
 from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
 from hf_negmine.select.filters import BoundFilter, Listed, keep_all
 from hf_negmine.texts import TextSet, open_text_set
@@ -147,6 +147,18 @@ class NegativeSource:
             self._mine([rows[row] for row in unseen], epoch)
             return []
         return [int(row) for row in unseen]
+
+    def lacks(self, rows: list[TrainingRow]) -> tuple[BoolArray, BoolArray]:
+        """Which rows are in the pool, and for which of them it has no negative under one of their positives."""
+        pairs = self._pairs(rows, all_positives=True)
+        places, seen = self.finder.find(pairs)
+        known, lacks = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+        if self.bank is not None and seen.any():
+            counts = np.diff(self.bank.current()[1].offsets)
+            targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows]
+            known[pairs.rows[seen]] = True
+            lacks[pairs.rows[seen & (counts[targets] == 0)]] = True
+        return known, lacks
 
     def _draw(self, rows: list[TrainingRow], pairs: RowPairs, places: IdArray, known: IdArray, epoch: int) -> None:
         assert self.bank is not None

@@ -1,0 +1,122 @@
+"""`rows.map(miner, batched=True)` gives what `miner.mine(rows)` gives, columns and types included, whatever is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, IterableDataset, Value
+
+from hf_negmine import NegativeMiner
+from hf_negmine.mined import FORMATS
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+WORDS = ["sun", "sea", "tea", "ice", "fog", "oak", "elm", "ash", "fig", "rye"]
+CORPUS = [f"passage {i} about {word}" for i, word in enumerate(WORDS)]
+ROWS = Dataset.from_dict(
+    {
+        "id": np.arange(8, dtype=np.int32),
+        "query": [f"what of {text.split()[-1]}" for text in CORPUS[:8]],
+        "positive": CORPUS[:8],
+        "kind": [0, 1] * 4,
+    }
+).cast_column("kind", ClassLabel(names=["short", "long"]))
+SETTINGS: dict[str, dict[str, Any]] = {
+    "some rows are dropped": {"method": "perc_pos:0.95", "num_negatives": 8},
+    "all rows are dropped": {"method": "abs:-5", "num_negatives": 3},
+    "short rows are kept": {"method": "perc_pos:0.95", "num_negatives": 8, "on_exhausted": "keep"},
+    "rows without negatives are kept": {"method": "abs:-5", "num_negatives": 3, "on_exhausted": "keep"},
+}
+
+
+class LengthsTeacher:
+    """Scores by hand: query i allows the first i passages, so that row 0 has no negative and the last ones all."""
+
+    name = "by hand"
+    similarity = "dot"
+
+    def fingerprint(self, role: str) -> str:
+        return "by hand"
+
+    def encode(self, texts: Any, role: str) -> Any:
+        if role == "query":
+            places = [next(i for i, text in enumerate(CORPUS) if text.endswith(t.split()[-1])) for t in texts]
+            own, others = np.eye(10, dtype=np.float32)[places], np.tril(np.ones((10, 10), np.float32), -1)[places]
+            return (2 * own + 1.95 * (1 - own - others) + others).astype(np.float32)
+        return np.eye(10, dtype=np.float32)[[CORPUS.index(text) for text in texts]]
+
+
+def fitted(folder: Path, **settings: Any) -> NegativeMiner:
+    given = {"query_column": "query", "positive_column": "positive", "cache_dir": folder, "progress": False}
+    return NegativeMiner(LengthsTeacher(), corpus=CORPUS, device="cpu", **given, **settings).fit(ROWS)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("what", SETTINGS)
+def test_columns_types_and_rows_are_the_same(tmp_path: Path, what: str, format: Any) -> None:
+    miner = fitted(tmp_path, format=format, include_scores=True, **SETTINGS[what])
+    mined = miner.mine(ROWS)
+    assert (len(mined) < len(ROWS)) == ("dropped" in what or (what.startswith("rows") and format == "triplet"))
+    assert mined.features["id"] == Value("int32")
+    in_two = [(2, 2)] if format == "n-tuple" else []  # slow, and no matter of the format
+    for batch_size, processes in ((1, None), (3, None), (1000, None), *in_two):
+        result = ROWS.map(miner, batched=True, batch_size=batch_size, num_proc=processes, load_from_cache_file=False)
+        assert result.features == mined.features
+        assert result.column_names == mined.column_names
+        assert result[:] == mined[:]
+
+
+def test_a_column_that_begins_with_nulls_keeps_its_type(tmp_path: Path) -> None:
+    """`datasets` takes the types of a result from its first batch, and refuses text after nulls."""
+    miner = fitted(tmp_path, **SETTINGS["short rows are kept"])
+    mined = ROWS.map(miner, batched=True, batch_size=1, load_from_cache_file=False)
+    assert mined[0]["negative_8"] is None
+    assert mined.features["negative_8"] == Value("string")
+
+
+def test_what_a_function_around_the_miner_has_set_is_mined(tmp_path: Path) -> None:
+    miner = fitted(tmp_path, method="naive", num_negatives=2)
+    shouting = ROWS.map(lambda row: {"query": row["query"].upper()}, load_from_cache_file=False)
+
+    def quietly(batch: Any) -> Any:
+        batch["query"] = [text.lower() for text in batch["query"]]
+        assert batch["kind"][0] in (0, 1)  # read, not set
+        return miner(batch)
+
+    assert shouting.map(quietly, batched=True, load_from_cache_file=False)[:] == miner.mine(ROWS)[:]
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_a_stream_has_the_columns_it_was_given_as_features(tmp_path: Path, what: str) -> None:
+    """A stream has no types of its own once it is mapped: `IterableDataset.map` asks for them."""
+    miner = fitted(tmp_path, **SETTINGS[what])
+    mined = miner.mine(ROWS)
+    stream = IterableDataset.from_generator(lambda: iter(ROWS), features=ROWS.features)
+    for batch_size in (1, 3, 1000):
+        mapped = stream.map(miner, batched=True, batch_size=batch_size, features=miner.features(stream))
+        assert mapped.features == mined.features
+        assert list(mapped) == list(mined)
+
+
+@pytest.mark.parametrize("format", ["numpy", "torch", "pandas"])
+def test_data_sets_of_another_format_have_the_columns_they_were_given_as_features(tmp_path: Path, format: str) -> None:
+    for what in ("some rows are dropped", "all rows are dropped"):
+        miner = fitted(tmp_path / what, **SETTINGS[what])
+        mined = miner.mine(ROWS)
+        given = ROWS.with_format(format)
+        result = given.map(miner, batched=True, features=miner.features(ROWS), load_from_cache_file=False)
+        result = result.with_format(None)
+        assert isinstance(result, datasets.Dataset)
+        assert result.features == mined.features
+        assert result[:] == mined[:]
+
+
+def test_a_dictionary_is_answered_with_a_dictionary(tmp_path: Path) -> None:
+    miner = fitted(tmp_path, **SETTINGS["some rows are dropped"])
+    answer = miner(ROWS[:])
+    assert isinstance(answer, dict)
+    assert answer == miner.mine(ROWS).to_dict()
