@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from hf_negmine.errors import InputError
+from hf_negmine.protocols import Role
+from hf_negmine.schema import IdArray
+
+NO_LIMIT = 10**9
+"""What a tokenizer without a limit says it has is far larger."""
 
 
 def length_limit(model: Any) -> int | None:
@@ -60,6 +68,59 @@ def positions_of(model: Any) -> int | None:
         if isinstance(positions, int) and positions > 0:  # XLNet's -1 is none
             found.append(positions - _first_position(module))
     return min(found, default=None)
+
+
+def count_tokens(
+    model: Any, texts: Sequence[str], role: Role, prompt: str | None, second: Sequence[str] | None = None
+) -> tuple[IdArray, int | None]:
+    """Tokens of texts as a model is handed them, and how many of them it reads.
+
+    Args:
+        model: of Sentence Transformers.
+        texts: with them goes the prompt.
+        role: as which they are encoded.
+        prompt: None takes the model's own.
+        second: passages that a cross-encoder reads together with ``texts``.
+
+    Returns:
+        The tokens of each text (or pair), special ones included, int64, shape (len(texts),); and the limit, None for a
+        model that reads all, or whose texts become messages of a chat first.
+    """
+    module = _input_module(model, role)
+    limit = _limit_of(module, role)
+    tokenizer = getattr(module, "tokenizer", None)
+    if limit is None or not callable(tokenizer) or "message" in getattr(module, "modality_config", ()):
+        return np.zeros(len(texts), dtype=np.int64), None
+    own = _own_prompt(model, role) if prompt is None else prompt
+    given = [f"{own}{text}" for text in texts]
+    found = tokenizer(given, None if second is None else list(second), padding=False, truncation=False, verbose=False)
+    return np.array([len(ids) for ids in found["input_ids"]], dtype=np.int64), limit
+
+
+def _input_module(model: Any, role: Role) -> Any:
+    """What cuts texts into tokens; a router has one for each role."""
+    first = next(model.children(), None)
+    routes = getattr(first, "sub_modules", {})
+    task = "query" if role == "query" else "document"
+    return routes[task][0] if task in routes else first
+
+
+def _limit_of(module: Any, role: Role) -> int | None:
+    """Tokens that are read in a role: late-interaction models have limits of their own for each, and widen queries."""
+    own = getattr(module, "query_length" if role == "query" else "document_length", None)
+    expansion = getattr(module, "query_expansion", None) if role == "query" else None
+    if expansion is not None and (expansion["strategy"] == "fixed" or own is not None):
+        own = max(own or 0, expansion["length"])
+    limit = own if own is not None else length_limit(module)
+    return limit if isinstance(limit, int) and limit < NO_LIMIT else None
+
+
+def _own_prompt(model: Any, role: Role) -> str:
+    """The prompt that `encode_query` or `encode_document` would put before texts; `predict` takes the default one."""
+    prompts = getattr(model, "prompts", None) or {}
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    name = next((name for name in names if name in prompts), getattr(model, "default_prompt_name", None))
+    return prompts.get(name) or ""
 
 
 def _first_position(transformer: Any) -> int:

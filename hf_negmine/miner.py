@@ -62,6 +62,7 @@ from hf_negmine.store import writable_folder
 from hf_negmine.summary import MiningSummary
 from hf_negmine.teachers import place, settings_of
 from hf_negmine.texts import TextSet, build_text_set
+from hf_negmine.truncation import find_truncations
 from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ class NegativeMiner:
             consistent=consistent,
             judged=None if verdicts is None else verdicts.asked,
             recall=pool.recall if pool is not None and self.engine != "exact" else None,
+            truncation=find_truncations(self.teacher, texts, selection),
         )
         digest = fit_name(settings)
         folder = self.cache_dir / "fits" / digest

@@ -126,6 +126,22 @@ class PairTeacher(Teacher, Protocol):
         """The score of each pair, shape (len(queries),), finite. Both lists have the same length."""
 
 
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A teacher that can say how much it reads of a text, for the summary; no teacher need be one."""
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
+        """Tokens of each text with its prompt, shape (len(texts),), and how many of them are read; None for all."""
+
+
+@runtime_checkable
+class CountsPairTokens(Protocol):
+    """The same for a teacher that reads a query and a passage together."""
+
+    def count_pair_tokens(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[IdArray, int | None]:
+        """Tokens of each pair, shape (len(queries),), and how many of them are read; None for all."""
+
+
 class PassageScorer(Protocol):
     """The passages of one corpus, ready to be scored."""
 

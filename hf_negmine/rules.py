@@ -29,7 +29,8 @@ def sort_filters(
             judges.append(one)
         elif isinstance(one, Consistency):
             rows.append(one)
-        elif isinstance(one, Filter) and not isinstance(one, type):
+        # To look for a veto's settings is to load its model, up to Python 3.11.
+        elif isinstance(one, Veto) or (isinstance(one, Filter) and not isinstance(one, type)):
             candidates.append(one)
         else:
             raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")

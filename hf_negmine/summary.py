@@ -13,6 +13,7 @@ from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.schema import BoolArray, FloatArray
 from hf_negmine.select import Selection
 from hf_negmine.texts import TextSet
+from hf_negmine.truncation import Truncation, truncation_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +65,7 @@ class MiningSummary:
         judged: pairs that a judge was asked about; None without one.
         recall: with an approximate engine, by teacher: the share of the best candidates it finds, of a sample.
         agreement: with an ensemble, its teachers and the mean Jaccard similarity of their best negatives (table 6).
+        truncation: what of the texts was longer than each teacher reads; empty where no teacher can say.
     """
 
     settings: dict[str, Any]
@@ -83,6 +85,7 @@ class MiningSummary:
     judged: int | None = None
     recall: dict[str, float] | None = None
     agreement: dict[str, Any] | None = None
+    truncation: tuple[Truncation, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,6 +104,7 @@ class MiningSummary:
         consistent: BoolArray | None = None,
         judged: int | None = None,
         recall: dict[str, float] | None = None,
+        truncation: tuple[Truncation, ...] = (),
     ) -> MiningSummary:
         """Sum up a selection."""
         agreement = None
@@ -135,6 +139,7 @@ class MiningSummary:
             judged=judged,
             recall=recall,
             agreement=agreement,
+            truncation=truncation,
         )
 
     @classmethod
@@ -144,6 +149,7 @@ class MiningSummary:
         parts: dict[str, Any] = {name: ScoreStatistics(**content[name]) for name in names}
         if content.get("histograms") is not None:
             parts["histograms"] = ScoreHistograms.from_dict(content["histograms"])
+        parts["truncation"] = tuple(Truncation(**one) for one in content.get("truncation", ()))
         return cls(**{**content, **parts})
 
     def plot(self) -> Figure:
@@ -180,6 +186,7 @@ class MiningSummary:
             lines.append(f"{name.replace('_', ' '):<11}{cells[2:]}")
         lines.append("")
         lines += [f"{count:,} candidates kept out by {rule}" for rule, count in self.removed.items()]
+        lines += truncation_lines(self.truncation)
         if self.judged is not None:
             lines.append(f"{self.judged:,} pairs were judged")
         if self.inconsistent is not None:

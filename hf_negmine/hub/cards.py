@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from hf_negmine.errors import InputError, require
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, is_ensemble
 from hf_negmine.summary import MiningSummary
+from hf_negmine.truncation import truncation_lines
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
 BEGIN = "<!-- hf_negmine: what stands up to the end mark is written anew by every push -->"
@@ -231,7 +232,10 @@ def _shown(part: Provenance) -> dict[str, Any]:
             f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} {_where(summary.settings)} "
             f"fewer eligible passages than {summary.settings['num_negatives']}."
         ),
-        "removed": [f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()],
+        "remarks": [
+            *(f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()),
+            *(escaped(line) for line in truncation_lines(summary.truncation)),
+        ],
         "more": "".join(
             f"\n### {heading}\n\n{text.rstrip()}\n"
             for heading, text in (

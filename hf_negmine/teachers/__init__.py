@@ -129,7 +129,8 @@ def place(teacher: Teacher, device: str | None) -> None:
 
 
 def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
-    if isinstance(teacher, KINDS) and not isinstance(teacher, type):
+    # To look for a model's attributes is to load it, up to Python 3.11.
+    if isinstance(teacher, EncoderTeacher) or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
         return _with_first_stage(teacher, progress, options)
     options = options or {}
     if isinstance(teacher, str):

@@ -11,10 +11,10 @@ import numpy as np
 from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.lengths import length_limit
+from hf_negmine.lengths import count_tokens, length_limit
 from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Teacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.schema import FloatArray, IdArray
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -145,6 +145,10 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         finally:
             model.activation_fn = own  # up to Sentence Transformers 5 it keeps what it is given
         return self._checked(np.asarray(scores, dtype=np.float32), len(queries))
+
+    def count_pair_tokens(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[IdArray, int | None]:
+        """See `protocols.CountsPairTokens`."""
+        return count_tokens(self.model, queries, "query", None, passages)
 
     def _checked(self, scores: FloatArray, pairs: int) -> FloatArray:
         if scores.size != pairs or not np.isfinite(scores).all():

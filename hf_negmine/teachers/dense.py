@@ -13,9 +13,10 @@ from hf_negmine.devices import require_device
 from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, require_choice, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.lengths import count_tokens
 from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.schema import FloatArray, IdArray
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -167,6 +168,10 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
                     f"truncate_dim: {self._truncate_dim} dimensions, and the vectors of {self.name} have {width}; give "
                     f"at most {width}"
                 )
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
+        """See `protocols.CountsTokens`."""
+        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         from sentence_transformers import SentenceTransformer

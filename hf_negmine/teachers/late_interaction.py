@@ -13,10 +13,10 @@ from hf_negmine.csr import offsets_of_counts
 from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.lengths import length_limit, require_positions
+from hf_negmine.lengths import count_tokens, length_limit, require_positions
 from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, Teacher, TokenVectors
-from hf_negmine.schema import FloatArray
+from hf_negmine.schema import FloatArray, IdArray
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -158,6 +158,10 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     def _length_limit(self, model: Any) -> int | None:
         limit: int | None = getattr(model[0], "document_length", None)
         return limit
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
+        """See `protocols.CountsTokens`."""
+        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         try:

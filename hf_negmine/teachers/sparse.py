@@ -12,7 +12,7 @@ from hf_negmine.csr import offsets_of_rows
 from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.lengths import length_limit
+from hf_negmine.lengths import count_tokens, length_limit
 from hf_negmine.model_digest import PROBES
 from hf_negmine.protocols import Role, SparseVectors
 from hf_negmine.schema import FloatArray, IdArray, PassageArray
@@ -157,6 +157,10 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         ).coalesce()
         rows, terms = vectors.indices().numpy()
         return rows, terms, vectors.values().float().numpy()
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
+        """See `protocols.CountsTokens`."""
+        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         from sentence_transformers import SparseEncoder
