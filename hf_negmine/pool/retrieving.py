@@ -16,11 +16,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.errors import require
 from hf_negmine.files import only_writer, read_arrays, write_arrays
 from hf_negmine.methods import TopKMarginPos, TopKPercPos
 from hf_negmine.pool.candidate_pool import CandidatePool
-from hf_negmine.pool.stored import StoredPool, write_pool
+from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.protocols import ApproximatingSearcher, Searcher
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.searching import search_in_blocks
@@ -69,9 +70,10 @@ def retrieve(
         notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
-    if not (folder / "pool.json").exists():
+    if not has_pool(folder):
+        require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
-            if not (folder / "pool.json").exists():
+            if not has_pool(folder, locked=True, aside=folder / ABOUT):
                 parts, opened = folder / "parts", cache(open_searcher)
                 lists, positives = _candidates(texts, opened, parts, depth, progress)
                 about = {**about, "depth": depth, **({} if notes is None else notes())}
@@ -92,9 +94,9 @@ def _candidates(
         for start in range(0, n_queries, QUERIES_A_PART):
             queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
             path = folder / f"{start:012d}.npy"
-            if not path.exists():
+            if not _has_part(path):
                 lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
-                write_arrays(path, (*_arrays_of(lists), scores))
+                _write_part(path, [*_arrays_of(lists), scores])
             else:
                 bar.update(len(queries))
             *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
@@ -128,13 +130,13 @@ def _shortlists(
         for start in range(0, len(queries), QUERIES_A_PART):
             some = queries[start : start + QUERIES_A_PART]
             path = folder / f"shortlists-{start:012d}.npy"
-            if not path.exists():
+            if not _has_part(path):
                 searcher = open_searcher()
                 if not isinstance(searcher, ApproximatingSearcher):
                     return None
                 # From the positive on, or from where the candidates end, with those that tie with the last of them.
                 begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
-                write_arrays(path, _arrays_of(_shortlist_part(searcher, some, begins)))
+                _write_part(path, _arrays_of(_shortlist_part(searcher, some, begins)))
             part = Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists))))
             if start == 0 and part.reaches(ceiling.ceilings(lowest[some])).mean() < enough:
                 return None
@@ -150,6 +152,15 @@ def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings:
         ranking, errors = searcher.approximate(queries[some], ceilings[some], SHORTLIST_LENGTH)
         parts.append(Shortlists.from_ranking(queries[some], ceilings[some], ranking, errors))
     return Shortlists.concatenated(parts)
+
+
+def _has_part(path: Path) -> bool:
+    return is_whole(path.with_suffix(".json"), aside=path.with_suffix(".json"))
+
+
+def _write_part(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
+    write_arrays(path, arrays)
+    write_sealed(path.with_suffix(".json"), {}, [path])
 
 
 def _arrays_of(table: CandidateLists | Shortlists) -> list[np.ndarray[Any, Any]]:
