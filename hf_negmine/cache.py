@@ -204,9 +204,12 @@ def _size(path: Path) -> int:
 
 
 def _last_used(path: Path) -> float:
-    """When any of its files was last read or written, as far as the file system notes it."""
-    times = [path.lstat().st_mtime, *(max(file.lstat()[7:9]) for file in _files(path))]
-    return max(times)
+    """When any of its files was written, or noted as used (see `read_sealed`); for mined rows also when they were read.
+
+    Who reads those need not ask this library, so the file system's own note counts, though `verify` renews it.
+    """
+    times = [path.lstat().st_mtime, *(file.lstat().st_mtime for file in _files(path))]
+    return max([*times, path.lstat().st_atime] if path.suffix == ".arrow" else times)
 
 
 class _unlocked:  # noqa: N801 - a context

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, write_sealed
+from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
 from hf_negmine.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray
@@ -152,6 +152,7 @@ class NegativeBank:
         write_sealed(self.folder / VERSIONS, {"versions": versions})
 
     def _write(self, number: int, version: BankVersion, notes: Notes) -> None:
+        require_writable(self.folder / str(number))
         with scratch_folder(self.folder) as scratch:
             for name in ARRAYS:
                 write_array(scratch / f"{name}.npy", getattr(version, name))

@@ -7,6 +7,7 @@ what is fitted. It prints how each ended.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pickle
@@ -185,23 +186,51 @@ def outcome(run: str, cache: Path, fit: bool) -> dict[str, Any]:
     return {"rows": rows, "left": left}
 
 
-def in_fork(work: Callable[[], Any]) -> dict[str, Any]:
-    """What some work gives in a process of its own, or how that ended."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(SECONDS_A_TRIAL)
-        try:
-            found = work()
-        except BaseException:
-            found = {"exception": traceback.format_exc()}
-        os.write(writer, json.dumps(found).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return dict(json.loads(said)) if said else {"exit": code}
+def in_forks(work: Callable[[], Any], count: int = 1) -> list[dict[str, Any]]:
+    """What some work gives in processes of its own, all at once, or how they ended."""
+    children = []
+    for _ in range(count):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if not child:
+            signal.alarm(SECONDS_A_TRIAL)
+            try:
+                found = work()
+            except BaseException:
+                found = {"exception": traceback.format_exc()}
+            os.write(writer, json.dumps(found).encode())
+            os._exit(0)
+        os.close(writer)
+        children.append((child, reader))
+    ends = []
+    for child, reader in children:
+        with os.fdopen(reader, "rb") as pipe:
+            said = pipe.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        ends.append(dict(json.loads(said)) if said else {"exit": code})
+    return ends
+
+
+def made_read_only(folder: Path) -> bool:
+    """Let this process, and no other, see a folder as read-only; False where that is not allowed."""
+    if os.geteuid():
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(path.stat().st_mode & ~0o222)
+        return True
+    libc, source = ctypes.CDLL(None), os.fsencode(folder)
+    new_namespace, bind, recursive, private, remount, read_only = 0x20000, 0x1000, 0x4000, 0x40000, 0x20, 0x1
+    return not (
+        libc.unshare(new_namespace)
+        or libc.mount(None, b"/", None, recursive | private, None)
+        or libc.mount(source, source, None, bind, None)
+        or libc.mount(None, source, None, bind | remount | read_only, None)
+    )
+
+
+def states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Everything in a folder: size, inode, time of change."""
+    paths = [(path, path.lstat()) for path in folder.rglob("*")]
+    return {str(path): (status.st_size, status.st_ino, status.st_mtime_ns) for path, status in paths}
 
 
 def make(run: str, live: Path, kept: Path) -> dict[str, Any]:
@@ -217,7 +246,7 @@ def make(run: str, live: Path, kept: Path) -> dict[str, Any]:
         (live / "miner").write_bytes(pickle.dumps(miner))
         return found
 
-    found = in_fork(work)
+    (found,) = in_forks(work)
     shutil.copytree(live, kept)
     return found
 
@@ -241,7 +270,7 @@ def kill(miner: NegativeMiner) -> dict[str, Any]:
 
 def kind_of(path: str) -> str:
     """A file's path without what differs from file to file."""
-    return re.sub(r"\d{12}", "N", re.sub(r"[0-9a-f]{12,32}(-\d+)?", "*", path))
+    return re.sub(r"[0-9a-f]{12,32}", "*", path)
 
 
 def damage(path: Path, how: str, place: float) -> None:
@@ -273,14 +302,26 @@ def main(folder: Path) -> None:
         trial = json.loads(line)
         run = trial["run"]
         live = folder / run
+        for path in [live, *live.rglob("*")]:
+            path.chmod(path.stat().st_mode | 0o200)
         shutil.rmtree(live)
         shutil.copytree(folder / f"{run}-kept", live)
         if trial["file"] is not None:
             if trial["file"].startswith(("vectors", "indexes", "pairs")) and trial["fit"]:
                 shutil.rmtree(live / "cache" / "pools")  # else there is nothing to be searched, and they are not used
             damage(live / "cache" / trial["file"], trial["how"], trial["place"])
-        found = in_fork(lambda run=run, live=live, fit=trial["fit"]: outcome(run, live / "cache", fit))
-        print(json.dumps({**found, "same": found.get("rows") == expected[run]["rows"]}), flush=True)
+        for name in trial.get("without", ()):
+            shutil.rmtree(live / "cache" / name)
+        read_only, before = trial.get("read_only", False), states(live)
+
+        def work(run: str = run, live: Path = live, fit: bool = trial["fit"], read_only: bool = read_only) -> Any:
+            if read_only and not made_read_only(live / "cache"):
+                return {"not allowed": True}
+            return outcome(run, live / "cache", fit)
+
+        ends = in_forks(work, trial.get("at_once", 1))
+        same = all(found.get("rows") == expected[run]["rows"] for found in ends)
+        print(json.dumps({**ends[0], "same": same, "ends": ends, "unchanged": states(live) == before}), flush=True)
 
 
 if __name__ == "__main__":
