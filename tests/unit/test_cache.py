@@ -111,6 +111,7 @@ def test_the_table_of_sizes(folder: Path, say: Callable[..., tuple[int, str]]) -
 
 
 def test_pruning_takes_what_is_of_no_use_and_no_more(folder: Path, say: Callable[..., tuple[int, str]]) -> None:
+    (folder / "vectors").mkdir()  # its teacher makes none
     before = everything(folder)
     old, young = folder / "texts" / ".unfinished-abcdefgh", folder / "texts" / ".unfinished-abcdefgi"
     aside = folder / "vectors" / ("0" * 32) / ".unfinished-damaged-shard-x-01234567"

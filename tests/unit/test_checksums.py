@@ -8,6 +8,7 @@ import os
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,9 @@ def test_every_character_of_the_json_counts(tmp_path: Path) -> None:
     for place, character in enumerate(text):
         for bit in (1, 4):
             about.write_bytes((text[:place] + chr(ord(character) ^ bit) + text[place + 1 :]).encode())
-            try:
-                kept += read_sealed(about) == CONTENT
-            except StorageError as error:
-                assert str(tmp_path) in str(error)
-            else:
+            with suppress(StorageError):
                 assert read_sealed(about) == CONTENT  # a space that became another
+                kept += 1
     assert kept < len(text) / 2
 
 
