@@ -46,6 +46,10 @@ class StorageError(NegmineError, OSError):
     """A cache or output folder that cannot be read or written: full, read-only, truncated, of another version."""
 
 
+class DamagedError(StorageError):
+    """A file under a cache folder that is not what was written."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `InputError` with ``message`` unless ``condition`` holds."""
     if not condition:

@@ -7,6 +7,7 @@ nobody reads.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import itertools
@@ -14,6 +15,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -27,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from hf_negmine.errors import StorageError
+from hf_negmine.errors import DamagedError, InputError, StorageError
 from hf_negmine.schema import FORMAT_VERSION, DigestArray
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,11 @@ ABANDONED_AFTER = 7 * 24 * 3600
 """Seconds without a change after which nobody is going to finish something unfinished."""
 PATIENCE = 1.0
 """Seconds until a process that waits for another says so."""
+ARRAY_HEADER = re.compile(
+    r"{'descr': '(\|b1|\|[iu]1|[<>][iuf][248])', 'fortran_order': (True|False), "
+    r"'shape': \(((?:\d{1,19}, ?)*\d{0,19})\), } *\n"
+)
+"""The header that numpy writes for numbers. No other is read, so that nobody else's is evaluated."""
 
 
 @contextmanager
@@ -95,6 +102,28 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for temporary files ($TMPDIR) that is gone when the block ends."""
+    with storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="hf_negmine-") as folder:
+        yield Path(folder)
+
+
+def lasting_temporary_folder() -> Path:
+    """A folder for temporary files that is gone when the process ends."""
+    with storage_errors(Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="hf_negmine-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether a folder, or the one it would be made in, is there and cannot be written to."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
 
 
 def publish_folder(folder: Path, path: Path) -> None:
@@ -152,35 +181,43 @@ def write_arrays(path: Path, arrays: Iterable[np.ndarray[Any, Any]]) -> None:
 
 
 def read_array(path: Path) -> np.ndarray[Any, Any]:
-    """Memory-map an ``.npy`` file, or raise `StorageError` if it is missing or truncated."""
+    """Memory-map an ``.npy`` file, or raise `DamagedError` if it is not what `write_array` writes."""
     return read_arrays(path, 1)[0]
 
 
 def read_arrays(path: Path, count: int) -> list[np.ndarray[Any, Any]]:
-    """Memory-map the ``count`` arrays of a file, or raise `StorageError` if it is missing or truncated.
+    """Memory-map the ``count`` arrays of numbers of a file, or raise `DamagedError` if it is not what was written.
 
     By Arrow and not by numpy, whose map holds the file open as long as it lives: a store of a few million vectors has
     more files than a process may have open.
     """
-    arrays = []
     try:
         with pa.memory_map(str(path)) as file:
-            content = file.read_buffer()
-            file.seek(0)
-            for _ in range(count):
-                np.lib.format.read_magic(file)
-                shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-                array = np.frombuffer(content, dtype=dtype, count=math.prod(shape), offset=file.tell())
-                arrays.append(array.reshape(shape, order="F" if in_columns else "C"))
-                end = file.tell() + array.nbytes
-                file.seek(min(end + -end % ALIGNMENT, len(content)))
+            content = memoryview(file.read_buffer())
+        arrays, end = [], 0
+        for _ in range(count):
+            array, end = _array_at(content, end + -end % ALIGNMENT)
+            arrays.append(array)
+        if bytes(content[end : end + ALIGNMENT]).strip(b"\0") or len(content) - end >= ALIGNMENT:
+            raise ValueError(f"{len(content) - end:,} bytes behind the numbers")
         return arrays
-    except (OSError, ValueError, EOFError, pa.ArrowInvalid) as error:
-        if getattr(error, "errno", None) in TOO_MANY:  # nothing is wrong with the file
-            remedy = "raise the limit of this process (ulimit -n, vm.max_map_count) and run again"
-        else:
-            remedy = "delete its folder and run again"
-        raise StorageError(f"cannot read {path}: {error}; {remedy}") from error
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _array_at(content: memoryview, start: int) -> tuple[np.ndarray[Any, Any], int]:
+    """The array that begins at this byte of a file, and where it ends. Never takes more memory than the file has."""
+    magic, length = bytes(content[start : start + 8]), int.from_bytes(bytes(content[start + 8 : start + 10]), "little")
+    header = ARRAY_HEADER.fullmatch(bytes(content[start + 10 : start + 10 + length]).decode("latin-1"))
+    if magic != b"\x93NUMPY\x01\x00" or header is None:
+        raise ValueError("it does not begin like an array of numbers")
+    shape = tuple(int(number) for number in re.findall(r"\d+", header[3]))
+    array, begin = np.dtype(header[1]), start + 10 + length
+    size = math.prod(shape) * array.itemsize
+    if size > len(content) - begin:
+        raise ValueError(f"an array of shape {shape} and {len(content) - begin:,} bytes of numbers")
+    numbers = np.frombuffer(content, dtype=array, count=math.prod(shape), offset=begin)
+    return numbers.reshape(shape, order="F" if header[2] == "True" else "C"), begin + size
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -194,8 +231,9 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_file(source).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StorageError(f"cannot read {path}: {error}; delete its folder and run again") from error
+        table.validate(full=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
     if table.schema != schema:
         raise StorageError(f"{path} has columns {table.schema.names}, expected {schema.names}")
     return table
@@ -206,14 +244,25 @@ def read_versioned_json(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"cannot read {path}: {error!r}; delete {path.parent} and run again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable(path, error) from error
     if version != FORMAT_VERSION:
         raise StorageError(
             f"{path.parent} was written in cache format {version}, this version of hf_negmine reads {FORMAT_VERSION}; "
             "give another cache_dir or delete that folder"
         )
     return content
+
+
+def _unreadable(path: Path, error: Exception) -> StorageError:
+    number = getattr(error, "errno", None)
+    if number in TOO_MANY:  # nothing is wrong with the file
+        remedy = "raise the limit of this process (ulimit -n, vm.max_map_count) and run again"
+        return StorageError(f"cannot read {path}: {error}; {remedy}")
+    if number in (errno.EACCES, errno.EPERM):
+        return StorageError(f"cannot read {path}: {error}; give a folder that can be read")
+    reason = " ".join(str(error).split()) if isinstance(error, OSError | ValueError) else repr(error)
+    return DamagedError(f"cannot read {path}: {reason}; delete its folder and run again")
 
 
 def text_digests(texts: pa.Array) -> DigestArray:
@@ -247,6 +296,18 @@ def digest_of(*parts: Any) -> str:
         state.update(len(content).to_bytes(8, "little"))
         state.update(content)
     return state.hexdigest()
+
+
+def folder_of(given: Any, argument: str) -> Path:
+    """A folder's path as the user gave it, ``~`` resolved, or `InputError` if it cannot be one."""
+    try:
+        folder = Path(given).expanduser()
+        os.fsencode(folder)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{argument}: the path of a folder, got {given!r} ({error})") from error
+    if "\0" in str(folder):
+        raise InputError(f"{argument}: the path of a folder, got {given!r}, which holds a null character")
+    return folder
 
 
 def default_cache_dir() -> Path:

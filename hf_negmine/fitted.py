@@ -11,23 +11,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.checksums import is_whole, publish_sealed, read_sealed
 from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
-from hf_negmine.files import (
-    digest_of,
-    publish_folder,
-    read_array,
-    read_versioned_json,
-    scratch_folder,
-    text_digests,
-    write_array,
-    write_json,
-)
+from hf_negmine.files import digest_of, read_array, scratch_folder, text_digests, write_array
 from hf_negmine.mined import RowNegatives
 from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
+ABOUT = "fit.json"
 RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")
 KEPT = "relabelled_keeps"
 
@@ -136,8 +129,12 @@ class Fitted:
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
-        """Open what `write_fit` wrote."""
-        content = read_versioned_json(folder / "fit.json")
+        """Open what `write_fit` wrote.
+
+        Raises:
+            DamagedError: a file of the fit or of its texts is not what was written; another `fit` makes it again.
+        """
+        content = read_sealed(folder / ABOUT)
         return cls(
             folder=folder,
             texts=open_text_set(texts_folder / content["texts"]),
@@ -248,8 +245,8 @@ def write_fit(
     relevant: tuple[IdArray, IdArray, FloatArray] | None = None,
     relabelled_keeps: BoolArray | None = None,
 ) -> None:
-    """Write a fit, whole or not at all."""
-    if folder.exists():
+    """Write a fit, whole or not at all; one that is there already is kept."""
+    if is_whole(folder / ABOUT, aside=folder):
         return
     arrays: dict[str, Any] = {
         name: getattr(selection, name) for name in ("offsets", "passages", "scores", "pair_scores")
@@ -263,10 +260,11 @@ def write_fit(
     with scratch_folder(folder.parent) as scratch:
         for name, array in arrays.items():
             write_array(scratch / f"{name}.npy", array)
-        write_json(
-            scratch / "fit.json",
+        publish_sealed(
+            scratch,
+            folder,
+            ABOUT,
             {
-                "format_version": FORMAT_VERSION,
                 "texts": texts.fingerprint,
                 "pools": list(pool_keys),
                 "positive_score": selection.positive_score,
@@ -276,7 +274,6 @@ def write_fit(
                 "summary": summary.as_dict(),
             },
         )
-        publish_folder(scratch, folder)
 
 
 def _read_relevant(folder: Path) -> tuple[IdArray, IdArray, FloatArray] | None:

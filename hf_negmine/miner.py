@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets.formatting.formatting import LazyBatch
 from tqdm.auto import tqdm
 
+from hf_negmine.checksums import require_writable, write_sealed
 from hf_negmine.defaults import POOL_DEPTH
 from hf_negmine.ensemble import EnsemblePool
 from hf_negmine.errors import (
@@ -29,7 +30,7 @@ from hf_negmine.errors import (
     require_choice,
     require_whole,
 )
-from hf_negmine.files import default_cache_dir, digest_of, write_json
+from hf_negmine.files import default_cache_dir, digest_of, folder_of, is_read_only, lasting_temporary_folder
 from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
@@ -39,7 +40,7 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Searcher, Teacher
 from hf_negmine.retrieval import Retrieval
 from hf_negmine.rules import settings_of_filters, sort_filters
-from hf_negmine.schema import FORMAT_VERSION, BoolArray
+from hf_negmine.schema import BoolArray
 from hf_negmine.search import pair_scores
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, Selection, resolve_sampler
@@ -165,7 +166,7 @@ class NegativeMiner:
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
         self.positive_score, self.pool_depth, self.seed = positive_score, pool_depth, seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = folder_of(cache_dir, "cache_dir") if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
         self.engine = engine
@@ -205,7 +206,8 @@ class NegativeMiner:
             ExhaustedError: queries without enough eligible passages, under ``on_exhausted="error"``.
         """
         started = time.perf_counter()
-        writable_folder(self.cache_dir)
+        if not (self.cache_dir.is_dir() and is_read_only(self.cache_dir)):  # it may hold everything
+            writable_folder(self.cache_dir)
         texts, columns, n_rows = self._read_texts(rows, corpus, split)
         require(
             self.num_negatives < len(texts.corpus),
@@ -213,6 +215,10 @@ class NegativeMiner:
         )
         read = time.perf_counter()
         settings = self._settings(texts, columns)
+        digest = fit_name(settings)
+        folder = self.cache_dir / "fits" / digest
+        if not folder.exists():
+            require_writable(folder)
         pool = None
         if len(texts.queries):
             pool = self._retrieval.pool(texts)
@@ -237,8 +243,6 @@ class NegativeMiner:
             recall=pool.recall if pool is not None and self.engine != "exact" else None,
             truncation=find_truncations(self.teacher, texts, selection),
         )
-        digest = fit_name(settings)
-        folder = self.cache_dir / "fits" / digest
         write_fit(
             folder,
             texts,
@@ -377,7 +381,8 @@ class NegativeMiner:
     ) -> datasets.Dataset:
         """``rows`` with their negatives, fitting first if the miner is not fitted yet; `summary` says how it went.
 
-        The result lies in the cache folder as an Arrow file and is memory-mapped. For the arguments see `fit`.
+        The result lies in the cache folder as an Arrow file and is memory-mapped; if that cannot be written to, in a
+        folder for temporary files until the process ends. For the arguments see `fit`.
         """
         if self._folder is None:
             self.fit(rows, corpus=corpus, split=split)
@@ -431,10 +436,13 @@ class NegativeMiner:
                     bar.update(len(batch))
 
         name = digest_of("mined", self._digest, getattr(rows, "_fingerprint", None) or str(time.time_ns()))
-        path = self.cache_dir / "mined" / f"{name}.arrow"
+        folder = self.cache_dir / "mined"
+        elsewhere = is_read_only(folder)
+        path = (lasting_temporary_folder() if elsewhere else folder) / f"{name}.arrow"
         mined = write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
         # So that the rows alone tell how they were mined.
-        write_json(path.with_suffix(".json"), {"format_version": FORMAT_VERSION, "fit": self._digest})
+        note = {"fit": self._digest, **({"cache_dir": str(self.cache_dir.resolve())} if elsewhere else {})}
+        write_sealed(path.with_suffix(".json"), note, [path])
         return mined
 
     # ---- what is fitted ----------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """The pair store: what was said of each (query, passage) pair by something slow or dear, once, on disk.
 
 A folder a scorer; in it a file a run, to which records are appended as they come. A record carries a check, so that
-what a killed run has half written is not read. Nothing is ever rewritten, and two runs never share a file.
+what a killed run has half written is not read, nor what was damaged since. Nothing is ever rewritten, and two runs
+never share a file.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,8 +19,10 @@ from tqdm.auto import tqdm
 
 from hf_negmine.files import digest_of, storage_errors
 from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray
+from hf_negmine.schema import AnyArray, BoolArray, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import find_digests, sort_digests
+
+logger = logging.getLogger(__name__)
 
 RECORD = np.dtype([("pair", "<u8", (2,)), ("score", "<f4"), ("check", "<u4")])
 
@@ -136,12 +140,27 @@ class _Writer:
             os.close(self._descriptor)
 
 
+def damaged_records(path: Path) -> int:
+    """How many records of a file are not what was written; half a record at its end is only unfinished."""
+    return int(np.count_nonzero(~_read_records(path)[1]))
+
+
 def _read_file(path: Path) -> tuple[DigestArray, FloatArray]:
+    records, whole = _read_records(path)
+    if not whole.all():
+        logger.warning(
+            "%s has %d damaged records of %d; these pairs are asked about again", path, (~whole).sum(), len(records)
+        )
+    records = records[whole]
+    return records["pair"].astype(np.uint64), records["score"].astype(np.float32)
+
+
+def _read_records(path: Path) -> tuple[AnyArray, BoolArray]:
+    """All whole records of a file, and which of them are what was written."""
     with storage_errors(path):
         content = path.read_bytes()
     records = np.frombuffer(content, dtype=RECORD, count=len(content) // RECORD.itemsize)
-    records = records[_checks(records) == records["check"]]
-    return records["pair"].astype(np.uint64), records["score"].astype(np.float32)
+    return records, _checks(records) == records["check"]
 
 
 def _checks(records: AnyArray) -> AnyArray:

@@ -16,7 +16,7 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 DigestArray: TypeAlias = npt.NDArray[np.uint64]
 """Shape (n, 2): the 128-bit digest of each text as two unsigned integers."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of everything under the cache folder. A folder of another version is refused, never guessed at."""
 
 MAX_PASSAGES = 2**31 - 1

@@ -20,18 +20,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm.auto import tqdm
 
+from hf_negmine.checksums import is_whole, publish_sealed, require_writable, write_sealed
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, StorageError, TeacherError, require_choice
 from hf_negmine.files import (
     TEMPORARY_PREFIX,
     digest_of,
-    publish_folder,
+    is_read_only,
     read_array,
-    read_versioned_json,
     scratch_folder,
     storage_errors,
     write_array,
-    write_json,
 )
 from hf_negmine.protocols import (
     Role,
@@ -43,10 +42,11 @@ from hf_negmine.protocols import (
     TokenVectors,
     VectorTeacher,
 )
-from hf_negmine.schema import FORMAT_VERSION, AnyArray, DigestArray, FloatArray, IdArray
+from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray
 from hf_negmine.texts import TextColumn, find_digests, sort_digests
 from hf_negmine.vectors import check_positions, check_sparse, check_tokens, check_vectors, unit_length
 
+ABOUT, SHARD = "store.json", "shard.json"
 TEXTS_A_SHARD = 2048
 TEXTS_A_STREAM = 65_536
 """Texts that a streaming teacher is handed at a time; it decides itself how many go into a request."""
@@ -154,7 +154,8 @@ class VectorStore:
 
         Raises:
             TeacherError: vectors that are not finite or not of one width; nothing of that shard is stored.
-            StorageError: the folder cannot be written, is damaged, or is of another version.
+            StorageError: the folder cannot be written, or is of another version. A shard that is damaged is put aside,
+                and its texts are encoded again.
         """
         require_choice(teacher.similarity, ("cosine", "dot"), argument=f"similarity of teacher {teacher.name!r}")
         parts = teacher.encode_parts if isinstance(teacher, StreamingTeacher) else _one_part(teacher.encode)
@@ -213,6 +214,7 @@ class VectorStore:
         shards, index = self._read_shards(folder, names)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
+            require_writable(folder / f"shard of {len(missing):,} {role} texts")
             self._encode_missing(
                 folder, texts, missing, role, encode, step or TEXTS_A_SHARD, shards[0] if shards else None
             )
@@ -229,26 +231,16 @@ class VectorStore:
         fingerprint = teacher.fingerprint(role)
         key = digest_of("vectors", fingerprint, role, kind)
         folder = self.folder / "vectors" / key
-        about = folder / "store.json"
-        if about.exists():
-            read_versioned_json(about)
-        else:
-            write_json(
-                about,
-                {
-                    "format_version": FORMAT_VERSION,
-                    "teacher": teacher.name,
-                    "role": role,
-                    "similarity": kind,
-                    "fingerprint": fingerprint,
-                },
-            )
+        if not is_whole(folder / ABOUT, aside=folder / ABOUT):
+            require_writable(folder / ABOUT)
+            about = {"teacher": teacher.name, "role": role, "similarity": kind, "fingerprint": fingerprint}
+            write_sealed(folder / ABOUT, about)
         return folder
 
     def _read_shards(self, folder: Path, names: tuple[str, ...]) -> tuple[list[Arrays], _ShardIndex]:
         shards: list[Arrays] = []
         digests: list[DigestArray] = []
-        for path in [*sorted(folder.glob("shard-*")), *sorted(folder.glob("part-*"))]:
+        for path in _whole_shards(folder):
             try:
                 shard, its_digests = _read_shard(path, names)
             except StorageError:
@@ -304,18 +296,20 @@ def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) 
         for name, array in arrays.items():
             write_array(shard / f"{name}.npy", array)
         write_array(shard / "digests.npy", digests)
-        publish_folder(shard, folder / f"{kind}-{digest_of(digests)}")
+        publish_sealed(shard, folder / f"{kind}-{digest_of(digests)}", SHARD, {})
+
+
+def _whole_shards(folder: Path) -> list[Path]:
+    """The shards of a folder, and then the parts; damaged ones are put aside, so that their texts are missing."""
+    while True:
+        paths = [path for kind in ("shard-*", "part-*") for path in sorted(folder.glob(kind))]
+        if not [path for path in paths if not is_whole(path / SHARD, aside=path)]:  # else look what is left
+            return paths
 
 
 def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray]:
     shard = {name: read_array(path / f"{name}.npy") for name in names}
-    digests = np.array(read_array(path / "digests.npy"))  # no map: a process may have so many
-    rows = len(shard["offsets"]) - 1 if "offsets" in shard else len(shard["vectors"])
-    entries = [len(array) for name, array in shard.items() if name != "offsets"]
-    whole = "offsets" not in shard or all(count == shard["offsets"][-1] for count in entries)
-    if rows != len(digests) or not whole or ("vectors" in shard and shard["vectors"].ndim != 2):
-        raise StorageError(f"{path} is damaged: {rows} vectors for {len(digests)} texts; delete it and run again")
-    return shard, digests
+    return shard, np.array(read_array(path / "digests.npy"))  # no map: a process may have so many
 
 
 def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
@@ -323,10 +317,11 @@ def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
 
     If it is killed, some texts are there twice until the next run, which takes the parts away.
     """
-    parts = sorted(folder.glob("part-*"))
-    if not parts:
+    if is_read_only(folder) or not next(folder.glob("part-*"), None):
         return
-    joined = _ShardIndex.of([read_array(shard / "digests.npy") for shard in sorted(folder.glob("shard-*"))])
+    shards = _whole_shards(folder)
+    parts = [path for path in shards if path.name.startswith("part-")]
+    joined = _ShardIndex.of([read_array(shard / "digests.npy") for shard in shards[: len(shards) - len(parts)]])
     some: list[tuple[Path, Arrays, DigestArray]] = []
     texts = 0
     for path in parts:

@@ -20,21 +20,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_negmine.checksums import publish_sealed, read_sealed
 from hf_negmine.csr import offsets_of_counts, offsets_of_rows
 from hf_negmine.errors import InputError, StorageError
 from hf_negmine.files import (
     digest_of,
     finish_or_nothing,
-    publish_folder,
+    is_read_only,
     read_array,
-    read_versioned_json,
     scratch_folder,
+    temporary_folder,
     text_digests,
     write_array,
-    write_json,
 )
 from hf_negmine.schema import FORMAT_VERSION, MAX_PASSAGES, DigestArray, IdArray, PassageArray
 
+ABOUT = "texts.json"
 TEXTS_A_BATCH = 16_384
 
 
@@ -187,7 +188,7 @@ def build_text_set(
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
     Args:
-        cache_dir: the set is kept in its folder ``texts``.
+        cache_dir: the set is kept in its folder ``texts``. If that cannot be written to, it may hold the set already.
         query_column, positive_column: names for errors.
         pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text. None at all is
             fine if there is a corpus.
@@ -196,7 +197,8 @@ def build_text_set(
     Raises:
         InputError: nothing in it, a text that is empty or no text, or a row without a positive.
     """
-    with scratch_folder(cache_dir / "texts") as folder:
+    home = cache_dir / "texts"
+    with temporary_folder() if is_read_only(home) else scratch_folder(home) as folder:
         counts: list[np.ndarray[Any, Any]] = []
         row = 0
         with _Writer(folder / "all_positives") as positive_texts, _Writer(folder / "all_queries") as query_texts:
@@ -239,14 +241,13 @@ def build_text_set(
         name = digest_of(
             "texts", FORMAT_VERSION, texts_queries.digests, texts_corpus.digests, offsets, edges[1].astype(np.int32)
         )
-        write_json(folder / "texts.json", {"format_version": FORMAT_VERSION, "fingerprint": name})
-        publish_folder(folder, cache_dir / "texts" / name)
-    return open_text_set(cache_dir / "texts" / name)
+        publish_sealed(folder, home / name, ABOUT, {"fingerprint": name})
+    return open_text_set(home / name)
 
 
 def open_text_set(folder: Path) -> TextSet:
     """Open a `TextSet` that `build_text_set` wrote, by memory map."""
-    content = read_versioned_json(folder / "texts.json")
+    content = read_sealed(folder / ABOUT)
     if content.get("fingerprint") != folder.name:
         raise StorageError(f"{folder} holds the texts {content.get('fingerprint')}; delete it and run again")
     return TextSet(

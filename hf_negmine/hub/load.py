@@ -16,12 +16,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from hf_negmine.errors import InputError, StorageError
-from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.files import default_cache_dir, digest_of, folder_of, publish_folder, scratch_folder
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, check_name, check_repo_id, provenance_path, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.pool.stored import is_shared
+from hf_negmine.pool.stored import has_pool, is_shared, read_pool
 from hf_negmine.protocols import Role, Teacher
 from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.schema import DigestArray
@@ -134,7 +134,7 @@ def load_mined(
     data = HubData(tables["data"], provenance, *(tables.get(name) for name in LOOKUPS))
     if "pool" not in provenance.files:
         return data
-    home = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+    home = folder_of(cache_dir, "cache_dir") if cache_dir is not None else default_cache_dir()
     return HubData(data.rows, provenance, data.queries, data.corpus, data.pairs, _open_pool(data, folder, home))
 
 
@@ -317,11 +317,12 @@ def _open_pool(data: HubData, folder: Path, cache_dir: Path) -> CandidatePool:
     texts = _text_set(data, cache_dir)
     names = [name for name in data.provenance.files["pool"] if is_shared(Path(name).name)]
     target = cache_dir / "pools" / digest_of("hub", data.provenance.rows_digest, texts.fingerprint, names)
-    if not target.exists():
+    if not has_pool(target, aside=target):
         with scratch_folder(target.parent) as scratch:
             for name in names:
                 shutil.copyfile(folder / name, scratch / Path(name).name)
-            _check_pool(CandidatePool.load(scratch), texts)
+            _check_pool(CandidatePool.load(scratch, sealed=False), texts)
+            read_pool(scratch)  # what was tampered with, or damaged on its way
             publish_folder(scratch, target)
     return CandidatePool.load(target)
 

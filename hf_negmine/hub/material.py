@@ -10,11 +10,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.checksums import read_sealed
 from hf_negmine.errors import InputError
-from hf_negmine.files import read_versioned_json
 from hf_negmine.fitted import Fitted, fit_name
 from hf_negmine.hub.provenance import LOOKUPS, is_ensemble
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool.stored import has_pool
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet
 from hf_negmine.writing import in_memory, lookup_table
@@ -60,7 +61,7 @@ class Material:
             replace(summary, rows_written=len(rows), seconds={}),
             (fitted.query_column, fitted.positive_column),
             _lookups(fitted.texts, fitted.pair_scores),
-            pool if len(fitted.pool_keys) == 1 and (pool / "pool.json").exists() else None,
+            pool if len(fitted.pool_keys) == 1 and has_pool(pool) else None,
         )
 
     @classmethod
@@ -79,8 +80,9 @@ class Material:
                 "push_dataset: how these rows were mined is not noted beside them (they come from map, or from another "
                 "program); give the miner, miner="
             )
-        cache_dir = note.parent.parent
-        fitted = Fitted.open(cache_dir / "fits" / read_versioned_json(note)["fit"], cache_dir / "texts")
+        about = read_sealed(note)
+        cache_dir = Path(about.get("cache_dir", note.parent.parent))
+        fitted = Fitted.open(cache_dir / "fits" / about["fit"], cache_dir / "texts")
         return cls.of_fit(mined, fitted, cache_dir, fitted.summary)
 
     @classmethod

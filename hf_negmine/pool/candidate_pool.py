@@ -12,7 +12,7 @@ import numpy as np
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
-from hf_negmine.files import only_writer
+from hf_negmine.files import folder_of, is_read_only, only_writer
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.protocols import Sampler, Searcher
@@ -265,7 +265,7 @@ class CandidatePool:
                     f"looking deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
                     "question open; this is a bug of hf_negmine, please report it with the method and the sampler"
                 )
-        if self.lists is not before and self.folder is not None:
+        if self.lists is not before and self.folder is not None and not is_read_only(self.folder):
             self.save(self.folder)
         return answer
 
@@ -274,7 +274,7 @@ class CandidatePool:
 
         Several processes may save and load at once: the last one's lists stay.
         """
-        folder = Path(folder)
+        folder = folder_of(folder, "folder")
         with only_writer(folder):
             if folder == self.folder:  # where it is stored already, only the lists can have changed
                 write_lists(folder, self.lists, self.about)
@@ -285,7 +285,12 @@ class CandidatePool:
 
     @classmethod
     def load(
-        cls, folder: Path | str, *, open_searcher: Callable[[], Searcher] | None = None, progress: bool = True
+        cls,
+        folder: Path | str,
+        *,
+        open_searcher: Callable[[], Searcher] | None = None,
+        progress: bool = True,
+        sealed: bool = True,
     ) -> CandidatePool:
         """Open a stored pool by memory map.
 
@@ -294,11 +299,13 @@ class CandidatePool:
             progress: show bars when it is deepened.
             open_searcher: makes the teacher's searcher when a selection needs to look further; without it such a
                 selection raises `ShallowPoolError`.
+            sealed: refuse files that are not the very ones that were written; see `read_pool`.
 
         Raises:
             StorageError: files that are missing, damaged, of another version, or outside the folder.
         """
-        stored = read_pool(Path(folder))
+        folder = folder_of(folder, "folder")
+        stored = read_pool(folder, sealed=sealed)
         return cls(
             stored.lists,
             stored.positives,
@@ -306,7 +313,7 @@ class CandidatePool:
             stored.passage_keys,
             stored.about,
             shortlists=stored.shortlists,
-            folder=Path(folder),
+            folder=folder,
             open_searcher=open_searcher,
             progress=progress,
         )

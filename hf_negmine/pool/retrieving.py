@@ -16,11 +16,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hf_negmine.candidates import CandidateLists, Demand
+from hf_negmine.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.errors import require
 from hf_negmine.files import only_writer, read_arrays, write_arrays
 from hf_negmine.methods import TopKMarginPos, TopKPercPos
 from hf_negmine.pool.candidate_pool import CandidatePool
-from hf_negmine.pool.stored import StoredPool, write_pool
+from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.protocols import ApproximatingSearcher, Searcher
 from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_engine
@@ -70,9 +71,10 @@ def retrieve(
         notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
-    if not (folder / "pool.json").exists():
+    if not has_pool(folder):
+        require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
-            if not (folder / "pool.json").exists():
+            if not has_pool(folder, locked=True, aside=folder / ABOUT):
                 parts, opened = folder / "parts", cache(open_searcher)
                 lists, positives = _candidates(texts, opened, parts, depth, progress)
                 about = {**about, "depth": depth, **({} if notes is None else notes())}
@@ -90,14 +92,14 @@ def _candidates(
     lists_of_parts, scores_of_parts = [], []
     n_queries = len(texts.queries)
     paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
-    if not all(path.exists() for path in paths.values()):
+    if not all(map(_has_part, paths.values())):
         open_engine(open_searcher())  # encodes and indexes, under bars of their own
     with _bar("Searching", paths, n_queries, progress) as bar:
         for start, path in paths.items():
-            if not path.exists():
+            if not _has_part(path):
                 queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
                 lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
-                write_arrays(path, (*_arrays_of(lists), scores))
+                _write_part(path, [*_arrays_of(lists), scores])
             *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
             lists_of_parts.append(CandidateLists(*arrays))
             scores_of_parts.append(scores)
@@ -126,17 +128,17 @@ def _shortlists(
     ceiling, enough = REACHING
     parts: list[Shortlists] = []
     paths = {start: folder / f"shortlists-{start:012d}.npy" for start in range(0, len(queries), QUERIES_A_PART)}
-    if not all(path.exists() for path in paths.values()) and not isinstance(open_searcher(), ApproximatingSearcher):
+    if not all(map(_has_part, paths.values())) and not isinstance(open_searcher(), ApproximatingSearcher):
         return None
     with _bar("Looking ahead", paths, len(queries), progress) as bar:
         for start, path in paths.items():
             some = queries[start : start + QUERIES_A_PART]
-            if not path.exists():
+            if not _has_part(path):
                 searcher = open_searcher()
                 assert isinstance(searcher, ApproximatingSearcher)
                 # From the positive on, or from where the candidates end, with those that tie with the last of them.
                 begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
-                write_arrays(path, _arrays_of(_shortlist_part(searcher, some, begins)))
+                _write_part(path, _arrays_of(_shortlist_part(searcher, some, begins)))
                 bar.update(len(some))
             part = Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists))))
             if start == 0 and part.reaches(ceiling.ceilings(lowest[some])).mean() < enough:
@@ -147,7 +149,7 @@ def _shortlists(
 
 def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
     """A bar over queries; those of parts that an earlier run has stored count as done, and not for the rate."""
-    stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if path.exists())
+    stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if _has_part(path))
     return tqdm(total=n_queries, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
 
 
@@ -158,6 +160,15 @@ def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings:
         ranking, errors = searcher.approximate(queries[some], ceilings[some], SHORTLIST_LENGTH)
         parts.append(Shortlists.from_ranking(queries[some], ceilings[some], ranking, errors))
     return Shortlists.concatenated(parts)
+
+
+def _has_part(path: Path) -> bool:
+    return is_whole(path.with_suffix(".json"), aside=path.with_suffix(".json"))
+
+
+def _write_part(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
+    write_arrays(path, arrays)
+    write_sealed(path.with_suffix(".json"), {}, [path])
 
 
 def _arrays_of(table: CandidateLists | Shortlists) -> list[np.ndarray[Any, Any]]:

@@ -12,19 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.candidates import CandidateLists
-from hf_negmine.errors import StorageError
+from hf_negmine.checksums import Sums, read_sealed, set_aside, sums_in, unsealed, write_sealed
+from hf_negmine.errors import DamagedError, StorageError
 from hf_negmine.files import (
     digest_of,
+    is_read_only,
+    only_writer,
     read_array,
     read_table,
     read_versioned_json,
     write_array,
-    write_json,
     write_table,
 )
 from hf_negmine.schema import (
     CANDIDATES_SCHEMA,
-    FORMAT_VERSION,
     POSITIVES_SCHEMA,
     SEGMENTS_SCHEMA,
     SHORTLISTS_SCHEMA,
@@ -35,7 +36,8 @@ from hf_negmine.select.selection import Positives
 from hf_negmine.shortlists import Shortlists
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
-SHORTLISTS = "shortlists.arrow"
+ABOUT, POSITIVES, KEYS = "pool.json", "positives.arrow", "{}_keys.npy"
+SHORTLISTS, OF_SHORTLISTS = "shortlists.arrow", "shortlists.json"
 
 
 @dataclass(frozen=True)
@@ -55,27 +57,36 @@ def is_shared(name: str) -> bool:
 
     Shortlists do not: they are of use to who has the teacher's vectors, and a pool is whole without them.
     """
-    return name.endswith((".arrow", ".npy", ".json")) and name != SHORTLISTS
+    return name.endswith((".arrow", ".npy", ".json")) and name not in (SHORTLISTS, OF_SHORTLISTS)
 
 
 def write_pool(folder: Path, pool: StoredPool) -> None:
     """Write all of it. The caller is the folder's only writer; an earlier pool is replaced file by file."""
     positives = pool.positives
     write_table(
-        folder / "positives.arrow",
+        folder / POSITIVES,
         pa.table([positives.query_of_pair, positives.ids, positives.scores], schema=POSITIVES_SCHEMA),
     )
-    write_array(folder / "query_keys.npy", np.asarray(pool.query_keys))
-    write_array(folder / "passage_keys.npy", np.asarray(pool.passage_keys))
+    write_array(folder / KEYS.format("query"), np.asarray(pool.query_keys))
+    write_array(folder / KEYS.format("passage"), np.asarray(pool.passage_keys))
     if pool.shortlists is not None:
         write_table(folder / SHORTLISTS, _table_of(pool.shortlists))
+        # Beside the pool's own JSON: their scores differ a little from machine to machine, and a pool's do not.
+        write_sealed(folder / OF_SHORTLISTS, {}, [folder / SHORTLISTS])
     else:
+        (folder / OF_SHORTLISTS).unlink(missing_ok=True)
         (folder / SHORTLISTS).unlink(missing_ok=True)
-    write_lists(folder, pool.lists, pool.about)
+    names = (POSITIVES, KEYS.format("query"), KEYS.format("passage"))
+    _write_lists(folder, pool.lists, pool.about, [folder / name for name in names], {})
 
 
 def write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any]) -> None:
     """Write all that a selection can change, and `pool.json`, which says which lists count; earlier lists go."""
+    kept = {name: values for name, values in sums_in(folder / ABOUT).items() if "-" not in name}
+    _write_lists(folder, lists, about, [], kept)
+
+
+def _write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any], files: list[Path], kept: Sums) -> None:
     candidates = pa.table([lists.passages, lists.scores], schema=CANDIDATES_SCHEMA)
     segments = pa.table(
         [
@@ -90,49 +101,75 @@ def write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any]) -> N
     )
     # Both belong together: they get a common name, and pool.json, written last, says which pair counts.
     name = digest_of(*dataclasses.astuple(lists))[:12]
-    write_table(folder / f"candidates-{name}.arrow", candidates)
-    write_table(folder / f"segments-{name}.arrow", segments)
-    write_json(
-        folder / "pool.json", {**about, "format_version": FORMAT_VERSION, "lists": name, "n_queries": lists.n_queries}
-    )
+    tables = {folder / f"candidates-{name}.arrow": candidates, folder / f"segments-{name}.arrow": segments}
+    for path, table in tables.items():
+        write_table(path, table)
+    content = {**about, "lists": name, "n_queries": lists.n_queries}
+    write_sealed(folder / ABOUT, content, [*files, *tables], kept=kept)
     for stale in folder.glob("*-*.arrow"):
         if name not in stale.name:
             stale.unlink()
 
 
-def read_pool(folder: Path) -> StoredPool:
+def read_pool(folder: Path, *, locked: bool = False, sealed: bool = True) -> StoredPool:
     """Open the files of a folder by memory map.
+
+    Args:
+        folder: of the pool.
+        locked: the caller is the folder's only writer.
+        sealed: whether the files must be the very ones that were written; else they come from elsewhere, and are looked
+            at by their content.
 
     Raises:
         StorageError: files that are missing, damaged, of another version, or outside the folder.
     """
-    said = read_versioned_json(folder / "pool.json")
     try:
-        return _open(folder, dict(said))
+        about = read_sealed(folder / ABOUT) if sealed else unsealed(read_versioned_json(folder / ABOUT))
+        return _open(folder, about)
     except StorageError:
-        if read_versioned_json(folder / "pool.json") == said:
+        if locked or not sealed or not (folder / ABOUT).exists() or is_read_only(folder):
             raise
-        return read_pool(folder)  # it was deepened by another run
+    with only_writer(folder):  # it may be that another run was about to write it
+        return read_pool(folder, locked=True)
+
+
+def has_pool(folder: Path, *, locked: bool = False, aside: Path | None = None) -> bool:
+    """Whether a whole pool lies in a folder. If it is damaged, ``aside`` gets another name.
+
+    Raises:
+        StorageError: see `read_pool`; also a damaged pool in a folder that cannot be written to.
+    """
+    try:
+        if (folder / ABOUT).exists():
+            read_pool(folder, locked=locked)
+            return True
+    except DamagedError as error:
+        if aside is not None:
+            set_aside(aside, error)
+        elif is_read_only(folder):
+            raise
+    return False
 
 
 def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
     name, n_queries = about.pop("lists", None), about.pop("n_queries", None)
-    del about["format_version"]
     if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, perhaps not ours
-        raise StorageError(f"{folder / 'pool.json'} names the lists {name!r}, which is no name that hf_negmine gives")
-    query_keys, passage_keys = (read_array(folder / f"{keys}_keys.npy") for keys in ("query", "passage"))
+        raise StorageError(f"{folder / ABOUT} names the lists {name!r}, which is no name that hf_negmine gives")
+    query_keys, passage_keys = (read_array(folder / KEYS.format(keys)) for keys in ("query", "passage"))
     if n_queries != len(query_keys):
         raise StorageError(f"{folder} has keys of {len(query_keys)} queries, expected {n_queries!r}")
     candidates = read_table(folder / f"candidates-{name}.arrow", CANDIDATES_SCHEMA)
     segments = read_table(folder / f"segments-{name}.arrow", SEGMENTS_SCHEMA)
-    positives = read_table(folder / "positives.arrow", POSITIVES_SCHEMA)
+    positives = read_table(folder / POSITIVES, POSITIVES_SCHEMA)
     lists = CandidateLists(
         _column(candidates, "passage_id"),
         _column(candidates, "score"),
         _offsets_of_sorted(_column(segments, "query_id"), n_queries),
         *(_column(segments, name) for name in ("start", "stop", "ceiling", "first_rank", "exhausted")),
     )
-    shortlists = folder / SHORTLISTS
+    with_shortlists = (folder / SHORTLISTS).exists()
+    if with_shortlists:
+        read_sealed(folder / OF_SHORTLISTS)
     return StoredPool(
         lists,
         Positives(
@@ -143,7 +180,7 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         query_keys,
         passage_keys,
         about,
-        _shortlists_of(read_table(shortlists, SHORTLISTS_SCHEMA)) if shortlists.exists() else None,
+        _shortlists_of(read_table(folder / SHORTLISTS, SHORTLISTS_SCHEMA)) if with_shortlists else None,
     )
 
 

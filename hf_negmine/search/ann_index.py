@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from hf_negmine.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.errors import InputError, StorageError, require
 from hf_negmine.files import finish_or_nothing
 from hf_negmine.schema import FloatArray
@@ -62,7 +63,7 @@ class Engine:
 def build_index(
     passages: VectorSource, factory: str, path: Path, *, seed: int = 0, progress: bool = True
 ) -> faiss.Index:
-    """The index of ``passages`` that is kept at ``path``, built if it is not there, ready to be searched.
+    """The index of ``passages`` that is kept at ``path``, built if it is not there or damaged, ready to be searched.
 
     It is trained on a seeded sample of 256 vectors a cluster and is the same, byte for byte, each time it is built.
     Where FAISS does not promise that for several threads, it gets one: for transformations (PCA, OPQ), and for graphs
@@ -82,12 +83,15 @@ def build_index(
 
     Raises:
         InputError: a factory that FAISS does not know or that does not fit the vectors, or unknown parameters.
-        StorageError: a file that is damaged, belongs to other vectors, or cannot be written.
+        StorageError: a file that belongs to other vectors, or cannot be written.
     """
     engine = Engine.parse(factory)
     count, width = passages.shape
-    if not path.exists():
+    note = path.with_suffix(".json")
+    if not is_whole(note, aside=note):
+        require_writable(path)
         _build(passages, engine.factory, path, seed, progress)
+        write_sealed(note, {"engine": engine.factory}, [path])
     library = load_faiss()
     try:
         index: faiss.Index = library.read_index(str(path), _read_flags(library, engine.factory))

@@ -7,7 +7,6 @@ is looked at again with every batch; which one counts is decided by the list alo
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -17,13 +16,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_negmine.errors import StorageError
-from hf_negmine.files import TEMPORARY_PREFIX, publish_folder, read_array, scratch_folder, write_array, write_json
+from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
+from hf_negmine.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
 from hf_negmine.protocols import Sampler
 from hf_negmine.randomness import KeyArray
-from hf_negmine.schema import FORMAT_VERSION, AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
 from hf_negmine.select import Selection, Survivors, choose
 
+VERSIONS, ABOUT = "versions.json", "bank.json"
 ARRAYS = ("offsets", "passages", "scores")
 Notes: TypeAlias = Mapping[str, AnyArray]
 
@@ -69,7 +69,7 @@ class BankVersion:
 
 def is_bank(folder: Path) -> bool:
     """Whether ``folder`` is empty, or holds what a `NegativeBank` writes (even if it was killed early) and no more."""
-    known = ("versions.json", "student")
+    known = (VERSIONS, "student")
     names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
     return all(name in known or (name.isdigit() and (folder / name / "offsets.npy").exists()) for name in names)
 
@@ -91,14 +91,14 @@ class NegativeBank:
     def create(cls, folder: Path, first: BankVersion, notes: Notes | None = None) -> NegativeBank:
         """The bank in ``folder``, with ``first`` (and notes on it) as version 0 if there is none yet."""
         bank = cls(folder)
-        if not (folder / "0").exists():
+        if not is_whole(folder / "0" / ABOUT, aside=folder / "0"):
             bank._write(0, first, notes or {})  # of several processes that do so, all write the same
         return bank
 
     def current(self) -> tuple[int, BankVersion]:
         """The number of the newest version, and the version; looks at the disk each time."""
         try:
-            status = os.stat(self.folder / "versions.json")
+            status = os.stat(self.folder / VERSIONS)
             seen = (status.st_mtime_ns, status.st_ino)
         except FileNotFoundError:
             seen = None
@@ -111,13 +111,9 @@ class NegativeBank:
 
     def versions(self) -> list[dict[str, Any]]:
         """The refreshes so far: the number of each version, and what was said about it when it was published."""
-        try:
-            content = json.loads((self.folder / "versions.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not (self.folder / VERSIONS).exists():
             return []
-        except ValueError as error:
-            raise StorageError(f"cannot read {self.folder / 'versions.json'}: {error}; delete {self.folder}") from error
-        found: list[dict[str, Any]] = content["versions"]
+        found: list[dict[str, Any]] = read_sealed(self.folder / VERSIONS)["versions"]
         return found
 
     def publish(self, version: BankVersion, about: dict[str, Any], notes: Notes | None = None) -> None:
@@ -153,18 +149,21 @@ class NegativeBank:
             self._open = None
 
     def _list(self, versions: list[dict[str, Any]]) -> None:
-        write_json(self.folder / "versions.json", {"format_version": FORMAT_VERSION, "versions": versions})
+        write_sealed(self.folder / VERSIONS, {"versions": versions})
 
     def _write(self, number: int, version: BankVersion, notes: Notes) -> None:
+        require_writable(self.folder / str(number))
         with scratch_folder(self.folder) as scratch:
             for name in ARRAYS:
                 write_array(scratch / f"{name}.npy", getattr(version, name))
             for name, array in notes.items():
                 write_array(scratch / f"{name}.npy", array)
-            publish_folder(scratch, self.folder / str(number))
+            publish_sealed(scratch, self.folder / str(number), ABOUT, {})
 
     def _read(self, number: int) -> BankVersion:
-        return BankVersion(*(read_array(self.folder / str(number) / f"{name}.npy") for name in ARRAYS))
+        folder = self.folder / str(number)
+        read_sealed(folder / ABOUT)
+        return BankVersion(*(read_array(folder / f"{name}.npy") for name in ARRAYS))
 
     def __getstate__(self) -> dict[str, Any]:
         """A path: copies in other processes map the files themselves."""

@@ -19,6 +19,7 @@ from datasets import Dataset, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 
 from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos, store
+from hf_negmine.checksums import publish_sealed
 from hf_negmine.errors import (
     ColumnError,
     ExhaustedError,
@@ -28,7 +29,7 @@ from hf_negmine.errors import (
     StorageError,
     TeacherError,
 )
-from hf_negmine.files import digest_of, publish_folder, text_digests
+from hf_negmine.files import digest_of, text_digests
 from hf_negmine.protocols import Role
 from hf_negmine.schema import FORMAT_VERSION, FloatArray
 
@@ -368,43 +369,6 @@ def test_a_cache_of_another_version_is_refused(tmp_path: Path, pattern: str) -> 
     check_sentence(str(caught.value), facts)
 
 
-DAMAGED = [
-    "texts/*/texts.json",
-    "texts/*/corpus/utf8.bin",
-    "texts/*/corpus/offsets.npy",
-    "texts/*/queries/digests.npy",
-    "texts/*/positive_ids.npy",
-    "vectors/*/shard-*/vectors.npy",
-    "vectors/*/shard-*/digests.npy",
-    "pools/*/pool.json",
-    "pools/*/candidates-*.arrow",
-    "pools/*/positives.arrow",
-    "fits/*/fit.json",
-    "fits/*/passages.npy",
-]
-
-
-@pytest.mark.parametrize("pattern", DAMAGED)
-def test_a_truncated_file_is_named_with_what_to_do(
-    tmp_path: Path, expected: list[dict[str, Any]], pattern: str
-) -> None:
-    mined_texts(tmp_path)
-    damaged = list(tmp_path.glob(pattern))
-    assert damaged
-    for path in damaged:
-        os.truncate(path, path.stat().st_size // 2)
-    if pattern.startswith("vectors"):
-        shutil.rmtree(tmp_path / "pools")
-    with pytest.raises(StorageError) as caught:
-        mined_texts(tmp_path)
-    message = str(caught.value)
-    check_sentence(message, ["delete"])
-    room = tmp_path / pattern.split("/")[0]
-    assert str(room) in message
-    shutil.rmtree(room)
-    assert mined_texts(tmp_path) == expected
-
-
 @contextmanager
 def full_disk_after(monkeypatch: pytest.MonkeyPatch, part: str) -> Iterator[list[str]]:
     """Files under a folder named like ``part`` cannot be synced to disk, as if it were full."""
@@ -460,13 +424,13 @@ def test_shards_that_were_finished_are_kept_when_the_disk_fills(
             encoded.append(len(texts))
             return super().encode(texts, role)
 
-    def full_at_the_third(folder: Path, path: Path) -> None:
+    def full_at_the_third(folder: Path, path: Path, *rest: Any) -> None:
         if len(list(path.parent.glob("shard-*"))) == 2:
             raise StorageError("no space left")
-        publish_folder(folder, path)
+        publish_sealed(folder, path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_negmine.store.publish_folder", full_at_the_third)
+        patched.setattr("hf_negmine.store.publish_sealed", full_at_the_third)
         with pytest.raises(StorageError, match="no space left"):
             miner_in(tmp_path, Counting()).fit(ROWS)
     assert encoded == [5, 5, 2]

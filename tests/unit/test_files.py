@@ -8,7 +8,9 @@ import json
 import os
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from hf_negmine import files
-from hf_negmine.errors import StorageError
+from hf_negmine.errors import DamagedError, InputError, StorageError
 from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, AnyArray
 
 ARRAY = np.arange(6).reshape(2, 3)
@@ -200,6 +202,95 @@ def test_nobody_is_told_to_delete_a_file_that_could_only_not_be_opened(tmp_path:
                 files.read_array(tmp_path / "array.npy")
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def npy(header: str, numbers: bytes = bytes(24), magic: bytes = b"\x93NUMPY\x01\x00") -> bytes:
+    return magic + (len(header) + 1).to_bytes(2, "little") + header.encode() + b"\n" + numbers
+
+
+def like_numpy(shape: str, descr: str = "'<f4'", order: str = "False") -> str:
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+ODD = {
+    "a huge shape": npy(like_numpy("(9223372036854775807, 9223372036854775807)")),
+    "a shape beyond all numbers": npy(like_numpy(f"({'9' * 30},)")),
+    "a huge shape of nothing": npy(like_numpy("(0, 9999999999999999999)")),
+    "a negative shape": npy(like_numpy("(-6,)")),
+    "many dimensions": npy(like_numpy(f"({'1, ' * 100})")),
+    "more than there is": npy(like_numpy("(7,)")),
+    "less than there is": npy(like_numpy("(2,)"), bytes(300)),
+    "junk behind it": npy(like_numpy("(6,)")) + b"junk",
+    "objects": npy(like_numpy("(6,)", "'|O'")),
+    "records": npy(like_numpy("(6,)", "[('a', '<f4')]")),
+    "no size of a number": npy(like_numpy("(6,)", "'<f3'")),
+    "texts": npy(like_numpy("(1,)", "'<U6'")),
+    "an order that is none": npy(like_numpy("(6,)", order="Maybe")),
+    "nested deeply": npy("(" * 60_000),
+    "a long number": npy(like_numpy(f"({'1' * 60_000}")),
+    "many numbers": npy(like_numpy(f"({'1, ' * 20_000}")),
+    "code": npy("__import__('os').abort()"),
+    "no header": npy(""),
+    "another version": npy(like_numpy("(6,)"), magic=b"\x93NUMPY\x02\x00"),
+    "a pickle": b"\x80\x04N.",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+def test_an_array_that_nobody_here_writes_is_damaged(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "array.npy").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match=r"cannot read .*array\.npy: "):
+            files.read_array(tmp_path / "array.npy")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def arrow(table: pa.Table, **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema, **options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def test_half_an_arrow_file_is_damaged_wherever_it_is_cut(tmp_path: Path) -> None:
+    content = arrow(TABLE)
+    for stop in range(0, len(content), 7):
+        (tmp_path / "table.arrow").write_bytes(content[:stop])
+        with pytest.raises(DamagedError, match=r"cannot read .*table\.arrow: "):
+            files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA)
+
+
+def test_a_flipped_byte_of_an_arrow_file_is_another_number_or_one_error(tmp_path: Path) -> None:
+    content = bytearray(arrow(TABLE))
+    for place in range(len(content)):
+        content[place] ^= 0xFF
+        (tmp_path / "table.arrow").write_bytes(content)
+        with suppress(StorageError):
+            assert files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA).schema == CANDIDATES_SCHEMA
+        content[place] ^= 0xFF
+
+
+def test_what_other_libraries_note_in_a_schema_is_not_read(tmp_path: Path) -> None:
+    noted = TABLE.replace_schema_metadata({b"huggingface": b"{" * 1000, b"pandas": b"\xff"})
+    (tmp_path / "table.arrow").write_bytes(arrow(noted))
+    assert files.read_table(tmp_path / "table.arrow", CANDIDATES_SCHEMA).equals(TABLE)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 10_000, b"\0"])
+def test_json_that_nobody_here_writes_is_damaged(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "about.json").write_bytes(content)
+    with pytest.raises(DamagedError, match=r"cannot read .*about\.json: "):
+        files.read_versioned_json(tmp_path / "about.json")
+
+
+@pytest.mark.parametrize("given", ["a\0b", 5, None, b"bytes", ["a"], "\ud800", "~nobody-of-this-name/cache"])
+def test_what_cannot_be_a_folder(given: Any) -> None:
+    with pytest.raises(InputError, match="cache_dir: the path of a folder, got "):
+        files.folder_of(given, "cache_dir")
 
 
 @pytest.mark.parametrize("left", [0, 5, 100])

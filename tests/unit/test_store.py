@@ -232,21 +232,31 @@ def test_a_run_that_was_killed_goes_on_with_the_shard_in_progress(tmp_path: Path
 
 
 @pytest.mark.parametrize("left", [0, 50, 200])
-@pytest.mark.parametrize("name", ["vectors.npy", "digests.npy"])
-def test_a_truncated_shard_is_reported_with_what_to_do(tmp_path: Path, name: str, left: int) -> None:
+@pytest.mark.parametrize("name", ["vectors.npy", "digests.npy", "shard.json"])
+@pytest.mark.usefixtures("small_shards")
+def test_the_texts_of_a_truncated_shard_are_encoded_again_and_no_others(
+    tmp_path: Path, name: str, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
     store, texts = VectorStore(tmp_path, progress=False), column(tmp_path, TEXTS)
-    store.vectors(LetterTeacher(), texts, "passage")
-    os.truncate(shards_under(tmp_path)[0] / name, left)
-    with pytest.raises(StorageError, match=f"{name}.*delete its folder and run again"):
-        store.vectors(LetterTeacher(), texts, "passage")
+    before = whole(store.vectors(LetterTeacher(), texts, "passage"))
+    damaged = next(shard for shard in shards_under(tmp_path) if len(np.load(shard / "digests.npy")) == 4)
+    os.truncate(damaged / name, left)
+    again = LetterTeacher()
+    np.testing.assert_array_equal(whole(store.vectors(again, texts, "passage")), before)
+    assert again.encoded == TEXTS[:4]
+    assert str(damaged / name) in caplog.text
+    assert len(list(damaged.parent.glob(".unfinished-damaged-*"))) == 1
+    assert len(shards_under(tmp_path)) == 2
 
 
-def test_a_shard_of_unequal_halves_is_reported(tmp_path: Path) -> None:
-    store, texts = VectorStore(tmp_path, progress=False), column(tmp_path, TEXTS)
-    store.vectors(LetterTeacher(), texts, "passage")
-    np.save(shards_under(tmp_path)[0] / "vectors.npy", np.zeros((5, 4), dtype=np.float32))
-    with pytest.raises(StorageError, match="is damaged: 5 vectors for 6 texts; delete it"):
-        store.vectors(LetterTeacher(), texts, "passage")
+@pytest.mark.usefixtures("small_shards")
+def test_all_shards_may_be_damaged(tmp_path: Path) -> None:
+    texts = column(tmp_path, [f"a{'b' * number}" for number in range(60)])
+    store = VectorStore(tmp_path, progress=False)
+    before = whole(store.vectors(LetterTeacher(), texts, "passage"))
+    for shard in shards_under(tmp_path):
+        np.save(shard / "vectors.npy", np.zeros((5, 4), dtype=np.float32))
+    np.testing.assert_array_equal(whole(store.vectors(LetterTeacher(), texts, "passage")), before)
 
 
 def test_a_store_of_another_format_version_is_refused(tmp_path: Path) -> None:
@@ -254,7 +264,7 @@ def test_a_store_of_another_format_version_is_refused(tmp_path: Path) -> None:
     store.vectors(LetterTeacher(), texts, "passage")
     (about,) = (tmp_path / "vectors").glob("*/store.json")
     about.write_text(json.dumps({**json.loads(about.read_text()), "format_version": 0}))
-    with pytest.raises(StorageError, match="cache format 0, this version of hf_negmine reads 1"):
+    with pytest.raises(StorageError, match="cache format 0, this version of hf_negmine reads 2"):
         store.vectors(LetterTeacher(), texts, "passage")
 
 

@@ -1,0 +1,99 @@
+"""``hf-negmine cache``: verify, size, prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_negmine.commands import options
+from hf_negmine.commands.running import EXIT_FAILED, reported_errors
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Look after the cache folder: verify, size, prune."
+)
+
+PRUNE_HELP = """
+Remove from the cache what is of no more use, and say what it was.
+
+That is what runs that were killed left unfinished (a day without a change), what was put aside as damaged, and fits
+whose texts are gone, which cannot be opened any more. With [cyan]--unused-for[/], also fits, mined rows, banks, pools
+and indexes that no run has used for so long, and texts that are left without any of these: a run makes them again,
+without encoding. Vectors, and scores and verdicts on pairs, which a teacher was asked for, are never removed; nor is a
+pool that a run is at work on, nor any file that hf_negmine has not written.
+"""
+
+
+def _folder(cache_dir: Path | None) -> Path:
+    from hf_negmine.errors import InputError
+    from hf_negmine.files import default_cache_dir, folder_of
+
+    folder = default_cache_dir() if cache_dir is None else folder_of(cache_dir, "--cache-dir")
+    if not folder.is_dir():
+        raise InputError(f"--cache-dir: {folder} is not a folder; nothing is cached there")
+    return folder
+
+
+@app.command()
+def verify(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Put what is damaged aside, so that the next run makes it again.")
+    ] = False,
+    cache_dir: options.CacheDir = None,
+    debug: options.Debug = False,
+) -> None:
+    """Compare every file of the cache with its checksum; the exit code is 1 if any is damaged."""
+    with reported_errors(debug):
+        from hf_negmine import cache
+
+        checked, damaged = 0, 0
+        for damage in cache.verify(_folder(cache_dir)):
+            checked += 1
+            if damage is not None:
+                damaged += 1
+                aside = "; put aside" if repair and damage.repair() else ""
+                typer.echo(f"{damage.kind}: {damage.error}{aside}")
+        typer.echo(f"{checked:,} checked, {damaged:,} damaged")
+    if damaged:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def size(*, cache_dir: options.CacheDir = None, debug: options.Debug = False) -> None:
+    """How many things of each kind the cache holds, and how large they are."""
+    with reported_errors(debug):
+        from hf_negmine import cache
+
+        folder = _folder(cache_dir)
+        rows = cache.measure(folder)
+        rows["all"] = (sum(count for count, _ in rows.values()), sum(size for _, size in rows.values()))
+        typer.echo(f"{folder}\n\n{'kind':<22}{'count':>10}{'MB':>14}")
+        for kind, (count, size) in rows.items():
+            typer.echo(f"{kind:<22}{count:>10,}{size / 1e6:>14,.3f}")
+
+
+@app.command(help=PRUNE_HELP)
+def prune(
+    *,
+    unused_for: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Also what no run has used for so long, such as [cyan]30d[/].", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    cache_dir: options.CacheDir = None,
+    debug: options.Debug = False,
+) -> None:
+    """Remove what is of no more use; see `cache.prune`."""
+    with reported_errors(debug):
+        from hf_negmine import cache
+
+        seconds = None if unused_for is None else cache.seconds_of(unused_for)
+        count, freed = 0, 0
+        for one in cache.prune(_folder(cache_dir), unused_for=seconds, dry_run=dry_run):
+            count, freed = count + 1, freed + one.size
+            typer.echo(f"{', '.join(map(str, one.paths))} ({one.why}): {one.size:,} bytes")
+        typer.echo(f"{'Would remove' if dry_run else 'Removed'} {count:,}: {freed:,} bytes")
