@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeAlias, Ty
 
 from hf_negmine.devices import best_device, has_fast_bfloat16
 from hf_negmine.errors import InputError, require, require_choice
+from hf_negmine.naming import public_name
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ class EncoderTeacher(ABC, Generic[Model]):
         require_choice(dtype, ("auto", "float32", "bfloat16", "float16"), argument="dtype")
         require(batch_size >= 1, f"batch_size: at least 1, got {batch_size}")
         self._source: str | Path | None = model if isinstance(model, str | Path) else None
+        # Now, while a folder is there: what it is called must not change when it is deleted.
+        self._source_name = None if self._source is None else public_name(self._source)
         self._model: Model | None = None if isinstance(model, str | Path) else model
         if self._model is not None and (max_length is not None or dtype != "auto" or revision is not None):
             raise InputError("max_length, dtype and revision belong to loading; set them on the model that you pass")
@@ -62,14 +65,15 @@ class EncoderTeacher(ABC, Generic[Model]):
     @property
     def name(self) -> str:
         """The given name, the model's id, or its folder's name without the path."""
-        if self._name is not None:
-            return self._name
-        if self._source is not None:
-            return Path(self._source).resolve().name if Path(self._source).exists() else str(self._source)
+        return self._name if self._name is not None else self._model_name
+
+    @property
+    def _model_name(self) -> str:
+        if self._source_name is not None:
+            return self._source_name
         model: Any = self.model
         loaded_from = getattr(_config_of(model), "_name_or_path", None)
-        given = str(model.model_card_data.model_id or loaded_from or type(model).__name__)
-        return Path(given).name if Path(given).exists() else given
+        return public_name(model.model_card_data.model_id or loaded_from or type(model).__name__)
 
     @property
     def model(self) -> Model:
@@ -117,7 +121,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         """What opens the same model again, as far as it changes what it makes of a text."""
         model: Any = self.model
         return {
-            "model": self.name,
+            "model": self._model_name,
             "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
             "dtype": dtype_of(model),
             "max_length": self._in_effect(self._max_length, self._length_limit(model)),

@@ -12,6 +12,7 @@ from hf_negmine.errors import InputError
 from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.schema import BoolArray, FloatArray
 from hf_negmine.select import Selection
+from hf_negmine.shapes import Shape, anything, check_plain, list_of, map_of, number, optional, record, text, whole
 from hf_negmine.texts import TextSet
 
 if TYPE_CHECKING:
@@ -138,8 +139,14 @@ class MiningSummary:
         )
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> MiningSummary:
-        """The inverse of `as_dict`."""
+    def from_dict(cls, content: Any, *, where: str = "the summary") -> MiningSummary:
+        """The inverse of `as_dict`; nothing in it is trusted.
+
+        Raises:
+            StorageError: content of another shape.
+        """
+        check_plain(content, where)
+        SHAPE(content, where)
         names = ("positive_scores", "negative_scores", "differences")
         parts: dict[str, Any] = {name: ScoreStatistics(**content[name]) for name in names}
         if content.get("histograms") is not None:
@@ -191,6 +198,48 @@ class MiningSummary:
         if self.agreement is not None:
             lines += ["", *agreement_table(self.agreement["teachers"], self.agreement["jaccard"])]
         return "\n".join(lines).rstrip()
+
+
+def _agreement(value: Any, where: str) -> None:
+    """Names of teachers, and a square of similarities."""
+    record({"teachers": list_of(text)}, required=("teachers", "jaccard"))(value, where)
+    n = len(value["teachers"])
+    list_of(list_of(number, length=n), length=n)(value["jaccard"], f"{where}.jaccard")
+
+
+_STATISTICS = record(
+    {name: whole() if name == "count" else optional(number) for name in ScoreStatistics.__dataclass_fields__},
+    required=["count"],
+    closed=True,
+)
+_HISTOGRAM = record(
+    {"edges": list_of(number), "counts": list_of(whole()), "mean": optional(number)},
+    required=("edges", "counts", "mean"),
+    closed=True,
+)
+_HISTOGRAMS = dict.fromkeys(("positives", "negatives", "differences", "losses"), _HISTOGRAM)
+_REQUIRED: dict[str, Shape] = {
+    "settings": map_of(anything),
+    **{name: whole() for name in ("rows", "queries", "passages", "complete", "exhausted")},
+    "positives_per_query": number,
+    "removed": map_of(whole()),
+    **dict.fromkeys(("positive_scores", "negative_scores", "differences"), _STATISTICS),
+}
+SHAPE = record(
+    {
+        **_REQUIRED,
+        "histograms": optional(
+            record({**_HISTOGRAMS, "temperature": number}, required=[*_HISTOGRAMS, "temperature"], closed=True)
+        ),
+        **{name: optional(whole()) for name in ("rows_written", "inconsistent", "judged")},
+        "recall": optional(map_of(number)),
+        "agreement": optional(_agreement),
+        "seconds": map_of(number),
+    },
+    required=_REQUIRED,
+    closed=True,
+)
+"""Of `MiningSummary.as_dict`, but for the settings (`hub.settings`)."""
 
 
 def agreement_table(teachers: Sequence[str], jaccard: Sequence[Sequence[float]]) -> list[str]:
