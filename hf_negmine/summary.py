@@ -246,9 +246,9 @@ def agreement_table(teachers: Sequence[str], jaccard: Sequence[Sequence[float]])
     """The matrix of table 6 as lines of text."""
     names = [name if len(name) <= 24 else name[:23] + "…" for name in teachers]
     lines = ["agreement of the teachers (mean Jaccard similarity of their best negatives)"]
-    lines.append(" " * 26 + "".join(f"{number + 1:>7}" for number in range(len(names))))
-    for number, name in enumerate(names):
-        lines.append(f"{number + 1} {name:<24}" + "".join(f"{value:>7.2f}" for value in jaccard[number]))
+    lines.append(" " * 26 + "".join(f"{place + 1:>7}" for place in range(len(names))))
+    for place, name in enumerate(names):
+        lines.append(f"{place + 1} {name:<24}" + "".join(f"{value:>7.2f}" for value in jaccard[place]))
     return lines
 
 

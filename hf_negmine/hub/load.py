@@ -16,7 +16,7 @@ import pyarrow.types as pt
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.errors import InputError, NegmineError, StorageError
 from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (
@@ -29,7 +29,7 @@ from hf_negmine.hub.provenance import (
 )
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
-from hf_negmine.pool.stored import StoredPool, is_shared, read_pool
+from hf_negmine.pool.stored import is_shared, read_pool
 from hf_negmine.summary import MiningSummary
 from hf_negmine.texts import TextSet, batches_of, build_text_set
 from hf_negmine.writing import in_memory
@@ -173,7 +173,7 @@ def read_parquet(paths: Sequence[Path], where: str) -> datasets.Dataset:
         loaded = datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
     except Exception as error:  # the builder has many exceptions; all of them mean an unreadable file
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise StorageError(f"loading {where}: it is no Parquet file, or a damaged one ({reason})") from error
+        raise StorageError(f"loading {where} is no Parquet file, or a damaged one ({reason})") from error
     assert isinstance(loaded, datasets.Dataset)
     return loaded
 
@@ -186,7 +186,7 @@ def open_pool(data: HubData, files: Sequence[Path], cache_dir: Path) -> Candidat
     """
     if data.queries is None or data.corpus is None or data.pairs is None:
         raise InputError("the pool was pushed without its queries, corpus and pairs")
-    texts = _text_set(data, cache_dir)
+    texts = text_set_of(data, cache_dir)
     home = cache_dir / "pools"
     with scratch_folder(home) as scratch:
         for file in files:
@@ -197,12 +197,20 @@ def open_pool(data: HubData, files: Sequence[Path], cache_dir: Path) -> Candidat
         settings = {name: data.settings.get(name) for name in (*SAME, "include_positives")}
         target = home / digest_of("hub", POOLS_CHECKED, content, texts.fingerprint, settings)
         if not target.exists():
-            _check_pool(read_pool(scratch), texts, data)
+            check_shared_pool(scratch, texts, data)
             publish_folder(scratch, target)
     return CandidatePool.load(target)
 
 
-def _check_pool(pool: StoredPool, texts: TextSet, data: HubData) -> None:
+def check_shared_pool(folder: Path, texts: TextSet, data: HubData) -> None:
+    """`StorageError` unless a pool is whole, of these texts, and of the teacher and the pairs that came with it."""
+    try:
+        pool = read_pool(folder)
+    except NegmineError:
+        raise
+    except Exception as error:  # numpy and Arrow have many exceptions for a header that is not one
+        reason = " ".join(str(error).split())[:200]
+        raise StorageError(f"the pool is damaged: its files cannot be read ({reason}); push it again") from error
     settings, about = data.settings, pool.about
     other = [name for name in SAME if about.get(name) != settings.get(name)]
     if other:
@@ -228,7 +236,8 @@ def _digest_of_file(path: Path) -> str:
     return state.hexdigest()
 
 
-def _text_set(data: HubData, cache_dir: Path) -> TextSet:
+def text_set_of(data: HubData, cache_dir: Path) -> TextSet:
+    """The texts that were mined, under the cache folder."""
     assert data.corpus is not None
     rows = rows_of_pairs(data, "query", "positive").with_format("arrow")[:]
     corpus = data.corpus.with_format("arrow")[:]["document"]

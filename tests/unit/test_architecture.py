@@ -15,8 +15,8 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files randomness devices protocols endpoint naming shapes encoders texts vectors store pairs "
-    "teachers judges search methods candidates shortlists searching select pool ensemble judging rules retrieval"
+    "errors defaults schema csr files randomness devices protocols endpoint naming shapes encoders texts vectors store "
+    "pairs teachers judges search methods candidates shortlists searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 
