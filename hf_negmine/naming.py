@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+MODEL = "model"
+"""The field whose text is a name as a whole, not a sentence with names in it."""
 UNNAMED = "unnamed"
 BEGINS_A_PATH = re.compile(r"file:|[A-Za-z]:[/\\]|[/\\~]|\.{1,2}([/\\]|$)", re.IGNORECASE)
 WORD = r"[^\s/\\'\"`=,;()<>\[\]{}|]"
@@ -48,9 +50,12 @@ def public_text(text: str) -> str:
 def public_content(content: Any, kept: Collection[str] = ()) -> Any:
     """JSON-able content with every text in it made public, names of fields included, but for the fields ``kept``."""
     if isinstance(content, dict):
-        return {
-            public_text(name): value if name in kept else public_content(value, kept) for name, value in content.items()
-        }
+        public = {}
+        for name, value in content.items():
+            if name == MODEL and isinstance(value, str):
+                value = _without_folders(value)
+            public[public_text(name)] = value if name in kept else public_content(value, kept)
+        return public
     if isinstance(content, list | tuple):
         return [public_content(value, kept) for value in content]
     return public_text(content) if isinstance(content, str) else content
