@@ -13,6 +13,7 @@ from hf_negmine.devices import best_device, require_device
 from hf_negmine.errors import InputError, require, require_choice, require_whole
 from hf_negmine.lengths import length_limit, limit_length, require_own_limit
 from hf_negmine.model_digest import model_digest, one_thread, place_of_computing, probe_digest
+from hf_negmine.naming import public_name
 from hf_negmine.protocols import Role
 from hf_negmine.schema import FloatArray
 
@@ -58,6 +59,8 @@ class EncoderTeacher(ABC, Generic[Model]):
         for role, prompt in self._prompts.items():
             require_prompt(prompt, f"{role}_prompt")
         self._source: str | Path | None = model if isinstance(model, str | Path) else None
+        # Now, while a folder is there: what it is called must not change when it is deleted.
+        self._source_name = None if self._source is None else public_name(self._source)
         self._model: Model | None = None if isinstance(model, str | Path) else model
         if self._model is not None and (max_length is not None or dtype is not None or revision is not None):
             raise InputError("max_length, dtype and revision belong to loading; set them on the model that you pass")
@@ -75,14 +78,15 @@ class EncoderTeacher(ABC, Generic[Model]):
     @property
     def name(self) -> str:
         """The given name, the model's id, or its folder's name without the path."""
-        if self._name is not None:
-            return self._name
-        if self._source is not None:
-            return Path(self._source).resolve().name if Path(self._source).exists() else str(self._source)
+        return self._name if self._name is not None else self._model_name
+
+    @property
+    def _model_name(self) -> str:
+        if self._source_name is not None:
+            return self._source_name
         model: Any = self.model
         loaded_from = getattr(_config_of(model), "_name_or_path", None)
-        given = str(model.model_card_data.model_id or loaded_from or type(model).__name__)
-        return Path(given).name if Path(given).exists() else given
+        return public_name(model.model_card_data.model_id or loaded_from or type(model).__name__)
 
     @property
     def model(self) -> Model:
@@ -139,7 +143,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         """What opens the same model again, as far as it changes what it makes of a text."""
         model: Any = self.model
         return {
-            "model": self.name,
+            "model": self._model_name,
             "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
             "dtype": dtype_of(model),
             "max_length": self._in_effect(self._max_length, self._length_limit(model)),

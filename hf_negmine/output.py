@@ -81,7 +81,8 @@ def open_mined(source: str | Path, *, split: str | None = None) -> MinedData:
     lookups = None
     if (folder / CORPUS).exists():
         lookups = (open_file(folder / QUERIES), open_file(folder / CORPUS))
-    summary = MiningSummary.from_dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+    content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary = MiningSummary.from_dict(content, where=str(folder / SUMMARY))
     return MinedData(open_file(folder / DATA), lookups, summary)
 
 
@@ -108,7 +109,7 @@ def is_output(folder: Path) -> bool:
     try:
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return "teacher_fingerprints" in content["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

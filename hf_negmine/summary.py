@@ -12,6 +12,7 @@ from hf_negmine.errors import InputError
 from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.schema import BoolArray, FloatArray
 from hf_negmine.select import Selection
+from hf_negmine.shapes import Shape, anything, check_plain, list_of, map_of, number, optional, record, text, whole
 from hf_negmine.texts import TextSet
 from hf_negmine.truncation import Truncation, truncation_lines
 
@@ -143,8 +144,14 @@ class MiningSummary:
         )
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> MiningSummary:
-        """The inverse of `as_dict`."""
+    def from_dict(cls, content: Any, *, where: str = "the summary") -> MiningSummary:
+        """The inverse of `as_dict`; nothing in it is trusted.
+
+        Raises:
+            StorageError: content of another shape.
+        """
+        check_plain(content, where)
+        SHAPE(content, where)
         names = ("positive_scores", "negative_scores", "differences")
         parts: dict[str, Any] = {name: ScoreStatistics(**content[name]) for name in names}
         if content.get("histograms") is not None:
@@ -200,13 +207,55 @@ class MiningSummary:
         return "\n".join(lines).rstrip()
 
 
+def _agreement(value: Any, where: str) -> None:
+    """Names of teachers, and a square of similarities."""
+    record({"teachers": list_of(text)}, required=("teachers", "jaccard"))(value, where)
+    n = len(value["teachers"])
+    list_of(list_of(number, length=n), length=n)(value["jaccard"], f"{where}.jaccard")
+
+
+_STATISTICS = record(
+    {name: whole() if name == "count" else optional(number) for name in ScoreStatistics.__dataclass_fields__},
+    required=["count"],
+    closed=True,
+)
+_HISTOGRAM = record(
+    {"edges": list_of(number), "counts": list_of(whole()), "mean": optional(number)},
+    required=("edges", "counts", "mean"),
+    closed=True,
+)
+_HISTOGRAMS = dict.fromkeys(("positives", "negatives", "differences", "losses"), _HISTOGRAM)
+_REQUIRED: dict[str, Shape] = {
+    "settings": map_of(anything),
+    **{name: whole() for name in ("rows", "queries", "passages", "complete", "exhausted")},
+    "positives_per_query": number,
+    "removed": map_of(whole()),
+    **dict.fromkeys(("positive_scores", "negative_scores", "differences"), _STATISTICS),
+}
+SHAPE = record(
+    {
+        **_REQUIRED,
+        "histograms": optional(
+            record({**_HISTOGRAMS, "temperature": number}, required=[*_HISTOGRAMS, "temperature"], closed=True)
+        ),
+        **{name: optional(whole()) for name in ("rows_written", "inconsistent", "judged")},
+        "recall": optional(map_of(number)),
+        "agreement": optional(_agreement),
+        "seconds": map_of(number),
+    },
+    required=_REQUIRED,
+    closed=True,
+)
+"""Of `MiningSummary.as_dict`, but for the settings (`hub.settings`)."""
+
+
 def agreement_table(teachers: Sequence[str], jaccard: Sequence[Sequence[float]]) -> list[str]:
     """The matrix of table 6 as lines of text."""
     names = [name if len(name) <= 24 else name[:23] + "…" for name in teachers]
     lines = ["agreement of the teachers (mean Jaccard similarity of their best negatives)"]
-    lines.append(" " * 26 + "".join(f"{number + 1:>7}" for number in range(len(names))))
-    for number, name in enumerate(names):
-        lines.append(f"{number + 1} {name:<24}" + "".join(f"{value:>7.2f}" for value in jaccard[number]))
+    lines.append(" " * 26 + "".join(f"{place + 1:>7}" for place in range(len(names))))
+    for place, name in enumerate(names):
+        lines.append(f"{place + 1} {name:<24}" + "".join(f"{value:>7.2f}" for value in jaccard[place]))
     return lines
 
 

@@ -134,7 +134,7 @@ def reproduce(
     with reported_errors(debug, secret=token):
         token = _checked_token(token)
         set_up_libraries(quiet=quiet)
-        from hf_negmine.hub.load import reproduce as mine_again
+        from hf_negmine.hub.reproducing import reproduce as mine_again
 
         found = mine_again(
             repo_id,

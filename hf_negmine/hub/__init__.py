@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hf_negmine.hub.load import HubData, load_mined, reproduce
+from hf_negmine.hub.load import HubData, load_mined
 from hf_negmine.hub.network import HubError
 from hf_negmine.hub.push import prepare_card, push_dataset, push_model
+from hf_negmine.hub.reproducing import reproduce
 
 __all__ = ["HubData", "HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"]

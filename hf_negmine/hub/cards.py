@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -14,7 +15,9 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from hf_negmine.errors import InputError, require
-from hf_negmine.hub.provenance import LOOKUPS, Provenance, is_ensemble
+from hf_negmine.hub.provenance import LOOKUPS, Provenance
+from hf_negmine.hub.settings import is_ensemble
+from hf_negmine.shapes import check_plain
 from hf_negmine.summary import MiningSummary
 from hf_negmine.truncation import truncation_lines
 
@@ -24,6 +27,8 @@ END = "<!-- hf_negmine: end -->"
 HEADER = re.compile(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
 TAGS = ["hf_negmine", "hard-negatives", "sentence-transformers", "retrieval"]
 TASKS = ["sentence-similarity", "text-retrieval"]
+LISTS = ("language", "tags", "task_categories", "source_datasets", "datasets")
+"""Fields of a card's YAML that hold texts."""
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 SECTION_BEFORE = "\n## Training Details"
 CELL = 160
@@ -74,19 +79,48 @@ def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
     Raises:
         InputError: YAML that cannot be read.
     """
-    metadata: dict[str, Any] = {}
+    metadata: Any = {}
     body = card
     if header := HEADER.match(card):
         try:
-            metadata = yaml.safe_load(header[1] or "") or {}
-        except yaml.YAMLError as error:
-            raise InputError("the card that is there has YAML that cannot be read; correct it first") from error
-        require(isinstance(metadata, dict), "the card that is there has YAML that names nothing; correct it first")
+            metadata = yaml.load(header[1] or "", Loader=_Loader) or {}
+            check_plain(metadata, "its YAML")
+        except Exception as error:  # PyYAML lets through what its constructors raise
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"the card that is there has YAML that cannot be read ({reason}); correct it first"
+            ) from error
+        _check_metadata(metadata)
         body = card[header.end() :]
     before, found, rest = body.partition(BEGIN)
     _, ended, after = rest.partition(END)
     require(bool(ended) or not found, f"the card that is there has lost the mark {END!r}; put it back below our text")
     return metadata, (before.strip("\n"), after.strip("\n") if found else "")
+
+
+def decoded_card(content: bytes) -> str:
+    """The text of a card, or `InputError`."""
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the card that is there is not UTF-8 ({error}); correct it first") from error
+
+
+def _check_metadata(metadata: Any) -> None:
+    """`InputError` unless the fields that are merged have the shape that the Hub wants."""
+    require(isinstance(metadata, dict), "the card that is there has YAML that names nothing; correct it first")
+    for name in LISTS:
+        texts = as_list(metadata.get(name))
+        require(
+            all(isinstance(one, str) for one in texts),
+            f"the card that is there has {name}: {reprlib.repr(metadata.get(name))}, expected texts; correct it first",
+        )
+    require(
+        all(isinstance(one, dict) for one in as_list(metadata.get("configs")))
+        and all(isinstance(one.get("config_name"), str | None) for one in as_list(metadata.get("configs"))),
+        f"the card that is there has configs: {reprlib.repr(metadata.get('configs'))}, expected mappings with a "
+        "config_name; correct it first",
+    )
 
 
 def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str) -> str:
@@ -98,8 +132,20 @@ def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str)
     return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Refuses aliases: a few lines of them unfold to more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"write out what *{self.peek_event().anchor} stands for")
+        return super().compose_node(parent, index)
+
+
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Escapes the line breaks of Unicode, which PyYAML else writes as they are and reads as a space."""
+    """Escapes the line breaks of Unicode, which PyYAML else writes as they are and reads as a space; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = '"' if re.search("[\x85\u2028\u2029]", data) else None

@@ -13,7 +13,8 @@ import pyarrow as pa
 from hf_negmine.checksums import read_sealed
 from hf_negmine.errors import InputError
 from hf_negmine.fitted import Fitted, fit_name
-from hf_negmine.hub.provenance import LOOKUPS, is_ensemble
+from hf_negmine.hub.provenance import LOOKUPS
+from hf_negmine.hub.settings import check_settings, is_ensemble, require_settings
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.stored import has_pool
 from hf_negmine.summary import MiningSummary
@@ -109,6 +110,8 @@ class Material:
                 "the summary does not say which columns were mined, so another version wrote it; mine again, into "
                 "another cache folder"
             )
+        check_settings(summary.settings, "the summary, settings")
+        require_settings(summary.settings, "the summary")
         folder, texts = cache_dir / "fits" / fit_name(summary.settings), cache_dir / "texts"
         if (folder / "fit.json").exists() and (texts / summary.settings["texts"] / "texts.json").exists():
             return cls.of_fit(rows, Fitted.open(folder, texts), cache_dir, summary)

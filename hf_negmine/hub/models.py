@@ -32,6 +32,8 @@ from hf_negmine.hub.cards import (
     split_card,
     with_section,
 )
+from hf_negmine.hub.provenance import check_dataset_ids, public_summary
+from hf_negmine.naming import public_name
 from hf_negmine.summary import MiningSummary
 
 PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
@@ -75,6 +77,8 @@ def negatives_section(
         prompts: that the model has.
         example: a query and a passage for the snippet.
     """
+    check_dataset_ids([*([] if data_id is None else [data_id]), *data_ids], "data_id and data_ids")
+    summary = None if summary is None else public_summary(summary)
     rows = []
     for name, (before, after) in (evaluation or {}).items():
         data, _, metric = name.rpartition(" ")
@@ -92,7 +96,7 @@ def negatives_section(
         negatives=negatives,
         data_ids=list(data_ids),
         evaluation=rows,
-        base=escaped(base.rstrip("/").rpartition("/")[2] if Path(base).is_absolute() else base) if base else None,
+        base=escaped(public_name(base)) if base else None,
         prompts={name: text for name, text in (prompts or {}).items() if text},
         example_query=json.dumps(example[0])[1:-1],
         example_passage=json.dumps(example[1])[1:-1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
@@ -14,11 +14,16 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine import shapes
 from hf_negmine.errors import InputError, StorageError, require
 from hf_negmine.files import digest_of, text_digests
+from hf_negmine.hub.settings import check_settings, require_settings
+from hf_negmine.naming import is_plain_name, public_content
 from hf_negmine.schema import DigestArray
+from hf_negmine.shapes import Shape, check_plain, list_of
 from hf_negmine.sources import table_batches
 from hf_negmine.summary import MiningSummary
+from hf_negmine.texts import sort_digests
 
 PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")
@@ -26,6 +31,38 @@ FOLDER = "negmine"
 LOOKUPS = ("queries", "corpus", "pairs")
 SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+KEPT = ("columns", "query_prompt", "passage_prompt")
+"""Settings that are texts of the user's, and no names."""
+LONGEST_PATH, LONGEST_NAME = 1024, 255
+
+
+def _files(value: Any, where: str) -> None:
+    """Paths by what they hold, the rows at least."""
+    shapes.record({}, required=["data"])(value, where)
+    shapes.map_of(list_of(shapes.text))(value, where)
+    shapes.expect(all(value.values()), where, "a path for each of what it holds", value)
+
+
+REQUIRED: dict[str, Shape] = {
+    "config_name": shapes.text,
+    "split": shapes.text,
+    "summary": shapes.map_of(shapes.anything),
+    "columns": list_of(shapes.text, length=2),
+    "rows": shapes.whole(),
+    "rows_digest": shapes.text,
+    "versions": shapes.map_of(shapes.text),
+    "files": _files,
+}
+SHAPE = shapes.record(
+    {**REQUIRED, "source_datasets": list_of(shapes.text), "examples": list_of(shapes.map_of(shapes.anything))},
+    required=REQUIRED,
+    closed=True,
+)
+"""Of `Provenance.to_json`, but for the version and what stands in the summary."""
+
+
+class LaterVersionError(StorageError):
+    """What a later version of this library wrote."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +103,7 @@ class Provenance:
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, *, where: str) -> Provenance:
+    def from_json(cls, text: str | bytes, *, where: str) -> Provenance:
         """The inverse of `to_json`; nothing in it is trusted.
 
         Raises:
@@ -74,31 +111,49 @@ class Provenance:
         """
         try:
             content = json.loads(text)
-            found = content.pop("provenance_version")
-            if found > PROVENANCE_VERSION:
-                raise StorageError(
-                    f"{where} has provenance version {found}, this version of hf_negmine reads up to "
-                    f"{PROVENANCE_VERSION}; upgrade hf_negmine"
-                )
-            content["summary"] = MiningSummary.from_dict(content["summary"])
+            check_plain(content, where)
+            _require_known_version(content, where)
+            content = dict(content)
+            del content["provenance_version"]
+            SHAPE(content, where)
+            check_settings(content["summary"].get("settings", {}), f"{where}, settings")
+            content["summary"] = MiningSummary.from_dict(content["summary"], where=f"{where}, summary")
             content["columns"] = tuple(content["columns"])
             provenance = cls(**content)
             for name in (provenance.config_name, provenance.split):
                 check_name(name, where)
-            for paths in [provenance.files["data"], *provenance.files.values()]:
-                require(isinstance(paths, list) and bool(paths), f"files: expected lists of paths, got {paths!r}")
-                for path in paths:
-                    check_path(path, where)
-        except StorageError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StorageError(f"{where} is no provenance that hf_negmine has written ({error!r})") from error
+        except (ValueError, RecursionError, StorageError) as error:
+            if isinstance(error, LaterVersionError):
+                raise
+            raise StorageError(f"{where} is no provenance that hf_negmine has written ({error})") from error
+        for path in (path for paths in provenance.files.values() for path in paths):
+            check_path(path, where)
         return provenance
 
 
-def is_ensemble(settings: Mapping[str, Any]) -> bool:
-    """Whether several teachers mined, with a pool each (`select.ensembles`), as the settings of a summary say."""
-    return (settings.get("teacher_settings") or {}).get("kind") in ("cross-sample", "intra-sample")
+def _require_known_version(content: Any, where: str) -> None:
+    shapes.record({"provenance_version": shapes.whole()}, required=["provenance_version"])(content, where)
+    found = content["provenance_version"]
+    if found > PROVENANCE_VERSION:
+        raise LaterVersionError(
+            f"{where} has provenance version {found}, this version of hf_negmine reads up to {PROVENANCE_VERSION}; "
+            "upgrade hf_negmine"
+        )
+
+
+def read_provenance(content: bytes, path: str, *, where: str) -> Provenance:
+    """The provenance that lies at ``path`` of a repository, complete and checked, so that later code can trust it.
+
+    Raises:
+        StorageError: see `Provenance.from_json`; a setting that is missing, or provenance of another part.
+    """
+    provenance = Provenance.from_json(content, where=where)
+    require_settings(provenance.summary.settings, where)
+    if provenance.path != path:
+        raise StorageError(
+            f"{where} is about config {provenance.config_name!r}, split {provenance.split!r}, and its name says another"
+        )
+    return provenance
 
 
 def provenance_path(config_name: str, split: str) -> str:
@@ -108,16 +163,20 @@ def provenance_path(config_name: str, split: str) -> str:
 
 def check_path(path: str, where: str) -> str:
     """``path``, if it stays inside the repository's folder."""
-    inside = isinstance(path, str) and path and not path.startswith("/") and not set(path) & set("\\:*?[\0")
-    if not inside or ".." in PurePosixPath(path).parts:
-        raise StorageError(f"{where} names the file {path!r}, which would leave its folder; nothing was read")
+    parts = PurePosixPath(path).parts if isinstance(path, str) else ()
+    inside = bool(parts) and not path.startswith("/") and path.isprintable() and not set(path) & set("\\:*?[")
+    if not inside or ".." in parts:
+        raise StorageError(f"{where} names the file {path!r:.200}, which would leave its folder; nothing was read")
+    if len(path) > LONGEST_PATH or max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        raise StorageError(f"{where} names a file with a name of {len(path)} characters, which no folder can hold")
     return path
 
 
 def check_name(name: str, argument: str) -> str:
     """A config or split name, or `InputError`."""
     require(
-        NAME.fullmatch(name) is not None
+        isinstance(name, str)
+        and NAME.fullmatch(name) is not None
         and name != "data"
         and not name.endswith(tuple(f"-{lookup}" for lookup in LOOKUPS)),
         f"{argument}: {name!r} cannot name a part of a data set on the Hub; use letters, digits, '_', '-' and '.', "
@@ -138,6 +197,23 @@ def check_repo_id(repo_id: str) -> str:
     return repo_id
 
 
+def public_summary(summary: MiningSummary) -> MiningSummary:
+    """The same without a path of this machine: not in the names of teachers, not in what filters and rules are called.
+
+    Columns and prompts are part of the data and of what a model reads, so they stay as they are.
+    """
+    return MiningSummary.from_dict(public_content(summary.as_dict(), kept=KEPT))
+
+
+def check_dataset_ids(ids: Sequence[str], argument: str) -> list[str]:
+    """Ids of data sets on the Hub, ``user/name`` or ``name``, or `InputError`."""
+    wrong = [ids] if isinstance(ids, str) else [one for one in ids if not is_plain_name(one)]
+    require(
+        not wrong, f"{argument}: expected a list of ids of data sets on the Hub such as ['user/name'], got {wrong[:1]}"
+    )
+    return list(ids)
+
+
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that a mined set hangs on."""
     found = {}
@@ -150,15 +226,15 @@ def library_versions() -> dict[str, str]:
 
 
 def row_digests(rows: datasets.Dataset) -> DigestArray:
-    """A digest of the content of each row, uint64, shape (rows, 2), sorted."""
+    """A digest of the content of each row, uint64, shape (rows, 2)."""
     found = [np.empty((0, 2), dtype=np.uint64)]
     for table in table_batches(rows):
         texts = [json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in table.to_pylist()]
         found.append(text_digests(pa.array(texts, pa.large_string())))
-    digests = np.concatenate(found)
-    return np.asarray(digests[np.lexsort((digests[:, 1], digests[:, 0]))])
+    return np.concatenate(found)
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
     """Digest of the content of all rows, whatever their order."""
-    return digest_of("rows", sorted(rows.column_names), row_digests(rows))
+    _, ordered = sort_digests(row_digests(rows))
+    return digest_of("rows", sorted(rows.column_names), np.ascontiguousarray(ordered))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import shutil
@@ -18,7 +19,7 @@ from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.errors import InputError, NegmineError, StorageError, require
-from hf_negmine.files import default_cache_dir, storage_errors
+from hf_negmine.files import default_cache_dir, storage_errors, write_json
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
@@ -26,14 +27,17 @@ from hf_negmine.hub.network import hub_errors
 from hf_negmine.hub.provenance import (
     FOLDER,
     Provenance,
+    check_dataset_ids,
     check_name,
     check_repo_id,
-    is_ensemble,
     library_versions,
+    public_summary,
     rows_digest,
 )
 from hf_negmine.hub.repository import Repository
+from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.naming import public_content, public_name
 from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.plots import save_png
 from hf_negmine.summary import MiningSummary
@@ -110,13 +114,30 @@ def push_dataset(
         HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
         StorageError: the disk is full.
     """
-    require(len(mined) > 0, "push_dataset: there is no row to push")
+    _check_rows(mined)
     material = Material.find(mined, miner)
     return push_material(
         material, repo_id, config_name=config_name, split=split, private=private, revision=revision,
         with_pool=with_pool, license=license, languages=languages, source_datasets=source_datasets, token=token,
         dry_run=dry_run,
     )  # fmt: skip
+
+
+def _check_rows(mined: Any) -> None:
+    """`InputError` for what is not the rows of one split."""
+    if isinstance(mined, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise InputError(
+            f"push_dataset: a {type(mined).__name__} with the splits {list(mined)}, expected the rows of one; push "
+            "each by itself: for split, rows in mined.items(): push_dataset(rows, repo_id, split=split, miner=miner)"
+        )
+    if isinstance(mined, datasets.IterableDataset):
+        raise InputError(
+            "push_dataset: an IterableDataset, which holds no rows yet, expected a Dataset; collect it first: "
+            "Dataset.from_list(list(rows), features=rows.features), and give the miner, miner="
+        )
+    if not isinstance(mined, datasets.Dataset):
+        raise InputError(f"push_dataset: expected the Dataset that mine returned, got {type(mined).__name__}")
+    require(len(mined) > 0, "push_dataset: there is no row to push")
 
 
 def push_material(
@@ -138,6 +159,8 @@ def push_material(
     check_repo_id(repo_id)
     check_name(config_name, "config_name")
     check_name(split, "split")
+    check_dataset_ids(source_datasets, "source_datasets")
+    require(not isinstance(languages, str), f"languages: expected a list of codes such as ['en'], got {languages!r}")
     require(not with_pool or material.pool is not None, f"with_pool: {material.why_no_pool}")
     api = HfApi(token=token, library_name="hf_negmine")
     there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
@@ -198,7 +221,7 @@ def write_files(
     provenance = Provenance(
         config_name=config_name,
         split=split,
-        summary=material.summary,
+        summary=public_summary(material.summary),
         columns=material.columns,
         rows=len(material.rows),
         rows_digest=rows_digest(material.rows),
@@ -267,6 +290,8 @@ def push_model(
     )
     with _scratch() as folder:
         model.model_card_data.set_model_id(repo_id)
+        if model.model_card_data.base_model:
+            model.model_card_data.base_model = public_name(model.model_card_data.base_model)
         trained_on = [*([data_id] if data_id else []), *data_ids]
         write_model(model, folder, section, existing=there.card if there is not None else "", data_ids=trained_on)
         paths = _paths(folder)
@@ -382,7 +407,11 @@ def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
     paths = []
     for file in sorted(pool.iterdir()):
         if file.is_file() and is_shared(file.name):
-            shutil.copyfile(file, folder / target / file.name)
+            if file.suffix == ".json":
+                about = json.loads(file.read_text(encoding="utf-8"))
+                write_json(folder / target / file.name, public_content(about))
+            else:
+                shutil.copyfile(file, folder / target / file.name)
             paths.append(f"{target}/{file.name}")
     return paths
 

@@ -10,9 +10,9 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from hf_negmine.hub.cards import split_card
+from hf_negmine.hub.cards import decoded_card, split_card
 from hf_negmine.hub.network import HubError, hub_errors
-from hf_negmine.hub.provenance import FOLDER, Provenance
+from hf_negmine.hub.provenance import FOLDER, Provenance, read_provenance
 
 
 class Repository:
@@ -42,7 +42,7 @@ class Repository:
                 f"pushing to {self._repo_id}: it holds {others[0]!r} and nothing that hf_negmine has pushed; give "
                 "another name"
             )
-        self.parts = [Provenance.from_json(self._read(path), where=f"{self._repo_id}/{path}") for path in ours]
+        self.parts = [read_provenance(self._read(path), path, where=f"{self._repo_id}/{path}") for path in ours]
 
     def look_at_model(self) -> None:
         """Read what is there.
@@ -76,7 +76,7 @@ class Repository:
         self.head, self.private = info.sha, bool(info.private)
         self.files = [sibling.rfilename for sibling in info.siblings or []]
         if "README.md" in self.files:
-            self.card = self._read("README.md")
+            self.card = decoded_card(self._read("README.md"))
 
     def stale(self, part: Provenance, paths: Sequence[str]) -> list[str]:
         """What the same part had before, and no longer has."""
@@ -118,9 +118,9 @@ class Repository:
             )
         return str(done.oid)
 
-    def _read(self, path: str) -> str:
+    def _read(self, path: str) -> bytes:
         with hub_errors(self._repo_id, "reading"), tempfile.TemporaryDirectory() as folder:
             local = self._api.hf_hub_download(
                 self._repo_id, path, repo_type=self._kind, revision=self.head, local_dir=folder
             )
-            return Path(local).read_text(encoding="utf-8")
+            return Path(local).read_bytes()

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 from huggingface_hub import RepoCard
 
 from hf_negmine import NegativeMiner
+from hf_negmine.hub.load import HubData
+from hf_negmine.hub.provenance import LOOKUPS, read_provenance
 
 NAME = "tester/one"
 CORPUS = [f"passage {number} about {'tea' if number % 2 else 'coffee'} and cup {number % 5}" for number in range(20)]
@@ -44,3 +47,14 @@ def read_card(content: bytes) -> tuple[dict[str, Any], str]:
 def code_blocks(text: str) -> list[str]:
     """The Python of a card."""
     return re.findall("^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def opened(folder: Path, path: str = "negmine/default/train.json") -> HubData:
+    """What lies in the folder of a dry run, as `load_mined` would give it, but for the pool."""
+    provenance = read_provenance((folder / path).read_bytes(), path, where=path)
+    tables = {
+        name: datasets.Dataset(pq.read_table([folder / file for file in files]))
+        for name, files in provenance.files.items()
+        if name in ("data", *LOOKUPS)
+    }
+    return HubData(tables["data"], provenance, *(tables[name] for name in LOOKUPS))

@@ -15,9 +15,9 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files checksums randomness devices protocols endpoint lengths model_digest "
-    "encoders texts vectors store pairs cache teachers judges search methods candidates shortlists searching "
-    "select pool ensemble judging rules retrieval"
+    "errors defaults schema csr files checksums randomness devices protocols endpoint naming shapes lengths "
+    "model_digest encoders texts vectors store pairs cache teachers judges search methods candidates shortlists "
+    "searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 

@@ -1,0 +1,305 @@
+"""Mining again what was pushed, and comparing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.errors import InputError, StorageError
+from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
+from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
+from hf_negmine.mined import Layout
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.naming import public_content
+from hf_negmine.protocols import Role, Teacher
+from hf_negmine.rules import filters_of_settings, settings_of_filters
+from hf_negmine.schema import DigestArray, IdArray
+from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
+from hf_negmine.select.filters import Consistency
+from hf_negmine.sources import table_batches, table_of
+from hf_negmine.teachers import DenseTeacher, identity_of
+from hf_negmine.texts import find_digests, sort_digests
+from hf_negmine.writing import in_memory
+
+OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
+"""Kinds of teachers that are a model."""
+OF_BOTH_ROLES = ("similarity", "candidates")
+"""What else makes a teacher another one, though its fingerprints are the same."""
+MINER_SETTINGS = (
+    "method",
+    "sampler",
+    "num_negatives",
+    "positive_score",
+    "include_positives",
+    "on_exhausted",
+    "format",
+    "include_scores",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What mining again has given.
+
+    Attributes:
+        identical: whether the rows are the same, in any order, in the columns that mining writes.
+        rows, rows_again: how many were pushed, and how many came out. Mining again takes each (query, positive) pair
+            once, so a pair that was given in several rows comes out once.
+        missing: pushed rows that did not come out again.
+        repeated: pushed rows that are there more often than the rows that were mined account for.
+        not_compared: columns of the pushed rows that mining does not write.
+        teacher_differs: roles in which the weights or settings of the teacher, or of one that it stands on, are others
+            than then.
+        filters_differ: whether the filters, or the teachers of vetoes, are others than then.
+    """
+
+    identical: bool
+    rows: int
+    rows_again: int
+    missing: int
+    repeated: int
+    not_compared: list[str]
+    teacher_differs: list[str]
+    filters_differ: bool = False
+
+    def __str__(self) -> str:
+        columns = ", ".join(map(repr, self.not_compared))
+        besides = f" (not compared: {columns}, which mining does not write)" if columns else ""
+        return self._verdict + besides
+
+    @property
+    def _verdict(self) -> str:
+        if self.identical:
+            return f"identical: all {self.rows:,} rows came out again"
+        if self.missing:
+            return f"different: {self.missing:,} of {self.rows:,} rows did not come out again; {self._why}"
+        if self.repeated:
+            return (
+                f"different: {self.repeated:,} of {self.rows:,} rows are copies that did not come out again; rows were "
+                "repeated before they were pushed"
+            )
+        return (
+            f"different: all {self.rows:,} rows came out again, and others besides; rows were left out before they "
+            "were pushed"
+        )
+
+    @property
+    def _why(self) -> str:
+        if self.teacher_differs:
+            return f"the teacher is another than then (as {' and '.join(self.teacher_differs)} encoder)"
+        if self.filters_differ:
+            return "the filters are others than then"
+        return (
+            "the teacher is the same; its vectors may differ on this processor, or the rows were changed before they "
+            "were pushed"
+        )
+
+
+def reproduce(
+    repo_id: str,
+    config_name: str = "default",
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    token: str | None = None,
+    teacher: str | Path | Teacher | None = None,
+    filters: Sequence[Any] | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Reproduction:
+    """Mine a pushed data set again with its settings, and compare.
+
+    Args:
+        repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
+        teacher: in place of the one that the settings name, such as a local copy of it. The name or folder of a model
+            is opened as the first one was.
+        filters: in place of those that the settings name: all of them, in their order. For filters that settings
+            cannot make: a judge (nobody's key is sent to an address from the Hub), a `Where`, one of your own.
+        progress: show bars.
+
+    Raises:
+        InputError: the texts were not pushed, the rows lack a column that mining writes, or a teacher or a filter that
+            cannot be made from its settings.
+    """
+    data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
+    return mine_again(data, repo_id, teacher=teacher, filters=filters, cache_dir=cache_dir, progress=progress)
+
+
+def mine_again(
+    data: HubData,
+    repo_id: str,
+    *,
+    teacher: str | Path | Teacher | None = None,
+    filters: Sequence[Any] | None = None,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Reproduction:
+    """`reproduce`, of what is loaded already."""
+    if data.queries is None or data.corpus is None or data.pairs is None:
+        lacking = ", ".join(name for name in LOOKUPS if getattr(data, name) is None)
+        raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
+    settings = data.settings
+    if settings["num_negatives"] >= len(data.corpus):  # before anything is made of that length
+        raise StorageError(
+            f"the provenance of {repo_id} says {settings['num_negatives']} negatives per query, from a corpus of "
+            f"{len(data.corpus)} passages"
+        )
+    then = settings.get("filters", [])
+    rules = filters_of_settings(then) if filters is None else list(filters)
+    columns = _columns_of_mining(data, rules, repo_id)
+    again = _teacher_again(teacher, settings.get("teacher_settings"))
+    query, positive = data.provenance.columns
+    miner = NegativeMiner(
+        again,
+        **{name: settings[name] for name in MINER_SETTINGS},
+        pool_depth=min(settings["pool_depth"], len(data.corpus)),
+        engine=settings.get("engine", "exact"),
+        filters=rules,
+        query_column=query,
+        positive_column=positive,
+        corpus_column="document",
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    mined = miner.fit(rows := rows_of_pairs(data, query, positive), corpus=data.corpus).mine(rows)
+    pushed = _with_types_of(data.rows.select_columns(columns), mined.select_columns(columns), repo_id)
+    missing, repeated, left_out = _compared(pushed, mined.select_columns(columns), data)
+    return Reproduction(
+        identical=not (missing or repeated or left_out),
+        rows=len(data.rows),
+        rows_again=len(mined),
+        missing=missing,
+        repeated=repeated,
+        not_compared=[name for name in data.rows.column_names if name not in columns],
+        teacher_differs=_roles_that_differ(identity_of(again), settings),
+        filters_differ=_as_json(public_content(settings_of_filters(rules), kept=KEPT)) != _as_json(then),
+    )
+
+
+def _columns_of_mining(data: HubData, rules: Sequence[Any], repo_id: str) -> list[str]:
+    """The columns that mining again writes; `InputError` unless the pushed rows have all of them."""
+    settings, (query, positive) = data.settings, data.provenance.columns
+    layout = Layout(
+        format=settings["format"],
+        query_column=query,
+        positive_column=positive,
+        n=settings["num_negatives"],
+        scores=settings["include_scores"],
+        on_exhausted=settings["on_exhausted"],
+        share_negatives=settings["positive_score"] == "min",
+        inconsistent=next((rule.action for rule in rules if isinstance(rule, Consistency)), None),
+    )
+    columns = [*([] if query in layout.replaced_columns else [query]), *layout.new_columns]
+    if lacking := [name for name in columns if name not in data.rows.column_names]:
+        raise InputError(
+            f"reproduce: the rows of {repo_id} have the columns {data.rows.column_names} and lack {lacking[:4]}, which "
+            f"format {settings['format']!r} writes, so there is nothing to compare; push the rows under the names that "
+            "mine gave them"
+        )
+    return columns
+
+
+def _with_types_of(pushed: datasets.Dataset, mined: datasets.Dataset, repo_id: str) -> datasets.Dataset:
+    """The pushed rows with the types that mining gives them, since a column may have been cast before the push."""
+    table = pushed.with_format("arrow")[:]
+    try:
+        return in_memory(table.cast(mined.data.table.schema.remove_metadata(), safe=False))
+    except pa.ArrowException as error:
+        raise InputError(
+            f"reproduce: the rows of {repo_id} have the types {pushed.data.table.schema.types}, expected those of "
+            f"mined rows, {mined.data.table.schema.types}; push the rows as mine gave them"
+        ) from error
+
+
+def _compared(pushed: datasets.Dataset, mined: datasets.Dataset, data: HubData) -> tuple[int, int, int]:
+    """How many pushed rows did not come out again, are copies too many, and how many others came out.
+
+    A row comes out once for each (query, positive) pair, and was pushed once for each row that was given: as many
+    copies are right as rows were given beyond the pairs. A negative of format ``labeled-pair`` is shared by the
+    positives that were given in one row, and so may be there less often than it came out.
+    """
+    settings, (_, positive) = data.settings, data.provenance.columns
+    shared = settings["format"] == "labeled-pair"
+    facts, rows = _facts(pushed, positive)
+    facts_again, _ = _facts(mined, positive)
+    _, ordered = sort_digests(np.unique(facts_again, axis=0))
+    came = np.bincount(find_digests(ordered, facts_again), minlength=len(ordered))
+    place = find_digests(ordered, facts)
+    missing = len(np.unique(rows[place < 0]))
+    there = np.bincount(place[place >= 0], minlength=len(ordered))
+    of_a_pair = {"triplet": settings["num_negatives"], "labeled-pair": settings["num_negatives"] + 1}
+    assert data.pairs is not None
+    given_again = max(0, data.summary.rows - len(data.pairs)) * of_a_pair.get(settings["format"], 1)
+    repeated = int(np.maximum(there - came, 0).sum())
+    left_out = int(np.maximum((np.minimum(came, 1) if shared else came) - there, 0).sum())
+    return missing, repeated if repeated > given_again else 0, left_out
+
+
+def _facts(rows: datasets.Dataset, positive: str) -> tuple[DigestArray, IdArray]:
+    """What rows say, as digests, and the row of each.
+
+    Labelled lists are taken apart, an entry for each positive: mining again has one positive per row, the first time
+    may have had several.
+    """
+    if "labels" not in rows.column_names or positive not in rows.column_names:
+        return row_digests(rows), np.arange(len(rows))
+    counts: list[int] = []
+
+    def taken_apart(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        entries: dict[str, list[Any]] = {name: [] for name in [*batch, "negatives"] if name != "labels"}
+        for place, (texts, labels) in enumerate(zip(batch[positive], batch["labels"], strict=True)):
+            marked = list(zip(texts or [], labels or [], strict=False))
+            negatives = [text for text, label in marked if not label]
+            # A row without a positive says something, too.
+            positives = [text for text, label in marked if label] or [None]
+            counts.append(len(positives))
+            for text in positives:
+                for name in entries:
+                    own = {positive: text, "negatives": negatives}
+                    entries[name].append(own[name] if name in own else batch[name][place])
+        return entries
+
+    tables = [table_of(taken_apart(table.to_pydict())) for table in table_batches(rows)]
+    whole = in_memory(pa.concat_tables(tables, promote_options="permissive"))
+    return row_digests(whole), np.repeat(np.arange(len(counts)), counts)
+
+
+def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any] | None) -> Teacher:
+    """The teacher of the settings, or another; another model is opened as the first one was, with its prompts."""
+    if teacher is None:
+        return ensemble_of_settings(settings)
+    again: Teacher = resolve_ensemble(teacher)
+    kind = (settings or {}).get("kind")
+    if isinstance(teacher, str | Path) and kind in OPENED:
+        model = str(teacher).removeprefix(f"{kind}:")
+        if isinstance(again, DenseTeacher) or model != str(teacher):
+            return ensemble_of_settings({**(settings or {}), "model": model, "revision": None})
+    return again
+
+
+def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
+    """Roles in which a teacher, or one that it stands on, is another than then (see `identity_of`)."""
+    mine, theirs = now.get("stages", []), then.get("stages", [])
+    below = [role for one, other in zip(mine, theirs, strict=False) for role in _roles_that_differ(one, other)]
+    roles: tuple[Role, ...] = ("query", "passage")
+    if any(name in then and now.get(name) != then[name] for name in OF_BOTH_ROLES):
+        return list(roles)
+    return [
+        role
+        for role in roles
+        if now["teacher_fingerprints"][role] != then.get("teacher_fingerprints", {}).get(role)
+        or role in below
+        or len(mine) != len(theirs)
+    ]
+
+
+def _as_json(settings: Any) -> str:
+    return json.dumps(settings, sort_keys=True, default=str)
