@@ -34,6 +34,7 @@ from hf_negmine.fresh import FreshMiner
 from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
+from hf_negmine.paths import folder_of
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Searcher, Teacher
 from hf_negmine.retrieval import Retrieval
@@ -48,7 +49,9 @@ from hf_negmine.sources import (
     CorpusSource,
     Rows,
     RowSource,
+    check_labels,
     choose_columns,
+    label_columns,
     open_corpus,
     open_rows,
     pair_batches,
@@ -88,6 +91,7 @@ class NegativeMiner:
         corpus: passages to search, besides the positives: texts, a Dataset, a file. None: the positives alone.
         query_column, positive_column: columns of the rows; may be left out for a data set with just two.
         corpus_column: column of the passage texts in ``corpus``.
+        corpus_config_name: config of a ``corpus`` on the Hub that has several.
         format: layout of the result: ``n-tuple``, ``triplet``, ``labeled-pair``, ``labeled-list`` or ``ids``.
         include_scores: also write the teacher's scores.
         positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
@@ -119,6 +123,7 @@ class NegativeMiner:
         query_column: str | None = None,
         positive_column: str | None = None,
         corpus_column: str | None = None,
+        corpus_config_name: str | None = None,
         format: Format = "n-tuple",
         include_scores: bool = False,
         positive_score: PositiveScore = "min",
@@ -152,9 +157,10 @@ class NegativeMiner:
             )
         self.num_negatives = num_negatives
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
+        self.corpus_config_name = corpus_config_name
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
         self.positive_score, self.pool_depth, self.seed = positive_score, pool_depth, seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = folder_of(cache_dir, "cache_dir") if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress
         self.engine = engine
@@ -169,7 +175,12 @@ class NegativeMiner:
     # ---- fitting -----------------------------------------------------------------------------------------------
 
     def fit(
-        self, rows: RowSource | None = None, *, corpus: CorpusSource | None = None, split: str | None = None
+        self,
+        rows: RowSource | None = None,
+        *,
+        corpus: CorpusSource | None = None,
+        split: str | None = None,
+        config_name: str | None = None,
     ) -> NegativeMiner:
         """Encode, search and select for ``rows``; everything is kept on disk, and a killed run continues.
 
@@ -177,6 +188,7 @@ class NegativeMiner:
             rows: a data set, a file, a BEIR folder, a Hub id. None fits on the corpus alone, for rows that come later.
             corpus: passages to search, besides the positives; None takes the one given to the miner, or the positives.
             split: of a DatasetDict, a Hub data set or a BEIR folder.
+            config_name: of a Hub data set that has several.
 
         Raises:
             InputError: rows or arguments that cannot be used.
@@ -186,7 +198,7 @@ class NegativeMiner:
         """
         started = time.perf_counter()
         writable_folder(self.cache_dir)
-        texts, columns, n_rows = self._read_texts(rows, corpus, split)
+        texts, columns, n_rows = self._read_texts(rows, corpus, split, config_name)
         require(
             self.num_negatives < len(texts.corpus),
             f"num_negatives: {self.num_negatives} negatives a query from a corpus of {len(texts.corpus)} passages",
@@ -238,31 +250,39 @@ class NegativeMiner:
         return self
 
     def _read_texts(
-        self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None
+        self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None, config_name: str | None
     ) -> tuple[TextSet, tuple[str, str], int]:
         """The text set of rows and corpus, the names of the columns, and the number of rows."""
         if corpus is None and self._corpus is None and self._has_corpus:
             raise InputError("fit: the miner's corpus is not part of its copies; give it as corpus=")
         corpus = corpus if corpus is not None else self._corpus
         query, positive = self.query_column or "query", self.positive_column or "positive"
-        counted = _Counted(())
+        counted, code = _Counted(()), "rows"
         if rows is not None:
-            opened = open_rows(rows, split=split)
+            opened = open_rows(
+                rows, split=split, config_name=config_name, named=(self.query_column, self.positive_column)
+            )
+            code = opened.code
             corpus = corpus if corpus is not None else opened.corpus
             known_query, known_positive = opened.columns
             query, positive = choose_columns(
                 opened.rows, self.query_column or known_query, self.positive_column or known_positive
             )
             self._check_new_columns(list(opened.rows.column_names or []), query, positive)
-            counted = _Counted(pair_batches(opened.rows, query, positive), progress=self.progress)
+            counted = _Counted(pair_batches(opened.rows, query, positive, code=code), progress=self.progress)
         elif corpus is None:
             raise InputError("fit: give rows, a corpus, or both")
+        passages = None
+        if corpus is not None:
+            passages = open_corpus(corpus, column=self.corpus_column, config_name=self.corpus_config_name)
         texts = build_text_set(
             self.cache_dir,
             counted,
-            open_corpus(corpus, column=self.corpus_column) if corpus is not None else None,
+            passages,
             query_column=query,
             positive_column=positive,
+            code=code,
+            corpus_remedy=passages.without_blanks if passages is not None else "",
         )
         return texts, (query, positive), counted.rows
 
@@ -339,7 +359,9 @@ class NegativeMiner:
             return with_columns(batch, self._write(batch), self._layout_of_fit)
         if isinstance(batch[fitted.query_column], str):
             raise InputError("the miner takes batches and was handed one row; call rows.map(miner, batched=True)")
-        written = self._write(table_of({name: batch[name] for name in (fitted.query_column, fitted.positive_column)}))
+        columns = fitted.query_column, fitted.positive_column
+        names = [*columns, *label_columns(available, *columns)]
+        written = self._write(table_of({name: batch[name] for name in names}))
         replaced = self._layout_of_fit.replaced_columns
         result: dict[str, Any] = take_rows(
             {name: values for name, values in batch.items() if name not in replaced}, written.rows
@@ -347,17 +369,23 @@ class NegativeMiner:
         return {**result, **{name: column.to_pylist() for name, column in written.columns.items()}}
 
     def mine(
-        self, rows: RowSource, *, corpus: CorpusSource | None = None, split: str | None = None
+        self,
+        rows: RowSource,
+        *,
+        corpus: CorpusSource | None = None,
+        split: str | None = None,
+        config_name: str | None = None,
     ) -> datasets.Dataset:
         """``rows`` with their negatives, fitting first if the miner is not fitted yet; `summary` says how it went.
 
         The result lies in the cache folder as an Arrow file and is memory-mapped. For the arguments see `fit`.
         """
         if self._folder is None:
-            self.fit(rows, corpus=corpus, split=split)
+            self.fit(rows, corpus=corpus, split=split, config_name=config_name)
         elif corpus is not None:
             raise InputError("mine: the miner is fitted already; give another corpus to fit()")
-        opened = open_rows(rows, split=split).rows
+        columns = self.query_column, self.positive_column
+        opened = open_rows(rows, split=split, config_name=config_name, named=columns).rows
         fitted = self.fitted
         started = time.perf_counter()
         mined = self._write_dataset(opened)
@@ -382,6 +410,7 @@ class NegativeMiner:
             found = fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
             more = fitted.relabelled_negatives(found)
             return found if more is None else found.joined(more)
+        check_labels(batch.take(pa.array(unseen_rows)), fitted.query_column, fitted.positive_column)
         fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
