@@ -24,11 +24,11 @@ def local_path(source: str | os.PathLike[str], what: str) -> str:
     """A path with its ``~`` and ``file://`` resolved; addresses stay as they are.
 
     Raises:
-        InputError: bytes, or nothing.
+        InputError: what can be no path: bytes, nothing, a NUL in it.
     """
     path = os.fspath(source)
     require(isinstance(path, str), f"{what}: expected a path of text, got {path!r:.80}")
-    require(bool(path.strip()), f"{what}: expected a path or a data set id, got {path!r}")
+    require(bool(path.strip()) and "\0" not in path, f"{what}: expected a path or a data set id, got {path!r:.80}")
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     return os.path.expanduser(path)
@@ -83,7 +83,8 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
     except InputError:
         raise
     except Exception as error:  # each library has its own exceptions; all of them mean an unreadable file
-        raise InputError(f"{path} could not be read as {builder}: {_reason(error, compression)}") from error
+        or_else = "; or download the file and give its path" if is_address(path) else ""
+        raise InputError(f"{path} could not be read as {builder}: {_reason(error, compression)}{or_else}") from error
     assert isinstance(rows, datasets.Dataset)
     given = "".join(f", {name}={value!r}" for name, value in options.items())
     return rows, f"load_dataset({builder!r}, data_files={path!r}{given}, split='train')"

@@ -120,8 +120,8 @@ def _open_path(
 
 
 def hub_id(path: str) -> str | None:
-    """The data set that ``hf://datasets/USER/NAME`` stands for; None for anything else, such as a file in it."""
-    found = re.fullmatch(r"hf://datasets/([^/]+/[^/@]+)/?", path)
+    """The data set that ``hf://datasets/USER/NAME`` or its page stands for; None for anything else, such as a file."""
+    found = re.fullmatch(r"(?:hf:/|https://huggingface\.co)/datasets/([^/]+/[^/@?#]+)/?", path)
     return found[1] if found else None
 
 
