@@ -170,7 +170,7 @@ def check_texts(
         remedy: Python that leaves blank texts out, where that is not a filter of these rows.
     """
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        texts = _cast_texts(texts, column, code)
+        texts = _cast_texts(texts, column, code if remedy is None else None)
     blank = _blank(texts)
     if pc.any(blank).as_py():
         blank_rows = rows[blank.to_numpy(zero_copy_only=False)]
@@ -182,13 +182,15 @@ def check_texts(
     return texts.cast(pa.large_string())
 
 
-def _cast_texts(texts: pa.Array, column: str, code: str) -> pa.Array:
+def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
     """Text of another Arrow type."""
     kind = texts.type
     if _is_text(kind):
         return texts.cast(pa.large_string())
     remedy, own = "name a column of texts", f"row[{column!r}]"
-    if pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
+    if code is None:
+        remedy = "give texts"
+    elif pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
         remedy = "take the text out first, for example with " + _mapped(code, column, f"{own}['text']")
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         remedy = "decode it first, for example with " + _mapped(code, column, f"{own}.decode()")

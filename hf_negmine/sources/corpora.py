@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 from hf_negmine.errors import ColumnError, InputError, require
 from hf_negmine.sources.beir import find_texts, read_beir_texts
 from hf_negmine.sources.columns import array_of, choose_split, table_batches, whole
-from hf_negmine.sources.files import endings, is_address, local_path, read_file
+from hf_negmine.sources.files import BUILDERS, endings, is_address, local_path, read_file
 from hf_negmine.sources.rows import hub_id, open_rows, refuse_config
 from hf_negmine.sources.tables import as_column, as_table
 from hf_negmine.texts import batches_of, in_code
@@ -92,13 +91,22 @@ def _open_path(source: str | os.PathLike[str], column: str | None, config_name: 
         opened = _of_column(rows, column, code)
         if endings(path)[0] != ".txt":
             return opened
-        return OpenedCorpus(batch.filter(pc.not_equal(pc.utf8_trim_whitespace(batch), "")) for batch in opened)
-    if isinstance(source, str) and len(path.split()) > 1 and not os.path.splitext(path)[1]:
+        return OpenedCorpus(_lines_with_text(opened.batches, path))
+    if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
         raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name is here; give a list of texts")
     opened_rows = open_rows(source, config_name=config_name)
     if isinstance(opened_rows.rows, datasets.IterableDataset):
         raise InputError(f"corpus: {source} does not hold a data set that can be read twice")
     return _of_column(opened_rows.rows, column, opened_rows.code)
+
+
+def _lines_with_text(batches: Iterable[pa.Array], path: str) -> Iterator[pa.Array]:
+    found = 0
+    for batch in batches:
+        lines = batch.filter(pc.not_equal(pc.utf8_trim_whitespace(batch), ""))
+        found += len(lines)
+        yield lines
+    require(found > 0, f"{path} holds blank lines only")
 
 
 def _texts(source: Any) -> list[str]:
@@ -110,7 +118,7 @@ def _texts(source: Any) -> list[str]:
             "list(corpus.values())" if all(isinstance(text, str) for text in source.values()) else "a list of texts"
         )
         raise InputError(f"{EXPECTED} a {kind} that is no table of columns; give {remedy}")
-    if isinstance(source, AbstractSet) and not isinstance(source, Sequence):
+    if isinstance(source, set | frozenset):
         raise InputError(f"{EXPECTED} a {kind}, which has no order to number passages in; give sorted(corpus)")
     if isinstance(source, Iterator):
         raise InputError(f"{EXPECTED} a {kind}, which can be read once only; give list(corpus)")

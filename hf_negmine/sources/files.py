@@ -16,8 +16,6 @@ from hf_negmine.sources.separated import reading_options
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
-NEEDED = {".zst": "zstandard", ".lz4": "lz4"}
-"""Packages that decompress, where Python itself does not."""
 
 
 def local_path(source: str | os.PathLike[str], what: str) -> str:
@@ -84,15 +82,13 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
         raise
     except Exception as error:  # each library has its own exceptions; all of them mean an unreadable file
         or_else = "; or download the file and give its path" if is_address(path) else ""
-        raise InputError(f"{path} could not be read as {builder}: {_reason(error, compression)}{or_else}") from error
+        raise InputError(f"{path} could not be read as {builder}: {_reason(error)}{or_else}") from error
     assert isinstance(rows, datasets.Dataset)
     given = "".join(f", {name}={value!r}" for name, value in options.items())
     return rows, f"load_dataset({builder!r}, data_files={path!r}{given}, split='train')"
 
 
-def _reason(error: Exception, compression: str) -> str:
+def _reason(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, datasets.exceptions.DatasetGenerationError) else None
     reason = " ".join(str(cause or error).split()) or type(error).__name__
-    if compression in NEEDED and "not supported" in reason:
-        return f"{compression} needs the package {NEEDED[compression]}, which is not installed"
     return "it holds no rows" if "corresponds to no data" in reason else reason[:300]

@@ -79,7 +79,7 @@ class Labels:
                 raise InputError(
                     f"column {name!r} grades the passages in {positive!r} (from {column.low:g} to {column.high:g}), "
                     "and all of them would be positives; keep those that are, for example with "
-                    f"{_kept_in_lists(code, positive, name, 'label >= 0.5')}, or leave the column out with "
+                    f"{_kept_in_lists(code, positive, name, f'float(label or 0) >= {column.middle}')}, or leave the column out with "
                     f"remove_columns({name!r}) if they all are"
                 )
             if column.graded and tell_grades:
@@ -87,7 +87,7 @@ class Labels:
                     "column %r holds grades from %g to %g, which are not read: all of the %s rows are mined as a query "
                     "with its positive; leave the others out first, for example with %s",
                     name, column.low, column.high, f"{column.rows:,}",
-                    in_code(code, f".filter(lambda row: row[{name!r}] >= 0.5)"),
+                    in_code(code, f".filter(lambda row: float(row[{name!r}] or 0) >= {column.middle})"),
                 )  # fmt: skip
 
 
@@ -111,6 +111,11 @@ class _Column:
     in_lists: bool = False
     low: float = np.inf
     high: float = -np.inf
+
+    @property
+    def middle(self) -> str:
+        """Of the grades."""
+        return f"{(self.low + self.high) / 2:.2g}"
 
     def add(self, labels: pa.ChunkedArray, positives: pa.ChunkedArray) -> None:
         if _is_list(labels.type):
@@ -165,7 +170,7 @@ class _Column:
 
 def _refusal(name: str, column: _Column, positive: str, code: str) -> str:
     shown = sorted(column.values)[:MOST_SHOWN]
-    listed = ", ".join(repr(value) if column.names is None else f"{column._class(value)!r}" for value in shown)
+    listed = " or ".join(repr(value) if column.names is None else f"{column._class(value)!r}" for value in shown)
     what = "passages" if column.in_lists else "rows"
     is_kept = f"not in {shown}" if len(column.values) <= MOST_SHOWN else "> 0"
     if column.in_lists:

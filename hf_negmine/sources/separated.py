@@ -56,7 +56,7 @@ def reading_options(
     if not _is_header(first, [row for _, row in others], set(named)):
         names = _names_without_header(first, [row for _, row in others]) if as_corpus else None
         if names is None:
-            raise _no_header(path, separator, first)
+            raise _no_header(path, separator, first, as_corpus=as_corpus)
         options["column_names"] = names
     twice = [name for name in first if first.count(name) > 1]
     require("column_names" in options or not twice, f"{path}: the first line names {twice[:1]} twice; rename one")
@@ -152,12 +152,15 @@ def _ragged(path: str, line: int, found: int, expected: int) -> InputError:
     )
 
 
-def _no_header(path: str, separator: str, first: list[str]) -> InputError:
+def _no_header(path: str, separator: str, first: list[str], *, as_corpus: bool) -> InputError:
     shown = [cell if len(cell) <= 40 else cell[:39] + "…" for cell in first[:3]]
-    names = ["query", "positive"] if len(first) == 2 else [f"column_{place + 1}" for place in range(len(first))]
+    names, arguments = ["query", "positive"], "query_column and positive_column"
+    if as_corpus:
+        names, arguments = ["id", "text"][-len(first) :], "corpus_column"
+    names = names if len(names) == len(first) else [f"column_{place + 1}" for place in range(len(first))]
     sep = f", sep={separator!r}" if separator != "," else ""
     return InputError(
         f"{path}: the first line, {shown}, may be data and not the names of the columns; if it names them, say which "
-        "to take (query_column and positive_column, or corpus_column); if not, put a line with names on top, or give "
+        f"to take ({arguments}); if not, put a line with names on top, or give "
         f"load_dataset('csv', data_files={path!r}{sep}, column_names={names}, split='train')"
     )
