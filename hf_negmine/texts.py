@@ -187,13 +187,9 @@ def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
     kind = texts.type
     if _is_text(kind):
         return texts.cast(pa.large_string())
-    remedy, own = "name a column of texts", f"row[{column!r}]"
-    if code is None:
-        remedy = "give texts"
-    elif pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
-        remedy = "take the text out first, for example with " + _mapped(code, column, f"{own}['text']")
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        remedy = "decode it first, for example with " + _mapped(code, column, f"{own}.decode()")
+    remedy = "give texts" if code is None else "name a column of texts"
+    if code is not None and pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
+        remedy = "take the text out first, for example with " + _mapped(code, column, f"row[{column!r}]['text']")
     raise InputError(f"column {column!r} holds {str(kind)[:120]}, expected text (string); {remedy}")
 
 

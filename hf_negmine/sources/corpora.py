@@ -75,8 +75,9 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
     if (table := as_table(source, "corpus")) is not None:
         return _of_column(in_memory(table[0]), column, table[1])
     if (array := as_column(source, "corpus")) is not None:
-        as_list = next((name for name in ("to_pylist", "tolist", "to_list") if hasattr(source, name)), None)
-        return OpenedCorpus(batches_of(array), _without_blanks(f"corpus.{as_list}()" if as_list else "corpus"))
+        called = next((name for name in ("dropna", "to_pylist", "to_list") if hasattr(source, name)), None)
+        texts = f"corpus.{called}()" if called else "corpus"
+        return OpenedCorpus(batches_of(array), f"[text for text in {texts} if (text or '').strip()]")
     return OpenedCorpus(batches_of(array_of(_texts(source), "corpus").cast(pa.large_string())))
 
 
@@ -146,7 +147,3 @@ def _of_column(source: datasets.Dataset, column: str | None, code: str) -> Opene
     require(len(source) > 0, f"corpus: it has the column {column!r} and no rows")
     batches = (whole(table[column]) for table in table_batches(source, [column]))
     return OpenedCorpus(batches, in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())", "corpus"))
-
-
-def _without_blanks(texts: str) -> str:
-    return f"[text for text in {texts} if (text or '').strip()]"

@@ -79,8 +79,8 @@ class Labels:
                 raise InputError(
                     f"column {name!r} grades the passages in {positive!r} (from {column.low:g} to {column.high:g}), "
                     "and all of them would be positives; keep those that are, for example with "
-                    f"{_kept_in_lists(code, positive, name, f'float(label or 0) >= {column.middle}')}, or leave the column out with "
-                    f"remove_columns({name!r}) if they all are"
+                    f"{_kept_in_lists(code, positive, name, f'float(label or 0) >= {column.middle}')}, or leave the "
+                    f"column out with remove_columns({name!r}) if they all are"
                 )
             if column.graded and tell_grades:
                 logger.warning(
