@@ -243,7 +243,7 @@ class NegativeMiner:
         )
         # Only now: a fit that fails leaves the miner as it was.
         # The pool of a judged fit is opened anew, with what he called relevant left out.
-        self._folder, self._digest, self._summary = folder, digest, None
+        self._folder, self._digest, self._summary = folder, digest, summary
         self._pool = pool if verdicts is None else None
         self.__dict__.pop("fitted", None)
         self.__dict__.pop("fresh", None)
@@ -386,11 +386,10 @@ class NegativeMiner:
             raise InputError("mine: the miner is fitted already; give another corpus to fit()")
         columns = self.query_column, self.positive_column
         opened = open_rows(rows, split=split, config_name=config_name, named=columns).rows
-        fitted = self.fitted
         started = time.perf_counter()
         mined = self._write_dataset(opened)
-        seconds = {**fitted.summary.seconds, "write": round(time.perf_counter() - started, 3)}
-        self._summary = replace(fitted.summary, rows_written=len(mined), seconds=seconds)
+        seconds = {**self.summary.seconds, "write": round(time.perf_counter() - started, 3)}
+        self._summary = replace(self.summary, rows_written=len(mined), seconds=seconds)
         return mined
 
     def features(self, rows: Rows) -> datasets.Features:

@@ -17,9 +17,8 @@ from hf_negmine.sources.beir import find_texts, read_beir_texts
 from hf_negmine.sources.columns import array_of, choose_split, table_batches, whole
 from hf_negmine.sources.files import BUILDERS, endings, is_address, local_path, read_file
 from hf_negmine.sources.rows import hub_id, open_rows, refuse_config
-from hf_negmine.sources.tables import as_column, as_table
+from hf_negmine.sources.tables import as_column, as_dataset
 from hf_negmine.texts import batches_of, in_code
-from hf_negmine.writing import in_memory
 
 CorpusSource: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray | pa.Table | Any
@@ -72,8 +71,8 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
         opened = open_rows(source)
         assert isinstance(opened.rows, datasets.Dataset)
         return _of_column(opened.rows, column, "Dataset.from_list(corpus)")
-    if (table := as_table(source, "corpus")) is not None:
-        return _of_column(in_memory(table[0]), column, table[1])
+    if (made := as_dataset(source, "corpus")) is not None:
+        return _of_column(made[0], column, made[1])
     if (array := as_column(source, "corpus")) is not None:
         called = next((name for name in ("dropna", "to_pylist", "to_list") if hasattr(source, name)), None)
         texts = f"corpus.{called}()" if called else "corpus"

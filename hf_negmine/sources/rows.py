@@ -16,8 +16,7 @@ from hf_negmine.errors import InputError, require
 from hf_negmine.sources.beir import find_texts, open_beir
 from hf_negmine.sources.columns import OpenedRows, Rows, choose_split
 from hf_negmine.sources.files import BUILDERS, endings, is_address, local_path, read_file
-from hf_negmine.sources.tables import as_table
-from hf_negmine.writing import in_memory
+from hf_negmine.sources.tables import as_dataset
 
 RowSource: TypeAlias = (
     Rows | datasets.DatasetDict | str | Path | Sequence[Mapping[str, Any]] | Sequence[tuple[str, Any]] | pa.Table | Any
@@ -59,9 +58,8 @@ def open_rows(
         return OpenedRows(source)
     if isinstance(source, Mapping) and len(source) == 1:
         raise InputError(f"{EXPECTED} {type(source).__name__} with one column, {list(source)}")
-    table = as_table(source, "rows")
-    if table is not None:
-        return OpenedRows(in_memory(table[0]), code=table[1])
+    if (made := as_dataset(source, "rows")) is not None:
+        return OpenedRows(made[0], code=made[1])
     return _rows_of_list(source)
 
 

@@ -78,9 +78,7 @@ def _is_header(first: list[str], others: list[list[str]], named: set[str]) -> bo
 
 
 def _is_name(cell: str) -> bool:
-    words = cell.split()
-    alone = len(words) == 1 or (len(words) <= 3 and any(map(_is_known, words)))
-    return alone and all(NAME.fullmatch(word) for word in words)
+    return NAME.fullmatch(cell.strip()) is not None
 
 
 def _is_known(cell: str) -> bool:

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from hf_negmine.errors import InputError
 from hf_negmine.sources.columns import array_of
+from hf_negmine.writing import in_memory
 
 
-def as_table(source: Any, what: str) -> tuple[pa.Table, str] | None:
-    """The Arrow table of a data frame (pandas, polars, …), an Arrow table or batch, or columns of values.
+def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
+    """The Data set of a data frame (pandas, polars, …), an Arrow table or batch, or columns of values.
 
     Args:
         source: anything.
         what: whose it is, for errors and code: ``rows`` or ``corpus``.
 
     Returns:
-        The table, and the code that makes a Data set of ``what``; None for what is no table.
+        It, and the code that makes one of ``what``; None for what is no table.
     """
     try:
         if isinstance(source, pd.DataFrame):
@@ -37,15 +39,16 @@ def as_table(source: Any, what: str) -> tuple[pa.Table, str] | None:
             table, code = pa.table(columns), f"Dataset.from_dict({what})"
         else:
             return None
+        if len(set(table.column_names)) < len(table.column_names):
+            raise InputError(f"{what}: the columns {table.column_names} have a name twice; rename one")
+        return in_memory(_with_plain_text(table)), code
     except InputError:
         raise
-    except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are these, too
+    except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError) as error:
+        # of pyarrow, whose errors are these, too, or of datasets
         raise InputError(
             f"{what}: {_first_line(error)}; expected columns of equal length, each with values of one type"
         ) from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise InputError(f"{what}: the columns {table.column_names} have a name twice; rename one")
-    return _with_plain_text(table), code
 
 
 def as_column(source: Any, what: str) -> pa.Array | pa.ChunkedArray | None:

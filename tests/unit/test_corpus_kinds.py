@@ -1,4 +1,4 @@
-"""Tables, series and other things as a corpus or rows: read where one text is meant, refused with a remedy where not."""
+"""Tables, series and other things as a corpus or rows: read where one text is meant, or refused with a remedy."""
 
 from __future__ import annotations
 
