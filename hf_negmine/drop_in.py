@@ -24,6 +24,7 @@ from hf_negmine.mined import Format
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.protocols import Sampler, Teacher
 from hf_negmine.select import Sampled, Top
+from hf_negmine.sources import pair_batches
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher
 from hf_negmine.writing import in_memory
 
@@ -208,6 +209,8 @@ def _columns(dataset: datasets.Dataset, anchor: str | None, positive: str | None
 
 
 def _grouped_rows(dataset: datasets.Dataset, anchor: str, positive: str, *, as_lists: bool) -> _Grouped:
+    for _ in pair_batches(dataset, anchor, positive, code="dataset"):
+        pass  # it reads the labels beside them, too
     table = dataset.with_format("arrow").select_columns([anchor, positive])[:]
     anchors, positives = (_text_column(table, name) for name in (anchor, positive))
     anchor_codes, positive_codes = (

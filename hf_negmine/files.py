@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from hf_negmine.errors import DamagedError, InputError, StorageError
+from hf_negmine.errors import DamagedError, StorageError
 from hf_negmine.schema import FORMAT_VERSION, DigestArray
 
 logger = logging.getLogger(__name__)
@@ -296,18 +296,6 @@ def digest_of(*parts: Any) -> str:
         state.update(len(content).to_bytes(8, "little"))
         state.update(content)
     return state.hexdigest()
-
-
-def folder_of(given: Any, argument: str) -> Path:
-    """A folder's path as the user gave it, ``~`` resolved, or `InputError` if it cannot be one."""
-    try:
-        folder = Path(given).expanduser()
-        os.fsencode(folder)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{argument}: the path of a folder, got {given!r} ({error})") from error
-    if "\0" in str(folder):
-        raise InputError(f"{argument}: the path of a folder, got {given!r}, which holds a null character")
-    return folder
 
 
 def default_cache_dir() -> Path:

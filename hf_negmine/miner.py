@@ -30,12 +30,13 @@ from hf_negmine.errors import (
     require_choice,
     require_whole,
 )
-from hf_negmine.files import default_cache_dir, digest_of, folder_of, is_read_only, lasting_temporary_folder
+from hf_negmine.files import default_cache_dir, digest_of, is_read_only, lasting_temporary_folder
 from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
 from hf_negmine.fresh import FreshMiner
 from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
 from hf_negmine.methods import Method, resolve_method
 from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
+from hf_negmine.paths import folder_of
 from hf_negmine.pool import CandidatePool
 from hf_negmine.protocols import Sampler, Searcher, Teacher
 from hf_negmine.retrieval import Retrieval
@@ -50,7 +51,9 @@ from hf_negmine.sources import (
     CorpusSource,
     Rows,
     RowSource,
+    check_labels,
     choose_columns,
+    label_columns,
     open_corpus,
     open_rows,
     pair_batches,
@@ -92,6 +95,7 @@ class NegativeMiner:
         corpus: passages to search, besides the positives: texts, a Dataset, a file. None: the positives alone.
         query_column, positive_column: columns of the rows; may be left out for a data set with just two.
         corpus_column: column of the passage texts in ``corpus``.
+        corpus_config_name: config of a ``corpus`` on the Hub that has several.
         format: layout of the result: ``n-tuple``, ``triplet``, ``labeled-pair``, ``labeled-list`` or ``ids``.
         include_scores: also write the teacher's scores.
         positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
@@ -130,6 +134,7 @@ class NegativeMiner:
         query_column: str | None = None,
         positive_column: str | None = None,
         corpus_column: str | None = None,
+        corpus_config_name: str | None = None,
         format: Format = "n-tuple",
         include_scores: bool = False,
         positive_score: PositiveScore = "min",
@@ -164,6 +169,7 @@ class NegativeMiner:
             )
         self.num_negatives = num_negatives
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
+        self.corpus_config_name = corpus_config_name
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
         self.positive_score, self.pool_depth, self.seed = positive_score, pool_depth, seed
         self.cache_dir = folder_of(cache_dir, "cache_dir") if cache_dir is not None else default_cache_dir()
@@ -190,7 +196,12 @@ class NegativeMiner:
     # ---- fitting -----------------------------------------------------------------------------------------------
 
     def fit(
-        self, rows: RowSource | None = None, *, corpus: CorpusSource | None = None, split: str | None = None
+        self,
+        rows: RowSource | None = None,
+        *,
+        corpus: CorpusSource | None = None,
+        split: str | None = None,
+        config_name: str | None = None,
     ) -> NegativeMiner:
         """Encode, search and select for ``rows``; everything is kept on disk, and a killed run continues.
 
@@ -198,6 +209,7 @@ class NegativeMiner:
             rows: a data set, a file, a BEIR folder, a Hub id. None fits on the corpus alone, for rows that come later.
             corpus: passages to search, besides the positives; None takes the one given to the miner, or the positives.
             split: of a DatasetDict, a Hub data set or a BEIR folder.
+            config_name: of a Hub data set that has several.
 
         Raises:
             InputError: rows or arguments that cannot be used.
@@ -208,7 +220,7 @@ class NegativeMiner:
         started = time.perf_counter()
         if not (self.cache_dir.is_dir() and is_read_only(self.cache_dir)):  # it may hold everything
             writable_folder(self.cache_dir)
-        texts, columns, n_rows = self._read_texts(rows, corpus, split)
+        texts, columns, n_rows = self._read_texts(rows, corpus, split, config_name)
         require(
             self.num_negatives < len(texts.corpus),
             f"num_negatives: {self.num_negatives} negatives a query from a corpus of {len(texts.corpus)} passages",
@@ -256,38 +268,46 @@ class NegativeMiner:
         )
         # Only now: a fit that fails leaves the miner as it was.
         # The pool of a judged fit is opened anew, with what he called relevant left out.
-        self._folder, self._digest, self._summary = folder, digest, None
+        self._folder, self._digest, self._summary = folder, digest, summary
         self._pool = pool if verdicts is None else None
         self.__dict__.pop("fitted", None)
         self.__dict__.pop("fresh", None)
         return self
 
     def _read_texts(
-        self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None
+        self, rows: RowSource | None, corpus: CorpusSource | None, split: str | None, config_name: str | None
     ) -> tuple[TextSet, tuple[str, str], int]:
         """The text set of rows and corpus, the names of the columns, and the number of rows."""
         if corpus is None and self._corpus is None and self._has_corpus:
             raise InputError("fit: the miner's corpus is not part of its copies; give it as corpus=")
         corpus = corpus if corpus is not None else self._corpus
         query, positive = self.query_column or "query", self.positive_column or "positive"
-        counted = _Counted(())
+        counted, code = _Counted(()), "rows"
         if rows is not None:
-            opened = open_rows(rows, split=split)
+            opened = open_rows(
+                rows, split=split, config_name=config_name, named=(self.query_column, self.positive_column)
+            )
+            code = opened.code
             corpus = corpus if corpus is not None else opened.corpus
             known_query, known_positive = opened.columns
             query, positive = choose_columns(
                 opened.rows, self.query_column or known_query, self.positive_column or known_positive
             )
             self._check_new_columns(list(opened.rows.column_names or []), query, positive)
-            counted = _Counted(pair_batches(opened.rows, query, positive), progress=self.progress)
+            counted = _Counted(pair_batches(opened.rows, query, positive, code=code), progress=self.progress)
         elif corpus is None:
             raise InputError("fit: give rows, a corpus, or both")
+        passages = None
+        if corpus is not None:
+            passages = open_corpus(corpus, column=self.corpus_column, config_name=self.corpus_config_name)
         texts = build_text_set(
             self.cache_dir,
             counted,
-            open_corpus(corpus, column=self.corpus_column) if corpus is not None else None,
+            passages,
             query_column=query,
             positive_column=positive,
+            code=code,
+            corpus_remedy=passages.without_blanks if passages is not None else "",
         )
         return texts, (query, positive), counted.rows
 
@@ -369,7 +389,9 @@ class NegativeMiner:
             return with_columns(batch, self._write(batch), self._layout_of_fit)
         if isinstance(batch[fitted.query_column], str):
             raise InputError("the miner takes batches and was handed one row; call rows.map(miner, batched=True)")
-        written = self._write(table_of({name: batch[name] for name in (fitted.query_column, fitted.positive_column)}))
+        columns = fitted.query_column, fitted.positive_column
+        names = [*columns, *label_columns(available, *columns)]
+        written = self._write(table_of({name: batch[name] for name in names}))
         replaced = self._layout_of_fit.replaced_columns
         result: dict[str, Any] = take_rows(
             {name: values for name, values in batch.items() if name not in replaced}, written.rows
@@ -377,7 +399,12 @@ class NegativeMiner:
         return {**result, **{name: column.to_pylist() for name, column in written.columns.items()}}
 
     def mine(
-        self, rows: RowSource, *, corpus: CorpusSource | None = None, split: str | None = None
+        self,
+        rows: RowSource,
+        *,
+        corpus: CorpusSource | None = None,
+        split: str | None = None,
+        config_name: str | None = None,
     ) -> datasets.Dataset:
         """``rows`` with their negatives, fitting first if the miner is not fitted yet; `summary` says how it went.
 
@@ -385,15 +412,15 @@ class NegativeMiner:
         folder for temporary files until the process ends. For the arguments see `fit`.
         """
         if self._folder is None:
-            self.fit(rows, corpus=corpus, split=split)
+            self.fit(rows, corpus=corpus, split=split, config_name=config_name)
         elif corpus is not None:
             raise InputError("mine: the miner is fitted already; give another corpus to fit()")
-        opened = open_rows(rows, split=split).rows
-        fitted = self.fitted
+        columns = self.query_column, self.positive_column
+        opened = open_rows(rows, split=split, config_name=config_name, named=columns).rows
         started = time.perf_counter()
         mined = self._write_dataset(opened)
-        seconds = {**fitted.summary.seconds, "write": round(time.perf_counter() - started, 3)}
-        self._summary = replace(fitted.summary, rows_written=len(mined), seconds=seconds)
+        seconds = {**self.summary.seconds, "write": round(time.perf_counter() - started, 3)}
+        self._summary = replace(self.summary, rows_written=len(mined), seconds=seconds)
         return mined
 
     def features(self, rows: Rows) -> datasets.Features:
@@ -414,6 +441,7 @@ class NegativeMiner:
             more = fitted.relabelled_negatives(found)
             return found if more is None else found.joined(more)
         self._retrieval.require_same(fitted.pool_keys, fitted.texts)
+        check_labels(batch.take(pa.array(unseen_rows)), fitted.query_column, fitted.positive_column)
         fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)

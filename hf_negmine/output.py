@@ -64,7 +64,7 @@ class MinedData:
     summary: MiningSummary | None = None
 
 
-def open_mined(source: str | Path, *, split: str | None = None) -> MinedData:
+def open_mined(source: str | Path, *, split: str | None = None, config_name: str | None = None) -> MinedData:
     """What `save` wrote into a folder, or rows from anywhere else.
 
     Raises:
@@ -75,7 +75,7 @@ def open_mined(source: str | Path, *, split: str | None = None) -> MinedData:
 
     folder = Path(source)
     if not is_output(folder):
-        rows = open_rows(source, split=split).rows
+        rows = open_rows(source, split=split, config_name=config_name).rows
         require(hasattr(rows, "select"), f"{source} does not hold a data set that can be read twice")
         return MinedData(rows)
     lookups = None

@@ -176,11 +176,17 @@ class MiningSummary:
 
     def __str__(self) -> str:
         settings = self.settings
+        repeats = self.rows - self.positive_scores.count
         lines = [
             f"{settings['num_negatives']} negatives a query by {settings['method']} with {settings['sampler']}, "
             f"teacher {settings['teacher']}",
             f"{self.rows:,} rows: {self.queries:,} queries with {self.positives_per_query:.2f} positives each, "
             f"corpus of {self.passages:,} passages",
+            *(
+                [f"{repeats:,} rows repeat the query and positive of another, and come out as often"]
+                if repeats > 0
+                else []
+            ),
             f"complete {self.complete:,}, exhausted {self.exhausted:,}"
             + ("" if self.rows_written is None else f"; {self.rows_written:,} rows written ({settings['format']})"),
             "",

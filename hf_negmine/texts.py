@@ -158,23 +158,52 @@ def unique_digests(digests: DigestArray) -> tuple[IdArray, IdArray]:
     return order[new], place  # lexsort is stable: the first of a run is the first position
 
 
-def check_texts(texts: pa.Array, rows: IdArray, *, column: str) -> pa.LargeStringArray:
-    """Texts as a large-string array, or `InputError` naming the first of ``rows`` that is null, blank or not text."""
+def check_texts(
+    texts: pa.Array, rows: IdArray, *, column: str, code: str = "rows", remedy: str | None = None
+) -> pa.LargeStringArray:
+    """Texts as a large-string array, or `InputError` naming the first of ``rows`` that is null, blank or not text.
+
+    Args:
+        texts: one for each row.
+        rows: their numbers.
+        column: its name, for errors.
+        code: the rows as a Data set in Python, for what an error suggests.
+        remedy: Python that leaves blank texts out, where that is not a filter of these rows.
+    """
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        castable = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_null)
-        if any(is_kind(texts.type) for is_kind in castable):
-            texts = texts.cast(pa.large_string())
-        else:
-            raise InputError(f"column {column!r} holds {texts.type}, expected text (string)")
-    blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
+        texts = _cast_texts(texts, column, code if remedy is None else None)
+    blank = _blank(texts)
     if pc.any(blank).as_py():
         blank_rows = rows[blank.to_numpy(zero_copy_only=False)]
+        remedy = remedy or in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())")
         raise InputError(
             f"column {column!r} has {len(blank_rows)} empty text(s) among rows {rows[0]} to {rows[-1]}, the first in "
-            f"row {blank_rows[0]}; remove them first, for example with "
-            f"rows.filter(lambda row: (row[{column!r}] or '').strip())"
+            f"row {blank_rows[0]}; filter them out first, for example with {remedy}"
         )
     return texts.cast(pa.large_string())
+
+
+def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
+    """Text of another Arrow type."""
+    kind = texts.type
+    if _is_text(kind):
+        return texts.cast(pa.large_string())
+    remedy = "give texts" if code is None else "name a column of texts"
+    if code is not None and pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
+        remedy = "take the text out first, for example with " + _mapped(code, column, f"row[{column!r}]['text']")
+    raise InputError(f"column {column!r} holds {str(kind)[:120]}, expected text (string); {remedy}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether it can be cast to text without a change of the texts; nulls are texts that are missing."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def _blank(texts: pa.Array) -> pa.BooleanArray:
+    return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
 
 
 def build_text_set(
@@ -184,6 +213,8 @@ def build_text_set(
     *,
     query_column: str,
     positive_column: str,
+    code: str = "rows",
+    corpus_remedy: str = "[text for text in corpus if (text or '').strip()]",
 ) -> TextSet:
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
@@ -193,6 +224,8 @@ def build_text_set(
         pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text. None at all is
             fine if there is a corpus.
         corpus: batches of Arrow text arrays, or None if the positives are the corpus.
+        code: the rows as a Data set in Python, for what an error suggests.
+        corpus_remedy: Python that leaves blank passages out of the corpus.
 
     Raises:
         InputError: nothing in it, a text that is empty or no text, or a row without a positive.
@@ -204,8 +237,8 @@ def build_text_set(
         with _Writer(folder / "all_positives") as positive_texts, _Writer(folder / "all_queries") as query_texts:
             for queries, positives in pairs:
                 numbers = np.arange(row, row + len(queries))
-                query_texts.add(check_texts(queries, numbers, column=query_column))
-                flat, lengths = flatten_positives(positives, numbers, column=positive_column)
+                query_texts.add(check_texts(queries, numbers, column=query_column, code=code))
+                flat, lengths = flatten_positives(positives, numbers, column=positive_column, code=code)
                 positive_texts.add(flat)
                 counts.append(lengths)
                 row += len(queries)
@@ -216,7 +249,7 @@ def build_text_set(
         first_query, query_of_row = _by_first_position(all_queries.digests)
         _copy_texts(folder / "queries", [(all_queries, first_query)])
         first_positive, positive_place = unique_digests(all_positives.digests)
-        given = _collect_corpus(folder, corpus)
+        given = _collect_corpus(folder, corpus, corpus_remedy)
         if given is None:
             _copy_texts(folder / "corpus", [(all_positives, first_positive)])
             positive_id = positive_place
@@ -303,13 +336,14 @@ def _copy_texts(folder: Path, parts: list[tuple[TextColumn, IdArray]]) -> None:
     writer.column()
 
 
-def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None) -> TextColumn | None:
+def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, remedy: str) -> TextColumn | None:
     if corpus is None:
         return None
     row = 0
     with _Writer(folder / "all_given") as everything:
         for texts in corpus:
-            everything.add(check_texts(texts, np.arange(row, row + len(texts)), column="corpus"))
+            numbers = np.arange(row, row + len(texts))
+            everything.add(check_texts(texts, numbers, column="corpus", remedy=remedy))
             row += len(texts)
     column = everything.column()
     first, _ = _by_first_position(column.digests)
@@ -328,19 +362,67 @@ def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:
 
 
 def flatten_positives(
-    positives: pa.Array, rows: IdArray, *, column: str
+    positives: pa.Array, rows: IdArray, *, column: str, code: str = "rows"
 ) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
-    """All positives of these rows one after another, and how many each row has."""
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(is_kind(positives.type) for is_kind in kinds):
-        return check_texts(positives, rows, column=column), np.ones(len(positives), dtype=np.int64)
+    """All positives of these rows one after another, and how many each row has; for ``code`` see `check_texts`."""
+    if not _is_list(positives.type):
+        return check_texts(positives, rows, column=column, code=code), np.ones(len(positives), dtype=np.int64)
     lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     if len(bare := np.flatnonzero(lengths == 0)):
         raise InputError(
             f"column {column!r} has {len(bare)} row(s) without a positive, the first is row {rows[bare[0]]}; "
-            "a query needs at least one"
+            "a query needs at least one, so filter them out first, for example with "
+            + in_code(code, f".filter(lambda row: bool(row[{column!r}]))")
         )
-    return check_texts(positives.flatten(), np.repeat(rows, lengths), column=column), lengths
+    flat = positives.flatten()
+    _check_kind_in_lists(flat.type, column, code)
+    flat = flat.cast(pa.large_string())
+    if len(blank := np.flatnonzero(_blank(flat).to_numpy(zero_copy_only=False))):
+        row = int(np.searchsorted(np.cumsum(lengths), blank[0], side="right"))
+        place = int(blank[0] - (np.cumsum(lengths)[row] - lengths[row]))
+        kept = f"[text for text in row[{column!r}] if (text or '').strip()]"
+        raise InputError(
+            f"column {column!r} has {len(blank)} empty text(s) in the lists of rows {rows[0]} to {rows[-1]}, the first "
+            f"in row {rows[row]}, place {place}: {flat[int(blank[0])].as_py()!r:.20}; take them out first, for example "
+            "with " + _mapped(code, column, kept, f".filter(lambda row: bool(row[{column!r}]))")
+        )
+    return flat, lengths
+
+
+def _check_kind_in_lists(kind: pa.DataType, column: str, code: str) -> None:
+    """Raise `InputError`, with what to do, unless lists hold text."""
+    if _is_text(kind):
+        return
+    remedy = "name a column of texts"
+    if _is_list(kind):
+        flat = f"[text for texts in row[{column!r}] for text in texts]"
+        remedy = f"put the positives of a row into one list, for example with {_mapped(code, column, flat)}"
+    elif pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
+        own = f"[passage['text'] for passage in row[{column!r}]]"
+        remedy = f"take the texts out first, for example with {_mapped(code, column, own)}"
+    raise InputError(
+        f"column {column!r} holds lists of {str(kind)[:120]}, expected text (string) or lists of text; {remedy}"
+    )
+
+
+def _mapped(code: str, column: str, value: str, then: str = "") -> str:
+    return in_code(code, f".map(lambda row: {{{column!r}: {value}}}){then}")
+
+
+def in_code(code: str, call: str, name: str = "rows") -> str:
+    """Python that calls a method of what a user gave.
+
+    Args:
+        code: it as a Data set: its name, or an expression that makes one.
+        call: such as ``.filter(…)``.
+        name: under which the call takes it.
+    """
+    return f"{code}{call}" if code.isidentifier() else f"{name}{call} (after {name} = {code})"
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def batches_of(array: pa.ChunkedArray | pa.Array, size: int = TEXTS_A_BATCH) -> Iterator[pa.Array]:

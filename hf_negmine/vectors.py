@@ -17,11 +17,11 @@ LONGEST_TOKEN = 1e16
 
 def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width: int | None) -> FloatArray:
     """Vectors as float32, or `TeacherError` if they are not one finite row of the expected width for each text."""
-    array = np.asarray(vectors)
-    if array.dtype.kind not in "fiu" or array.ndim != 2 or len(array) != len(texts):
+    array = as_array(vectors, teacher)
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or len(array) != len(texts) or not array.shape[1]:
         raise TeacherError(
             f"teacher {teacher.name!r} gave an array of {array.dtype} with shape {array.shape} for {len(texts)} texts, "
-            f"expected numbers with shape ({len(texts)}, width)"
+            f"expected numbers with shape ({len(texts)}, width), at least 1 wide"
         )
     if width is not None and array.shape[1] != width:
         raise TeacherError(
@@ -45,9 +45,29 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
     return array
 
 
+def check_widths(queries: int, passages: int, teacher: Teacher) -> None:
+    """Raise `TeacherError` unless the vectors of queries are as wide as those of passages."""
+    if queries != passages:
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave query vectors of width {queries} and passage vectors of width {passages}, "
+            "expected the same"
+        )
+
+
+def as_array(values: Any, teacher: Teacher) -> AnyArray:
+    """What a teacher gave as a numpy array, or `TeacherError` if it is none, such as rows of different lengths."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # of numpy, or of torch
+        raise TeacherError(
+            f"teacher {teacher.name!r} gave {type(values).__name__} that is no array ({' '.join(str(error).split())}); "
+            "expected numbers, with as many in each row"
+        ) from error
+
+
 def check_positions(positions: Any, left: BoolArray, teacher: Teacher) -> IdArray:
     """Positions of a part as int64, or `TeacherError` unless each is of a text that was still ``left``."""
-    array = np.asarray(positions)
+    array = as_array(positions, teacher)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
         raise TeacherError(
             f"teacher {teacher.name!r} gave positions of {array.dtype} with shape {array.shape}, expected whole numbers"
@@ -64,7 +84,7 @@ def check_positions(positions: Any, left: BoolArray, teacher: Teacher) -> IdArra
 def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> SparseVectors:
     """The vectors, or `TeacherError` unless there is a row of finite weights of terms (from 0) a text."""
     offsets = _check_offsets(found.offsets, {"terms": found.terms, "weights": found.weights}, teacher, texts)
-    terms, weights = np.asarray(found.terms), np.asarray(found.weights)
+    terms, weights = as_array(found.terms, teacher), as_array(found.weights, teacher)
     if terms.ndim != 1 or weights.ndim != 1 or (len(terms) and terms.dtype.kind not in "iu"):
         raise TeacherError(
             f"teacher {teacher.name!r} gave terms of {terms.dtype} with shape {terms.shape} and weights with shape "
@@ -80,8 +100,8 @@ def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> Sp
 def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str], width: int | None = None) -> TokenVectors:
     """The vectors, or `TeacherError` unless there are one or more finite vectors of the expected width a text."""
     offsets = _check_offsets(found.offsets, {"vectors": found.vectors}, teacher, texts)
-    vectors = np.asarray(found.vectors)
-    if vectors.ndim != 2 or (width is not None and vectors.shape[1] != width):
+    vectors = as_array(found.vectors, teacher)
+    if vectors.ndim != 2 or not vectors.shape[1] or (width is not None and vectors.shape[1] != width):
         wanted = "width" if width is None else width
         raise TeacherError(
             f"teacher {teacher.name!r} gave token vectors of shape {vectors.shape}, expected ({int(offsets[-1])}, "
@@ -101,7 +121,7 @@ def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str], width:
 
 
 def _check_offsets(offsets: Any, entries: dict[str, Any], teacher: Teacher, texts: list[str]) -> IdArray:
-    array = np.asarray(offsets)
+    array = as_array(offsets, teacher)
     if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) != len(texts) + 1:
         raise TeacherError(
             f"teacher {teacher.name!r} gave offsets of {array.dtype} with shape {array.shape} for {len(texts)} texts, "

@@ -27,7 +27,8 @@ pool that a run is at work on, nor any file that hf_negmine has not written.
 
 def _folder(cache_dir: Path | None) -> Path:
     from hf_negmine.errors import InputError
-    from hf_negmine.files import default_cache_dir, folder_of
+    from hf_negmine.files import default_cache_dir
+    from hf_negmine.paths import folder_of
 
     folder = default_cache_dir() if cache_dir is None else folder_of(cache_dir, "--cache-dir")
     if not folder.is_dir():

@@ -51,9 +51,11 @@ def mine(
     *,
     corpus: options.Corpus = None,
     split: options.Split = None,
+    config: options.RowsConfig = None,
     query_column: options.QueryColumn = None,
     positive_column: options.PositiveColumn = None,
     corpus_column: options.CorpusColumn = None,
+    corpus_config: options.CorpusConfig = None,
     teacher: own.MineTeacher,
     first_stage: own.FirstStage = None,
     candidates: own.Candidates = None,
@@ -114,6 +116,7 @@ def mine(
             "query_column": query_column,
             "positive_column": positive_column,
             "corpus_column": corpus_column,
+            "corpus_config_name": corpus_config,
             "method": method,
             "sampler": sampler,
             "num_negatives": num_negatives,
@@ -128,7 +131,16 @@ def mine(
             "engine": engine,
             "progress": not quiet,
         }
-        _mine(rows, split, output, teacher, loading, filtering, settings, overwrite=overwrite)
+        _mine(
+            rows,
+            {"split": split, "config_name": config},
+            output,
+            teacher,
+            loading,
+            filtering,
+            settings,
+            overwrite=overwrite,
+        )
 
 
 def _check_filtering(filtering: dict[str, Any]) -> None:
@@ -167,7 +179,7 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
 
 def _mine(
     rows: str,
-    split: str | None,
+    part: dict[str, str | None],
     output: Path,
     teacher: str,
     loading: dict[str, Any],
@@ -184,7 +196,7 @@ def _mine(
 
     opened, vetoes = open_miners_teachers(teacher, filtering["veto"], loading)
     miner = NegativeMiner(opened, filters=[*_filters(filtering, opened), *vetoes], **settings)
-    mined = miner.mine(rows, split=split)
+    mined = miner.mine(rows, **part)
     saved = save(mined, miner, output)
     if settings["progress"]:
         typer.echo(f"\n{miner.summary}\n")

@@ -83,6 +83,16 @@ def sampler_spec(value: str | None) -> str | None:
     return checked(parse_sampler, value)
 
 
+def folder(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """A folder with its ``~`` resolved, which a shell does not do after ``--output=``."""
+    from hf_negmine.paths import folder_of
+
+    try:
+        return None if value is None else folder_of(value, str(parameter.name))
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def checked(parse: Callable[[str], object], value: str | None) -> str | None:
     """``value`` if it is None or can be parsed; a usage error if not, before anything is read."""
     try:
@@ -109,8 +119,8 @@ RowsArgument: TypeAlias = Annotated[
     str,
     typer.Argument(
         metavar="ROWS",
-        help="Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file, a BEIR folder, "
-        "or a folder of save_to_disk.",
+        help="Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file (compressed or "
+        "not), here or at an address, a BEIR folder, or a folder of save_to_disk.",
     ),
 ]
 Corpus: TypeAlias = Annotated[
@@ -123,6 +133,19 @@ Corpus: TypeAlias = Annotated[
     ),
 ]
 Split: TypeAlias = Annotated[str | None, option(DATA, "Split of ROWS.", value="NAME", default="the only one, or train")]
+RowsConfig: TypeAlias = Annotated[
+    str | None,
+    option(
+        DATA,
+        "Config of ROWS, where they are a data set on the Hub that has several.",
+        "--config",
+        value="NAME",
+        default="the only one",
+    ),
+]
+CorpusConfig: TypeAlias = Annotated[
+    str | None, option(DATA, "Config of the corpus, likewise.", value="NAME", default="the only one")
+]
 QueryColumn: TypeAlias = Annotated[
     str | None, option(DATA, "Column of the query texts.", value="NAME", default="the first of just two columns")
 ]
@@ -188,7 +211,9 @@ MaxLength: TypeAlias = Annotated[
     int | None, option(TEACHER, "Tokens that the model reads of a text.", value="N", default="the model's own", min=1)
 ]
 
-Output: TypeAlias = Annotated[Path, option(OUTPUT, "Folder to write to.", "--output", "-o", value="DIR")]
+Output: TypeAlias = Annotated[
+    Path, option(OUTPUT, "Folder to write to.", "--output", "-o", value="DIR", callback=folder)
+]
 FormatOption: TypeAlias = Annotated[FormatName, option(OUTPUT, FORMATS_HELP, "--format", "-f", value="NAME")]
 Scores: TypeAlias = Annotated[bool, option(OUTPUT, "Also write the teacher's scores.", "--scores")]
 Overwrite: TypeAlias = Annotated[
@@ -201,6 +226,7 @@ CacheDir: TypeAlias = Annotated[
         RUNNING,
         "Where vectors and scores are kept, so that a second run is quick.",
         value="DIR",
+        callback=folder,
         default="$HF_NEGMINE_CACHE or ~/.cache/hf_negmine",
     ),
 ]

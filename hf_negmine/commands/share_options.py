@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from hf_negmine.commands.options import RUNNING, TEACHER, option
+from hf_negmine.commands.options import RUNNING, TEACHER, folder, option
 
 REPOSITORY, CARD = "Repository", "Card"
 
@@ -96,6 +96,7 @@ PushCacheDir: TypeAlias = Annotated[
         "Where the rows were mined: their texts and candidates are taken from there.",
         "--cache-dir",
         value="DIR",
+        callback=folder,
         default="$HF_NEGMINE_CACHE or ~/.cache/hf_negmine",
     ),
 ]

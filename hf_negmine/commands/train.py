@@ -47,9 +47,11 @@ def train(
     mined: own.Mined = None,
     corpus: options.Corpus = None,
     split: own.TrainSplit = None,
+    config: own.TrainConfig = None,
     query_column: options.QueryColumn = None,
     positive_column: options.PositiveColumn = None,
     corpus_column: options.CorpusColumn = None,
+    corpus_config: options.CorpusConfig = None,
     model: own.StudentModel,
     loss: own.LossOption = own.LossName.POSITIVE_AWARE,
     no_in_batch_negatives: own.InBatchNegatives = False,
@@ -108,6 +110,7 @@ def train(
         mining = {
             "corpus": corpus,
             "corpus_column": corpus_column,
+            "corpus_config_name": corpus_config,
             "method": method,
             "positive_score": None if positive_score is None else positive_score.value,
         }
@@ -115,7 +118,8 @@ def train(
         of_teacher = {f"teacher_{name}": text for name, text in loading.items()}
         only_for_mining = {**mining, "refresh": refresh, **of_teacher, "cache_dir": cache_dir}
         given = [name for name, value in only_for_mining.items() if value is not None]
-        _check_train(rows, mined, split, teacher, given)
+        part = {"split": split, "config_name": config}
+        _check_train(rows, mined, part, teacher, given)
         if eval_split is not None and eval_folder is None:
             raise InputError(
                 f"--eval-split: {eval_split!r} is a split of the folder that --eval names, and there is none"
@@ -124,13 +128,17 @@ def train(
             own = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
             loading = {name: own[name] if text is None else text for name, text in loading.items()}
         _train(
-            model, rows, mined, split, teacher, loading, {**reading, **mining, "cache_dir": cache_dir}, settings,
+            model, rows, mined, part, teacher, loading, {**reading, **mining, "cache_dir": cache_dir}, settings,
             eval_folder, eval_split, output, overwrite=overwrite,
         )  # fmt: skip
 
 
 def _check_train(
-    rows: str | None, mined: str | None, split: str | None, teacher: str | None, only_for_mining: list[str]
+    rows: str | None,
+    mined: str | None,
+    part: dict[str, str | None],
+    teacher: str | None,
+    only_for_mining: list[str],
 ) -> None:
     """See that the options say one thing about where negatives come from, before anything is read."""
     from hf_negmine.output import is_output
@@ -145,19 +153,22 @@ def _check_train(
             f"--teacher {teacher!r}, and {has_negatives} holds mined negatives already; leave one of them out"
         )
     if teacher is None and only_for_mining:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in only_for_mining)
+        names = ", ".join(f"--{name.removesuffix('_name').replace('_', '-')}" for name in only_for_mining)
         raise InputError(f"{names}: for rows that are mined first, and no --teacher is given")
-    if split is not None and is_output(Path(rows or mined or "")):
-        raise InputError(
-            f"--split: {split!r}, and {rows or mined} has no splits, as hf-negmine mine has written it; leave it out"
-        )
+    for name, value in part.items():
+        if value is not None and is_output(Path(rows or mined or "")):
+            what = name.removesuffix("_name")
+            raise InputError(
+                f"--{what}: {value!r}, and {rows or mined} has no {what}s, as hf-negmine mine has written it; leave it "
+                "out"
+            )
 
 
 def _train(
     model: str,
     rows: str | None,
     mined: str | None,
-    split: str | None,
+    part: dict[str, str | None],
     teacher: str | None,
     loading: dict[str, Any],
     reading: dict[str, Any],
@@ -182,13 +193,14 @@ def _train(
     if eval_folder is not None:
         evaluator = beir_evaluator(eval_folder, split=eval_split, progress=trained_with.progress)
     if teacher is None:
-        source = open_mined(mined or rows or "", split=None if mined and rows else split)
+        source = open_mined(mined or rows or "", **({} if mined and rows else part))
         data = TrainingData.of_mined(
             source.rows,
             lookups=source.lookups,
             summary=source.summary,
             only=rows if mined else None,
-            split=split,
+            split=part["split"],
+            config_name=part["config_name"],
             **{name: reading[name] for name in ("query_column", "positive_column", "num_negatives", "sampler")},
         )
     else:
@@ -202,7 +214,7 @@ def _train(
             device=trained_with.device,
             progress=trained_with.progress,
         )
-        data = TrainingData.to_be_mined(rows or "", miner, split=split)
+        data = TrainingData.to_be_mined(rows or "", miner, **part)
         if trained_with.progress:
             typer.echo(f"\n{miner.summary}\n")
     if data.left_out and trained_with.progress:

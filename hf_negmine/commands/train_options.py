@@ -18,6 +18,7 @@ from hf_negmine.commands.options import (
     TEACHER,
     TEACHERS_HELP,
     PositiveScoreName,
+    folder,
     method_spec,
     option,
     sampler_spec,
@@ -78,6 +79,10 @@ TrainSplit: TypeAlias = Annotated[
         value="NAME",
         default="the only one, or train",
     ),
+]
+TrainConfig: TypeAlias = Annotated[
+    str | None,
+    option(DATA, "Config of the same, where it is a data set id.", "--config", value="NAME", default="the only one"),
 ]
 StudentModel: TypeAlias = Annotated[
     str, option(TRAINING, "The Sentence Transformers model to train: an id or a folder.", "--model", value="MODEL")
@@ -190,6 +195,7 @@ EvalFolder: TypeAlias = Annotated[
         "A BEIR folder (corpus, queries, qrels) on which NDCG@10 is measured before and after.",
         "--eval",
         value="DIR",
+        callback=folder,
         default=False,
     ),
 ]
@@ -198,7 +204,7 @@ EvalSplit: TypeAlias = Annotated[
 ]
 
 TrainOutput: TypeAlias = Annotated[
-    Path, option(OUTPUT, "Folder for the model and its card.", "--output", "-o", value="DIR")
+    Path, option(OUTPUT, "Folder for the model and its card.", "--output", "-o", value="DIR", callback=folder)
 ]
 TrainOverwrite: TypeAlias = Annotated[
     bool,

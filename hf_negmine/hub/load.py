@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from hf_negmine.errors import InputError, NegmineError, StorageError
-from hf_negmine.files import default_cache_dir, digest_of, folder_of, publish_folder, scratch_folder
+from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (
     LOOKUPS,
@@ -27,6 +27,7 @@ from hf_negmine.hub.provenance import (
     provenance_path,
     read_provenance,
 )
+from hf_negmine.paths import folder_of
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import has_pool, is_shared, read_pool

@@ -12,8 +12,9 @@ import numpy as np
 from hf_negmine.candidates import Answer, CandidateLists, Demand
 from hf_negmine.csr import flat_positions, offsets_of_counts
 from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
-from hf_negmine.files import folder_of, is_read_only, only_writer
+from hf_negmine.files import is_read_only, only_writer
 from hf_negmine.methods import Method, resolve_method
+from hf_negmine.paths import folder_of
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.protocols import Sampler, Searcher
 from hf_negmine.schema import BoolArray

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from hf_negmine.devices import best_device
-from hf_negmine.errors import InputError, TeacherError
+from hf_negmine.errors import InputError
 from hf_negmine.files import digest_of
 from hf_negmine.pairs import PairStore
 from hf_negmine.protocols import (
@@ -47,7 +47,7 @@ from hf_negmine.search.sparse import InvertedIndex, paired_scores
 from hf_negmine.store import VectorStore
 from hf_negmine.teachers import identity_of
 from hf_negmine.texts import TextColumn
-from hf_negmine.vectors import check_sparse, check_tokens, check_vectors, unit_length
+from hf_negmine.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
 
 TEXTS_A_STEP = 16_384
 
@@ -122,6 +122,7 @@ class _VectorIndex:
     ) -> None:
         self._teacher, self._store = teacher, store
         passages = store.vectors(teacher, corpus, "passage")
+        self._width = passages.shape[1]
         # Queries come with `searcher`; the corpus is loaded once.
         exact = VectorSearcher(
             passages, passages, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
@@ -141,10 +142,12 @@ class _VectorIndex:
             return self._corpus
         else:
             vectors = self._store.vectors(self._teacher, queries.column, "query")
+        check_widths(vectors.shape[1], self._width, self._teacher)
         return self._corpus.with_queries(vectors, queries.exclusions)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         vectors = self._encode(queries, "query"), self._encode(passages, "passage")
+        check_widths(vectors[0].shape[1], vectors[1].shape[1], self._teacher)
         scores = canonical_scores(*(torch.from_numpy(part) for part in vectors))
         return np.asarray(scores.numpy())
 
@@ -240,10 +243,7 @@ class _TokenIndex:
 
     def _max_sim(self, queries: TokenSource, passages: TokenSource) -> MaxSim:
         widths = [tokens.gather(np.zeros(1, dtype=np.int64)).vectors.shape[1] for tokens in (queries, passages)]
-        if widths[0] != widths[1]:
-            raise TeacherError(
-                f"teacher {self._teacher.name!r} gave queries of {widths[0]} dimensions, passages of {widths[1]}"
-            )
+        check_widths(widths[0], widths[1], self._teacher)
         return MaxSim(queries, passages)
 
     def _encode(self, texts: list[str], role: Role) -> TokensInMemory:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from hf_negmine.errors import InputError, TeacherError, require, require_choice
 from hf_negmine.files import digest_of, text_digests
+from hf_negmine.paths import folder_of
 from hf_negmine.protocols import Role, Similarity
 from hf_negmine.randomness import random_keys, uniform
-from hf_negmine.schema import DigestArray, FloatArray
+from hf_negmine.schema import AnyArray, DigestArray, FloatArray
 from hf_negmine.texts import find_digests
 
 ROLES: tuple[Role, ...] = ("query", "passage")
@@ -46,7 +47,7 @@ class FixedTeacher:
         require_choice(similarity, ("cosine", "dot"), argument="similarity")
         self.name = name
         self.similarity = similarity
-        self._vectors = {"query": np.asarray(query_vectors), "passage": np.asarray(passage_vectors)}
+        self._vectors: dict[str, AnyArray] = {}
         self._fingerprints: dict[Role, str] = {}
         self._digests: dict[str, DigestArray] = {}
         self._order: dict[str, np.ndarray[Any, Any]] = {}
@@ -54,32 +55,37 @@ class FixedTeacher:
             ("query", query_texts, query_vectors),
             ("passage", passage_texts, passage_vectors),
         ):
-            shape = np.shape(vectors)
-            require(
-                len(shape) == 2 and shape[0] == len(texts),
-                f"{name}: {len(texts)} {role} texts need vectors of shape ({len(texts)}, width), got {shape}",
-            )
-            digests = text_digests(pa.array(texts, type=pa.large_string()))
-            self._order[role] = np.lexsort((digests[:, 1], digests[:, 0]))
-            self._digests[role] = digests[self._order[role]]
+            array = _checked(vectors, len(texts), f"{name}: {len(texts)} {role} texts")
+            digests = _digests_of(texts, f"{name}: the {role} texts")
+            order = np.lexsort((digests[:, 1], digests[:, 0]))
+            same = np.flatnonzero((digests[order][1:] == digests[order][:-1]).all(axis=1))
+            twice = [place for place in same if not np.array_equal(array[order[place]], array[order[place + 1]])]
+            if twice:
+                raise InputError(
+                    f"{name}: the {role} text {texts[int(order[twice[0]])][:60]!r} stands there more than once, with "
+                    "different vectors; give it one"
+                )
+            self._vectors[role], self._order[role], self._digests[role] = array, order, digests[order]
         widths = [vectors.shape[1] for vectors in self._vectors.values()]
         require(widths[0] == widths[1], f"{name}: query vectors are {widths[0]} wide, passage vectors {widths[1]}")
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> FixedTeacher:
         """Read ``queries.parquet`` and ``passages.parquet``, each with the columns ``text`` and ``vector``."""
+        folder = folder_of(folder, "fixed")
         parts: list[Any] = []
         for name in ("queries", "passages"):
-            path = Path(folder) / f"{name}.parquet"
+            path = folder / f"{name}.parquet"
             require(path.is_file(), f"{path} does not exist, expected Parquet with the columns text and vector")
             try:
                 table = pq.read_table(path, columns=["text", "vector"])
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
+                parts += [table["text"].to_pylist(), np.stack(table["vector"].to_numpy())]
+            except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are these, too
                 raise InputError(
-                    f"{path}: expected a Parquet file with the columns text and vector: {error}"
+                    f"{path}: expected a Parquet file with the columns text and vector (lists of equal length): "
+                    f"{' '.join(str(error).split())}"
                 ) from error
-            parts += [table["text"].to_pylist(), np.stack(table["vector"].to_numpy())]
-        return cls(*parts, name=f"fixed-{Path(folder).resolve().name}")
+        return cls(*parts, name=f"fixed-{folder.resolve().name}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the vectors: they stay in the process that has them; the vector store serves the others."""
@@ -100,7 +106,7 @@ class FixedTeacher:
             raise TeacherError(
                 f"{self.name}: the vectors stay in the process that made the teacher; mine the rows there"
             )
-        at = find_digests(self._digests[role], text_digests(pa.array(texts, type=pa.large_string())))
+        at = find_digests(self._digests[role], _digests_of(texts, f"{self.name}: the {role} texts"))
         if (at < 0).any():
             first = texts[int(np.flatnonzero(at < 0)[0])]
             raise TeacherError(
@@ -108,6 +114,29 @@ class FixedTeacher:
                 f"{first[:80]!r}"
             )
         return np.asarray(self._vectors[role][self._order[role][at]], dtype=np.float32)
+
+
+def _checked(vectors: Any, count: int, what: str) -> AnyArray:
+    """Vectors as an array with a row for each text, or `InputError`."""
+    expected = f"{what} need vectors of shape ({count}, width)"
+    try:
+        array = np.asarray(vectors)
+    except (ValueError, TypeError, RuntimeError) as error:  # of numpy, or of torch
+        raise InputError(f"{expected}, got {type(vectors).__name__}: {' '.join(str(error).split())}") from error
+    require(array.ndim == 2 and len(array) == count, f"{expected}, got {array.shape}")
+    require(
+        array.dtype.kind in "fiu" and array.shape[1] > 0, f"{expected} of numbers, got {array.shape} of {array.dtype}"
+    )
+    return array
+
+
+def _digests_of(texts: Sequence[str], what: str) -> DigestArray:
+    try:
+        array = pa.array(texts, type=pa.large_string())
+    except (ValueError, TypeError) as error:  # pyarrow's errors are these, too
+        raise InputError(f"{what}: {error}; expected text that is valid UTF-8") from error
+    require(not array.null_count, f"{what}: {array.null_count} are null, expected text")
+    return text_digests(array)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import numpy as np
 
 from hf_negmine.errors import require, require_choice, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Similarity
+from hf_negmine.protocols import Role, Similarity, Teacher
 from hf_negmine.schema import FloatArray
+from hf_negmine.vectors import as_array, check_vectors
 
 PROBE = ("What is a hard negative?", "A passage that looks like an answer and is none.", "1 2 3")
 
@@ -54,6 +55,7 @@ class EncodeFunction:
 
         Raises:
             InputError: no version, and a probe that could not tell the function from another one.
+            TeacherError: no version, and a probe that gave no vectors.
         """
         content = self.version if self.version is not None else self._probed(role)
         return digest_of("encode-function", self.name, role, content)
@@ -61,8 +63,9 @@ class EncodeFunction:
     def _probed(self, role: Role) -> FloatArray:
         if role not in self._kept:
             vectors = self.encode(PROBE, role)
+            check_vectors(vectors, self, list(PROBE), None)
             require(
-                not vectors.ndim or any(not np.array_equal(one, vectors[0]) for one in vectors),
+                any(not np.array_equal(one, vectors[0]) for one in vectors),
                 f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "
                 "another function; give version=, and another one when it changes",
             )
@@ -72,7 +75,7 @@ class EncodeFunction:
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """Vectors of ``texts``."""
         function = self.encode_queries if role == "query" and self.encode_queries is not None else self.encode_texts
-        return _array(function(list(texts)))
+        return _array(function(list(texts)), self)
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,14 @@ class ScoreFunction:
 
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
         """The score of each pair."""
-        return _array(self.score_pairs(list(queries), list(passages)))
+        return _array(self.score_pairs(list(queries), list(passages)), self)
 
 
-def _array(values: Any) -> FloatArray:
+def _array(values: Any, teacher: Teacher) -> FloatArray:
     """A numpy array of a list, an array or a tensor on any device and of any number format."""
     if hasattr(values, "detach"):
         values = values.detach().to("cpu").float().numpy()
-    return np.asarray(values)
+    return as_array(values, teacher)
 
 
 def _name_of(function: Any) -> str:

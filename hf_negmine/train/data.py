@@ -38,9 +38,11 @@ class TrainingData:
     miner: NegativeMiner | None = None
 
     @classmethod
-    def to_be_mined(cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None) -> TrainingData:
+    def to_be_mined(
+        cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None, config_name: str | None = None
+    ) -> TrainingData:
         """Plain rows of (query, positive), whose negatives are mined now and drawn anew every epoch."""
-        mined = miner.mine(rows, split=split)
+        mined = miner.mine(rows, split=split, config_name=config_name)
         summary, columns = miner.summary, [miner.fitted.query_column, miner.fitted.positive_column]
         if not len(mined):
             settings = summary.settings
@@ -60,6 +62,7 @@ class TrainingData:
         summary: MiningSummary | None = None,
         only: str | Path | None = None,
         split: str | None = None,
+        config_name: str | None = None,
         query_column: str | None = None,
         positive_column: str | None = None,
         num_negatives: int | None = None,
@@ -72,7 +75,7 @@ class TrainingData:
             lookups: queries and corpus of format ``ids``.
             summary: how they were mined.
             only: rows of (query, positive); others are left out.
-            split: of ``only``.
+            split, config_name: of ``only``.
             query_column, positive_column: of ``rows``; may be left out for ``query`` and ``positive``, or where there
                 is no other text.
             num_negatives: negatives a row; None takes all columns, or what the summary says.
@@ -84,7 +87,7 @@ class TrainingData:
         tables = None if lookups is None else LookupTables(*lookups)
         reader = RowReader(columns, query_column=query_column, positive_column=positive_column, lookups=tables)
         rows = _rows_with_negatives(rows, reader)
-        wanted = None if only is None else _pairs_of(only, split, query_column, positive_column)
+        wanted = None if only is None else _pairs_of(only, split, config_name, query_column, positive_column)
         places, rooms, left_out = [], set(), 0
         for place, feature in enumerate(itertools.chain.from_iterable(feature_batches(rows))):
             row = reader.read(feature)
@@ -160,9 +163,13 @@ def _lists_of_pairs(rows: datasets.Dataset, reader: RowReader) -> datasets.Datas
 
 
 def _pairs_of(
-    source: str | Path, split: str | None, query_column: str | None, positive_column: str | None
+    source: str | Path,
+    split: str | None,
+    config_name: str | None,
+    query_column: str | None,
+    positive_column: str | None,
 ) -> set[tuple[str, str]]:
-    opened = open_rows(source, split=split)
+    opened = open_rows(source, split=split, config_name=config_name, named=(query_column, positive_column))
     known_query, known_positive = opened.columns
     available = list(opened.rows.column_names or [])
     query, positive = (
@@ -170,7 +177,7 @@ def _pairs_of(
     )
     query, positive = choose_columns(opened.rows, query, positive)
     pairs: set[tuple[str, str]] = set()
-    for queries, positives in pair_batches(opened.rows, query, positive):
+    for queries, positives in pair_batches(opened.rows, query, positive, code=opened.code):
         for text, found in zip(queries.to_pylist(), positives.to_pylist(), strict=True):
             pairs.update((text, one) for one in ([found] if isinstance(found, str) else found or []))
     return pairs

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files checksums randomness devices protocols endpoint naming shapes lengths "
+    "errors defaults schema csr paths files checksums randomness devices protocols endpoint naming shapes lengths "
     "model_digest encoders texts vectors store pairs cache teachers judges search methods candidates shortlists "
     "searching select pool ensemble judging rules retrieval"
 )
