@@ -124,6 +124,7 @@ class Retrieval:
             progress=self.progress,
         )
         pool.consistency, pool.positive_score = self.consistency, self.positive_score
+        pool.with_positives = not self.exclude_positives
         if self.filters:
             scene = Scene(
                 Queries.of(texts, exclude_positives=self.exclude_positives),

@@ -120,7 +120,7 @@ def mine_hard_negatives(
     check_numbers(num_negatives, range_min, range_max, faiss_batch_size)
     grouped = group_rows(dataset, anchor, positive, as_lists=format == "labeled-pair")
     corpus = list(corpus) if isinstance(corpus, Iterator) else corpus  # it is looked at twice
-    n = most_negatives(num_negatives, grouped.positives, corpus)
+    n = most_negatives(num_negatives, grouped.positives, corpus, include_positives=include_positives)
     limited = set(limits.given) - ({"min_score"} if cross_encoder is None else set())
     window = Window.of(range_min, range_max, n, grouped.most_positives, limited=bool(limited))
     teachers = Teachers.of(

@@ -98,8 +98,8 @@ def _text_column(table: pa.Table, name: str) -> pa.Array:
     return pa.concat_arrays(parts)
 
 
-def most_negatives(n: int, positives: pa.Array, corpus: CorpusSource | None) -> int:
-    """``n``, or what is left of a smaller corpus without one positive.
+def most_negatives(n: int, positives: pa.Array, corpus: CorpusSource | None, *, include_positives: bool) -> int:
+    """``n``, or what a smaller corpus holds besides one positive.
 
     A corpus of a single passage holds nothing to mine, which the miner says.
     """
@@ -110,7 +110,8 @@ def most_negatives(n: int, positives: pa.Array, corpus: CorpusSource | None) -> 
         passages.update(texts.to_pylist())
         if n < len(passages):
             return n
-    return len(passages) - 1 if len(passages) > 1 else n
+    most = len(passages) - (not include_positives)
+    return min(n, most) if most else n
 
 
 def in_their_types(mined: datasets.Dataset, anchor: str, positive: str, output_format: Format) -> datasets.Dataset:

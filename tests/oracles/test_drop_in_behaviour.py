@@ -90,6 +90,20 @@ def test_more_negatives_than_there_are_give_the_same_short_rows(
     assert contents(mined) == contents(expected)
 
 
+@pytest.mark.parametrize("n", [9, 10, 11])  # of ten passages
+def test_a_ranking_of_the_whole_corpus(n: int, model: SentenceTransformer) -> None:
+    common = {
+        "corpus": CORPUS,
+        "include_positives": True,
+        "output_format": "n-tuple",
+        "num_negatives": n,
+        "verbose": False,
+    }
+    mined = ours(ROWS, model, **common)
+    assert len(mined) == (0 if n > 10 else 4)
+    assert mined.to_list() == theirs(ROWS, model, **common).to_list()
+
+
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize(
     "arguments",
