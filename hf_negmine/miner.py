@@ -222,7 +222,7 @@ class NegativeMiner:
             writable_folder(self.cache_dir)
         texts, columns, n_rows = self._read_texts(rows, corpus, split, config_name)
         require(
-            self.num_negatives < len(texts.corpus),
+            self.num_negatives < len(texts.corpus) + self.include_positives,
             f"num_negatives: {self.num_negatives} negatives a query from a corpus of {len(texts.corpus)} passages",
         )
         read = time.perf_counter()

@@ -139,6 +139,7 @@ class Retrieval:
             progress=self.progress,
         )
         pool.consistency, pool.positive_score = self.consistency, self.positive_score
+        pool.with_positives = not self.exclude_positives
         pool.scene = lambda: Scene(
             Queries.of(texts, exclude_positives=self.exclude_positives),
             texts.corpus,

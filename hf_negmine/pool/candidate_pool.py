@@ -48,10 +48,12 @@ class CandidatePool:
         consistency: what positives must be to set a ceiling; the same.
         positive_score: what `select` takes if nothing else is said, and what the filters are made for.
         scene: makes what filters are bound to, the texts and the teacher; None for a pool that came without them.
+        with_positives: whether positives are among the candidates, so that there may be as many as passages.
     """
 
     positive_score: PositiveScore = "min"
     scene: Callable[[], Scene] | None = None
+    with_positives: bool = False
 
     def __init__(
         self,
@@ -124,7 +126,10 @@ class CandidatePool:
         """
         method, sampler = resolve_method(method), resolve_sampler(sampler)
         require_whole(n, "n", at_least=1)
-        require(n < self.n_passages, f"n: {n} negatives a query from a corpus of {self.n_passages} passages")
+        require(
+            n < self.n_passages + self.with_positives,
+            f"n: {n} negatives a query from a corpus of {self.n_passages} passages",
+        )
         positive_score = self.positive_score if positive_score is None else positive_score
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         if self.filters and positive_score != self.positive_score:

@@ -13,8 +13,9 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives as theirs
 
-from hf_negmine import NegmineError, drop_in
+from hf_negmine import NegmineError
 from hf_negmine import mine_hard_negatives as ours
+from hf_negmine.drop_in import rows as drop_in_rows
 from hf_negmine.sources import open_rows
 from tests.tiny_models import make_cross, write_tiny_models
 
@@ -86,7 +87,7 @@ def test_rows_that_go_through_in_pieces_come_out_the_same(
         return ours(rows, model, corpus=corpus, output_format=output_format, cache_folder=caches[ours], verbose=False)  # type: ignore[arg-type]
 
     whole = mined()
-    monkeypatch.setattr(drop_in, "ROWS_A_PIECE", 7)
+    monkeypatch.setattr(drop_in_rows, "ROWS_A_PIECE", 7)
     in_pieces = mined()
     assert in_pieces.features == whole.features
     assert in_pieces.to_list() == whole.to_list()
@@ -239,7 +240,9 @@ def test_cross_encoder_ranks_the_candidates(
         ({"sampling_strategy": "best"}, ["best", "top"]),
         ({"faiss_batch_size": 0}, ["faiss_batch_size", "0"]),
         ({"query_prompt_name": "quest"}, ["quest"]),
-        ({"relative_margin": -95.0}, ["96"]),
+        ({"relative_margin": 95.0}, ["relative_margin", "95"]),
+        ({"max_score": "high"}, ["max_score", "high"]),
+        ({"num_negatives": 2.5}, ["num_negatives", "2.5"]),
     ],
     ids=str,
 )
