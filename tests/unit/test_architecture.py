@@ -15,7 +15,7 @@ PACKAGE = ROOT / "hf_negmine"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 LIGHT_ROOMS = (
-    "errors defaults schema csr files randomness devices protocols endpoint encoders texts vectors store pairs "
+    "errors defaults schema csr files randomness devices protocols endpoint encoders words texts vectors store pairs "
     "teachers judges search methods candidates shortlists searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
@@ -86,6 +86,7 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         ("matplotlib", "report/plots.py"),
         ("openai", "endpoint.py"),
         ("faiss", "search/faiss_library.py"),
+        ("regex", "words.py"),
     ],
 )
 def test_a_library_has_one_place(library: str, home: str) -> None:
