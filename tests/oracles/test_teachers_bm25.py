@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import bm25s
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import Stemmer
 
-from hf_negmine.teachers import BM25Teacher
+from hf_negmine.teachers import BM25Teacher, bm25
+
+UNLIKE_BM25S = re.compile("[\u0300-\u036f\u3040-\u9fff]")
+"""Combining marks, at which bm25s ends a word, and scripts without spaces."""
 
 VOCABULARY = [f"word{i}" for i in range(60)]
 
@@ -38,7 +44,27 @@ def test_scores_equal_those_of_bm25s(variant: str) -> None:
     retriever.index(tokens(texts), show_progress=False)
     for row, query in enumerate(tokens(queries)):
         known = [token for token in query if token in retriever.vocab_dict]
-        np.testing.assert_allclose(ours[row], retriever.get_scores(known), rtol=1e-6, err_msg=queries[row])
+        np.testing.assert_array_equal(ours[row], retriever.get_scores(known), err_msg=queries[row])
+
+
+@pytest.mark.parametrize("variant", ["lucene", "robertson", "atire", "bm25l", "bm25+"])
+def test_scores_of_real_passages_equal_those_of_bm25s(
+    variant: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text in scripts with spaces, in many blocks that do not fit into memory."""
+    monkeypatch.setattr(bm25, "TOKENS_A_BLOCK", 10_000)
+    monkeypatch.setattr(bm25, "BYTES_IN_MEMORY", 100_000)
+    corpus = pq.read_table(data_dir / "nfcorpus" / "corpus.parquet")["text"].to_pylist()
+    passages = [text for text in corpus if not UNLIKE_BM25S.search(text)][:2000]
+    assert sum(not text.isascii() for text in passages) > 500
+    queries = [text[:80] for text in passages[:20]]
+    ours = BM25Teacher("german", variant=variant).index(pa.array(passages, pa.large_string())).scores(queries)  # type: ignore[arg-type]
+    retriever = bm25s.BM25(method=variant)
+    stemmer = Stemmer.Stemmer("german")
+    settings = {"stopwords": "german", "stemmer": stemmer, "return_ids": False, "show_progress": False}
+    retriever.index(bm25s.tokenize(passages, **settings), show_progress=False)
+    for row, query in enumerate(bm25s.tokenize(queries, **settings)):
+        np.testing.assert_array_equal(ours[row], retriever.get_scores(query), err_msg=queries[row])
 
 
 def test_atire_scores_equal_rank_bm25_times_its_idf() -> None:

@@ -16,8 +16,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 LIGHT_ROOMS = (
     "errors defaults schema csr paths files checksums randomness devices protocols endpoint naming shapes lengths "
-    "model_digest encoders texts vectors store pairs cache teachers judges search methods candidates shortlists "
-    "searching select pool ensemble judging rules retrieval"
+    "model_digest encoders words texts vectors store pairs cache teachers judges search methods candidates "
+    "shortlists searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 
@@ -87,6 +87,7 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         ("matplotlib", "report/plots.py"),
         ("openai", "endpoint.py"),
         ("faiss", "search/faiss_library.py"),
+        ("regex", "words.py"),
     ],
 )
 def test_a_library_has_one_place(library: str, home: str) -> None:
