@@ -242,10 +242,10 @@ class HardNegativeCollator(TrainerCallback):
             return []
         rows = [reader.read(feature) for feature in features]
         if reader.holds_negatives(features[0]):
-            if self.num_negatives is None:
-                reader.n_of(rows)
             for row in rows:
                 row.drop_known_positives()
+            if self.num_negatives is None:
+                reader.n_of(rows)
             lacks = [not row.negatives for row in rows]
         elif not sources:
             raise self._no_negatives(reader, features[0])
@@ -329,9 +329,10 @@ class HardNegativeCollator(TrainerCallback):
 
     def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> None:
         """Have n of the rows' own negatives."""
-        n = self.num_negatives or reader.n_of(rows)
         for row in rows:
             row.drop_known_positives()
+        n = self.num_negatives or reader.n_of(rows)
+        for row in rows:
             if self.sampler is not None and len(row.negatives) > n:
                 texts = text_digests(pa.array([row.query, *row.negatives], pa.large_string()))[:, 0]
                 keys = random_keys(seed_of_epoch(self._seed or 0, epoch), texts[:1], texts[None, 1:])

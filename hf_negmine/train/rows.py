@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Number
 from typing import Any
 
 import datasets
@@ -196,9 +195,9 @@ class RowReader:
             texts = _texts(feature[name], name)
             row.negatives += texts
             row.room += 1 if feature[name] is None or isinstance(feature[name], str) else len(texts)
-        scores = feature.get("scores")
+        scores = _numbers(feature.get("scores"))
         if scores is not None and len(scores) == 1 + len(row.negatives):
-            row.positive_score, row.scores = scores[0], list(scores[1:])
+            row.positive_score, row.scores = scores[0], scores[1:]
         else:
             row.scores = [float("nan")] * len(row.negatives)
         return row
@@ -271,8 +270,10 @@ def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> No
 
 def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> TrainingRow:
     """A labelled list: label 1 is a positive. Scores say nothing of that; there the first one is the positive."""
-    if not isinstance(labels, list | tuple | np.ndarray) or not all(isinstance(one, Number) for one in labels):
+    numbers = _numbers(labels)
+    if numbers is None:
         raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, expected a number for each passage")
+    labels = numbers
     if len(documents) != len(labels):
         raise InputError(f"a row has {len(documents)} passages and {len(labels)} {name} for {query[:80]!r}")
     if name in ("label", "labels"):
@@ -292,9 +293,17 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
     )
 
 
+def _numbers(values: Any) -> list[float] | None:
+    """The numbers of a list, an array or a tensor; None for anything else."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    is_list = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
+    return list(values) if is_list else None
+
+
 def _texts(value: Any, column: str) -> list[str]:
     """The texts of a cell, which holds one, a list of them or none; nulls and blank texts are none."""
-    texts = [value] if isinstance(value, str) or value is None else value
-    if not isinstance(texts, list | tuple | np.ndarray) or not all(isinstance(text, str | None) for text in texts):
+    if value is None or isinstance(value, str):
+        return [value] if value and not value.isspace() else []
+    if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(text, str | None) for text in value):
         raise InputError(f"column {column!r} holds {value!r:.80}, expected a text or a list of texts")
-    return [text for text in texts if text is not None and text.strip()]
+    return [text for text in value if text and not text.isspace()]
