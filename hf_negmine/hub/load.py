@@ -172,10 +172,12 @@ def read_parquet(paths: Sequence[Path], where: str) -> datasets.Dataset:
     """Rows of Parquet files, or `StorageError`."""
     try:
         loaded = datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+        assert isinstance(loaded, datasets.Dataset)
+        for batch in loaded.data.table.to_batches():
+            batch.validate(full=True)  # Parquet does not check that text is UTF-8
     except Exception as error:  # the builder has many exceptions; all of them mean an unreadable file
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise StorageError(f"loading {where} is no Parquet file, or a damaged one ({reason})") from error
-    assert isinstance(loaded, datasets.Dataset)
+        raise StorageError(f"{where} is no Parquet file, or a damaged one ({reason})") from error
     return loaded
 
 

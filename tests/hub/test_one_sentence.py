@@ -140,7 +140,7 @@ def test_provenance_of_another_part_is_refused(pushed: Path) -> None:
         ("configs: [{config_name: [a]}]", "has configs"),
         ("a: &a [x]\nb: *a", r"write out what \*a stands for"),
         ("a: &a {x: 1}\nb: {<<: [*a, *a]}", r"write out what \*a stands for"),
-        ("a: " + "[" * 5000, "cannot be read"),
+        ("a: " + "[" * 2000, "cannot be read"),
         ("a: " + "[" * 500 + "]" * 500, "cannot be read"),
         ("date: 2024-99-99", "cannot be read"),
         ('a: "\\ud800"', "cannot be read"),
@@ -238,6 +238,14 @@ def with_metadata(data: bytes) -> bytes:
     return bytes(sink.getvalue())
 
 
+def not_utf8(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pq.read_table(pa.BufferReader(data))
+    texts = pa.array([b"caf\xe9"] * len(table), pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(1, table.column_names[1], texts), sink)
+    return bytes(sink.getvalue())
+
+
 def other_column(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pq.read_table(pa.BufferReader(data)).rename_columns(["id", "words"]), sink)
@@ -254,6 +262,7 @@ def other_column(data: bytes) -> bytes:
             other_column,
             "lookup table corpus has the columns",
         ),
+        ("lookups/default/train/queries-00000-of-00001.parquet", not_utf8, "is no Parquet file, or a damaged one"),
         (POOL + "query_keys.npy", lambda data: data[:-8], "cannot read"),
         (POOL + "query_keys.npy", lambda data: data.replace(b"(12,)", b"(9**9"), "pool|cannot read"),
         (POOL + "query_keys.npy", lambda data: data.replace(b"(12,), ", b"(" + b"9" * 4 + b",)"), "cannot read"),
