@@ -130,7 +130,8 @@ def place(teacher: Teacher, device: str | None) -> None:
 
 def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
     # To look for a model's attributes is to load it, up to Python 3.11.
-    if isinstance(teacher, EncoderTeacher) or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
+    is_model = isinstance(teacher, EncoderTeacher)
+    if is_model or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
         return _with_first_stage(teacher, progress, options)
     options = options or {}
     if isinstance(teacher, str):
