@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hf_negmine.devices import require_device
 from hf_negmine.encoders import EncoderTeacher
@@ -130,8 +130,9 @@ def place(teacher: Teacher, device: str | None) -> None:
 
 def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
     # To look for a model's attributes is to load it, up to Python 3.11.
-    if isinstance(teacher, EncoderTeacher) or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
-        return _with_first_stage(cast(Teacher, teacher), progress, options)
+    is_model = isinstance(teacher, EncoderTeacher)
+    if is_model or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
+        return _with_first_stage(teacher, progress, options)
     options = options or {}
     if isinstance(teacher, str):
         if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:

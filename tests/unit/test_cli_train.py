@@ -364,7 +364,7 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
         (("MINED", "--split", "test"), "--split: 'test', and MINED has no splits, as hf-negmine mine has written it"),
         (("--mined", "MINED", "--split", "x"), "--split: 'x', and MINED has no splits, as hf-negmine mine has"),
         (("MINED", "--epochs", "0"), "epochs: more than 0, got 0"),
-        (("MINED", "--device", "cuda:1"), "set CUDA_VISIBLE_DEVICES=1"),
+        (("MINED", "--device", "cuda:93"), "device: 'cuda:93' is not on this machine"),
         (("MINED", "--eval-split", "test"), "--eval-split: 'test' is a split of the folder that --eval names"),
         (("MINED", "--query-column", "q"), "query_column: column 'q' is not among"),
         (("ROWS", "-t", "bm25", "--teacher-query-prompt", "x"), "--teacher-query-prompt: for Sentence Transformers"),

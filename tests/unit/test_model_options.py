@@ -200,6 +200,11 @@ def test_the_shell_says_the_same(words: tuple[str, ...], tmp_path: Path) -> None
     assert "device: 'cuda:93' is not on this machine, where torch finds ['cpu'" in said
 
 
+def test_training_takes_the_first_gpu_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_negmine.train.run.require_device", lambda device: None)
+    refused(lambda: TrainingSettings(device="cuda:1"), "device: 'cuda:1'", "CUDA_VISIBLE_DEVICES=1")
+
+
 # Lengths
 
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
-from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, truncation
+from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, push_dataset, truncation
 from hf_negmine.summary import MiningSummary
 from hf_negmine.teachers import CrossEncoderTeacher, LateInteractionTeacher, SparseEncoderTeacher
 from hf_negmine.truncation import Truncation, truncation_lines
@@ -74,6 +74,19 @@ def test_the_shares_of_what_is_longer_are_exact_and_said_everywhere(folder: Path
     assert again == summary
     older = {name: value for name, value in summary.as_dict().items() if name != "truncation"}
     assert MiningSummary.from_dict(older).truncation == ()
+
+
+def test_the_card_of_a_pushed_data_set_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
+    teacher = DenseTeacher(folder / "dense", max_length=LIMIT, name="tiny")
+    miner = NegativeMiner(teacher, method="naive", num_negatives=2, device="cpu", cache_dir=tmp_path, progress=False)
+    pushed = push_dataset(miner.mine(Dataset.from_list(ROWS)), "user/cut", license="mit", dry_run=True)
+    assert pushed.folder is not None
+    card = (pushed.folder / "README.md").read_text(encoding="utf-8")
+    line = (
+        "- tiny reads 20 tokens of a text: 0.0 % of the queries, 50.0 % of the positives and 50.0 % of the passages are"
+    )
+    assert line in card
 
 
 @pytest.mark.parametrize("kind", [DenseTeacher, SparseEncoderTeacher, LateInteractionTeacher])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hf_negmine.encoders import NumberFormat
 from hf_negmine.errors import InputError, require, require_whole
 from hf_negmine.recipes.nv_retriever.sets import KINDS, TrainingSet, choose_sets
 
@@ -149,7 +150,7 @@ class Teacher:
         max_length: tokens; 4096 in the paper.
         query_prompt: with ``{task}``; that of the teacher's card.
         passage_prompt: the teacher has none.
-        dtype: ours.
+        dtype: number format of the weights; None keeps the one that the model is stored in.
         batch_size: texts a forward pass; ours.
         revision: commit on the Hub; None takes the newest.
     """
@@ -158,7 +159,7 @@ class Teacher:
     max_length: int
     query_prompt: str
     passage_prompt: str
-    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    dtype: NumberFormat | None
     batch_size: int
     revision: str | None = None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hf_negmine.encoders import NumberFormat
 from hf_negmine.errors import require, require_whole
 from hf_negmine.recipes.data import TestSet, TrainingSet
 from hf_negmine.recipes.training import Training
@@ -46,14 +47,15 @@ class Encoder:
         model: as in the base. As the teacher e5-mistral-7b-instruct, which NV-Retriever mines with.
         max_length: tokens of a text.
         query_prompt, passage_prompt: put before texts; those of the model's card.
-        dtype, batch_size: ours.
+        dtype: number format of the weights; None keeps the one that the model is stored in.
+        batch_size: ours.
     """
 
     model: str
     max_length: int
     query_prompt: str
     passage_prompt: str
-    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    dtype: NumberFormat | None
     batch_size: int
 
     def __post_init__(self) -> None:
