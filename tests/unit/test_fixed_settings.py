@@ -49,6 +49,7 @@ OTHER_SETTINGS = {
     "query_column": "id",
     "positive_column": "query",
     "corpus_column": "text",
+    "corpus_config_name": "corpus",
     "format": "triplet",
     "include_scores": True,
     "positive_score": "each",
