@@ -95,7 +95,7 @@ def group_rows(dataset: datasets.Dataset, anchor: str, positive: str, *, as_list
 def _text_column(table: pa.Table, name: str) -> pa.Array:
     parts, row = [], 0
     for chunk in table[name].chunks:
-        parts.append(check_texts(chunk, np.arange(row, row + len(chunk)), column=name))
+        parts.append(check_texts(chunk, np.arange(row, row + len(chunk)), column=name, code="dataset"))
         row += len(chunk)
     return pa.concat_arrays(parts)
 
