@@ -147,6 +147,7 @@ class EncoderTeacher(ABC, Generic[Model]):
             "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
             "dtype": dtype_of(model),
             "max_length": self._in_effect(self._max_length, self._length_limit(model)),
+            **({} if self._version is None else {"version": self._version}),
         }
 
     def _in_effect(self, given: Any, own: Any) -> Any:

@@ -12,7 +12,7 @@ from hf_negmine.errors import InputError
 from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.schema import BoolArray, FloatArray
 from hf_negmine.select import Selection
-from hf_negmine.shapes import Shape, anything, check_plain, list_of, map_of, number, optional, record, text, whole
+from hf_negmine.shapes import Shape, anything, check_plain, flag, list_of, map_of, number, optional, record, text, whole
 from hf_negmine.texts import TextSet
 from hf_negmine.truncation import Truncation, truncation_lines
 
@@ -91,7 +91,7 @@ class MiningSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON-able content."""
-        return asdict(self)
+        return {**asdict(self), "truncation": [asdict(one) for one in self.truncation]}
 
     @classmethod
     def of(
@@ -238,9 +238,17 @@ _REQUIRED: dict[str, Shape] = {
     "removed": map_of(whole()),
     **dict.fromkeys(("positive_scores", "negative_scores", "differences"), _STATISTICS),
 }
+_TRUNCATION: dict[str, Shape] = {
+    "teacher": text,
+    "texts": text,
+    "limit": whole(),
+    "share": number,
+    "sampled": flag,
+}
 SHAPE = record(
     {
         **_REQUIRED,
+        "truncation": list_of(record(_TRUNCATION, required=_TRUNCATION, closed=True)),
         "histograms": optional(
             record({**_HISTOGRAMS, "temperature": number}, required=[*_HISTOGRAMS, "temperature"], closed=True)
         ),

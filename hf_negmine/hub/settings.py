@@ -61,7 +61,8 @@ _PROMPTS: dict[str, Shape] = {"query_prompt": optional(text), "passage_prompt": 
 _OF_MODELS: dict[str, Shape] = {
     "model": _model,
     "revision": optional(text),
-    "dtype": text,
+    "dtype": optional(text),
+    "version": text,
     "max_length": optional(whole(1, MAX_PASSAGES)),
 }
 _TEACHERS: dict[str, dict[str, Shape]] = {

@@ -63,7 +63,7 @@ KINDS_OF_MODELS: dict[str, Any] = {
 }
 """The teacher of a loaded Sentence Transformers model, by its class; of any other it is `DenseTeacher`."""
 
-MODEL_SETTINGS = {"model", "revision", "query_prompt", "passage_prompt", "dtype", "max_length"}
+MODEL_SETTINGS = {"model", "revision", "query_prompt", "passage_prompt", "dtype", "max_length", "version"}
 DENSE_SETTINGS = MODEL_SETTINGS | {"similarity", "truncate_dim"}
 """What `DenseTeacher.settings` holds besides its kind."""
 
@@ -272,7 +272,7 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
             _only(given, MODEL_SETTINGS | {"candidates"})
             return LateInteractionTeacher(given.pop("model"), first_stage=stages[0] if stages else None, **given)
         if kind == "cross-encoder":
-            _only(given, {"model", "revision", "dtype", "max_length", "activation", "candidates"})
+            _only(given, {"model", "revision", "dtype", "max_length", "version", "activation", "candidates"})
             return CrossEncoderTeacher(given.pop("model"), first_stage=stages[0], **given)
         if kind == "fusion":
             return Fusion(stages, **given)

@@ -43,6 +43,8 @@ class APITeacher:
         retries: how often a request is asked again, see `endpoint.Endpoint`.
         timeout: seconds that a server may be silent.
         name: how the teacher is called in summaries; None takes the model's.
+        version: part of the fingerprint. Nobody can see from here that a server has changed the model behind a name: give
+            another version when it has.
 
     Raises:
         InputError: an argument that cannot be.
@@ -65,6 +67,7 @@ class APITeacher:
         retries: int = 6,
         timeout: float = 60.0,
         name: str | None = None,
+        version: str | None = None,
     ) -> None:
         require_choice(similarity, ("cosine", "dot"), argument="similarity")
         require_whole(max_tokens_a_request, "max_tokens_a_request", at_least=1)
@@ -88,7 +91,8 @@ class APITeacher:
         self._max_tokens_a_request = max_tokens_a_request
         self._texts_a_request = texts_a_request
         self._max_characters = max_characters
-        self._name = name
+        require(version is None or isinstance(version, str), f"version: a text such as '1', got {version!r}")
+        self._name, self._version = name, version
 
     def __repr__(self) -> str:
         return f"APITeacher({self._endpoint.model!r}, base_url={self._endpoint.address!r})"
@@ -122,11 +126,8 @@ class APITeacher:
         }
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of model, address, dimensions, the role's prompt and the length limit (see `protocols.Teacher`).
-
-        Nobody can see from here whether a server has changed the model behind a name.
-        """
-        model, address = self._endpoint.model, self._endpoint.address
+        """Digest of model, version, address, dimensions, prompt of the role and length limit (see `protocols.Teacher`)."""
+        model, address = [self._endpoint.model, self._version], self._endpoint.address
         return digest_of("api", model, address, self._dimensions, self._prompts[role], self._max_characters)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:

@@ -103,16 +103,12 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
     @property
     def settings(self) -> dict[str, Any]:
         """What makes the same teacher again, if its name is one of the Hub; goes into provenance."""
-        loaded = self._loaded()
         return {
             "kind": "dense",
-            "model": loaded["model"],
-            "revision": loaded["revision"],
+            **self._loaded(),
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
             "similarity": self.similarity if self._source is None else self._similarity,
-            "dtype": loaded["dtype"],
-            "max_length": loaded["max_length"],
             "truncate_dim": self._in_effect(self._truncate_dim, self.model.truncate_dim),
         }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from hf_negmine.errors import InputError, TeacherError, require, require_choice
 from hf_negmine.files import digest_of, text_digests
@@ -95,9 +96,11 @@ class FixedTeacher:
 
     def fingerprint(self, role: Role) -> str:
         """Digest of the texts and vectors (see `protocols.Teacher`)."""
-        if role not in self._fingerprints:
-            content = (self._digests[role], self._order[role], self._vectors[role])
-            self._fingerprints[role] = digest_of("fixed", self.similarity, *content)
+        vectors = self._vectors.get(role)
+        # An array that is not read-only may have been written to since it was last digested.
+        if vectors is not None and (vectors.flags.writeable or role not in self._fingerprints):
+            about = (self.similarity, vectors.dtype.str, vectors.shape, xxhash.xxh3_128_hexdigest(_bytes_of(vectors)))
+            self._fingerprints[role] = digest_of("fixed", about, self._digests[role], self._order[role])
         return self._fingerprints[role]
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
@@ -114,6 +117,10 @@ class FixedTeacher:
                 f"{first[:80]!r}"
             )
         return np.asarray(self._vectors[role][self._order[role][at]], dtype=np.float32)
+
+
+def _bytes_of(array: AnyArray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _checked(vectors: Any, count: int, what: str) -> AnyArray:

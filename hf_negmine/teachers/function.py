@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from hf_negmine.errors import require, require_choice, require_whole
 from hf_negmine.files import digest_of
+from hf_negmine.model_digest import one_thread
 from hf_negmine.protocols import Role, Similarity, Teacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.vectors import as_array, check_vectors
 
-PROBE = ("What is a hard negative?", "A passage that looks like an answer and is none.", "1 2 3")
+PROBE = ("What is a hard negative?", "A passage that looks like an answer and is not one.", "1 2 3")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class EncodeFunction:
         similarity: ``"cosine"`` or ``"dot"``.
         version: say another one when the function changes, so that no stored vector of the old one is used. Without it
             the vectors of three probe texts stand for the function, which suits functions that compute vectors of any
-            text and always give the same. They are made once a role for each teacher object.
+            text and always give the same. They are made whenever a fingerprint is needed, since the function may stand
+            on a model that is being trained.
         label: how it is called in summaries; None takes the function's name.
     """
 
@@ -36,14 +38,9 @@ class EncodeFunction:
     similarity: Similarity = "cosine"
     version: str | None = None
     label: str | None = None
-    _kept: dict[Role, FloatArray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_choice(self.similarity, ("cosine", "dot"), argument="similarity")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the probe's vectors: a function that is loaded again may be another one."""
-        return {**self.__dict__, "_kept": {}}
 
     @property
     def name(self) -> str:
@@ -61,16 +58,15 @@ class EncodeFunction:
         return digest_of("encode-function", self.name, role, content)
 
     def _probed(self, role: Role) -> FloatArray:
-        if role not in self._kept:
+        with one_thread():
             vectors = self.encode(PROBE, role)
-            check_vectors(vectors, self, list(PROBE), None)
-            require(
-                any(not np.array_equal(one, vectors[0]) for one in vectors),
-                f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "
-                "another function; give version=, and another one when it changes",
-            )
-            self._kept[role] = vectors
-        return self._kept[role]
+        check_vectors(vectors, self, list(PROBE), None)
+        require(
+            any(not np.array_equal(one, vectors[0]) for one in vectors),
+            f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "
+            "another function; give version=, and another one when it changes",
+        )
+        return vectors
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """Vectors of ``texts``."""

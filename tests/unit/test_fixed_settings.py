@@ -15,6 +15,7 @@ from hf_negmine import (
     Consistency,
     CrossSample,
     EncodeFunction,
+    FixedTeacher,
     NearDuplicates,
     NegativeMiner,
     RandomTeacher,
@@ -239,3 +240,24 @@ def test_a_function_that_encodes_belongs_to_its_miner(tmp_path: Path) -> None:
     miner = NegativeMiner(vectors, num_negatives=1, cache_dir=tmp_path, progress=False)
     with pytest.raises(FrozenError):
         miner.teacher = RandomTeacher()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_vectors_that_were_written_to_are_another_teachers(tmp_path: Path, role: str) -> None:
+    texts = {"query": list(dict.fromkeys(ROWS["query"])), "passage": ROWS["positive"]}
+    vectors = {name: WordTeacher().encode(some, "query") for name, some in texts.items()}
+    teacher = FixedTeacher(texts["query"], vectors["query"], texts["passage"], vectors["passage"])
+
+    def mined(cache: Path) -> Any:
+        settings: dict[str, Any] = {"query_column": "query", "positive_column": "positive", "method": "naive"}
+        miner = NegativeMiner(teacher, cache_dir=cache, include_scores=True, progress=False, **settings)
+        return miner.mine(ROWS)[:]
+
+    first = mined(tmp_path / "shared")
+    vectors[role][:, 0] *= -1
+    assert mined(tmp_path / "shared") == mined(tmp_path / "honest") != first
+    for array in vectors.values():
+        array.setflags(write=False)
+    assert FixedTeacher(texts["query"], vectors["query"], texts["passage"], vectors["passage"]).fingerprint(
+        "query"
+    ) == teacher.fingerprint("query")
