@@ -245,7 +245,7 @@ def read_versioned_json(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, error, "run fit again, or delete its folder and run again") from error
     if version != FORMAT_VERSION:
         raise StorageError(
             f"{path.parent} was written in cache format {version}, this version of hf_negmine reads {FORMAT_VERSION}; "
@@ -254,7 +254,7 @@ def read_versioned_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _unreadable(path: Path, error: Exception) -> StorageError:
+def _unreadable(path: Path, error: Exception, remedy: str = "delete its folder and run again") -> StorageError:
     number = getattr(error, "errno", None)
     if number in TOO_MANY:  # nothing is wrong with the file
         remedy = "raise the limit of this process (ulimit -n, vm.max_map_count) and run again"
@@ -262,7 +262,7 @@ def _unreadable(path: Path, error: Exception) -> StorageError:
     if number in (errno.EACCES, errno.EPERM):
         return StorageError(f"cannot read {path}: {error}; give a folder that can be read")
     reason = " ".join(str(error).split()) if isinstance(error, OSError | ValueError) else repr(error)
-    return DamagedError(f"cannot read {path}: {reason}; delete its folder and run again")
+    return DamagedError(f"cannot read {path}: {reason}; {remedy}")
 
 
 def text_digests(texts: pa.Array) -> DigestArray:

@@ -16,7 +16,7 @@ from tests.conftest import SECONDS_A_TEST
 from tests.faults.conftest import World
 from tests.faults.world import UNFINISHED, kind_of
 
-TRIALS = int(os.environ.get("HF_NEGMINE_TRIALS", "100"))
+TRIALS = int(os.environ.get("HF_NEGMINE_TRIALS", "80"))
 SEED = int(os.environ.get("HF_NEGMINE_SEED", "0"))
 Trial = dict[str, Any]
 

@@ -270,7 +270,7 @@ def kill(miner: NegativeMiner) -> dict[str, Any]:
 
 def kind_of(path: str) -> str:
     """A file's path without what differs from file to file."""
-    return re.sub(r"[0-9a-f]{12,32}", "*", path)
+    return re.sub(r"[0-9a-f]{12,32}(-\d+)?", "*", path)
 
 
 def damage(path: Path, how: str, place: float) -> None:
@@ -302,7 +302,7 @@ def main(folder: Path) -> None:
         trial = json.loads(line)
         run = trial["run"]
         live = folder / run
-        for path in [live, *live.rglob("*")]:
+        for path in [live, *live.rglob("*")] if os.geteuid() else ():
             path.chmod(path.stat().st_mode | 0o200)
         shutil.rmtree(live)
         shutil.copytree(folder / f"{run}-kept", live)
