@@ -146,7 +146,7 @@ def reproduce(
             cache_dir=cache_dir,
             progress=not quiet,
         )
-        typer.echo(found)
+        typer.echo(found.verdict if quiet else found)
         if not found.identical:
             raise typer.Exit(EXIT_DIFFERENT)
 

@@ -73,10 +73,11 @@ class Reproduction:
     def __str__(self) -> str:
         columns = ", ".join(map(repr, self.not_compared))
         besides = f" (not compared: {columns}, which mining does not write)" if columns else ""
-        return self._verdict + besides
+        return self.verdict + besides
 
     @property
-    def _verdict(self) -> str:
+    def verdict(self) -> str:
+        """Whether the rows are the same, and what differs, as one sentence."""
         if self.identical:
             return f"identical: all {self.rows:,} rows came out again"
         if self.missing:

@@ -181,6 +181,11 @@ def test_the_shell_prints_the_verdict_and_exits_with_1(hub: Hub, tmp_path: Path)
     result = CliRunner().invoke(app, ["reproduce", NAME, "--quiet", "--cache-dir", str(tmp_path / "other")])
     assert (result.exit_code, result.stdout.count("\n")) == (1, 1)
     assert result.stdout.startswith("different: 24 of 36 rows are copies")
+    push_dataset(mined.add_column("id", list(range(12))), NAME, miner=miner, config_name="more")
+    more = ["reproduce", NAME, "--config", "more", "--cache-dir", str(tmp_path / "other")]
+    for options, note in ([], " (not compared: 'id', which mining does not write)"), (["--quiet"], ""):
+        result = CliRunner().invoke(app, [*more, *options])
+        assert (result.exit_code, result.stdout) == (0, f"identical: all 12 rows came out again{note}\n")
     push_dataset(mined.rename_column("negative_1", "hard"), NAME, miner=miner)
     result = CliRunner().invoke(app, ["reproduce", NAME, "--quiet", "--cache-dir", str(tmp_path / "other")])
     assert (result.exit_code, result.stdout) == (1, "")
