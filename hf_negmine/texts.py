@@ -172,6 +172,13 @@ def check_texts(
     """
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         texts = _cast_texts(texts, column, code if remedy is None else None)
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:  # Parquet, for one, does not check what it calls a string
+        raise InputError(
+            f"column {column!r} has text that is not valid UTF-8 among rows {rows[0]} to {rows[-1]} ({error}); save it "
+            "as UTF-8 and read it again"
+        ) from error
     blank = _blank(texts)
     if pc.any(blank).as_py():
         blank_rows = rows[blank.to_numpy(zero_copy_only=False)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import shutil
@@ -18,8 +17,9 @@ import datasets
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
+from hf_negmine.checksums import read_sealed, sums_in, write_sealed
 from hf_negmine.errors import InputError, NegmineError, StorageError, require
-from hf_negmine.files import default_cache_dir, storage_errors, write_json
+from hf_negmine.files import default_cache_dir, storage_errors
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
@@ -408,8 +408,8 @@ def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
     for file in sorted(pool.iterdir()):
         if file.is_file() and is_shared(file.name):
             if file.suffix == ".json":
-                about = json.loads(file.read_text(encoding="utf-8"))
-                write_json(folder / target / file.name, public_content(about))
+                content = read_sealed(file)  # nothing damaged is pushed
+                write_sealed(folder / target / file.name, public_content(content), kept=sums_in(file))
             else:
                 shutil.copyfile(file, folder / target / file.name)
             paths.append(f"{target}/{file.name}")

@@ -43,8 +43,8 @@ class APITeacher:
         retries: how often a request is asked again, see `endpoint.Endpoint`.
         timeout: seconds that a server may be silent.
         name: how the teacher is called in summaries; None takes the model's.
-        version: part of the fingerprint. Nobody can see from here that a server has changed the model behind a name: give
-            another version when it has.
+        version: part of the fingerprint. Nobody can see from here that a server has changed the model behind a name:
+            give another version when it has.
 
     Raises:
         InputError: an argument that cannot be.
@@ -126,7 +126,7 @@ class APITeacher:
         }
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of model, version, address, dimensions, prompt of the role and length limit (see `protocols.Teacher`)."""
+        """Digest of model, version, address, dimensions, prompt and length limit (see `protocols.Teacher`)."""
         model, address = [self._endpoint.model, self._version], self._endpoint.address
         return digest_of("api", model, address, self._dimensions, self._prompts[role], self._max_characters)
 

@@ -455,3 +455,15 @@ def test_a_disk_that_fills_while_rows_are_written(
     check_sentence(str(caught.value), ["cannot write", "mined", "the disk is full", "run again"])
     assert os.listdir(tmp_path / "mined") == []
     assert mined_texts(tmp_path) == expected
+
+
+@pytest.mark.parametrize("bad", ["query", "positive", "corpus"])
+def test_text_that_is_not_utf8_is_named(tmp_path: Path, bad: str) -> None:
+    raw = pa.array([b"tea \xff", b"ice"])
+    broken = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2])
+    good = pa.array(["one", "two"])
+    columns = {name: broken if name == bad else good for name in ("query", "positive")}
+    corpus = broken if bad == "corpus" else None
+    miner = NegativeMiner("bm25", num_negatives=1, cache_dir=tmp_path, progress=False, corpus=corpus)
+    with pytest.raises(InputError, match=f"column '{bad}' has text that is not valid UTF-8 among rows 0 to 1"):
+        miner.mine(pa.table(columns))
