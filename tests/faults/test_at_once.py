@@ -8,8 +8,7 @@ from tests.faults.conftest import World
 from tests.faults.world import UNFINISHED, kind_of
 
 AT_ONCE = 3
-EVERYTHING = ["texts", "vectors", "pools", "fits", "mined"]
-"""But for banks, of which each training has its own: of runs that publish versions of one, each has another number."""
+EVERYTHING = ["texts", "vectors", "pools", "fits", "mined", "banks"]
 DAMAGED = [
     ("dense", "texts/*/texts.json"), ("dense", "pools/*/pool.json"), ("dense", "pools/*/shortlists.arrow"),
     ("dense", "fits/*/passages.npy"), ("dense", "vectors/*/shard-*/vectors.npy"), ("streaming", "vectors/*/store.json"),

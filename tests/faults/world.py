@@ -32,7 +32,7 @@ import hf_negmine.store
 import hf_negmine.texts
 from hf_negmine import NegativeMiner, NegmineError
 from hf_negmine.cache import verify
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.files import digest_of, only_writer, text_digests
 from hf_negmine.judges import FunctionJudge
 from hf_negmine.judging import Judged
 from hf_negmine.protocols import Role, SparseVectors, TokenVectors
@@ -160,10 +160,12 @@ def use(miner: NegativeMiner) -> list[Any]:
         return [mined, mapped, chosen]
     source = NegativeSource.of_miner(miner, 2, None, 0)
     assert source.bank is not None
+    if not source.bank.versions():  # as a refresh does; of several processes one, as of the ranks of a training
+        with only_writer(miner.cache_dir / "banks"):
+            if not source.bank.versions():
+                _, version = source.bank.current()
+                source.bank.publish(BankVersion(version.offsets, version.passages, -version.scores), {"step": 1})
     number, version = source.bank.current()
-    if not number:  # as a refresh does
-        source.bank.publish(BankVersion(version.offsets, version.passages, -version.scores), {"step": 1})
-        number, version = source.bank.current()
     return [mined, mapped, chosen, number, version.passages.tolist(), version.scores.tolist()]
 
 
