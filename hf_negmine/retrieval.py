@@ -138,6 +138,7 @@ class Retrieval:
             notes=None if self.engine == "exact" else recall,
             progress=self.progress,
         )
+        pool.positives.warn_of_zeros(teacher.name)
         pool.consistency, pool.positive_score = self.consistency, self.positive_score
         pool.with_positives = not self.exclude_positives
         pool.scene = lambda: Scene(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,6 +52,17 @@ class Positives:
             of_counted = np.minimum.reduceat(np.where(self.counted, self.scores, np.inf), self.offsets[:-1])
             lowest = np.where(np.isinf(of_counted), lowest, of_counted).astype(np.float32)
         return np.arange(len(self.offsets) - 1), lowest
+
+    def warn_of_zeros(self, teacher: str) -> None:
+        """Warn if the teacher scores most of them 0: a lexical one then finds no word that query and positive share."""
+        zeros = int(np.count_nonzero(self.scores == 0))
+        if 2 * zeros > len(self.scores):
+            warnings.warn(
+                f"teacher {teacher!r} scores {zeros:,} of {len(self.scores):,} positives 0, like passages that have "
+                "nothing in common with the query, so it cannot tell how near a negative is; check that queries and "
+                "positives are in one language and that the teacher suits it (for BM25: language= and tokenizer=)",
+                stacklevel=2,
+            )
 
 
 @dataclass(frozen=True)

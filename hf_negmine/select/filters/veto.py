@@ -64,6 +64,8 @@ class Veto:
             scene.positive_scores(index),
             scene.counted,
         )
+        if scene.known_offsets is None:  # all rows of a fit, not some that come later
+            positives.warn_of_zeros(self.teacher.name)
         _, positive_scores = positives.targets(scene.positive_score)
         ceilings = self.method.ceilings(positive_scores)
         if self.abstain_at is not None:
