@@ -43,8 +43,8 @@ def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
         help="where vectors are kept between runs; by default under the user's cache",
     )
     result.add_argument("--teacher", default=None, help="a Sentence Transformers model; by default all-MiniLM-L6-v2")
-    dtypes = ("auto", "float32", "bfloat16")
-    result.add_argument("--dtype", choices=dtypes, default="auto", help="of the teacher's weights")
+    dtypes = ("float32", "bfloat16")
+    result.add_argument("--dtype", choices=dtypes, default="float32", help="of the teacher's weights")
     result.add_argument("--repeats", type=int, default=repeats, help="runs of which the median is printed")
     result.add_argument("--threads", type=int, default=None, help="torch threads; by default torch's own choice")
     return result
@@ -54,11 +54,8 @@ def prepare(arguments: argparse.Namespace) -> Path:
     """Set the threads, check the data folder, and give the cache folder."""
     import torch
 
-    from hf_negmine.devices import has_fast_bfloat16
     from hf_negmine.files import default_cache_dir
 
-    if arguments.dtype == "auto":  # for Sentence Transformers, too
-        arguments.dtype = "bfloat16" if has_fast_bfloat16() else "float32"
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if not arguments.data.is_dir():

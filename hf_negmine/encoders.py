@@ -252,7 +252,7 @@ def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] =
         return
     if not isinstance(prompt, str):
         raise InputError(
-            f"{argument}: the text that goes before every text, such as 'query: ', got {prompt!r} "
+            f"{argument}: expected the text to put before others, such as 'query: ', got {prompt!r} "
             f"({type(prompt).__name__})"
         )
     named = names.get(prompt, prompt)
