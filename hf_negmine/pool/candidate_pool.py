@@ -31,6 +31,7 @@ from hf_negmine.select.selection import (
     demand_of,
 )
 from hf_negmine.shortlists import Shortlists
+from hf_negmine.teachers import place
 
 
 class CandidatePool:
@@ -178,7 +179,10 @@ class CandidatePool:
                     f"filters: {one} needs the texts and the teacher, which this pool came without; select from the "
                     "pool of a miner that is fitted on them"
                 )
-            bound.append(one.bind(dataclasses.replace(self.scene(), positive_score=positive_score)))
+            scene = dataclasses.replace(self.scene(), positive_score=positive_score)
+            if (teacher := getattr(one, "teacher", None)) is not None:
+                place(teacher, scene.indexes.device)
+            bound.append(one.bind(scene))
         return tuple(bound)
 
     def consistent(self) -> BoolArray:

@@ -1,7 +1,5 @@
 """BM25 in the scripts of the world: the right passage comes first, with and without spaces between words."""
 
-# ruff: noqa: RUF001 - full-width letters are meant
-
 from __future__ import annotations
 
 import unicodedata
