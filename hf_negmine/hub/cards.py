@@ -254,14 +254,14 @@ def _shown(part: Provenance) -> dict[str, Any]:
     names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
     settings = [
         (name.replace("_", " "), value)
-        for name, value in summary.settings.items()
+        for name, value in sorted(summary.settings.items())
         if value is not None and not isinstance(value, dict) and name not in ("stages", "filters")
     ]
     settings += [
         (f"{name} {key}".replace("_", " "), value)
-        for name, nested in summary.settings.items()
+        for name, nested in sorted(summary.settings.items())
         if isinstance(nested, dict)
-        for key, value in nested.items()
+        for key, value in sorted(nested.items())
         if value is not None and key != "stages"
     ]
     settings += [("rows digest", part.rows_digest)] + [
