@@ -60,7 +60,8 @@ class Positives:
             warnings.warn(
                 f"teacher {teacher!r} scores {zeros:,} of {len(self.scores):,} positives 0, like passages that have "
                 "nothing in common with the query, so it cannot tell how near a negative is; check that queries and "
-                "positives are in one language and that the teacher suits it (for BM25: language= and tokenizer=)",
+                "positives are in one language and that the teacher suits it (BM25 takes a language, as in "
+                "'bm25:german', or a tokenizer=)",
                 stacklevel=2,
             )
 

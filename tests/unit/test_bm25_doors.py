@@ -23,7 +23,7 @@ QUERIES = ["what do otters eat", "how is bread baked", "why do strings break", "
 ANSWERS = ["Otters eat fish.", "Bread is baked in an oven.", "Strings break when tight.", "Taxes are due in spring."]
 FOREIGN = ["Fischotter fressen Fische.", "Der Teig kommt in den Ofen.", "Saiten reissen.", "Die Steuer im Lenz."]
 CORPUS = ["Otters sleep in dens.", "Bread has a crust.", "Strings go out of tune.", "Taxes are filed online."]
-MOST_ARE_ZERO = r"teacher 'bm25-english' scores 3 of 4 positives 0, .* language= and tokenizer="
+MOST_ARE_ZERO = r"teacher 'bm25-english' scores 3 of 4 positives 0, .* 'bm25:german', or a tokenizer="
 
 
 def by_dashes(text: str) -> list[str]:
