@@ -10,12 +10,10 @@ import numpy as np
 
 from hf_negmine.errors import require, require_choice, require_whole
 from hf_negmine.files import digest_of
-from hf_negmine.model_digest import one_thread
+from hf_negmine.probes import PROBES, one_thread
 from hf_negmine.protocols import Role, Similarity, Teacher
 from hf_negmine.schema import FloatArray
 from hf_negmine.vectors import as_array, check_vectors
-
-PROBE = ("What is a hard negative?", "A passage that looks like an answer and is not one.", "1 2 3")
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class EncodeFunction:
         encode_queries: the same for queries, where they are encoded differently.
         similarity: ``"cosine"`` or ``"dot"``.
         version: say another one when the function changes, so that no stored vector of the old one is used. Without it
-            the vectors of three probe texts stand for the function, which suits functions that compute vectors of any
+            the vectors of a few probe texts stand for the function, which suits functions that compute vectors of any
             text and always give the same. They are made whenever a fingerprint is needed, since the function may stand
             on a model that is being trained.
         label: how it is called in summaries; None takes the function's name.
@@ -59,8 +57,8 @@ class EncodeFunction:
 
     def _probed(self, role: Role) -> FloatArray:
         with one_thread():
-            vectors = self.encode(PROBE, role)
-        check_vectors(vectors, self, list(PROBE), None)
+            vectors = self.encode(PROBES, role)
+        check_vectors(vectors, self, list(PROBES), None)
         require(
             any(not np.array_equal(one, vectors[0]) for one in vectors),
             f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "

@@ -25,7 +25,8 @@ from transformers import AutoTokenizer
 
 from hf_negmine import NegativeMiner
 from hf_negmine.errors import InputError
-from hf_negmine.model_digest import PROBES, model_digest, one_thread, probe_digest
+from hf_negmine.model_digest import model_digest
+from hf_negmine.probes import PROBES, one_thread, probe_digest
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher, SparseEncoderTeacher
 from tests.tiny_models import write_tiny_models
 from tests.train.helpers import load_model
