@@ -124,7 +124,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         lacking = [name for name in (*self.methods, "modules", "model_card_data") if not hasattr(model, name)]
         require(
             not lacking,
-            f"{type(self).__name__}: the model is a {type(model).__name__} without {', '.join(lacking)}, expected a "
+            f"{type(self).__name__}: the model ({type(model).__name__}) has no {', '.join(lacking)}, expected a "
             f"{self._class().__name__}; a function can be a teacher as EncodeFunction(f) or ScoreFunction(f)",
         )
         self._check(model)

@@ -128,9 +128,10 @@ class ValueReader:
         kind = type(value)
         if kind.__module__ in WITHOUT_EFFECT:
             return joined(name_of(kind))
-        attributes = dict(getattr(value, "__dict__", {}))
+        attributes = {name: getattr(value, name) for name in _slots(kind) if hasattr(value, name)}
+        attributes.update(getattr(value, "__dict__", {}))
         parts: list[bytes] = [self.digest(kind)]
-        if not hasattr(value, "__dict__") or _is_pickled_as_any_object(kind):
+        if not attributes or _is_pickled_as_any_object(kind):
             try:
                 reduced = (
                     copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
@@ -140,19 +141,16 @@ class ValueReader:
                 if not attributes:
                     return hidden
             else:
-                if hasattr(value, "__dict__"):
-                    attributes.update(_in_slots(reduced))
-                else:
+                if not attributes:
                     parts += [self.digest(list(one) if isinstance(one, Iterator) else one) for one in reduced]
         return joined("object", *parts, self.attributes(attributes))
 
 
 def joined(*parts: str | bytes | bytearray | memoryview[int]) -> bytes:
     """One digest of several parts, 16 bytes."""
-    state = xxhash.xxh3_128()
-    for part in parts:
-        content = part.encode(errors="surrogatepass") if isinstance(part, str) else part
-        state.update(len(content).to_bytes(8, "little"))
+    contents = [part.encode(errors="surrogatepass") if isinstance(part, str) else part for part in parts]
+    state = xxhash.xxh3_128(repr([len(content) for content in contents]).encode())
+    for content in contents:
         state.update(content)
     return state.digest()
 
@@ -173,10 +171,9 @@ def _is_pickled_as_any_object(kind: type) -> bool:
     return all(getattr(kind, name, None) is getattr(object, name, None) for name in names)
 
 
-def _in_slots(reduced: Any) -> Mapping[str, Any]:
-    """What an object with attributes keeps in slots besides, from how it is pickled."""
-    state = reduced[2] if isinstance(reduced, tuple) and len(reduced) > 2 else None
-    return state[1] if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], Mapping) else {}
+def _slots(kind: type) -> list[str]:
+    members = [(name, one) for base in kind.__mro__ for name, one in vars(base).items()]
+    return [name for name, one in members if isinstance(one, types.MemberDescriptorType)]
 
 
 def _is_filled(cell: Any) -> bool:
