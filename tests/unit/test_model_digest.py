@@ -548,7 +548,9 @@ def test_what_is_no_model_of_sentence_transformers_is_named(kind: Any) -> None:
             return one @ other.T
 
     for settings in ({}, {"version": "1"}):
-        with pytest.raises(InputError, match=r"the model \(OnlyEncodes\) has no .*modules.*, expected a .*EncodeFunction\(f\)"):
+        with pytest.raises(
+            InputError, match=r"the model \(OnlyEncodes\) has no .*modules.*, expected a .*EncodeFunction\(f\)"
+        ):
             kind(OnlyEncodes(), **settings)
 
 
