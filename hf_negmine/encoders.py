@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 from hf_negmine.devices import best_device, require_device
 from hf_negmine.errors import InputError, require, require_choice, require_whole
 from hf_negmine.lengths import length_limit, limit_length, require_own_limit
-from hf_negmine.model_digest import model_digest, one_thread, place_of_computing, probe_digest
+from hf_negmine.model_digest import model_digest
 from hf_negmine.naming import public_name
+from hf_negmine.probes import one_thread, place_of_computing, probe_digest
 from hf_negmine.protocols import Role
 from hf_negmine.schema import FloatArray
 
@@ -29,9 +30,11 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     Attributes:
         takes_any_kind: Sentence Transformers opens every stored model as this kind without inventing weights.
+        methods: what it calls of the model.
     """
 
     takes_any_kind: ClassVar[bool] = False
+    methods: ClassVar[tuple[str, ...]] = ("encode_query", "encode_document")
 
     def __init__(
         self,
@@ -118,6 +121,12 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     def _accept(self, model: Any) -> None:
         """Raise `InputError` for a model that cannot be this teacher, or not with the arguments that were given."""
+        lacking = [name for name in (*self.methods, "modules", "model_card_data") if not hasattr(model, name)]
+        require(
+            not lacking,
+            f"{type(self).__name__}: the model ({type(model).__name__}) has no {', '.join(lacking)}, expected a "
+            f"{self._class().__name__}; a function can be a teacher as EncodeFunction(f) or ScoreFunction(f)",
+        )
         self._check(model)
         require_own_limit(model, self.name)
         for role, prompt in self._prompts.items():
@@ -174,21 +183,17 @@ class EncoderTeacher(ABC, Generic[Model]):
     def _identity(self, role: Role) -> dict[str, Any]:
         """What tells the model from any other as ``role``: its version, its digest, and what it makes of a few texts.
 
-        The vectors of 16-bit models depend on the processor and on the texts that share a batch as well.
+        Vectors in other formats than float32 depend on the processor and on the texts that share a batch as well.
 
         Raises:
             InputError: a model that cannot be read, without a version.
         """
         model: Any = self.model
-        dtype = dtype_of(model)
-        identity: dict[str, Any] = {"version": self._version, "dtype": dtype}
-        if dtype is not None or self._version is None:
-            identity["model"] = model_digest(model)
         with one_thread():
-            identity["probe"] = probe_digest(self._probe(role))
-        if dtype in ("bfloat16", "float16"):
-            identity["computed"] = [place_of_computing(model), self._batch_size]
-        return identity
+            probe = probe_digest(self._probe(role))  # first, as using a model may set some of its attributes
+        read = model_digest(model, in_part=self._version is not None)
+        place = None if read.is_exact else [place_of_computing(model), self._batch_size]
+        return {"version": self._version, "model": read.digest, "probe": probe, "computed": place}
 
     @abstractmethod
     def _probe(self, role: Role) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What a model computes with, as a digest: its modules and their settings, every tensor, its tokenizer, and proof.
+"""What a model computes with, as a digest: its modules and their settings, every tensor, and its tokenizer.
 
 Two models with the same digest make the same of every text. So it holds all that decides a vector, whatever route a
 change took: an attribute of a module, an adapter that was switched off, a hook, a tensor written to behind torch's
@@ -7,259 +7,221 @@ back. Everything is read each time; no counter of changes is trusted.
 
 from __future__ import annotations
 
-import enum
-import functools
-import types
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import xxhash
 
 from hf_negmine.errors import InputError
-from hf_negmine.schema import AnyArray, FloatArray
+from hf_negmine.schema import AnyArray
+from hf_negmine.value_digest import UNREADABLE, ValueReader, joined, name_of, package_of
 
-PROBES = ("What is tea?", "Hard negatives look relevant.", "Über 3.50 €", "tea")
-"""Texts whose vectors are part of a fingerprint; short ones, which no model cuts."""
-OF_THE_CARD = {"model_card_data", "_model_card_text", "_model_config", "module_kwargs", "name_or_path"}
-NOT_SETTINGS = {*vars(torch.nn.Module()), *OF_THE_CARD}
-"""Attributes of modules that say nothing of what they compute, or are read in another way."""
-CHANGES_IN_USE = {"embedding_dimension", "_prompt_length_mapping", "prompt_length_mapping"}
-CHANGES_IN_USE |= {"device", "_device", "_target_device", "_similarity", "_similarity_pairwise", "_similarity_fn_name"}
-"""Attributes that using a model sets; the similarity stands in the fingerprint itself."""
-OF_A_CONFIGURATION = {"_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype"}
+OVERRIDDEN = {"prompts", "default_prompt_name", "truncate_dim", "max_active_dims", "activation_fn"}
+OVERRIDDEN |= {"_similarity_fn_name", "_similarity", "_similarity_pairwise"}
+"""Attributes of the model itself in whose place a teacher may have its own; what is in effect stands in its
+fingerprint."""
+OF_THE_CARD = {"model_card_data", "_model_card_text", "_model_card_vars", "_model_config", "module_kwargs"}
+OF_THE_CARD |= {"name_or_path", "trust_remote_code"}
+OF_TORCH = {*vars(torch.nn.Module()), "_compiled_call_impl", "gradient_checkpointing"}
+SET_IN_USE = {"embedding_dimension", "_prompt_length_mapping", "prompt_length_mapping", "_modules_placed"}
+SET_IN_USE |= {"device", "_device", "_target_device", "_device_map", "_accelerate_placement_hook"}
+NOT_SETTINGS = OF_THE_CARD | OF_TORCH | SET_IN_USE
+"""Attributes that say nothing of what a module computes, or are read in another way."""
+OF_A_CONFIGURATION = {"_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype", "architectures"}
+OF_A_CONFIGURATION |= {"base_model_name_or_path", "inference_mode", "peft_version", "auto_mapping", "revision"}
 """What a configuration says of the file it came from; number formats are read off the tensors."""
-RUNTIMES = ("model", "auto_model")
-"""What a module calls a model that is not torch's, such as ONNX Runtime's."""
-DEEPEST = 8
-"""Levels of objects in objects."""
-GRID = 64
-"""Steps of 1/64 in a probe's numbers, of which there are three a text. In float32 a number moves by some 1e-6 from
-machine to machine, so that one of twelve crosses a step with a chance of about 12 * 2e-6 * 64 = 0.2 %."""
+WEIGHT_FILES = {".onnx", ".ort", ".xml", ".bin", ".engine", ".plan", ".tflite", ".gguf", ".pt", ".pth", ".pte"}
+WEIGHT_FILES |= {".safetensors", ".npy", ".npz"}
+"""Endings of files that a runtime opens; more of its weights may lie beside one, under the same name."""
+A_FEW = 1024
+"""Bytes; more of them are weights."""
 
 
-def model_digest(model: Any) -> str:
+class ModelDigest(NamedTuple):
+    """A digest, and the number formats of the weights behind it, such as ``{"float32"}``; none if they do not show."""
+
+    digest: str
+    formats: frozenset[str]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether vectors are the same, up to last digits, on any processor and in any batch."""
+        return bool(self.formats) and self.formats <= {"float32", "float64"}
+
+
+def model_digest(model: Any, *, in_part: bool = False) -> ModelDigest:
     """Digest of a model's modules with their settings, of its tensors, and of its tokenizer.
 
+    Args:
+        model: of Sentence Transformers, or an object that wraps one.
+        in_part: be content with what can be read.
+
     Raises:
-        InputError: a model in which there is neither a tensor nor a file to read.
+        InputError: something of the model cannot be read, or there are no weights in it.
     """
-    digest = _Digest()
-    digest.model(model)
-    if not (digest.has_weights and digest.is_read):
+    reader = _ModelReader(model)
+    with reader.owner():
+        digest = reader.digest(model).hex()
+    if not in_part and (reader.unreadable or not reader.has_weights):
+        part = f" ({reader.unreadable} does not show what it holds)" if reader.unreadable else ""
         raise InputError(
-            f"no weights can be read from this {type(model).__name__}, so nothing would tell it from another model; "
-            'give version="1", and another version whenever the model changes'
+            f"no weights can be read from this {type(model).__name__}{part}, so nothing would tell it from another "
+            'model; give version="1", and another version whenever the model changes'
         )
-    return digest.hexdigest()
+    return ModelDigest(digest, frozenset(reader.formats))
 
 
-def probe_digest(vectors: FloatArray) -> str:
-    """Digest of the vectors of some texts, shape (texts, width), the same for vectors that differ in last digits.
+def setting_digest(value: Any) -> str:
+    """Digest of a setting of any kind, such as a function or a module."""
+    return _ModelReader().digest(value).hex()
 
-    Each vector is reduced to its length and to two projections of its direction, rounded to a grid.
+
+class _ModelReader(ValueReader):
+    """Reads modules and tensors, too, and the files that the session of a runtime was opened from.
+
+    Attributes:
+        has_weights: a tensor, an array or a file of weights was read.
+        formats: number formats of the parameters and of quantised tensors.
+        unreadable: as there, but for objects beside whose attributes there is a file of weights.
     """
-    found = np.asarray(vectors, dtype=np.float64)
-    lengths = np.linalg.norm(found, axis=1)
-    # Directions that no version of a random generator can change; a projection is about 0.7 in size.
-    directions = np.cos(np.outer(np.arange(1, found.shape[1] + 1), [1.0, 2.0]))
-    projected = (found / np.where(lengths > 0, lengths, 1.0)[:, None]) @ directions
-    numbers = np.column_stack([np.log(np.where(lengths > 0, lengths, 1.0)), projected])
-    return xxhash.xxh3_128_hexdigest((np.rint(numbers * GRID) + 0.0).tobytes())
 
+    def __init__(self, model: Any = None) -> None:
+        super().__init__()
+        self.has_weights = False
+        self.formats: set[str] = set()
+        self._model = model
+        self._has_files = False
+        self._folders: list[Path] = []
+        self._files: dict[Path, bytes] = {}
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread, as a worker of a map does, so that a probe's last digits are the same."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    @contextmanager
+    def owner(self) -> Iterator[list[bytes]]:
+        """Read what belongs together, such as a module's attributes: a session, and the path of its file.
 
+        Yields:
+            A list; at the end it has got the digests of files of which only the folder is named.
+        """
+        outer = self.unreadable, self._has_files, self._folders
+        self.unreadable, self._has_files, self._folders = "", False, []
+        found: list[bytes] = []
+        yield found
+        if self.unreadable and not self._has_files:
+            listed = [path for folder in self._folders for path in sorted(folder.iterdir())]
+            found += [self._file(path) for path in listed if path.suffix in WEIGHT_FILES and path.is_file()]
+        hidden = "" if self._has_files else self.unreadable
+        self.unreadable, self._has_files, self._folders = outer[0] or hidden, *outer[1:]
 
-def place_of_computing(model: Any) -> str:
-    """What vectors of 16-bit models depend on besides the model: kind of device, and what the processor can do."""
-    kind = str(getattr(model, "device", "cpu")).partition(":")[0]
-    return f"{kind} {torch.backends.cpu.get_cpu_capability()}" if kind == "cpu" else kind
+    def read(self, value: Any) -> bytes:
+        """See `ValueReader.read`."""
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, torch.nn.Module):
+            return self._module(value)
+        if isinstance(value, torch.device | torch.Generator):
+            return joined(name_of(type(value)))
+        if isinstance(value, torch.dtype | torch.layout | torch.memory_format):
+            return joined(repr(value))
+        if hasattr(value, "get_vocab") and (hasattr(value, "to_str") or hasattr(value, "init_kwargs")):
+            return self._tokenizer(value)
+        if hasattr(value, "to_dict") and any(package_of(base) == "transformers" for base in type(value).__mro__):
+            attention = getattr(value, "_attn_implementation", None)
+            return joined(name_of(type(value)), self.digest([attention, _of_configuration(value.to_dict())]))
+        if isinstance(value, bytes | bytearray) and len(value) > A_FEW:
+            self.has_weights = self._has_files = True
+        return super().read(value)
 
+    def text(self, value: Any) -> bytes:
+        """Of a text; a path counts as what lies there, since the same model may lie elsewhere."""
+        text = "" if value is None else str(value)
+        if len(text) < 4096 and (os.sep in text or Path(text).suffix in WEIGHT_FILES) and os.path.exists(text):
+            path = Path(text)
+            if path.suffix in WEIGHT_FILES and path.is_file():
+                return self._file(path)
+            if path.is_absolute():
+                self._folders += [path] if path.is_dir() else []
+                return joined("path")
+        return super().text(value)
 
-class _Digest:
-    """Reads a model and what hangs on it into one hash."""
+    def array(self, array: AnyArray) -> bytes:
+        """See `ValueReader.array`."""
+        self.has_weights |= array.size > 1
+        return super().array(array)
 
-    def __init__(self) -> None:
-        self.has_weights, self.is_read = False, True
-        self._state = xxhash.xxh3_128()
-        self._seen: dict[int, int] = {}
-        self._kept: list[Any] = []  # so that no address is given twice while it reads
+    def attributes(self, attributes: Mapping[str, Any]) -> bytes:
+        """But for those that are no settings, and for what is kept to save time."""
+        chosen = {key: one for key, one in attributes.items() if key not in NOT_SETTINGS and "cache" not in key}
+        digests = {key: self.digest(one) for key, one in chosen.items()}
+        if UNREADABLE in digests.values():  # a runtime, whose numbers are its own affair, such as when it started
+            digests = {key: one for key, one in digests.items() if not isinstance(chosen[key], int | float)}
+        return joined(*[part for key in sorted(digests) for part in (key, digests[key])])
 
-    def hexdigest(self) -> str:
-        return self._state.hexdigest()
+    def hide(self, value: Any) -> bytes:
+        """See `ValueReader.hide`; torch's own objects that do not show anything are streams and the like."""
+        return joined(name_of(type(value))) if type(value).__module__ in ("torch", "torch._C") else super().hide(value)
 
-    def model(self, model: Any) -> None:
-        """A module with all that it is made of, or an object that wraps a runtime."""
-        if not isinstance(model, torch.nn.Module):
-            return self._object(model, 0)
-        self._say("model", _name_of(type(model)))
-        for name, module in model.named_modules(remove_duplicate=False):
-            if self._is_new(module):
-                self._say("module", name, _name_of(type(module)))
-                self._module(module)
-            else:
-                self._say("module", name, "is", self._seen[id(module)])
-        return None
+    def _file(self, path: Path) -> bytes:
+        self.has_weights = self._has_files = True
+        if path not in self._files:
+            state = xxhash.xxh3_128()
+            for beside in sorted(path.parent.glob(f"{escape(path.stem)}.*")):
+                if beside.is_file():
+                    state.update(joined(beside.name, str(beside.stat().st_size)))
+                    with beside.open("rb") as file:
+                        while block := file.read(2**20):
+                            state.update(block)
+            self._files[path] = state.digest()
+        return self._files[path]
 
-    def _module(self, module: torch.nn.Module) -> None:
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in sorted(tensors.items()):
-                self._say("tensor", name)
-                self._value(tensor, 0)
-        settings = {key: value for key, value in vars(module).items() if _is_setting(key) and key not in NOT_SETTINGS}
-        for name in ("_forward_hooks", "_forward_pre_hooks"):
-            settings[name] = list(getattr(module, name).values())  # their keys are numbers that torch counts up
-        runtimes = {name: settings.pop(name) for name in RUNTIMES if settings.get(name) is not None}
-        self._mapping(settings, 0)
-        for name, runtime in runtimes.items():
-            before, self.has_weights = self.has_weights, False
-            self._say(name)
-            self._value(runtime, 0)
-            self.is_read &= self.has_weights
-            self.has_weights |= before
+    def _tensor(self, tensor: torch.Tensor) -> bytes:
+        self.has_weights = True
+        if isinstance(tensor, torch.nn.Parameter) or tensor.is_quantized:
+            self.formats.add(str(tensor.dtype).removeprefix("torch."))
+        try:
+            plain = tensor.detach().resolve_conj().resolve_neg()
+            plain = plain.dequantize() if plain.is_quantized else plain
+            plain = plain if plain.layout is torch.strided else plain.to_dense()
+            content = plain.to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy()
+        except (RuntimeError, NotImplementedError, TypeError):  # on no device, or of a class that packs its numbers
+            return super().hide(tensor)
+        own_class = type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+        more = self.digest(vars(tensor)) if own_class else b""  # such as the scales of quantised weights
+        return joined(str(tensor.dtype), repr(tuple(tensor.shape)), content.data, more)
 
-    def _value(self, value: Any, depth: int) -> None:
-        if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | Path):
-            self._say(type(value).__name__, value)
-        elif isinstance(value, torch.Tensor):
-            self._tensor(value)
-        elif isinstance(value, np.ndarray | np.generic):
-            self._array(np.asarray(value))
-        elif isinstance(value, enum.Enum):
-            self._say("enum", _name_of(type(value)), value.name)
-        elif isinstance(value, torch.device):
-            self._say("device")
-        elif isinstance(value, type):
-            self._say("class", _name_of(value))
-        elif isinstance(value, torch.nn.Module):
-            self.model(value)
-        elif not self._is_new(value):
-            self._say("is", self._seen[id(value)])
-        elif depth < DEEPEST:
-            self._compound(value, depth + 1)
+    def _module(self, module: torch.nn.Module) -> bytes:
+        children = dict(module._modules.items())
+        if "_orig_mod" in children:  # compiled
+            return self.digest(children["_orig_mod"])
+        with self.owner() as parts:
+            own = {key: one for key, one in vars(module).items() if module is not self._model or key not in OVERRIDDEN}
+            parts += [self.digest(type(module)), self.attributes(own)]
+            for tensors in (module._parameters, module._buffers):
+                parts.append(self.attributes(dict(tensors.items())))
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):  # under numbers that torch counts up
+                parts.append(self.digest(list(hooks.values())))
+        named = [part for name, child in children.items() for part in (name, self.digest(child))]
+        return joined("module", *parts, *named)
 
-    def _compound(self, value: Any, depth: int) -> None:
-        if isinstance(value, Mapping):
-            self._mapping(value, depth)
-        elif isinstance(value, list | tuple):
-            self._say("list", len(value))
-            for one in value:
-                self._value(one, depth)
-        elif isinstance(value, set | frozenset):
-            self._say("set", sorted(map(str, value)))
-        elif hasattr(value, "get_vocab") and (hasattr(value, "to_str") or hasattr(value, "init_kwargs")):
-            self._tokenizer(value, depth)
-        elif isinstance(value, _FUNCTIONS):
-            self._function(value, depth)
-        else:
-            self._object(value, depth)
-
-    def _mapping(self, items: Mapping[Any, Any], depth: int) -> None:
-        self._say("mapping", len(items))
-        for key in sorted(items, key=str):
-            self._say(str(key))
-            self._value(items[key], depth)
-
-    def _object(self, value: Any, depth: int) -> None:
-        self._say("object", _name_of(type(value)))
-        if hasattr(value, "to_dict") and hasattr(value, "model_type"):  # a configuration of transformers
-            settings = {key: one for key, one in value.to_dict().items() if key not in OF_A_CONFIGURATION}
-            return self._mapping(settings, depth)
-        settings = {key: one for key, one in getattr(value, "__dict__", {}).items() if _is_setting(key)}
-        self._mapping(settings, depth)
-        self._files(settings.values())
-        return None
-
-    def _function(self, value: Any, depth: int) -> None:
-        if isinstance(value, functools.partial):
-            return self._value([value.func, value.args, value.keywords], depth)
-        if isinstance(value, types.MethodType):
-            return self._value([value.__func__, value.__self__], depth)
-        self._say("function", getattr(value, "__module__", None), getattr(value, "__qualname__", type(value).__name__))
-        if isinstance(value, types.FunctionType):
-            code = value.__code__
-            self._say(code.co_code, [one for one in code.co_consts if not isinstance(one, types.CodeType)])
-            self._value([cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)], depth)
-            self._value([value.__defaults__, value.__kwdefaults__], depth)
-        return None
-
-    def _tokenizer(self, tokenizer: Any, depth: int) -> None:
-        self._say("tokenizer", _name_of(type(tokenizer)))
-        sides = [getattr(tokenizer, f"{name}_side", None) for name in ("truncation", "padding")]
+    def _tokenizer(self, tokenizer: Any) -> bytes:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+        names = ("truncation_side", "padding_side", "chat_template", "special_tokens_map")
+        own = self.digest([getattr(tokenizer, name, None) for name in names])
         if not hasattr(backend, "to_str"):
-            settings = {key: one for key, one in tokenizer.init_kwargs.items() if key != "name_or_path"}
-            return self._value([sides, tokenizer.get_vocab(), settings], depth)
+            words = repr(sorted(tokenizer.get_vocab().items(), key=str))
+            return joined(name_of(type(tokenizer)), own, words, self.attributes(tokenizer.init_kwargs))
         # Its serialisation begins with truncation and padding, which every call that encodes sets; what they are set
         # from is told as the length limit.
         text = backend.to_str()
-        self._say(sides, text[text.find('"added_tokens"') :])
-        return None
-
-    def _files(self, values: Iterable[Any]) -> None:
-        """What lies in files that a runtime was made from, such as ONNX Runtime's."""
-        for value in values:
-            if isinstance(value, str | Path) and len(str(value)) < 4096 and Path(value).suffix in RUNTIME_FILES:
-                for path in sorted(Path(value).parent.glob(f"{Path(value).stem}*")):
-                    if path.is_file():
-                        self.has_weights = True
-                        with path.open("rb") as file:
-                            while block := file.read(2**20):
-                                self._state.update(block)
-
-    def _tensor(self, tensor: torch.Tensor) -> None:
-        self.has_weights = True
-        self._say("tensor", tensor.dtype, tuple(tensor.shape))
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-        self._state.update(flat.view(torch.uint8).numpy().data)
-
-    def _array(self, array: AnyArray) -> None:
-        self._say("array", array.dtype.str, array.shape)
-        if array.dtype.hasobject:
-            self._value(array.reshape(-1).tolist(), 0)
-        else:
-            self.has_weights |= array.size > 1
-            self._state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-    def _is_new(self, value: Any) -> bool:
-        new = id(value) not in self._seen
-        if new:
-            self._seen[id(value)] = len(self._seen)
-            self._kept.append(value)
-        return new
-
-    def _say(self, *parts: Any) -> None:
-        self._state.update(repr(parts).encode(errors="surrogatepass"))
+        return joined(name_of(type(tokenizer)), own, text[text.find('"added_tokens"') :])
 
 
-_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
-RUNTIME_FILES = {".onnx", ".xml"}
-"""Endings of the files that ONNX Runtime and OpenVINO open; weights lie beside them under the same name."""
-
-
-def _is_setting(name: str) -> bool:
-    return name not in CHANGES_IN_USE and not name.endswith("_cache")
-
-
-def _name_of(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+def _of_configuration(settings: Any) -> Any:
+    """The same, without what it says of its file, as JSON would have it: a stored one has lists and texts as keys."""
+    if isinstance(settings, Mapping):
+        kept = {str(key): one for key, one in settings.items() if key not in OF_A_CONFIGURATION}
+        return {key: _of_configuration(one) for key, one in kept.items()}
+    return [_of_configuration(one) for one in settings] if isinstance(settings, list | tuple) else settings

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import InputError
+from hf_negmine.errors import InputError, require
 from hf_negmine.files import digest_of
 from hf_negmine.judging import NotRelevant
 from hf_negmine.pool import CandidatePool, retrieve
@@ -78,7 +78,7 @@ class Retrieval:
 
     def pool_names(self, texts: TextSet) -> list[str]:
         """Names of the pools' folders, one a member."""
-        return [self._pool_name(teacher, texts) for teacher in self.members]
+        return [self._pool_name(self.about(teacher, texts)) for teacher in self.members]
 
     def open_corpus(self, texts: TextSet) -> None:
         """Encode and index the corpus now, not when the first query comes, in every process of a map."""
@@ -107,22 +107,18 @@ class Retrieval:
                 pool.filters += (not_relevant,)
         return EnsemblePool(self.teacher, pools) if isinstance(self.teacher, Ensemble) else pools[0]
 
-    def _pool_name(self, teacher: Teacher, texts: TextSet) -> str:
-        return digest_of("pool", FORMAT_VERSION, self.about(teacher, texts), self.depth, not self.exclude_positives)
+    def _pool_name(self, about: dict[str, Any]) -> str:
+        return digest_of("pool", FORMAT_VERSION, about, self.depth, not self.exclude_positives)
 
     def require_same(self, names: Sequence[str], texts: TextSet) -> None:
         """Raise `InputError` unless the pools that the teachers would have now are the ones with these ``names``."""
-        if list(names) != self.pool_names(texts):
-            raise InputError(
-                f"{self.teacher.name} is no longer what it was at fit(): its weights or settings have changed since, "
-                "and its scores would mix with the earlier ones; call fit() again"
-            )
+        _require_same(list(names) == self.pool_names(texts), self.teacher)
 
     def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
-        names = self.pool_names(texts)
+        about = self.about(teacher, texts)  # asked for once: a model is read whole each time
 
         def searcher() -> Searcher:
-            self.require_same(names, texts)
+            _require_same(self.about(teacher, texts) == about, teacher)
             return self.searcher(teacher, texts)
 
         def recall() -> dict[str, Any]:
@@ -131,8 +127,8 @@ class Retrieval:
         pool = retrieve(
             texts,
             searcher,
-            self.cache_dir / "pools" / self._pool_name(teacher, texts),
-            self.about(teacher, texts),
+            self.cache_dir / "pools" / self._pool_name(about),
+            about,
             depth=max(self.depth, getattr(teacher, "candidates", 0)),
             look_ahead=self.look_ahead,
             notes=None if self.engine == "exact" else recall,
@@ -154,6 +150,14 @@ class Retrieval:
         )
         pool.filters = pool.bound(self.filters, self.positive_score)
         return pool
+
+
+def _require_same(same: bool, teacher: Teacher) -> None:
+    require(
+        same,
+        f"{teacher.name} is no longer what it was at fit(): its weights or settings have changed since, and its scores "
+        "would mix with the earlier ones; call fit() again",
+    )
 
 
 def _has_vectors(teacher: Teacher) -> bool:

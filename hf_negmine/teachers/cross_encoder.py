@@ -12,7 +12,8 @@ from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import count_tokens, length_limit
-from hf_negmine.model_digest import PROBES
+from hf_negmine.model_digest import setting_digest
+from hf_negmine.probes import PROBES
 from hf_negmine.protocols import Role, Teacher
 from hf_negmine.schema import FloatArray, IdArray
 
@@ -59,6 +60,8 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     Raises:
         InputError: the model cannot be loaded, or has several labels.
     """
+
+    methods = ("predict",)
 
     def __init__(
         self,
@@ -111,7 +114,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
             "cross-encoder",
             self._identity("query"),
             {
-                "activation": repr(self._activation_function()),
+                "activation": setting_digest(self._activation_function()),
                 "own_prompts": dict(getattr(model, "prompts", None) or {}),
                 "default_prompt_name": getattr(model, "default_prompt_name", None),
                 "max_length": length_limit(model),

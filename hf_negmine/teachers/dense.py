@@ -14,7 +14,7 @@ from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, require_choice, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import count_tokens
-from hf_negmine.model_digest import PROBES
+from hf_negmine.probes import PROBES
 from hf_negmine.protocols import Role, Similarity
 from hf_negmine.schema import FloatArray, IdArray
 
@@ -127,10 +127,13 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         )
 
     def _probe(self, role: Role) -> FloatArray:
-        return self.encode(PROBES, role)
+        return self._encode(PROBES, role, workers=None)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
         """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalised)."""
+        return self._encode(texts, role, self._workers)
+
+    def _encode(self, texts: Sequence[str], role: Role, workers: Any) -> FloatArray:
         encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
         vectors = encode(
             list(texts),
@@ -139,7 +142,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             show_progress_bar=False,
             convert_to_numpy=True,
             truncate_dim=self._truncate_dim,
-            pool=self._workers,
+            pool=workers,
         )
         return np.asarray(vectors, dtype=np.float32)
 

@@ -14,7 +14,7 @@ from hf_negmine.encoders import EncoderTeacher, NumberFormat
 from hf_negmine.errors import InputError, TeacherError, require_whole
 from hf_negmine.files import digest_of
 from hf_negmine.lengths import count_tokens, length_limit, require_positions
-from hf_negmine.model_digest import PROBES
+from hf_negmine.probes import PROBES
 from hf_negmine.protocols import Role, Teacher, TokenVectors
 from hf_negmine.schema import FloatArray, IdArray
 

@@ -16,8 +16,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 LIGHT_ROOMS = (
     "errors defaults schema csr paths files checksums randomness devices protocols endpoint naming shapes lengths "
-    "model_digest encoders words texts vectors store pairs cache teachers judges search methods candidates "
-    "shortlists searching select pool ensemble judging rules retrieval"
+    "value_digest model_digest probes encoders words texts vectors store pairs cache teachers judges search methods "
+    "candidates shortlists searching select pool ensemble judging rules retrieval"
 )
 HEAVY = {"datasets", "huggingface_hub", "matplotlib", "faiss", "pandas"}
 

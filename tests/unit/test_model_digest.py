@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
+import time
+import warnings
+from collections import deque
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +26,16 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Module
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 from tokenizers.normalizers import Replace
 from transformers import AutoTokenizer
 
 from hf_negmine import NegativeMiner
 from hf_negmine.errors import InputError
-from hf_negmine.model_digest import PROBES, model_digest, one_thread, probe_digest
+from hf_negmine.model_digest import model_digest
+from hf_negmine.probes import PROBES, one_thread, probe_digest
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher, SparseEncoderTeacher
-from tests.tiny_models import write_tiny_models
+from tests.tiny_models import make_cross, write_tiny_models
 from tests.train.helpers import load_model
 
 ROWS = Dataset.from_dict(
@@ -184,10 +192,41 @@ class Scaled(Module):
         raise NotImplementedError
 
 
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class WithoutState(Slotted):
+    """With attributes that it does not pickle, as a class does that drops a session."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def nested(value: Any, levels: int) -> Any:
+    return {"in": nested(value, levels - 1)} if levels else value
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
         (1.0, 1.0000001),
+        (Slotted(np.arange(3)), Slotted(np.arange(1, 4))),
+        (WithoutState(1), WithoutState(2)),
+        (re.compile("a"), re.compile("b")),
+        (Decimal("1.1"), Decimal("1.2")),
+        (deque([1]), deque([2])),
+        (range(3), range(4)),
+        (nested(1, 30), nested(2, 30)),
+        ({1: 2}, {"1": 2}),
+        ((1,), [1]),
+        (lambda x: x.sin(), lambda x: x.cos()),
+        (lambda x: [one * 2 for one in x], lambda x: [one * 3 for one in x]),
+        (torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()),
+        (torch.tensor([1j]).conj(), torch.tensor([1j])),
         ({"a": [1, (2, 3)]}, {"a": [1, (2, 4)]}),
         (np.arange(3), np.arange(3)[::-1].copy()),
         (torch.ones(2), torch.zeros(2)),
@@ -208,6 +247,66 @@ def test_any_plain_setting_of_a_module_counts(folder: Path, one: Any, other: Any
         digests.append(model_digest(model))
         del model[-1]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_code_of_a_class_of_the_users_counts(folder: Path) -> None:
+    digests = []
+    for body in ("return features", "return dict(features)", "return features"):
+        names: dict[str, Any] = {"Scaled": Scaled, "__name__": "pooling"}
+        exec(f"class Mine(Scaled):\n    def forward(self, features, **settings):\n        {body}", names)
+        model = load_model(folder)
+        model.append(names["Mine"](1))
+        digests.append(model_digest(model))
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_packed_weights_of_a_quantised_model_are_read(folder: Path) -> None:
+    digests = []
+    for factor in (1.0, 1.0, 1.02):
+        model = load_model(folder)
+        with torch.no_grad():
+            transformer(model).encoder.layer[0].attention.self.query.weight.mul_(factor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that torch moves this function elsewhere
+            packed = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        digests.append(model_digest(packed))
+    assert digests[0] == digests[1] != digests[2]
+    assert not digests[0].is_exact, "a text's vector depends on the others in its batch"
+
+
+def test_how_attention_is_computed_counts(folder: Path) -> None:
+    model = load_model(folder)
+    first = model_digest(model)
+    model[0].auto_model.set_attn_implementation("eager")
+    assert model_digest(model) != first
+    model[0].auto_model.set_attn_implementation("sdpa")
+    assert model_digest(model) == first
+
+
+def test_each_route_of_a_router_counts(folder: Path) -> None:
+    routes = [[Transformer(str(folder / "bert")), Pooling(32)] for _ in range(2)]
+    teacher = DenseTeacher(SentenceTransformer(modules=[Router.for_query_document(*routes)], device="cpu"))
+    first = teacher.fingerprint("passage")
+    use(teacher)
+    assert teacher.fingerprint("passage") == first
+    routes[1][1].pooling_mode = "cls"
+    assert teacher.fingerprint("passage") != first
+
+
+def test_prompts_of_the_model_count(folder: Path) -> None:
+    model = load_model(folder)
+    prints = []
+    for prompt in ("", "ask w1 ", ""):
+        model.prompts["query"] = prompt
+        prints.append(DenseTeacher(model).fingerprint("query"))
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_an_activation_is_told_by_what_it_does(folder: Path) -> None:
+    given = [torch.nn.Softplus(1.0), torch.nn.Softplus(2.0), lambda x: x * 2, lambda x: x * 3, lambda x: x * 3]
+    prints = [CrossEncoderTeacher(make_cross(folder, activation_fn=one)).fingerprint("query") for one in given]
+    assert len(set(prints)) == 4
+    assert prints[3] == prints[4], "and not by where it lies in memory"
 
 
 # ---- configuration files -------------------------------------------------------------------------------------------
@@ -271,22 +370,49 @@ def test_use_and_another_process_keep_the_fingerprint(folder: Path, kind: str, t
     assert [TEACHERS[kind](teacher.model).fingerprint(role) for role in ("query", "passage")] == first
 
 
+class Noting(Scaled):
+    """Keeps something of its first use, and of its longest text."""
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        self.seen_width = features["token_embeddings"].shape[-1]
+        longest = max(features["token_embeddings"].shape[1], getattr(self, "_positions_cached", 0))
+        self._positions_cached, self._cos_cached = longest, torch.arange(longest)
+        return features
+
+
+def test_what_a_module_notes_in_use_keeps_the_fingerprint(folder: Path) -> None:
+    model = load_model(folder)
+    model.append(Noting(1))
+    teacher = DenseTeacher(model)
+    first = teacher.fingerprint("query")
+    teacher.encode(["w1 " * 30], "query")
+    assert teacher.fingerprint("query") == first
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_saved_or_copied_it_is_the_same_teacher(folder: Path, tmp_path: Path, kind: str) -> None:
+    teacher = TEACHERS[kind](str(folder / kind))
+    first = [teacher.fingerprint(role) for role in ("query", "passage")]
+    copied = TEACHERS[kind](copy.deepcopy(teacher.model))
+    teacher.model.save_pretrained(str(tmp_path / "saved"))
+    saved = TEACHERS[kind](str(tmp_path / "saved"))
+    for again in (copied, saved):
+        assert [again.fingerprint(role) for role in ("query", "passage")] == first
+
+
 def test_a_fresh_process_gives_the_same_fingerprint(folder: Path) -> None:
     code = (
         "import sys, torch; torch.set_num_threads(2); from hf_negmine.teachers import DenseTeacher; "
         "print(DenseTeacher(sys.argv[1], batch_size=2).fingerprint('query'))"
     )
-    ran = [
-        subprocess.run(
-            [sys.executable, "-c", code, str(folder / "dense")],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
-    assert ran[0].split() == ran[1].split() == [DenseTeacher(str(folder / "dense")).fingerprint("query")]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "dense")],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.split() == [DenseTeacher(str(folder / "dense")).fingerprint("query")]
 
 
 def test_saved_and_loaded_it_is_the_same_model(folder: Path, tmp_path: Path) -> None:
@@ -307,11 +433,12 @@ def test_workers_of_a_map_know_the_teacher_again(folder: Path, tmp_path: Path) -
 
 
 class Runtime:
-    """A model that torch does not know, such as one of ONNX Runtime."""
+    """A session as one of ONNX Runtime: made by C, which shows nothing of what it holds."""
 
-    def __init__(self, path: Path | None = None, seed: int = 0) -> None:
-        self.model_path = path
-        self._made = np.random.default_rng(seed).normal
+    def __init__(self, path: Path | str | None = None, content: bytes | None = None) -> None:
+        self.model_path, self.model_bytes = path, content
+        self.started = time.time_ns()
+        self._session = hashlib.blake2b(b"weights")
 
     def __call__(self, tokens: Any) -> Any:
         raise NotImplementedError
@@ -346,33 +473,88 @@ class WithRuntime(Module):
         raise NotImplementedError
 
 
-def with_runtime(path: Path | None = None) -> SentenceTransformer:
-    return SentenceTransformer(modules=[WithRuntime(Runtime(path), 1.0)], device="cpu", similarity_fn_name="cosine")
+class Head(torch.nn.Linear):
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {**features, "sentence_embedding": super().forward(features["sentence_embedding"])}
+
+
+def with_runtime(runtime: Any, *more: torch.nn.Module) -> SentenceTransformer:
+    modules = [WithRuntime(runtime, 1.0), *more]
+    return SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="cosine")
 
 
 def test_a_runtime_is_known_by_its_files(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"graph")
-    weights = tmp_path / "model.onnx_data"
-    weights.write_bytes(b"weights")
-    first = DenseTeacher(with_runtime(path)).fingerprint("query")
-    assert DenseTeacher(with_runtime(path)).fingerprint("query") == first
-    weights.write_bytes(b"Weights")
-    assert DenseTeacher(with_runtime(path)).fingerprint("query") != first
+    def fingerprint(folder: Path) -> str:
+        return DenseTeacher(with_runtime(Runtime(folder / "model.onnx"))).fingerprint("query")
+
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(b"graph")
+        (folder / "model.onnx_data").write_bytes(b"weights")
+    first = fingerprint(tmp_path / "one")
+    assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two") == first, "wherever they lie"
+    (tmp_path / "two" / "model.onnx_data").write_bytes(b"Weights")
+    assert fingerprint(tmp_path / "two") != first
 
 
-@pytest.mark.parametrize("more", [[], [torch.nn.Linear(3, 3)]])
-def test_a_runtime_that_cannot_be_read_needs_a_version(tmp_path: Path, more: list[Any]) -> None:
-    model = with_runtime()
-    for module in more:
-        model.append(module)
-    with pytest.raises(InputError, match=r'no weights can be read from this SentenceTransformer.*give version="1"'):
+def test_a_runtime_is_known_by_its_bytes_or_by_the_files_of_its_folder(tmp_path: Path) -> None:
+    one, same, other = (
+        DenseTeacher(with_runtime(Runtime(content=content * 2000))).fingerprint("query")
+        for content in (b"a", b"a", b"b")
+    )
+    assert one == same != other
+    (tmp_path / "openvino_model.bin").write_bytes(b"weights")
+    model = with_runtime(Runtime(tmp_path))
+    one = model_digest(model)
+    assert model_digest(with_runtime(Runtime(str(tmp_path)))).formats == frozenset()
+    (tmp_path / "openvino_model.bin").write_bytes(b"Weights")
+    assert model_digest(model) != one
+
+
+@pytest.mark.parametrize("attribute", ["model", "session", "parts"])
+@pytest.mark.parametrize("more", [[], [Head(3, 3)]], ids=["alone", "before a head of torch's"])
+def test_a_runtime_that_cannot_be_read_needs_a_version(tmp_path: Path, attribute: str, more: list[Any]) -> None:
+    model = with_runtime(None, *more)
+    setattr(model[0], attribute, [Runtime()] if attribute == "parts" else Runtime())
+    wanted = (
+        r"no weights can be read from this SentenceTransformer \(_blake2.blake2b does not show what it holds\), so "
+        r'nothing would tell it from another model; give version="1", and another version whenever the model changes'
+    )
+    with pytest.raises(InputError, match=wanted):
         NegativeMiner(DenseTeacher(model), cache_dir=tmp_path, progress=False).fit(ROWS)
+    one, same, other = (DenseTeacher(model, version=version).fingerprint("query") for version in "112")
+    assert one == same != other
+
+
+def test_tensors_on_no_device_cannot_be_read(folder: Path) -> None:
+    model = load_model(folder)
+    transformer(model).embeddings.to("meta")
+    with pytest.raises(InputError, match=r"torch\S+ does not show what it holds\), .*give version="):
+        model_digest(model)
+
+
+def test_a_model_without_weights_needs_a_version() -> None:
+    with pytest.raises(InputError, match=r"no weights can be read from this SentenceTransformer, so"):
+        model_digest(with_runtime(None))
+
+
+@pytest.mark.parametrize("kind", [DenseTeacher, SparseEncoderTeacher, LateInteractionTeacher, CrossEncoderTeacher])
+def test_what_is_no_model_of_sentence_transformers_is_named(kind: Any) -> None:
+    class OnlyEncodes:
+        def encode(self, texts: list[str], **_: Any) -> Any:
+            return np.ones((len(texts), 3))
+
+        def similarity(self, one: Any, other: Any) -> Any:
+            return one @ other.T
+
+    for settings in ({}, {"version": "1"}):
+        with pytest.raises(
+            InputError, match=r"the model \(OnlyEncodes\) has no .*modules.*, expected a .*EncodeFunction\(f\)"
+        ):
+            kind(OnlyEncodes(), **settings)
 
 
 def test_a_version_stands_for_what_cannot_be_read(folder: Path) -> None:
-    one, same, other = (DenseTeacher(with_runtime(), version=version).fingerprint("query") for version in "112")
-    assert one == same != other
     readable = [
         DenseTeacher(str(folder / "dense"), version=version).fingerprint("query") for version in (None, "1", "2")
     ]
