@@ -56,7 +56,7 @@ class Positives:
     def warn_of_zeros(self, teacher: str) -> None:
         """Warn if the teacher scores most of them 0: a lexical one then finds no word that query and positive share."""
         zeros = int(np.count_nonzero(self.scores == 0))
-        if 2 * zeros > len(self.scores):
+        if zeros > max(2, len(self.scores) / 2):  # one or two say nothing about a teacher
             warnings.warn(
                 f"teacher {teacher!r} scores {zeros:,} of {len(self.scores):,} positives 0, like passages that have "
                 "nothing in common with the query, so it cannot tell how near a negative is; check that queries and "
