@@ -344,7 +344,7 @@ def test_queries_and_passages_of_different_widths_are_an_error() -> None:
     queries, passages = token_rows(rng, 2, 3, negative=None), token_rows(rng, 6, 4, negative=None)
     with world(rng, 2, 6) as here:
         teacher = TokenTable(queries, passages, first_stage=ScoreTable(np.zeros((2, 6), np.float32), None))
-        with pytest.raises(TeacherError, match="'table' gave queries of 3 dimensions, passages of 4"):
+        with pytest.raises(TeacherError, match="'table' gave query vectors of width 3 and passage vectors of width 4"):
             here.searcher(teacher)
 
 
