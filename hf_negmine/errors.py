@@ -56,11 +56,16 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+MOST = 2**62
+"""No count is larger; numpy could not compute with it."""
+
+
 def require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
-    """Raise `InputError` unless ``value`` is a whole number, and not under ``at_least``."""
+    """Raise `InputError` unless ``value`` is a whole number and, if it is a count, from ``at_least`` to `MOST`."""
     least = "" if at_least is None else f", at least {at_least}"
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
+    require(at_least is None or value <= MOST, f"{argument}: a whole number, at most {MOST}, got {value!r}")
 
 
 def require_choice(value: Any, choices: Iterable[str], *, argument: str) -> None:

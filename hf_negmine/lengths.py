@@ -32,7 +32,19 @@ def limit_length(model: Any, tokens: int, *, argument: str) -> None:
         raise InputError(
             f"{argument}: {tokens} tokens, and the model reads texts of any length and cannot cut them; leave it out"
         )
+    special = _special_tokens(model)
+    if tokens <= special:
+        raise InputError(
+            f"{argument}: {tokens} tokens, of which the model puts {special} around every text; give at least "
+            f"{special + 1}, so that something of a text is read"
+        )
     setattr(model, _limit_name(model), tokens)
+
+
+def _special_tokens(model: Any) -> int:
+    """Tokens that a model's tokenizer adds to a text."""
+    count = getattr(getattr(model, "tokenizer", None), "num_special_tokens_to_add", None)
+    return int(count()) if callable(count) else 0
 
 
 def require_positions(model: Any, tokens: int, argument: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.errors import MOST, InputError, require
 from hf_negmine.protocols import Ceiling
 from hf_negmine.schema import FloatArray
 
@@ -121,7 +121,7 @@ def NaiveTopK() -> Method:
 
 def TopKShifted(n: int = 10) -> Method:
     """Leave out the first ``n`` non-positives of the ranking (section 3.1; table 3: N = 10)."""
-    require(_whole(n) and n >= 0, f"TopKShifted: n is a number of ranks, 0 or more; got {n!r}")
+    require(_whole(n) and 0 <= n <= MOST, f"TopKShifted: n is a number of ranks, 0 or more; got {n!r}")
     return Method(first_rank=int(n))
 
 
@@ -160,7 +160,7 @@ def RankBand(first: int | float, last: int | float) -> Method:
         require(valid, f"RankBand: percentiles are fractions with 0 <= first < last <= 1; got {first!r} and {last!r}")
         return Method(first_rank=float(first), last_rank=float(last))
     require(
-        _whole(first) and _whole(last) and 0 <= first < last,
+        _whole(first) and _whole(last) and 0 <= first < last <= MOST,
         f"RankBand: ranks are whole numbers with 0 <= first < last; got {first!r} and {last!r}",
     )
     return Method(first_rank=int(first), last_rank=int(last))

@@ -167,11 +167,12 @@ class NegativeMiner:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
             )
-        self.num_negatives = num_negatives
+        self.num_negatives = int(num_negatives)
         self.query_column, self.positive_column, self.corpus_column = query_column, positive_column, corpus_column
         self.corpus_config_name = corpus_config_name
         self.format, self.include_scores, self.on_exhausted = format, include_scores, on_exhausted
-        self.positive_score, self.pool_depth, self.seed = positive_score, pool_depth, seed
+        # A whole number of numpy's could not be written as JSON.
+        self.positive_score, self.pool_depth, self.seed = positive_score, int(pool_depth), int(seed)
         self.cache_dir = folder_of(cache_dir, "cache_dir") if cache_dir is not None else default_cache_dir()
         self.include_positives = include_positives
         self.device, self.first_pass, self.progress = device, first_pass, progress

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hf_negmine.errors import require
+from hf_negmine.errors import InputError, require
 
 
 def folder_of(value: Any, argument: str) -> Path:
@@ -17,4 +17,9 @@ def folder_of(value: Any, argument: str) -> Path:
         isinstance(text, str) and bool(text.strip()) and "\0" not in text,
         f"{argument}: expected the path of a folder, got {value!r:.80}",
     )
-    return Path(os.path.expanduser(str(text)))
+    folder = Path(os.path.expanduser(str(text)))
+    try:
+        os.fsencode(folder)
+    except UnicodeError as error:
+        raise InputError(f"{argument}: expected the path of a folder, got {value!r:.80} ({error})") from error
+    return folder

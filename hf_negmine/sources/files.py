@@ -77,6 +77,8 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
         require(os.path.getsize(local) > 0, f"{path} is empty")
         if builder == "csv":
             options = reading_options(local, path, "\t" if ending == ".tsv" else ",", named, as_corpus=as_corpus)
+        elif builder == "text":
+            options = {"encoding": "utf-8-sig"}  # a byte order mark is no part of the first passage
         rows = datasets.load_dataset(builder, data_files=glob.escape(local), split="train", **options)
     except InputError:
         raise

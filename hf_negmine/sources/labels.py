@@ -23,9 +23,12 @@ from hf_negmine.texts import in_code
 logger = logging.getLogger(__name__)
 
 NAMES = re.compile(
-    r"(gold_)?labels?|scores?|grades?|relevance(_label|_score)?|(is_)?relevant|is_(positive|duplicate|match)"
+    r"((gold|human|esci)_)?labels?|scores?|grades?|relevance(_(label|score|grade|judge?ment))?|qrels?|rel|judge?ments?"
+    r"|(is_|has_)?(relevant|positive|duplicate|match|correct|selected|answer|gold)|targets?|y"
 )
-NOT_RELEVANT = re.compile(r"false|no|n|f|negative|irrelevant|contradiction|neutral|different|(not|non)_.*")
+NOT_RELEVANT = re.compile(
+    r"false|no|n|f|negative|irrelevant|contradiction|neutral|different|hard_negative|non(_?)relevant|(not|non)_.*"
+)
 MOST_SHOWN = 5
 """Different labels that a message lists."""
 

@@ -399,3 +399,9 @@ def test_rows_that_repeat_a_pair_come_out_as_often_and_that_is_said(tmp_path: Pa
     said = "6 rows repeat the query and positive of another, and come out as often"
     assert said in str(miner.summary)
     assert not re.search("repeat", str(miner_in(tmp_path).fit(ROWS).summary))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_passage(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("tea is hot\nice is cold\n", encoding="utf-8-sig")
+    passages = [text for batch in open_corpus(str(tmp_path / "corpus.txt")) for text in batch.to_pylist()]
+    assert passages == ["tea is hot", "ice is cold"]

@@ -261,3 +261,19 @@ def test_vectors_that_were_written_to_are_another_teachers(tmp_path: Path, role:
     assert FixedTeacher(texts["query"], vectors["query"], texts["passage"], vectors["passage"]).fingerprint(
         "query"
     ) == teacher.fingerprint("query")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"num_negatives": np.int64(2), "pool_depth": np.int32(9), "seed": np.uint8(3)}
+    plain = {name: int(value) for name, value in settings.items()}
+    for more in ({}, {"filters": [Consistency(top_k=np.int64(20)), Veto("bm25", abstain_at=0, depth=np.int64(9))]}):
+        mined = words(tmp_path / "numpy", **settings, **more).mine(ROWS)
+        assert mined[:] == words(tmp_path / "plain", **plain, **more).mine(ROWS)[:]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"pool_depth": 10**30}, {"num_negatives": 10**30}, {"method": f"shifted:{10**30}"}]
+)
+def test_a_number_that_nothing_can_count_to_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"10{20,}"):
+        words(tmp_path, **settings).mine(ROWS)

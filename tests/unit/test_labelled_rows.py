@@ -55,6 +55,11 @@ REFUSED: dict[str, tuple[Dataset, str]] = {
     "minus one": (labelled("labels", [1, -1] * 4), "column 'labels' is -1 for 4 of 8 rows"),
     "graded judgements": (labelled("score", [0, 1, 2, 3] * 2), "column 'score' is 0 for 2 of 8 rows"),
     "some null": (labelled("relevance", [None, 0, 1, 1] * 2), "column 'relevance' is 0 for 2 of 6 rows"),
+    **{
+        f"a column called {name}": (labelled(name, BOTH), f"column '{name}' is 0 for 4 of 8 rows")
+        for name in ("is_selected", "qrel", "judgment", "is_correct", "has_answer", "target", "gold", "human_label")
+    },
+    "a word": (labelled("label", ["relevant", "nonrelevant"] * 4), "column 'label' is 'nonrelevant' for 4 of 8 rows"),
     "another spelling": (labelled("Is-Relevant", BOTH), "column 'Is-Relevant' is 0 for 4 of 8 rows"),
     "inference": (
         labelled("gold_label", ["entailment", "neutral", "contradiction", "entailment"] * 2),

@@ -351,3 +351,10 @@ def test_scores_of_a_cross_encoder_by_name_are_those_of_predict(folder: Path) ->
     np.testing.assert_array_equal(
         CrossEncoderTeacher(folder / "cross", device="cpu").score(TEXTS, TEXTS[::-1]), expected
     )
+
+
+def test_a_length_that_leaves_nothing_of_a_text_is_refused(minilm: str, tmp_path: Path) -> None:
+    for tokens in (1, 2):
+        with pytest.raises(InputError, match=f"max_length: {tokens} tokens, of which the model puts 2 .*at least 3"):
+            DenseTeacher(minilm, max_length=tokens).encode(["text"], "query")
+    assert DenseTeacher(minilm, max_length=3).encode(["text", "tea"], "query").std(axis=0).max() > 0

@@ -30,6 +30,7 @@ class Consistency:
         )
         if self.top_k is not None:
             require_whole(self.top_k, "Consistency: top_k", at_least=1)
+            object.__setattr__(self, "top_k", int(self.top_k))
         if self.min_score is not None:
             object.__setattr__(self, "min_score", finite_number(self.min_score, "Consistency: min_score"))
         require_choice(self.action, ("drop", "flag"), argument="Consistency: action")

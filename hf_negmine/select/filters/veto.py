@@ -47,6 +47,7 @@ class Veto:
             object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
         if self.depth is not None:
             require_whole(self.depth, "Veto: depth", at_least=1)
+            object.__setattr__(self, "depth", int(self.depth))
         elif isinstance(self.teacher, PairTeacher):
             object.__setattr__(self, "depth", self.teacher.candidates)
 
