@@ -216,7 +216,9 @@ class EncoderTeacher(ABC, Generic[Model]):
                 # "auto" is how the checkpoint is stored, also where transformers 4 would make float32 of it.
                 model_kwargs={"dtype": "auto" if self._dtype is None else getattr(torch, self._dtype)},
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a spoilt folder makes each library raise what it likes
+            if type(error).__name__ == "OutOfMemoryError":
+                raise
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(f"teacher {str(self._source)!r} could not be loaded: {reason}") from error
         if self._max_length is not None:

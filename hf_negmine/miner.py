@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -313,7 +314,7 @@ class NegativeMiner:
         return texts, (query, positive), counted.rows
 
     def _settings(self, texts: TextSet, columns: tuple[str, str]) -> dict[str, Any]:
-        rules = [*self.filters, *(one for one in (self.consistency, self.judged) if one is not None)]
+        rules = self._rules
         return {
             **self._retrieval.about(self.teacher, texts),
             "columns": list(columns),
@@ -332,6 +333,10 @@ class NegativeMiner:
         }
 
     @property
+    def _rules(self) -> list[Filter | Consistency | Judged]:
+        return [*self.filters, *(one for one in (self.consistency, self.judged) if one is not None)]
+
+    @property
     def pool(self) -> CandidatePool | EnsemblePool:
         """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``.
 
@@ -342,6 +347,7 @@ class NegativeMiner:
             texts = self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
+            self._require_unchanged()
             relevant = self.fitted.relevant
             judge = None if relevant is None else NotRelevant.of(str(self.judged), relevant, len(texts.corpus))
             self._pool = self._retrieval.pool(texts, judge)
@@ -441,11 +447,20 @@ class NegativeMiner:
             found = fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
             more = fitted.relabelled_negatives(found)
             return found if more is None else found.joined(more)
-        self._retrieval.require_same(fitted.pool_keys, fitted.texts)
+        self._require_unchanged()
         check_labels(batch.take(pa.array(unseen_rows)), fitted.query_column, fitted.positive_column)
         fresh = self.fresh.mine(pairs.of_rows(unseen_rows))
         fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
+
+    def _require_unchanged(self) -> None:
+        """Raise `InputError` if the teacher, or that of a filter, is no longer what it was at `fit`."""
+        self._retrieval.require_same(self.fitted.pool_keys, self.fitted.texts)
+        now, then = settings_of_filters(self._rules), self.fitted.summary.settings.get("filters", [])
+        if json.dumps(now, sort_keys=True, default=str) != json.dumps(then, sort_keys=True, default=str):
+            raise InputError(
+                "a filter is no longer what it was at fit(): its teacher has changed since; call fit() again"
+            )
 
     def _write_dataset(self, rows: Rows) -> datasets.Dataset:
         layout = self._layout_of_fit

@@ -212,7 +212,7 @@ def _with_types_of(pushed: datasets.Dataset, mined: datasets.Dataset, repo_id: s
     """The pushed rows with the types that mining gives them, since a column may have been cast before the push."""
     table = pushed.with_format("arrow")[:]
     try:
-        return in_memory(table.cast(mined.data.table.schema.remove_metadata(), safe=False))
+        return in_memory(table.cast(mined.data.table.schema.remove_metadata()))
     except pa.ArrowException as error:
         raise InputError(
             f"reproduce: the rows of {repo_id} have the types {pushed.data.table.schema.types}, expected those of "

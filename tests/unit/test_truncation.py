@@ -131,6 +131,7 @@ def test_teachers_that_mine_together_each_say_what_they_cut(join: Any, folder: P
     assert found["cut20", "passages"] == (LIMIT, 0.25)
 
 
+@pytest.mark.filterwarnings("ignore:teacher .* scores .* positives 0:UserWarning")
 def test_who_reads_all_or_cannot_say_says_nothing(folder: Path, tmp_path: Path) -> None:
     static = StaticEmbedding(load_model(folder).tokenizer, embedding_dim=4)
     for teacher in ("bm25", "random", SentenceTransformer(modules=[static], device="cpu")):
