@@ -75,6 +75,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         self._trust_remote_code = trust_remote_code
         self._name = name
         self._version = version
+        self._is_steady: bool | None = None
         if self._model is not None:
             self._accept(self._model)
 
@@ -186,14 +187,25 @@ class EncoderTeacher(ABC, Generic[Model]):
         Vectors in other formats than float32 depend on the processor and on the texts that share a batch as well.
 
         Raises:
-            InputError: a model that cannot be read, without a version.
+            InputError: a model that cannot be read, or that its use changes, without a version.
         """
         model: Any = self.model
-        with one_thread():
-            probe = probe_digest(self._probe(role))  # first, as using a model may set some of its attributes
+        probe = self._probed(role)  # first, as using a model may set some of its attributes
         read = model_digest(model, in_part=self._version is not None)
+        if self._is_steady is None:
+            self._is_steady = self._probed(role) == probe and model_digest(model, in_part=True).digest == read.digest
+        require(
+            self._is_steady or self._version is not None,
+            f"{self.name} holds something that changes whenever it encodes, such as a counter, so it cannot be told "
+            'from another model; give version="1", and another version whenever the model changes',
+        )
         place = None if read.is_exact else [place_of_computing(model), self._batch_size]
-        return {"version": self._version, "model": read.digest, "probe": probe, "computed": place}
+        known = {"model": read.digest, "probe": probe} if self._is_steady else {}
+        return {"version": self._version, "computed": place, **known}
+
+    def _probed(self, role: Role) -> str:
+        with one_thread():
+            return probe_digest(self._probe(role))
 
     @abstractmethod
     def _probe(self, role: Role) -> FloatArray:
@@ -239,7 +251,7 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the model: a copy in another process loads it again, if it was named."""
-        return {**self.__dict__, "_model": None}
+        return {**self.__dict__, "_model": None, "_is_steady": None}
 
 
 def dtype_of(model: Any) -> str | None:

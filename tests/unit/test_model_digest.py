@@ -30,7 +30,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Router, 
 from tokenizers.normalizers import Replace
 from transformers import AutoTokenizer
 
-from hf_negmine import NegativeMiner
+from hf_negmine import NegativeMiner, mine_hard_negatives
 from hf_negmine.errors import InputError
 from hf_negmine.model_digest import model_digest
 from hf_negmine.probes import PROBES, one_thread, probe_digest
@@ -599,3 +599,40 @@ def test_sixteen_bits_share_vectors_with_the_same_batches_only(folder: Path) -> 
     assert len(prints("float32")) == 1
     assert len(prints("bfloat16")) == 2
     assert not prints("float32") & prints("bfloat16")
+
+
+# ---- a model that its use changes ------------------------------------------------------------------------------------
+
+
+def watched(folder: Path) -> tuple[SentenceTransformer, list[int]]:
+    """A model whose encode is wrapped, as a progress bar, a spy or a cache of one's own would do."""
+    model, seen = load_model(folder), []
+    encode = model.encode
+
+    def watching(texts: Any, *args: Any, **settings: Any) -> Any:
+        seen.append(len(texts))
+        return encode(texts, *args, **settings)
+
+    model.encode = model.encode_query = model.encode_document = watching  # type: ignore[method-assign]
+    return model, seen
+
+
+def test_a_model_that_its_use_changes_needs_a_version(folder: Path, tmp_path: Path) -> None:
+    model, _ = watched(folder)
+    with pytest.raises(InputError, match=r'changes whenever it encodes.*give version="1"'):
+        NegativeMiner(model, cache_dir=tmp_path, progress=False).fit(ROWS)
+    settings: dict[str, Any] = {"method": "naive", "cache_dir": tmp_path, "progress": False}
+    miner = NegativeMiner(DenseTeacher(model, version="1"), **settings).fit(ROWS)
+    assert miner.mine(ROWS)[:] == NegativeMiner(load_model(folder), **settings).mine(ROWS)[:]
+    assert len(miner.pool.select("naive", n=12).passages)
+    one, other = (DenseTeacher(model, version=version).fingerprint("query") for version in "12")
+    assert one != other
+
+
+def test_the_drop_in_takes_a_model_that_its_use_changes(folder: Path) -> None:
+    model, seen = watched(folder)
+    settings: dict[str, Any] = {"num_negatives": 2, "output_format": "n-tuple", "verbose": False}
+    assert (
+        mine_hard_negatives(ROWS, model, **settings)[:] == mine_hard_negatives(ROWS, load_model(folder), **settings)[:]
+    )
+    assert sum(seen) >= len(ROWS)
