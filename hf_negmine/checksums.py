@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 DAMAGED_PREFIX = f"{TEMPORARY_PREFIX}damaged-"
 """Nobody reads such a name, and it is swept in the end like all that is unfinished."""
 VERSION, FILES, CHECKSUM = "format_version", "files", "checksum"
+PLACE = "place"
+"""The names of a published folder and of the one that holds it. They say what a folder is about, so one that is whole but
+in the place of another is not what was written there."""
 BYTES_A_READ = 2**20
 USED_NOTED_AFTER = 12 * 3600
 """Seconds after which it is noted again that something is used; few file systems note it themselves."""
@@ -83,7 +86,7 @@ def check_sealed(path: Path) -> dict[str, Any]:
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """What was sealed, without the seal."""
-    return {name: value for name, value in content.items() if name not in (VERSION, FILES, CHECKSUM)}
+    return {name: value for name, value in content.items() if name not in (VERSION, FILES, CHECKSUM, PLACE)}
 
 
 def sums_in(path: Path) -> Sums:
@@ -122,7 +125,8 @@ def publish_sealed(folder: Path, path: Path, name: str, content: Mapping[str, An
     """Seal a finished folder with a JSON of this name, and publish it; a whole one that is there already is kept."""
     if not is_whole(path / name, aside=path):
         require_writable(path)
-        write_sealed(folder / name, content, [file for file in folder.rglob("*") if file.is_file()])
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        write_sealed(folder / name, {**content, PLACE: _place(path)}, files)
         publish_folder(folder, path)
 
 
@@ -143,7 +147,13 @@ def _checked(path: Path) -> dict[str, Any]:
         raise _damaged(path, "it is not what was written")
     if not isinstance(sums, dict) or not all(_is_sum(name, value) for name, value in sums.items()):
         raise _damaged(path, "it does not say which files it is about")
+    if content.get(PLACE, _place(path.parent)) != _place(path.parent):
+        raise _damaged(path, f"it was written as {content[PLACE]}, and is in another one's place")
     return content
+
+
+def _place(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def _is_sum(name: str, value: Any) -> bool:

@@ -71,10 +71,10 @@ def retrieve(
         notes: provenance that is known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
-    if not has_pool(folder):
+    if not has_pool(folder, about=about):
         require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
-            if not has_pool(folder, locked=True, aside=folder / ABOUT):
+            if not has_pool(folder, about=about, locked=True, aside=folder / ABOUT):
                 parts, opened = folder / "parts", cache(open_searcher)
                 lists, positives = _candidates(texts, opened, parts, depth, progress)
                 about = {**about, "depth": depth, **({} if notes is None else notes())}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,15 +135,28 @@ def read_pool(folder: Path, *, locked: bool = False, sealed: bool = True) -> Sto
         return read_pool(folder, locked=True)
 
 
-def has_pool(folder: Path, *, locked: bool = False, aside: Path | None = None) -> bool:
+def has_pool(
+    folder: Path, *, about: Mapping[str, Any] | None = None, locked: bool = False, aside: Path | None = None
+) -> bool:
     """Whether a whole pool lies in a folder. If it is damaged, ``aside`` gets another name.
+
+    Args:
+        folder: of the pool.
+        about: what it must be about; a pool of something else, such as another teacher's, counts as damaged.
+        locked: the caller is the folder's only writer.
+        aside: what is put aside.
 
     Raises:
         StorageError: see `read_pool`; also a damaged pool in a folder that cannot be written to.
     """
     try:
         if (folder / ABOUT).exists():
-            read_pool(folder, locked=locked)
+            found = read_pool(folder, locked=locked).about
+            wanted = json.loads(json.dumps(about or {}))
+            if any(found.get(name) != value for name, value in wanted.items()):
+                raise DamagedError(
+                    f"{folder / ABOUT} is damaged: it is about another teacher or other texts; run fit again"
+                )
             return True
     except DamagedError as error:
         if aside is not None:
