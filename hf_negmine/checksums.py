@@ -38,8 +38,8 @@ DAMAGED_PREFIX = f"{TEMPORARY_PREFIX}damaged-"
 """Nobody reads such a name, and it is swept in the end like all that is unfinished."""
 VERSION, FILES, CHECKSUM = "format_version", "files", "checksum"
 PLACE = "place"
-"""The names of a published folder and of the one that holds it. They say what a folder is about, so one that is whole but
-in the place of another is not what was written there."""
+"""The names of a published folder and of the one that holds it. They say what a folder is about, so one that is whole
+but in the place of another is not what was written there."""
 BYTES_A_READ = 2**20
 USED_NOTED_AFTER = 12 * 3600
 """Seconds after which it is noted again that something is used; few file systems note it themselves."""

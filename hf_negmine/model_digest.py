@@ -208,7 +208,8 @@ class _ModelReader(ValueReader):
 
     def _tokenizer(self, tokenizer: Any) -> bytes:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-        names = ("truncation_side", "padding_side", "chat_template", "special_tokens_map")
+        names = ["truncation_side", "padding_side", "chat_template", "special_tokens_map"]
+        names += ["split_special_tokens", "model_input_names"]
         own = self.digest([getattr(tokenizer, name, None) for name in names])
         if not hasattr(backend, "to_str"):
             words = repr(sorted(tokenizer.get_vocab().items(), key=str))

@@ -636,3 +636,12 @@ def test_the_drop_in_takes_a_model_that_its_use_changes(folder: Path) -> None:
         mine_hard_negatives(ROWS, model, **settings)[:] == mine_hard_negatives(ROWS, load_model(folder), **settings)[:]
     )
     assert sum(seen) >= len(ROWS)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("split_special_tokens", True), ("model_input_names", ["input_ids"])])
+def test_what_only_the_tokenizer_in_python_knows_counts(folder: Path, setting: str, value: Any) -> None:
+    model = load_model(folder)
+    before = DenseTeacher(model).fingerprint("query")
+    setattr(model.tokenizer, setting, value)
+    assert model_digest(model).digest != model_digest(load_model(folder)).digest
+    assert DenseTeacher(load_model(folder)).fingerprint("query") == before
