@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from hf_negmine.checksums import check_sealed, set_aside
 from hf_negmine.errors import DamagedError, InputError, StorageError
-from hf_negmine.files import LOCK, TEMPORARY_PREFIX, is_read_only, read_versioned_json, storage_errors
+from hf_negmine.files import ABANDONED_AFTER, LOCK, TEMPORARY_PREFIX, is_read_only, read_versioned_json, storage_errors
 from hf_negmine.pairs import damaged_records
 
 OURS = re.compile(r"[0-9a-f]{32}(\.arrow|\.faiss|\.json)?")
@@ -119,8 +119,8 @@ def prune(cache_dir: Path, *, unused_for: float | None = None, dry_run: bool = F
 
     That is: what was put aside as damaged; what was left unfinished a day ago or earlier; fits whose texts are gone,
     which cannot be opened. With ``unused_for`` also fits, mined rows, banks, pools and indexes that no run has used for
-    so long, and texts that no fit and no pool is about any more: a run makes them again from vectors, which stay, as
-    do scores and verdicts on pairs. A pool that a run is at work on stays.
+    so long, and, after a week at the earliest, texts that no fit and no pool is about any more: a run makes them again
+    from vectors, which stay, as do scores and verdicts on pairs. A pool that a run is at work on stays.
 
     Args:
         cache_dir: the cache.
@@ -153,7 +153,9 @@ def _of_no_use(cache_dir: Path, unused_for: float | None) -> Iterator[Pruned]:
             entries.setdefault(entry.name.partition(".")[0], []).append(entry)
         for name, paths in entries.items():
             texts = _texts_of(paths[0], kind)
-            unused = unused_for is not None and max(_last_used(path) for path in paths) < now - unused_for
+            # A run that has read its texts may encode for days before there is a pool or a fit about them.
+            least = ABANDONED_AFTER if kind == "texts" else 0
+            unused = unused_for is not None and max(map(_last_used, paths)) < now - max(unused_for, least)
             size = sum(_size(path) for path in paths)
             if kind == "fits" and texts is not None and not (cache_dir / "texts" / texts).exists():
                 yield Pruned(tuple(paths), "its texts are gone", size)

@@ -188,3 +188,19 @@ def test_wrong_arguments_are_one_sentence(tmp_path: Path, say: Callable[..., tup
     for duration in ("", "30", "-1d", "1e9d", "30 days"):
         with pytest.raises(InputError, match="a number of days or hours such as 30d"):
             cache.seconds_of(duration)
+
+
+def test_texts_stay_for_a_run_that_is_still_encoding(tmp_path: Path) -> None:
+    pruned: list[str] = []
+
+    def score(queries: list[str], passages: list[str]) -> list[float]:
+        for kind in ("pools", "texts"):
+            for path in (tmp_path / kind).glob("*"):
+                age(path, 2)  # as if it had read its texts two days ago
+        pruned.extend(one.paths[0].parent.name for one in cache.prune(tmp_path, unused_for=3600))
+        return [len(one) % 7 / 7 for one in passages]
+
+    teacher = ScoreFunction(score, version="2")
+    miner = NegativeMiner(teacher, method="naive", num_negatives=2, cache_dir=tmp_path, progress=False, device="cpu")
+    assert len(miner.mine(ROWS)) == len(ROWS)
+    assert "texts" not in pruned
