@@ -190,3 +190,22 @@ def test_the_shell_prints_the_verdict_and_exits_with_1(hub: Hub, tmp_path: Path)
     result = CliRunner().invoke(app, ["reproduce", NAME, "--quiet", "--cache-dir", str(tmp_path / "other")])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "lack ['negative_1'], which format 'n-tuple' writes" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("format", "column"), [("ids", "document_ids"), ("labeled-pair", "label"), ("labeled-list", "labels")]
+)
+def test_numbers_that_lose_something_when_they_are_cast_are_no_match(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, column: str
+) -> None:
+    def shifted(mined: Dataset) -> Dataset:
+        def more(value: Any) -> Any:
+            return [one + 0.7 for one in value] if isinstance(value, list) else value + 0.7
+
+        table = mined.with_format("arrow")[:]
+        place = table.column_names.index(column)
+        changed = pa.array([more(value) for value in table[column].to_pylist()])
+        return Dataset(table.set_column(place, column, changed).replace_schema_metadata())
+
+    with pytest.raises(InputError, match=r"have the types .* expected those of mined rows"):
+        mined_again(tmp_path, monkeypatch, shifted, format=format)

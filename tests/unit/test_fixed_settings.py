@@ -277,3 +277,25 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
 def test_a_number_that_nothing_can_count_to_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"10{20,}"):
         words(tmp_path, **settings).mine(ROWS)
+
+
+@pytest.mark.parametrize("kind", ["veto", "near duplicates"])
+def test_new_rows_are_not_mined_under_a_filter_whose_teacher_has_changed(tmp_path: Path, kind: str) -> None:
+    teacher = Trained()
+    rule = Veto(teacher, "abs:0.9") if kind == "veto" else NearDuplicates(0.99, teacher=teacher)
+    miner = NegativeMiner("bm25", method="naive", filters=[rule], num_negatives=2, cache_dir=tmp_path, progress=False)
+    miner.fit(ROWS.select_columns(["query", "positive"]))
+    later = Dataset.from_dict({"query": ["what about tea"], "positive": ["answer 0 on tea"]})
+    assert len(miner.mine(later)) == 1
+    teacher.train()
+    with pytest.raises(InputError, match=r"a filter is no longer what it was at fit\(\).*call fit\(\) again"):
+        miner.mine(later)
+
+
+def test_a_copy_does_not_open_the_pool_of_a_teacher_that_has_changed(tmp_path: Path) -> None:
+    again = pickle.loads(pickle.dumps(words(tmp_path).fit(ROWS)))
+    assert again.pool.n_queries == 24
+    other = pickle.loads(pickle.dumps(again))
+    other.teacher.weights = "2"
+    with pytest.raises(InputError, match="no longer what it was at fit"):
+        _ = other.pool

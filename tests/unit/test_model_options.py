@@ -358,3 +358,25 @@ def test_a_length_that_leaves_nothing_of_a_text_is_refused(minilm: str, tmp_path
         with pytest.raises(InputError, match=f"max_length: {tokens} tokens, of which the model puts 2 .*at least 3"):
             DenseTeacher(minilm, max_length=tokens).encode(["text"], "query")
     assert DenseTeacher(minilm, max_length=3).encode(["text", "tea"], "query").std(axis=0).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("model.safetensors", lambda content: content[: len(content) // 2]),
+        ("config.json", lambda content: content.replace(b'"hidden_act": "gelu"', b'"hidden_act": "nonsense"')),
+        ("config.json", lambda content: content.replace(b'"vocab_size": 131', b'"vocab_size": 7')),
+        (
+            "config_sentence_transformers.json",
+            lambda content: content.replace(b'"prompts": {', b'"prompts": 5, "x": {'),
+        ),
+    ],
+)
+def test_a_spoilt_model_folder_is_one_sentence(folder: Path, tmp_path: Path, file: str, change: Any) -> None:
+    shutil.copytree(folder / "dense", tmp_path / "model")
+    path = next((tmp_path / "model").rglob(file))
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert path.read_bytes() != before
+    with pytest.raises(InputError, match=r"teacher .*model.* could not be loaded: "):
+        DenseTeacher(str(tmp_path / "model")).encode(["w1"], "query")
