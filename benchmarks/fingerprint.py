@@ -1,4 +1,4 @@
-"""What a teacher's fingerprint costs: reading the whole model, asking it for a few short texts, and how often a fit does so."""
+"""What a teacher's fingerprint costs: the whole model read, a few texts encoded, and how often a fit asks for it."""
 
 from __future__ import annotations
 
