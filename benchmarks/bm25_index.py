@@ -60,7 +60,7 @@ WAYS: dict[str, Callable[[pa.LargeStringArray], Any]] = {"hf_negmine": by_hf_neg
 
 def measure(name: str, way: str, data: Path) -> dict[str, Any]:
     """Index a corpus in this process."""
-    from hf_negmine.sources import read_beir_texts
+    from hf_negmine.data.sources import read_beir_texts
 
     texts = made_up_texts() if name == "made up" else read_beir_texts(data / name, "corpus")[1].combine_chunks()
     WAYS[way](texts[:100])  # imports

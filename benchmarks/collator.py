@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
-from hf_negmine.sources import open_beir
+from hf_negmine.data.sources import open_beir
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 
 NEGATIVES = 4

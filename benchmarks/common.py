@@ -54,7 +54,7 @@ def prepare(arguments: argparse.Namespace) -> Path:
     """Set the threads, check the data folder, and give the cache folder."""
     import torch
 
-    from hf_negmine.files import default_cache_dir
+    from hf_negmine.base.files import default_cache_dir
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -89,7 +89,7 @@ class Precomputed:
     """
 
     def __init__(self, teacher: Any, data: Path, folder: Path) -> None:
-        from hf_negmine.sources import read_beir_texts
+        from hf_negmine.data.sources import read_beir_texts
         from hf_negmine.teachers import FixedTeacher
 
         texts = {name: read_beir_texts(data, name)[1].to_pylist() for name in ("queries", "corpus")}
@@ -115,7 +115,7 @@ class Input:
 
 def open_squad(arguments: argparse.Namespace) -> Input:
     """The training questions of SQuAD with their paragraphs."""
-    from hf_negmine.sources import open_rows
+    from hf_negmine.data.sources import open_rows
 
     opened = open_rows(arguments.data / "squad", split="train")
     assert opened.corpus is not None
@@ -124,9 +124,9 @@ def open_squad(arguments: argparse.Namespace) -> Input:
 
 def store_squad(arguments: argparse.Namespace, cache: Path) -> Any:
     """Encode what the vector store under ``cache`` lacks of SQuAD; gives its `TextSet`."""
-    from hf_negmine.sources import pair_batches
-    from hf_negmine.store import VectorStore
-    from hf_negmine.texts import batches_of, build_text_set
+    from hf_negmine.data.sources import pair_batches
+    from hf_negmine.data.texts import batches_of, build_text_set
+    from hf_negmine.teachers.vector_store import VectorStore
 
     given = open_squad(arguments)
     texts = build_text_set(
@@ -157,7 +157,7 @@ def machine() -> str:
     """The processor and the versions, one paragraph."""
     import torch
 
-    from hf_negmine.devices import has_fast_bfloat16
+    from hf_negmine.base.devices import has_fast_bfloat16
 
     names = ("hf_negmine", "torch", "numpy", "pyarrow", "datasets", "sentence-transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)

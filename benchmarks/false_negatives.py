@@ -17,10 +17,10 @@ import pyarrow as pa
 from common import dense_teacher, machine, parser, prepare, print_table
 
 from hf_negmine import BM25Teacher, CandidatePool, NegativeMiner, RandomTeacher, Selection, VectorTeacher
-from hf_negmine.files import text_digests
-from hf_negmine.sources import open_rows
-from hf_negmine.store import VectorStore
-from hf_negmine.texts import TextSet, open_text_set
+from hf_negmine.base.files import text_digests
+from hf_negmine.data.sources import open_rows
+from hf_negmine.data.texts import TextSet, open_text_set
+from hf_negmine.teachers.vector_store import VectorStore
 
 SPLITS = {"vaswani": ("test",), "nfcorpus": ("train", "dev", "test")}
 NEGATIVES = 4

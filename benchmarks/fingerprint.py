@@ -1,4 +1,4 @@
-"""What a teacher's fingerprint costs: reading the whole model, asking it for a few short texts, and how often a fit does so."""
+"""What a teacher's fingerprint costs: the whole model read, a few texts encoded, and how often a fit asks for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from common import dense_teacher, machine, median, open_squad, parser, prepare, print_table
-
-from hf_negmine import NegativeMiner
 from hf_negmine.model_digest import model_digest
 from hf_negmine.probes import one_thread
+
+from hf_negmine import NegativeMiner
 from hf_negmine.teachers import DenseTeacher
 
 PASSAGES = 200

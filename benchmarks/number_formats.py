@@ -20,7 +20,7 @@ from common import machine, parser, prepare, print_table, teacher_folder
 from false_negatives import open_judged
 
 from hf_negmine import DenseTeacher, NegativeMiner
-from hf_negmine.sources import open_rows
+from hf_negmine.data.sources import open_rows
 
 NEGATIVES = 4
 OLD_PROCESSOR = {

@@ -22,12 +22,12 @@ from common import dense_teacher, machine, median, parser, prepare, print_table,
 from tqdm.auto import tqdm
 
 from hf_negmine import CandidatePool
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.protocols import Searcher
 from hf_negmine.pool import candidate_pool
-from hf_negmine.protocols import Searcher
-from hf_negmine.retrieval import Retrieval
+from hf_negmine.pool.builder import Retrieval
 from hf_negmine.search import exact, open_searcher
-from hf_negmine.store import VectorStore
+from hf_negmine.teachers.vector_store import VectorStore
 
 NEGATIVES = 4
 BAND, BAND_DEPTH = ("band:30-100", "sampled:70"), 100

@@ -80,10 +80,10 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
 
     import hf_negmine.miner
+    import hf_negmine.pool.builder
     import hf_negmine.pool.candidate_pool
+    import hf_negmine.pool.deepening
     import hf_negmine.pool.retrieving
-    import hf_negmine.retrieval
-    import hf_negmine.searching
     from hf_negmine import NegativeMiner, TopKPercPos
     from hf_negmine.teachers import DenseTeacher
 
@@ -97,11 +97,11 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     functions = [
         (hf_negmine.miner, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
-        (hf_negmine.retrieval.Retrieval, "searcher", OPEN),
-        (hf_negmine.searching, "search_queries", SEARCH),
+        (hf_negmine.pool.builder.Retrieval, "searcher", OPEN),
+        (hf_negmine.pool.deepening, "search_queries", SEARCH),
         (hf_negmine.pool.retrieving, "_shortlists", SHORTLISTS),
         (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
-        (hf_negmine.retrieval, "retrieve", STORE),
+        (hf_negmine.pool.builder, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),
         (hf_negmine.pool.CandidatePool, "select", SELECT),
         (NegativeMiner, "mine", WRITE),
@@ -188,7 +188,7 @@ def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    from hf_negmine.store import VectorStore
+    from hf_negmine.teachers.vector_store import VectorStore
 
     folder = peer_folder(cache)
     forget(cache, folder.name)

@@ -18,12 +18,12 @@ import numpy as np
 from common import dense_teacher, machine, parser, prepare, print_table
 from false_negatives import SPLITS, HiddenPositives, Judged, open_judged, pair_scores
 
-import hf_negmine.judging
+import hf_negmine.select.judging
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
-from hf_negmine.judges import FunctionJudge
+from hf_negmine.report.summary import agreement_table
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import Consistency, Veto
-from hf_negmine.summary import agreement_table
+from hf_negmine.select.judges import FunctionJudge
 from hf_negmine.teachers import Fusion
 
 NEGATIVES = 4
@@ -135,7 +135,7 @@ def judge_rows(bench: Bench, method: str, name: str) -> list[list[str]]:
         budget = None if share is None else round(share * total)
         function = functools.partial(answers, hidden=bench.judged.hidden)
         judge = FunctionJudge(function, name=f"labels of {name}", version="1")
-        filters = [hf_negmine.judging.Judged(judge, budget=budget)] if budget != 0 else []
+        filters = [hf_negmine.select.judging.Judged(judge, budget=budget)] if budget != 0 else []
         miner, queries, passages = bench.mine(Setting("", bench.minilm, method, filters), 0)
         total = total or len(passages)
         hidden = HiddenPositives(bench.judged, miner.fitted.texts)

@@ -10,13 +10,27 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_negmine.base.errors import NegmineError
+    from hf_negmine.base.protocols import (
+        PairTeacher,
+        ScoringTeacher,
+        SparseTeacher,
+        Teacher,
+        TokenTeacher,
+        VectorTeacher,
+    )
     from hf_negmine.drop_in import mine_hard_negatives
-    from hf_negmine.ensemble import EnsemblePool
-    from hf_negmine.errors import NegmineError
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
-    from hf_negmine.judges import ChatJudge, FunctionJudge
-    from hf_negmine.judging import Judged
-    from hf_negmine.methods import (
+    from hf_negmine.miner import NegativeMiner
+    from hf_negmine.pool import CandidatePool
+    from hf_negmine.pool.ensemble_pool import EnsemblePool
+    from hf_negmine.report.summary import MiningSummary
+    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.select.ensembles import CrossSample, IntraSample
+    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
+    from hf_negmine.select.judges import ChatJudge, FunctionJudge
+    from hf_negmine.select.judging import Judged
+    from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
         RankBand,
@@ -26,13 +40,6 @@ if TYPE_CHECKING:
         TopKPercPos,
         TopKShifted,
     )
-    from hf_negmine.miner import NegativeMiner
-    from hf_negmine.pool import CandidatePool
-    from hf_negmine.protocols import PairTeacher, ScoringTeacher, SparseTeacher, Teacher, TokenTeacher, VectorTeacher
-    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
-    from hf_negmine.select.ensembles import CrossSample, IntraSample
-    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
-    from hf_negmine.summary import MiningSummary
     from hf_negmine.teachers import (
         APITeacher,
         BM25Teacher,
@@ -50,12 +57,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
-    "ensemble": ("EnsemblePool",),
-    "errors": ("NegmineError",),
+    "pool.ensemble_pool": ("EnsemblePool",),
+    "base.errors": ("NegmineError",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "judges": ("ChatJudge", "FunctionJudge"),
-    "judging": ("Judged",),
-    "methods": (
+    "select.judges": ("ChatJudge", "FunctionJudge"),
+    "select.judging": ("Judged",),
+    "select.methods": (
         "Method",
         "NaiveTopK",
         "RankBand",
@@ -67,11 +74,11 @@ _HOMES = {
     ),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
-    "protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
+    "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
     "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other", "same"),
-    "summary": ("MiningSummary",),
+    "report.summary": ("MiningSummary",),
     "teachers": (
         "APITeacher",
         "BM25Teacher",

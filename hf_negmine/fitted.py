@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed
-from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
-from hf_negmine.files import digest_of, read_array, scratch_folder, text_digests, write_array
-from hf_negmine.mined import RowNegatives
-from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed
+from hf_negmine.base.files import digest_of, read_array, scratch_folder, text_digests, write_array
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.layouts import RowNegatives
+from hf_negmine.data.texts import TextSet, check_texts, flatten_positives, open_text_set
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select import PositiveScore, Selection
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
 ABOUT = "fit.json"
 RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")

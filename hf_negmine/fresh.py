@@ -14,22 +14,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
-from hf_negmine.devices import is_fork
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.files import text_digests
+from hf_negmine.base.devices import is_fork
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Sampler, Teacher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.schema import IdArray
+from hf_negmine.data.layouts import RowNegatives
+from hf_negmine.data.texts import TextSet
 from hf_negmine.fitted import RowPairs
-from hf_negmine.methods import Method
-from hf_negmine.mined import RowNegatives
 from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler, Teacher
-from hf_negmine.schema import IdArray
+from hf_negmine.pool.deepening import search_in_blocks
+from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.search import Exclusions, Indexes, Queries
-from hf_negmine.searching import search_in_blocks
 from hf_negmine.select import Positives, PositiveScore
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Consistency, Filter, Scene
-from hf_negmine.texts import TextSet
+from hf_negmine.select.methods import Method
 
 
 @dataclass(frozen=True)

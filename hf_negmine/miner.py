@@ -18,10 +18,9 @@ import pyarrow as pa
 from datasets.formatting.formatting import LazyBatch
 from tqdm.auto import tqdm
 
-from hf_negmine.checksums import require_writable, write_sealed
-from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import (
+from hf_negmine.base.checksums import require_writable, write_sealed
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import (
     ColumnError,
     ExhaustedError,
     FrozenError,
@@ -31,24 +30,12 @@ from hf_negmine.errors import (
     require_choice,
     require_whole,
 )
-from hf_negmine.files import default_cache_dir, digest_of, is_read_only, lasting_temporary_folder
-from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
-from hf_negmine.fresh import FreshMiner
-from hf_negmine.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.mined import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
-from hf_negmine.paths import folder_of
-from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler, Searcher, Teacher
-from hf_negmine.retrieval import Retrieval
-from hf_negmine.rules import settings_of_filters, sort_filters
-from hf_negmine.schema import BoolArray
-from hf_negmine.search import pair_scores
-from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, Selection, resolve_sampler
-from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
-from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Veto
-from hf_negmine.sources import (
+from hf_negmine.base.files import default_cache_dir, digest_of, is_read_only, lasting_temporary_folder
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Sampler, Searcher, Teacher
+from hf_negmine.base.schema import BoolArray
+from hf_negmine.data.layouts import Format, Layout, OnExhausted, RowNegatives, Written, write_rows
+from hf_negmine.data.sources import (
     CorpusSource,
     Rows,
     RowSource,
@@ -63,12 +50,25 @@ from hf_negmine.sources import (
     table_of_batch,
     take_rows,
 )
-from hf_negmine.store import writable_folder
-from hf_negmine.summary import MiningSummary
+from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.data.writing import lookup_table, mined_features, with_columns, write_dataset
+from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
+from hf_negmine.fresh import FreshMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.builder import Retrieval
+from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.truncation import find_truncations
+from hf_negmine.search import pair_scores
+from hf_negmine.search.precision import FirstPass
+from hf_negmine.select import PositiveScore, Selection, resolve_sampler
+from hf_negmine.select.ensembles import Ensemble, IntraSample, resolve_ensemble
+from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Veto
+from hf_negmine.select.judging import Judged, NotRelevant, Verdicts, judged_selection, negatives_under
+from hf_negmine.select.methods import Method, resolve_method
+from hf_negmine.select.rules import settings_of_filters, sort_filters
 from hf_negmine.teachers import place, settings_of
-from hf_negmine.texts import TextSet, build_text_set
-from hf_negmine.truncation import find_truncations
-from hf_negmine.writing import lookup_table, mined_features, with_columns, write_dataset
+from hf_negmine.teachers.vector_store import writable_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_negmine.base.protocols import Ranking, Searcher, Teacher
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.pool import CandidatePool, retrieve, retrieving
-from hf_negmine.protocols import Ranking, Searcher, Teacher
-from hf_negmine.schema import FloatArray
 from hf_negmine.search import Exclusions, open_searcher
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
-from hf_negmine.store import VectorStore
-from hf_negmine.texts import TextSet, build_text_set
+from hf_negmine.teachers.vector_store import VectorStore
 
 Ranked = list[tuple[float, int]]
 """(score, passage) by falling score and rising passage."""

@@ -26,9 +26,9 @@ pool that a run is at work on, nor any file that hf_negmine has not written.
 
 
 def _folder(cache_dir: Path | None) -> Path:
-    from hf_negmine.errors import InputError
-    from hf_negmine.files import default_cache_dir
-    from hf_negmine.paths import folder_of
+    from hf_negmine.base.errors import InputError
+    from hf_negmine.base.files import default_cache_dir
+    from hf_negmine.base.paths import folder_of
 
     folder = default_cache_dir() if cache_dir is None else folder_of(cache_dir, "--cache-dir")
     if not folder.is_dir():
@@ -47,7 +47,7 @@ def verify(
 ) -> None:
     """Compare every file of the cache with its checksum; the exit code is 1 if any is damaged."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         checked, damaged = 0, 0
         for damage in cache.verify(_folder(cache_dir)):
@@ -65,7 +65,7 @@ def verify(
 def size(*, cache_dir: options.CacheDir = None, debug: options.Debug = False) -> None:
     """How many things of each kind the cache holds, and how large they are."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         folder = _folder(cache_dir)
         rows = cache.measure(folder)
@@ -90,7 +90,7 @@ def prune(
 ) -> None:
     """Remove what is of no more use; see `cache.prune`."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         seconds = None if unused_for is None else cache.seconds_of(unused_for)
         count, freed = 0, 0

@@ -41,11 +41,11 @@ def demo(
     Shows what is kept out as a likely false negative, and what naive mining would have taken.
     """
     with reported_errors(debug, to_save_memory="give --device cpu"):
-        from hf_negmine.output import prepare_folder
+        from hf_negmine.commands.output import prepare_folder
 
         prepare_folder(output, overwrite=overwrite)
         set_up_libraries(quiet=False)
-        from hf_negmine.demo import run_demo
+        from hf_negmine.commands.demonstration import run_demo
 
         chosen = None if teacher is None else open_teacher(teacher, {})
         run_demo(output, n_pairs=pairs, teacher=chosen, cache_dir=cache_dir, device=device)

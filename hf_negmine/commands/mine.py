@@ -7,11 +7,11 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import mine_options as own
 from hf_negmine.commands import options
 from hf_negmine.commands.running import open_miners_teachers, reported_errors, set_up_libraries
-from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.errors import InputError
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -153,11 +153,11 @@ def _check_filtering(filtering: dict[str, Any]) -> None:
 
 def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
     """All filters but the vetoes."""
-    from hf_negmine.judges import ChatJudge
-    from hf_negmine.judging import Judged
-    from hf_negmine.protocols import VectorTeacher
+    from hf_negmine.base.protocols import VectorTeacher
     from hf_negmine.select.ensembles import Ensemble
     from hf_negmine.select.filters import Consistency, NearDuplicates
+    from hf_negmine.select.judges import ChatJudge
+    from hf_negmine.select.judging import Judged
 
     members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
     made: list[Any] = []
@@ -188,7 +188,7 @@ def _mine(
     *,
     overwrite: bool,
 ) -> None:
-    from hf_negmine.output import note_on_exhausted, prepare_folder, save
+    from hf_negmine.commands.output import note_on_exhausted, prepare_folder, save
 
     prepare_folder(output, overwrite=overwrite)
     set_up_libraries(quiet=not settings["progress"])

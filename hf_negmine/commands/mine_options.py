@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal, TypeAlias
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands.options import RUNNING, TEACHER, TEACHERS_HELP, checked, option
-from hf_negmine.errors import InputError
 
 FILTERS = "Filters"
 
@@ -47,7 +47,7 @@ def veto_parts(spec: str) -> tuple[str, str | None, float | None]:
     Raises:
         InputError: a part that is empty, or a method that is none.
     """
-    from hf_negmine.methods import parse_method
+    from hf_negmine.select.methods import parse_method
 
     parts = spec.split("@")
     abstain_at = None

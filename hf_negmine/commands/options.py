@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 DATA, NEGATIVES, TEACHER, OUTPUT, RUNNING = "Data", "Negatives", "Teacher", "Output", "Running"
 
@@ -71,7 +71,7 @@ class DtypeName(str, Enum):
 
 def method_spec(value: str | None) -> str | None:
     """The spec of a method, checked."""
-    from hf_negmine.methods import parse_method
+    from hf_negmine.select.methods import parse_method
 
     return checked(parse_method, value)
 
@@ -85,7 +85,7 @@ def sampler_spec(value: str | None) -> str | None:
 
 def folder(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """A folder with its ``~`` resolved, which a shell does not do after ``--output=``."""
-    from hf_negmine.paths import folder_of
+    from hf_negmine.base.paths import folder_of
 
     try:
         return None if value is None else folder_of(value, str(parameter.name))

@@ -64,7 +64,7 @@ def run(
     The file holds every setting; a key or value that does not fit is an error.
     """
     with reported_errors(debug, to_save_memory="make the batches in FILE smaller, or take a smaller --scale"):
-        from hf_negmine.errors import InputError
+        from hf_negmine.base.errors import InputError
         from hf_negmine.recipes import load_recipe
 
         recipe = load_recipe(file, scale=scale)

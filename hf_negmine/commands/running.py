@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.base.errors import InputError, NegmineError
 
 if TYPE_CHECKING:
-    from hf_negmine.protocols import Teacher
+    from hf_negmine.base.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 NO_GPU = "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"

@@ -7,10 +7,10 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands import share_options as own
 from hf_negmine.commands.running import reported_errors, set_up_libraries
-from hf_negmine.errors import InputError
 
 EXIT_DIFFERENT = 1
 
@@ -90,12 +90,12 @@ def push(
 
 
 def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path | None, *, quiet: bool) -> None:
-    from hf_negmine.output import is_output, open_mined
+    from hf_negmine.commands.output import is_output, open_mined
 
     if not is_output(folder):
         raise InputError(f"{folder} is no folder that hf-negmine mine has written: there is no summary of it")
     set_up_libraries(quiet=quiet)
-    from hf_negmine.files import default_cache_dir
+    from hf_negmine.base.files import default_cache_dir
     from hf_negmine.hub.material import Material
     from hf_negmine.hub.push import push_material
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands import train_options as own
 from hf_negmine.commands.running import open_teacher, reported_errors, set_up_libraries
-from hf_negmine.errors import InputError
 
 HELP = """Fine-tune a Sentence Transformers model with hard negatives.
 
@@ -141,7 +141,7 @@ def _check_train(
     only_for_mining: list[str],
 ) -> None:
     """See that the options say one thing about where negatives come from, before anything is read."""
-    from hf_negmine.output import is_output
+    from hf_negmine.commands.output import is_output
 
     if rows is None and mined is None:
         raise InputError(
@@ -182,7 +182,7 @@ def _train(
     if not settings["progress"]:
         os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers shows a bar for the card that has no other switch
     set_up_libraries(quiet=not settings["progress"])
-    from hf_negmine.output import open_mined
+    from hf_negmine.commands.output import open_mined
     from hf_negmine.train.data import TrainingData
     from hf_negmine.train.evaluation import beir_evaluator
     from hf_negmine.train.run import TrainingSettings, fine_tune, prepare_output

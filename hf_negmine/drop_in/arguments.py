@@ -8,11 +8,20 @@ from typing import cast
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require, require_whole
-from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
-from hf_negmine.mined import Format
-from hf_negmine.protocols import Sampler
+from hf_negmine.base.errors import InputError, require, require_whole
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.layouts import Format
 from hf_negmine.select import Sampled, Top
+from hf_negmine.select.methods import (
+    Method,
+    NaiveTopK,
+    RankBand,
+    ScoreFloor,
+    TopKAbs,
+    TopKMarginPos,
+    TopKPercPos,
+    TopKShifted,
+)
 
 logger = logging.getLogger(__name__)
 

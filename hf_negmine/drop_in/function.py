@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import datasets
 
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import require_choice
+from hf_negmine.data.writing import in_memory
 from hf_negmine.drop_in.arguments import Limits, Window, check_numbers, settle_format
 from hf_negmine.drop_in.models import Prompts, Teachers
 from hf_negmine.drop_in.rows import (
@@ -23,9 +25,7 @@ from hf_negmine.drop_in.rows import (
     no_tuples,
     notice_of_missing,
 )
-from hf_negmine.errors import require_choice
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.writing import in_memory
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.errors import InputError, require
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, ScoreFunction
 
 if TYPE_CHECKING:

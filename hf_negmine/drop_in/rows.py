@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import ColumnError, require
-from hf_negmine.mined import Format
-from hf_negmine.sources import CorpusSource, open_corpus, pair_batches
-from hf_negmine.texts import check_texts
-from hf_negmine.writing import in_memory
+from hf_negmine.base.errors import ColumnError, require
+from hf_negmine.data.layouts import Format
+from hf_negmine.data.sources import CorpusSource, open_corpus, pair_batches
+from hf_negmine.data.texts import check_texts
+from hf_negmine.data.writing import in_memory
 
 ROWS_A_PIECE = 65_536
 """Few enough that their texts, as a piece of a string column, stay under its 2 GiB."""

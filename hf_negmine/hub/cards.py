@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.shapes import check_plain
 from hf_negmine.hub.provenance import LOOKUPS, Provenance
 from hf_negmine.hub.settings import is_ensemble
-from hf_negmine.shapes import check_plain
-from hf_negmine.summary import MiningSummary
-from hf_negmine.truncation import truncation_lines
+from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.truncation import truncation_lines
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
 BEGIN = "<!-- hf_negmine: what stands up to the end mark is written anew by every push -->"

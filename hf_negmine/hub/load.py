@@ -16,8 +16,11 @@ import pyarrow.types as pt
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from hf_negmine.errors import InputError, NegmineError, StorageError
-from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.base.errors import InputError, NegmineError, StorageError
+from hf_negmine.base.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.base.paths import folder_of
+from hf_negmine.data.texts import TextSet, batches_of, build_text_set
+from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (
     LOOKUPS,
@@ -27,13 +30,10 @@ from hf_negmine.hub.provenance import (
     provenance_path,
     read_provenance,
 )
-from hf_negmine.paths import folder_of
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import has_pool, is_shared, read_pool
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet, batches_of, build_text_set
-from hf_negmine.writing import in_memory
+from hf_negmine.report.summary import MiningSummary
 
 TEXTS = pt.is_string, pt.is_large_string
 NUMBERS = (pt.is_integer,)

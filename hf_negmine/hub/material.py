@@ -10,16 +10,16 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.checksums import read_sealed
-from hf_negmine.errors import InputError
+from hf_negmine.base.checksums import read_sealed
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.texts import TextSet
+from hf_negmine.data.writing import in_memory, lookup_table
 from hf_negmine.fitted import Fitted, fit_name
 from hf_negmine.hub.provenance import LOOKUPS
 from hf_negmine.hub.settings import check_settings, is_ensemble, require_settings
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.stored import has_pool
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet
-from hf_negmine.writing import in_memory, lookup_table
+from hf_negmine.report.summary import MiningSummary
 
 
 @dataclass(frozen=True)

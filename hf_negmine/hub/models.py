@@ -17,8 +17,9 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.files import digest_of, finish_or_nothing
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.base.naming import public_name
 from hf_negmine.hub.cards import (
     BEGIN,
     END,
@@ -33,8 +34,7 @@ from hf_negmine.hub.cards import (
     with_section,
 )
 from hf_negmine.hub.provenance import check_dataset_ids, public_summary
-from hf_negmine.naming import public_name
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
 """Texts that a saved model and the one in memory must give the same vectors."""

@@ -14,16 +14,16 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine import shapes
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.base import shapes
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.naming import is_plain_name, public_content
+from hf_negmine.base.schema import DigestArray
+from hf_negmine.base.shapes import Shape, check_plain, list_of
+from hf_negmine.data.sources import table_batches
+from hf_negmine.data.texts import sort_digests
 from hf_negmine.hub.settings import check_settings, require_settings
-from hf_negmine.naming import is_plain_name, public_content
-from hf_negmine.schema import DigestArray
-from hf_negmine.shapes import Shape, check_plain, list_of
-from hf_negmine.sources import table_batches
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import sort_digests
+from hf_negmine.report.summary import MiningSummary
 
 PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")

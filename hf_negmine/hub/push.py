@@ -17,9 +17,10 @@ import datasets
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.checksums import read_sealed, sums_in, write_sealed
-from hf_negmine.errors import InputError, NegmineError, StorageError, require
-from hf_negmine.files import default_cache_dir, storage_errors
+from hf_negmine.base.checksums import read_sealed, sums_in, write_sealed
+from hf_negmine.base.errors import InputError, NegmineError, StorageError, require
+from hf_negmine.base.files import default_cache_dir, storage_errors
+from hf_negmine.base.naming import public_content, public_name
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
@@ -37,10 +38,9 @@ from hf_negmine.hub.provenance import (
 from hf_negmine.hub.repository import Repository
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.naming import public_content, public_name
 from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.plots import save_png
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 SHARD_BYTES = 500 * 2**20
 EXAMPLES = 3

@@ -12,21 +12,21 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.naming import public_content
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.schema import DigestArray, IdArray
+from hf_negmine.data.layouts import Layout
+from hf_negmine.data.sources import table_batches, table_of
+from hf_negmine.data.texts import find_digests, sort_digests
+from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
 from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
-from hf_negmine.mined import Layout
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.naming import public_content
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.rules import filters_of_settings, settings_of_filters
-from hf_negmine.schema import DigestArray, IdArray
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.filters import Consistency
-from hf_negmine.sources import table_batches, table_of
+from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import DenseTeacher, identity_of
-from hf_negmine.texts import find_digests, sort_digests
-from hf_negmine.writing import in_memory
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are a model."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hf_negmine.errors import StorageError
-from hf_negmine.mined import FORMATS, ON_EXHAUSTED
-from hf_negmine.naming import is_public_name
-from hf_negmine.schema import MAX_PASSAGES
-from hf_negmine.shapes import (
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.naming import is_public_name
+from hf_negmine.base.schema import MAX_PASSAGES
+from hf_negmine.base.shapes import (
     MOST,
     Shape,
     expect,
@@ -22,6 +21,7 @@ from hf_negmine.shapes import (
     text,
     whole,
 )
+from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
 
 SEED = whole(-MOST, MOST)
 ENSEMBLES = ("cross-sample", "intra-sample")

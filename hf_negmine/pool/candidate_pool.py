@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.candidates import Answer, CandidateLists, Demand
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
-from hf_negmine.files import is_read_only, only_writer
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.paths import folder_of
+from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
+from hf_negmine.base.files import is_read_only, only_writer
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Sampler, Searcher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import BoolArray
+from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
+from hf_negmine.pool.shortlists import Shortlists
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
-from hf_negmine.protocols import Sampler, Searcher
-from hf_negmine.schema import BoolArray
-from hf_negmine.searching import PLACES_A_STEP, deepen
+from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import (
     Positives,
@@ -30,7 +31,6 @@ from hf_negmine.select.selection import (
     count_removed,
     demand_of,
 )
-from hf_negmine.shortlists import Shortlists
 from hf_negmine.teachers import place
 
 

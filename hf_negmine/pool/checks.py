@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.schema import BoolArray, IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.stored import StoredPool
-from hf_negmine.schema import BoolArray, IdArray
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
-from hf_negmine.texts import TextSet
 
 QUERIES_A_STEP = 8192
 TYPES = {

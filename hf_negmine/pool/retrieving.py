@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.checksums import is_whole, require_writable, write_sealed
-from hf_negmine.errors import require
-from hf_negmine.files import only_writer, read_arrays, write_arrays
-from hf_negmine.methods import TopKMarginPos, TopKPercPos
+from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.errors import require
+from hf_negmine.base.files import only_writer, read_arrays, write_arrays
+from hf_negmine.base.protocols import ApproximatingSearcher, Searcher
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
+from hf_negmine.pool.deepening import search_in_blocks
+from hf_negmine.pool.shortlists import Shortlists
 from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
-from hf_negmine.protocols import ApproximatingSearcher, Searcher
-from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_engine
-from hf_negmine.searching import search_in_blocks
+from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.methods import TopKMarginPos, TopKPercPos
 from hf_negmine.select.selection import Positives
-from hf_negmine.shortlists import Shortlists
-from hf_negmine.texts import TextSet
 
 QUERIES_A_PART = 8192
 SHORTLIST_LENGTH = 512

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.checksums import Sums, read_sealed, set_aside, sums_in, unsealed, write_sealed
-from hf_negmine.errors import DamagedError, StorageError
-from hf_negmine.files import (
+from hf_negmine.base.checksums import Sums, read_sealed, set_aside, sums_in, unsealed, write_sealed
+from hf_negmine.base.errors import DamagedError, StorageError
+from hf_negmine.base.files import (
     digest_of,
     is_read_only,
     only_writer,
@@ -26,7 +25,7 @@ from hf_negmine.files import (
     write_array,
     write_table,
 )
-from hf_negmine.schema import (
+from hf_negmine.base.schema import (
     CANDIDATES_SCHEMA,
     POSITIVES_SCHEMA,
     SEGMENTS_SCHEMA,
@@ -34,8 +33,9 @@ from hf_negmine.schema import (
     DigestArray,
     IdArray,
 )
+from hf_negmine.pool.shortlists import Shortlists
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
-from hf_negmine.shortlists import Shortlists
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 ABOUT, POSITIVES, KEYS = "pool.json", "positives.arrow", "{}_keys.npy"

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin,
 
 import yaml
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 T = TypeVar("T")
 KIND, SCALES = "recipe", "scales"

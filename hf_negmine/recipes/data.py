@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError, require_whole
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.randomness import KeyArray, random_keys
+from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.data.sources import open_beir
+from hf_negmine.data.writing import in_memory
 from hf_negmine.recipes.nv_retriever.layouts import Beir, Table, Tables
 from hf_negmine.recipes.nv_retriever.load import load_set
 from hf_negmine.recipes.nv_retriever.sets import SETS
-from hf_negmine.sources import open_beir
-from hf_negmine.writing import in_memory
 
 CHOICE = 0
 """Seed of which rows and queries are taken: the same in every run, so that runs can be compared."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 
 def require_mteb(setting: str, instead: str) -> None:

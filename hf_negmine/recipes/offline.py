@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hf_negmine.errors import InputError, require, require_whole
+from hf_negmine.base.errors import InputError, require, require_whole
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

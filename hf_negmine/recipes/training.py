@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_negmine.errors import require, require_whole
+from hf_negmine.base.errors import require, require_whole
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def arguments(kind: type[Arguments], training: Training, seed: int, scratch: Pat
         scratch: for the trainer.
         others: arguments of ``kind`` besides.
     """
-    from hf_negmine.devices import best_device, without_data_parallel
+    from hf_negmine.base.devices import best_device, without_data_parallel
 
     device = best_device()
     made = kind(
@@ -98,7 +98,7 @@ def arguments(kind: type[Arguments], training: Training, seed: int, scratch: Pat
 
 def in_bfloat16(training: Training) -> bool:
     """Whether to compute in bfloat16 on this machine."""
-    from hf_negmine.devices import best_device, has_fast_bfloat16
+    from hf_negmine.base.devices import best_device, has_fast_bfloat16
 
     return training.bf16 and (best_device() == "cuda" or has_fast_bfloat16())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.schema import FloatArray, IdArray
 
 BINS = 50
 TEMPERATURE = 0.05

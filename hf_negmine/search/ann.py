@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, require
-from hf_negmine.protocols import QueryBlock, Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.protocols import QueryBlock, Ranking
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ann_index import VECTORS_A_STEP
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.exact import VectorSearcher

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.checksums import is_whole, require_writable, write_sealed
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import finish_or_nothing
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import finish_or_nothing
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.faiss_library import faiss_threads, load_faiss
 

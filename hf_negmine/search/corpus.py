@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.faiss_products import PassageMatrix
 from hf_negmine.search.nearest import with_ones
 

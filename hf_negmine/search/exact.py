@@ -19,10 +19,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.corpus import PASSAGES_A_BLOCK, Corpus, VectorSource
 from hf_negmine.search.precision import FirstPass, Precision, precisions_of
 from hf_negmine.search.product import Product, ScoreBuffer

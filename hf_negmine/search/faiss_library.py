@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hf_negmine.devices import is_fork
+from hf_negmine.base.devices import is_fork
 
 
 def load_faiss() -> Any:

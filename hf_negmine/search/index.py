@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.devices import best_device
-from hf_negmine.errors import InputError
-from hf_negmine.files import digest_of
-from hf_negmine.pairs import PairStore
-from hf_negmine.protocols import (
+from hf_negmine.base.devices import best_device
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import (
     FusionTeacher,
     PairTeacher,
     Role,
@@ -31,7 +30,8 @@ from hf_negmine.protocols import (
     TokenTeacher,
     VectorTeacher,
 )
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.search.ann import FaissSearcher, measured_recall
 from hf_negmine.search.ann_index import Engine, build_index
 from hf_negmine.search.corpus import VectorSource
@@ -44,10 +44,10 @@ from hf_negmine.search.rerank import RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex, paired_scores
-from hf_negmine.store import VectorStore
 from hf_negmine.teachers import identity_of
-from hf_negmine.texts import TextColumn
-from hf_negmine.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
+from hf_negmine.teachers.pair_store import PairStore
+from hf_negmine.teachers.vector_store import VectorStore
+from hf_negmine.teachers.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
 
 TEXTS_A_STEP = 16_384
 

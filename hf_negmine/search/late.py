@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import TokenVectors
-from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
-from hf_negmine.vectors import unit_length
+from hf_negmine.base.protocols import TokenVectors
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.vectors import unit_length
 
 TOKENS_A_STEP = 65_536
 """Tokens of passages that are held at a time; a longer passage is held by itself."""

@@ -9,15 +9,15 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import TeacherError
-from hf_negmine.files import text_digests
-from hf_negmine.pairs import PairStore, pair_digests
-from hf_negmine.protocols import Searcher
-from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.rerank import ScorePairs
-from hf_negmine.texts import TextColumn, TextSet
+from hf_negmine.teachers.pair_store import PairStore, pair_digests
 
 PAIRS_A_STEP = 4096
 """Pairs that a teacher is handed at a time; their scores are stored together."""

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.base.devices import has_fast_bfloat16
 from hf_negmine.search.corpus import PassageBlock
 from hf_negmine.search.nearest import ORIGIN_PIECES
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from hf_negmine.schema import IdArray
+from hf_negmine.base.schema import IdArray
 from hf_negmine.search.corpus import Corpus, PassageBlock
 from hf_negmine.search.faiss_products import has_faiss_products, highest_products
 from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_origins

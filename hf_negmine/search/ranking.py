@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import IdArray, PassageArray
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import IdArray, PassageArray
 
 LOW_BITS = 0x7FFFFFFF
 NOTHING = torch.iinfo(torch.int64).min

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import Ranking, Searcher
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.protocols import Ranking, Searcher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 
 ScorePairs: TypeAlias = Callable[[IdArray, PassageArray], FloatArray]
 """Scores of (query id, passage id) pairs, float32, shape (pairs,)."""

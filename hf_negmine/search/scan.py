@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ranking import Exclusions, pack_keys, ranking_of_keys
 
 SCORES_A_BLOCK = 2**22

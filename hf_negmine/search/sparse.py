@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import SparseVectors
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.protocols import SparseVectors
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 
 
 @dataclass(frozen=True)

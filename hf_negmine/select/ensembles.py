@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, require
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import AnyArray, IdArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.select.selection import Selection
 from hf_negmine.teachers import ENSEMBLES, Options, parse_call, resolve_teacher, teacher_of_settings
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray, uniform
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import KeyArray, uniform
+from hf_negmine.base.schema import FloatArray, IdArray
 
 
 @dataclass(frozen=True)

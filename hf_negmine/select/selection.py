@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.methods import Method
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.methods import Method
 
 PositiveScore: TypeAlias = Literal["min", "each"]
 """Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""

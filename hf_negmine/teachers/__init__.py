@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hf_negmine.devices import require_device
-from hf_negmine.encoders import EncoderTeacher
-from hf_negmine.errors import InputError, require, require_whole
-from hf_negmine.protocols import (
+from hf_negmine.base.devices import require_device
+from hf_negmine.base.errors import InputError, require, require_whole
+from hf_negmine.base.protocols import (
     FusionTeacher,
     PairTeacher,
     Role,
@@ -24,6 +23,7 @@ from hf_negmine.teachers.api import APITeacher
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.dense import DenseTeacher
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 from hf_negmine.teachers.function import EncodeFunction, ScoreFunction
 from hf_negmine.teachers.fusion import Fusion

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.endpoint import BadAnswer, Endpoint, read_json
-from hf_negmine.errors import TeacherError, require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import TeacherError, require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, read_json
 
 BYTES_A_TOKEN = 3
 """Of UTF-8: English has about four, Chinese three. Guessed low, so that a request holds rather too few texts."""

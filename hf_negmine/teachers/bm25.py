@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import InputError, StorageError, TeacherError, require, require_choice
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.words import VERSION as WORDS_VERSION
-from hf_negmine.words import words_of
+from hf_negmine.base.errors import InputError, StorageError, TeacherError, require, require_choice
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.words import VERSION as WORDS_VERSION
+from hf_negmine.teachers.words import words_of
 
 TEXTS_WORTH_A_BAR = 10_000
 """Fewer are indexed in about a second."""
@@ -43,8 +43,8 @@ class BM25Teacher:
         b: length normalisation.
         variant: formula, in bm25s' words.
         progress: show bars while a corpus is indexed.
-        tokenizer: splits a text into words in place of `hf_negmine.words.words_of`, such as ``jieba.lcut``. Its words
-            are put in lower case, then stop words are left out and the others stemmed, as ``language`` says.
+        tokenizer: splits a text into words in place of `words.words_of`, such as ``jieba.lcut``. Its words are put in
+            lower case, then stop words are left out and the others stemmed, as ``language`` says.
         version: of the tokenizer, which must be given with it: say another one when its words change, as results are
             kept under it and no probe can tell two tokenizers apart.
     """

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hf_negmine.devices import require_device
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.devices import require_device
+from hf_negmine.base.errors import InputError, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from hf_negmine.errors import InputError, TeacherError, require, require_choice
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.paths import folder_of
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.randomness import random_keys, uniform
-from hf_negmine.schema import AnyArray, DigestArray, FloatArray
-from hf_negmine.texts import find_digests
+from hf_negmine.base.errors import InputError, TeacherError, require, require_choice
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.randomness import random_keys, uniform
+from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray
+from hf_negmine.data.texts import find_digests
 
 ROLES: tuple[Role, ...] = ("query", "passage")
 

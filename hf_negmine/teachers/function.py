@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.errors import require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.probes import PROBES, one_thread
-from hf_negmine.protocols import Role, Similarity, Teacher
-from hf_negmine.schema import FloatArray
-from hf_negmine.vectors import as_array, check_vectors
+from hf_negmine.base.errors import require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity, Teacher
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.teachers.probes import PROBES, one_thread
+from hf_negmine.teachers.vectors import as_array, check_vectors
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import PairTeacher, Role, TokenTeacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import PairTeacher, Role, TokenTeacher
+from hf_negmine.base.schema import FloatArray
 
 
 class Fusion:

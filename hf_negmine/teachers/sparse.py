@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.csr import offsets_of_rows
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, TeacherError, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens, length_limit
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, SparseVectors
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, TeacherError, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, SparseVectors
+from hf_negmine.base.ragged import offsets_of_rows
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens, length_limit
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder

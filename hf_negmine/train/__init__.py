@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 try:
     import accelerate  # noqa: F401

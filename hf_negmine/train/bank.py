@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
-from hf_negmine.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray
-from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
+from hf_negmine.base.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import KeyArray
+from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
 from hf_negmine.select import Selection, Survivors, choose
 
 VERSIONS, ABOUT = "versions.json", "bank.json"

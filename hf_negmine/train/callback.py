@@ -16,13 +16,13 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.protocols import Searcher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
-from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback

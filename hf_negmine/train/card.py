@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 HEADING = "## Negatives"
 RULES = {

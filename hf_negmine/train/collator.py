@@ -14,14 +14,14 @@ from sentence_transformers.base.data_collator import BaseDataCollator
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError, require, require_choice, require_whole
-from hf_negmine.files import text_digests
-from hf_negmine.methods import Method
+from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.select import resolve_sampler
+from hf_negmine.select.methods import Method
 from hf_negmine.train.card import let_card_read_mined_rows
 from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
 from hf_negmine.train.model_collators import model_collator

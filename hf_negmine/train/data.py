@@ -10,13 +10,13 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.sources import choose_columns, open_rows, pair_batches
+from hf_negmine.data.writing import in_memory
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.protocols import Sampler
-from hf_negmine.sources import choose_columns, open_rows, pair_batches
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.train.rows import LookupTables, RowReader, feature_batches, one_length
-from hf_negmine.writing import in_memory
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from hf_negmine.sources import open_beir, read_beir_texts
+from hf_negmine.data.sources import open_beir, read_beir_texts
 
 PASSAGES_A_CHUNK = 50_000
 TEST = "test"

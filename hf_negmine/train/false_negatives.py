@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.randomness import KeyArray
-from hf_negmine.schema import BoolArray, IdArray
+from hf_negmine.base.randomness import KeyArray
+from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.train.source import NegativeSource
 
 

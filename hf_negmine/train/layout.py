@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.errors import InputError
-from hf_negmine.files import text_digests
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import text_digests
 from hf_negmine.train.rows import Feature, RowReader, TrainingRow
 
 Layout: TypeAlias = Literal["n-tuple", "labeled-list"]

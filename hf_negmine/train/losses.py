@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim, get_rank
 from torch import Tensor
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 

@@ -15,16 +15,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.protocols import Teacher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.pool import retrieve
-from hf_negmine.protocols import Teacher
-from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
 from hf_negmine.select.filters import BoundFilter
 from hf_negmine.select.filters.veto import BoundVeto
-from hf_negmine.store import VectorStore
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, Notes
 from hf_negmine.train.source import NegativeSource
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.train.rows import TrainingRow
 from hf_negmine.train.source import NegativeSource
 

@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 import numpy as np
 
-from hf_negmine.errors import ColumnError, InputError, require
-from hf_negmine.protocols import Sampler
+from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.base.protocols import Sampler
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")

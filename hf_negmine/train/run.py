@@ -20,13 +20,13 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hf_negmine.devices import has_fast_bfloat16, require_device, without_data_parallel
-from hf_negmine.encoders import require_prompt
-from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
+from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
+from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.hub.cards import with_section
 from hf_negmine.hub.models import stale_weights
-from hf_negmine.lengths import limit_length, require_own_limit
+from hf_negmine.teachers.encoders import require_prompt
+from hf_negmine.teachers.lengths import limit_length, require_own_limit
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator

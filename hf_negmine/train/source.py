@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 from transformers.utils import logging
 
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Sampler, Searcher, VectorTeacher
+from hf_negmine.base.randomness import random_keys, seed_of_epoch
+from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.fitted import PairFinder, RowPairs
-from hf_negmine.methods import Method, resolve_method
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler, Searcher, VectorTeacher
-from hf_negmine.randomness import random_keys, seed_of_epoch
-from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
 from hf_negmine.select.filters import BoundFilter, Listed, keep_all
-from hf_negmine.texts import TextSet, open_text_set
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
 

@@ -22,8 +22,8 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_negmine import HardNegativeCollator, NegativeMiner, PositiveAwareMNRL, RemineCallback
-from hf_negmine.devices import best_device, has_fast_bfloat16
-from hf_negmine.sources import open_beir
+from hf_negmine.base.devices import best_device, has_fast_bfloat16
+from hf_negmine.data.sources import open_beir
 from hf_negmine.train.evaluation import beir_evaluator
 
 # How negatives are mined and drawn. "refreshed" searches again with the student before every epoch but the first;

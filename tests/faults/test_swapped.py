@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import DamagedError
+from hf_negmine.base.errors import DamagedError
 from tests.unit.test_miner import ROWS, WordTeacher
 
 

@@ -26,17 +26,17 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, disable_progress_bars
 
+import hf_negmine.data.texts
 import hf_negmine.pool.retrieving
 import hf_negmine.search.ann_index
-import hf_negmine.store
-import hf_negmine.texts
+import hf_negmine.teachers.vector_store
 from hf_negmine import NegativeMiner, NegmineError
-from hf_negmine.cache import verify
-from hf_negmine.files import digest_of, only_writer, text_digests
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
-from hf_negmine.protocols import Role, SparseVectors, TokenVectors
+from hf_negmine.base.files import digest_of, only_writer, text_digests
+from hf_negmine.base.protocols import Role, SparseVectors, TokenVectors
+from hf_negmine.commands.cache_folder import verify
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
+from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judging import Judged
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.function import ScoreFunction
 from hf_negmine.train.bank import BankVersion
@@ -55,7 +55,7 @@ def small() -> None:
     """Have many files of a few things each."""
     torch.set_num_threads(1)
     disable_progress_bars()
-    hf_negmine.store.TEXTS_A_SHARD = 16
+    hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
     hf_negmine.pool.retrieving.QUERIES_A_PART = 10
     hf_negmine.pool.retrieving.MOST_LISTED = 1.0
     hf_negmine.pool.retrieving.REACHING = hf_negmine.pool.retrieving.REACHING[0], 0.0

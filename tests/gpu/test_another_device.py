@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_negmine.protocols import Ranking
+from hf_negmine.base.protocols import Ranking
 from hf_negmine.search import VectorSearcher, corpus
 from hf_negmine.search.ann import FaissSearcher
 from hf_negmine.search.ann_index import build_index

@@ -19,7 +19,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.hub.cards import BEGIN, END, code, escaped, join_card, merged_metadata, split_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import model_card, negatives_section

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.cli import app
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.running import EXIT_FAILED
 from hf_negmine.commands.share import EXIT_DIFFERENT
 from hf_negmine.miner import NegativeMiner
@@ -363,7 +363,7 @@ def test_what_is_not_there_is_one_sentence(run: Run) -> None:
 def test_the_exit_code_of_a_process_tells_them_apart(run: Run, mine: Callable[..., Path], hub: Hub) -> None:
     assert run("push", mine(), NAME, *LICENSE).exit_code == 0
     arguments = ["hf-negmine", "reproduce", NAME, "--quiet", "--teacher", "random:4"]
-    done = run_client(f"import sys; sys.argv = {arguments}; from hf_negmine.cli import main; main()", hub)
+    done = run_client(f"import sys; sys.argv = {arguments}; from hf_negmine.commands.cli import main; main()", hub)
     assert done.returncode == 1
     assert done.stdout.startswith("different: ")
     assert done.stderr == ""

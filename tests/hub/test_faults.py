@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
 from hf_negmine.hub import push
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub

@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.errors import InputError, ShallowPoolError, StorageError
+from hf_negmine.base.errors import InputError, ShallowPoolError, StorageError
 from hf_negmine.hub.network import HubError
 from hf_negmine.hub.provenance import Provenance
 from hf_negmine.pool import CandidatePool, retrieving

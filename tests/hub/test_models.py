@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_negmine import prepare_card, push_dataset, push_model
-from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.hub.models import stale_weights
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub

@@ -24,9 +24,9 @@ from hf_negmine import (
     push_dataset,
     push_model,
 )
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.naming import is_plain_name, is_public_name, public_content, public_name, public_text
 from hf_negmine.hub import push
-from hf_negmine.naming import is_plain_name, is_public_name, public_content, public_name, public_text
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher
 from tests.hub.world import NAME, make_miner, rows
 from tests.tiny_models import write_tiny_models

@@ -15,13 +15,13 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from typer.testing import CliRunner
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, NegmineError, StorageError
-from hf_negmine.files import write_table
+from hf_negmine.base.errors import InputError, NegmineError, StorageError
+from hf_negmine.base.files import write_table
+from hf_negmine.base.schema import CANDIDATES_SCHEMA
+from hf_negmine.commands.cli import app
 from hf_negmine.hub import push
 from hf_negmine.hub.cards import decoded_card, split_card
 from hf_negmine.hub.provenance import read_provenance
-from hf_negmine.schema import CANDIDATES_SCHEMA
 from tests.hub.server import Hub
 from tests.hub.world import NAME, make_miner, mine, rows
 

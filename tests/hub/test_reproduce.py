@@ -15,7 +15,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine import DenseTeacher, FixedTeacher, ScoreFunction, push_dataset, push_model, reproduce
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, multi_rows, rows
 from tests.train import helpers as words

@@ -18,7 +18,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine import load_mined, push_dataset, push_model
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
 from hf_negmine.hub.network import HubError
 from hf_negmine.hub.provenance import check_path
 from hf_negmine.pool import CandidatePool

@@ -27,11 +27,11 @@ from hf_negmine import (
     reproduce,
     same,
 )
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.hub.models import negatives_section
-from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.select.ensembles import ensemble_of_settings
+from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, read_card, rows

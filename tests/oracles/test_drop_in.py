@@ -15,8 +15,8 @@ from sentence_transformers.util import mine_hard_negatives as theirs
 
 from hf_negmine import NegmineError
 from hf_negmine import mine_hard_negatives as ours
+from hf_negmine.data.sources import open_rows
 from hf_negmine.drop_in import rows as drop_in_rows
-from hf_negmine.sources import open_rows
 from tests.tiny_models import make_cross, write_tiny_models
 
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]

@@ -19,10 +19,9 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import ROUNDS, Judged, judged_selection
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
-from hf_negmine.schema import FloatArray
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.select.filters import (
@@ -39,10 +38,11 @@ from hf_negmine.select.filters import (
     same,
     where,
 )
-from hf_negmine.store import VectorStore
+from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judging import ROUNDS, Judged, judged_selection
 from hf_negmine.teachers import FixedTeacher
-from hf_negmine.texts import TextSet
-from hf_negmine.vectors import unit_length
+from hf_negmine.teachers.vector_store import VectorStore
+from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
 
 Rule = Callable[[int, Ranked], Ranked]
@@ -331,7 +331,7 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
             patch.setattr(duplicates, "STEP_BYTES", 4000)
             patch.setattr(duplicates, "SIGNATURES_KEPT", 4)
             patch.setattr(where, "CANDIDATES_A_STEP", 3)
-            for module in ("pool.candidate_pool", "searching"):
+            for module in ("pool.candidate_pool", "pool.deepening"):
                 patch.setattr(f"hf_negmine.{module}.PLACES_A_STEP", 12)
         folder = Path(name)
         texts = world.text_set(folder)

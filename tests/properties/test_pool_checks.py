@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
 from hf_negmine.pool import retrieving
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import StoredPool, read_pool

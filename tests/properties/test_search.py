@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.protocols import QueryBlock
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.protocols import QueryBlock
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, corpus, exact, nearest, scoring
 from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix

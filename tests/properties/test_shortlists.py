@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import FloatArray
-from hf_negmine.shortlists import Shortlists
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.pool.shortlists import Shortlists
+from hf_negmine.select.candidates import CandidateLists, Demand
 from tests.reference import Ranked, ranked, rows_of, search
 
 

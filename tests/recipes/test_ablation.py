@@ -19,8 +19,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from transformers import MistralConfig, MistralModel
 from typer.testing import CliRunner
 
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.commands.cli import app
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.ablation import paper
 from hf_negmine.recipes.ablation import run as study

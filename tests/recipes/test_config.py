@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.config import build
 from hf_negmine.recipes.nv_retriever.recipe import NVRetriever

@@ -16,13 +16,13 @@ pytest.importorskip("mteb", reason="needs mteb")
 import mteb
 from mteb.abstasks import AbsTaskRetrieval
 
+from hf_negmine.data.sources import open_beir, read_beir_texts
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.nv_retriever.evaluation import evaluate
 from hf_negmine.recipes.nv_retriever.fixtures import BEIR_FOLDER, write_fixtures
 from hf_negmine.recipes.nv_retriever.model import write_base
 from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.recipes.nv_retriever.tasks import TASKS
-from hf_negmine.sources import open_beir, read_beir_texts
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hf_negmine.cli import app
+from hf_negmine.commands.cli import app
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.nv_retriever.plan import Plan
 from hf_negmine.recipes.nv_retriever.sets import SETS, table_of_sources
@@ -56,7 +56,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["recipe", "--help"], ["recipe", "run", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom hf_negmine.cli import app\n"
+        "import sys\nfrom hf_negmine.commands.cli import app\n"
         f"try: app({arguments!r})\nexcept SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'datasets', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )

@@ -16,9 +16,9 @@ from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.devices import without_data_parallel
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.base.devices import without_data_parallel
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.commands.cli import app
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.config import scales_of
 from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training

@@ -29,8 +29,9 @@ from typer.testing import CliRunner
 
 pytest.importorskip("peft", reason="needs peft")
 
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.commands.cli import app
+from hf_negmine.data.sources import read_beir_texts
 from hf_negmine.recipes import load_recipe
 from hf_negmine.recipes.config import scales_of
 from hf_negmine.recipes.nv_retriever import stages
@@ -42,7 +43,6 @@ from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.recipes.nv_retriever.sets import SETS
 from hf_negmine.recipes.nv_retriever.stages import Trained, open_student
 from hf_negmine.recipes.nv_retriever.tasks import TASKS, table
-from hf_negmine.sources import read_beir_texts
 from hf_negmine.train.losses import PositiveAwareMNRL
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.recipes.nv_retriever.layouts import Labelled, Similar, Table, Tables
 from hf_negmine.recipes.nv_retriever.load import LoadedSet, load_set, normalised
 from hf_negmine.recipes.nv_retriever.sets import KINDS, SETS, choose_sets, table_of_sources

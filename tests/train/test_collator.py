@@ -17,11 +17,11 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import DataLoader
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.files import text_digests
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.base.files import text_digests
 from hf_negmine.select.filters import Veto, Where, same
+from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judging import Judged
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.rows import TrainingRow

@@ -20,10 +20,10 @@ from sentence_transformers.sentence_transformer.losses import CosineSimilarityLo
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
-from hf_negmine.mined import FORMATS
-from hf_negmine.output import save
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import save
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.train import HardNegativeCollator, RemineCallback
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, Remembering, arguments, load_model, make_miner, rows
 from tests.train.test_trainer import make_trainer

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.files import text_digests
+from hf_negmine.base.files import text_digests
 from hf_negmine.select.filters import Consistency
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.train import HardNegativeCollator

@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.rows import RowReader
 from tests.train.helpers import (

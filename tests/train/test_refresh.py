@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
+from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.search import pair_scores
 from hf_negmine.select.filters import Listed, Veto, Where, keep_all
+from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judging import Judged
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.rows import LookupTables, RowReader, TrainingRow, negative_columns
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, columns_of, make_miner, rows, rows_of

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import VectorSearcher, ann, ann_index, exact
 from hf_negmine.search.ann import FaissSearcher, measured_recall
 from hf_negmine.search.ann_index import Engine, build_index

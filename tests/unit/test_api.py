@@ -22,11 +22,11 @@ import pytest
 
 pytest.importorskip("openai")
 
-from hf_negmine.endpoint import OPENAI, BadAnswer, Endpoint
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.judges import PROMPT, ChatJudge, FunctionJudge, Judge, resolve_judge
-from hf_negmine.protocols import StreamingTeacher
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.protocols import StreamingTeacher
+from hf_negmine.select.judges import PROMPT, ChatJudge, FunctionJudge, Judge, resolve_judge
 from hf_negmine.teachers.api import APITeacher
+from hf_negmine.teachers.endpoint import OPENAI, BadAnswer, Endpoint
 from tests.openai_server import Fault, Json, OpenAIServer, Received
 
 KEY = "sk-test/5ecret+key-that-nobody-may-see"
@@ -648,7 +648,7 @@ def test_without_openai_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_importing_costs_no_client() -> None:
-    code = "import sys, hf_negmine.judges; print('openai' in sys.modules)"
+    code = "import sys, hf_negmine.select.judges; print('openai' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

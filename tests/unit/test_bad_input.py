@@ -18,9 +18,9 @@ import pytest
 from datasets import Dataset, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 
-from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos, store
-from hf_negmine.checksums import publish_sealed
-from hf_negmine.errors import (
+from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos
+from hf_negmine.base.checksums import publish_sealed
+from hf_negmine.base.errors import (
     ColumnError,
     ExhaustedError,
     InputError,
@@ -29,9 +29,10 @@ from hf_negmine.errors import (
     StorageError,
     TeacherError,
 )
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.protocols import Role
-from hf_negmine.schema import FORMAT_VERSION, FloatArray
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role
+from hf_negmine.base.schema import FORMAT_VERSION, FloatArray
+from hf_negmine.teachers import vector_store as store
 
 ROWS = [{"query": f"query {i}", "positive": f"positive {i}"} for i in range(12)]
 QUERIES, POSITIVES = [row["query"] for row in ROWS], [row["positive"] for row in ROWS]
@@ -430,7 +431,7 @@ def test_shards_that_were_finished_are_kept_when_the_disk_fills(
         publish_sealed(folder, path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_negmine.store.publish_sealed", full_at_the_third)
+        patched.setattr("hf_negmine.teachers.vector_store.publish_sealed", full_at_the_third)
         with pytest.raises(StorageError, match="no space left"):
             miner_in(tmp_path, Counting()).fit(ROWS)
     assert encoded == [5, 5, 2]

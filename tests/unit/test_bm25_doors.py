@@ -15,8 +15,8 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 from hf_negmine import BM25Teacher, CrossSample, NegativeMiner, ScoreFunction, Veto
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, StorageError, TeacherError
+from hf_negmine.base.errors import InputError, StorageError, TeacherError
+from hf_negmine.commands.cli import app
 from hf_negmine.teachers import bm25, settings_of, teacher_of_settings
 
 QUERIES = ["what do otters eat", "how is bread baked", "why do strings break", "when are taxes due"]

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers import BM25Teacher
-from hf_negmine.words import words_of
+from hf_negmine.teachers.words import words_of
 
 TEXTS = {
     "Chinese": {

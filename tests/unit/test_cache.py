@@ -13,9 +13,10 @@ from datasets import Dataset
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from hf_negmine import NegativeMiner, cache
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine import NegativeMiner
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands import cache_folder as cache
+from hf_negmine.commands.cli import app
 from hf_negmine.teachers.function import ScoreFunction
 
 ROWS = Dataset.from_dict(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_negmine import checksums
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, write_sealed
-from hf_negmine.errors import DamagedError, StorageError
-from hf_negmine.files import scratch_folder, write_array
+from hf_negmine.base import checksums
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed, write_sealed
+from hf_negmine.base.errors import DamagedError, StorageError
+from hf_negmine.base.files import scratch_folder, write_array
 
 CONTENT = {"name": "é", "settings": {"seed": 3, "top": 0.95, "none": None}, "numbers": {"10": 1, "9": 2}}
 

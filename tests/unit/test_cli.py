@@ -18,9 +18,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
-from hf_negmine.cli import app
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
-from hf_negmine.mined import FORMATS, ON_EXHAUSTED
+from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
 from hf_negmine.select import PositiveScore
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
@@ -312,7 +312,7 @@ def test_ctrl_c_says_how_to_go_on(run: Run, rows_file: Path, tmp_path: Path, mon
 
 def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
     command = ["mine", str(tmp_path / "absent.jsonl"), "-t", "bm25", "-o", str(tmp_path / "mined")]
-    program = [sys.executable, "-c", "from hf_negmine.cli import main; main()"]
+    program = [sys.executable, "-c", "from hf_negmine.commands.cli import main; main()"]
     plain = subprocess.run([*program, *command], capture_output=True, text=True)
     assert plain.returncode == 1
     assert plain.stderr == f"Error: {tmp_path / 'absent.jsonl'} does not exist\n"
@@ -331,7 +331,7 @@ def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom hf_negmine.cli import app\n"
+        "import sys\nfrom hf_negmine.commands.cli import app\n"
         f"try: app({arguments!r})\nexcept SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'datasets', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )

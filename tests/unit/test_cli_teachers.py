@@ -26,9 +26,9 @@ from hf_negmine import (
     RandomTeacher,
     Veto,
 )
-from hf_negmine.cli import app
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.mine_options import near_duplicates_parts, veto_parts
-from hf_negmine.errors import InputError
 from tests.openai_server import OpenAIServer
 from tests.tiny_models import write_tiny_models
 from tests.train import helpers as words

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
-from hf_negmine.cli import app
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.train_options import LossName, RefreshName
-from hf_negmine.errors import InputError
-from hf_negmine.output import open_mined
 from hf_negmine.train.run import Loss, Rule, TrainingSettings
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "imbe", "jujube", "kiwi", "lime"]

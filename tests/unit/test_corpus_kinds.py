@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
-from hf_negmine.sources import choose_columns, open_corpus, open_rows, pair_batches
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.sources import choose_columns, open_corpus, open_rows, pair_batches
 from tests.remedies import suggested
 
 PASSAGES = ["one passage", "another passage", "trois"]

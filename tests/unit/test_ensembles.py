@@ -17,15 +17,15 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import NegativeMiner, RandomTeacher
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import InputError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.methods import TopKPercPos
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import CrossSample, Ensemble, IntraSample, agreement
-from hf_negmine.summary import MiningSummary
+from hf_negmine.select.methods import TopKPercPos
 from tests.reference import Ranked, ranked, score_matrix
 
 

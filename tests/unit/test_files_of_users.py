@@ -17,10 +17,10 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.output import open_mined
-from hf_negmine.sources import open_corpus, open_rows
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import open_mined
+from hf_negmine.data.sources import open_corpus, open_rows
 from hf_negmine.train.data import TrainingData
 from tests.remedies import suggested
 

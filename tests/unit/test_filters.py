@@ -18,11 +18,9 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
-from hf_negmine.errors import ColumnError, InputError, TeacherError
-from hf_negmine.files import digest_of
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
-from hf_negmine.mined import FORMATS
+from hf_negmine.base.errors import ColumnError, InputError, TeacherError
+from hf_negmine.base.files import digest_of
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import (
@@ -38,8 +36,10 @@ from hf_negmine.select.filters import (
     other,
     same,
 )
-from hf_negmine.store import VectorStore
+from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judging import Judged
 from hf_negmine.teachers import ScoreFunction
+from hf_negmine.teachers.vector_store import VectorStore
 from tests.reference import text_set
 from tests.unit.test_miner import (
     CORPUS,
@@ -534,7 +534,7 @@ def newer(queries, passages):
 
 
 SETTINGS_OF_NEWER = """
-from hf_negmine.files import digest_of
+from hf_negmine.base.files import digest_of
 from hf_negmine.select.filters import Where
 print(digest_of(Where(newer, queries={"query": ["q"]}, passages={"text": ["q"]}).settings))
 """

@@ -23,7 +23,7 @@ from hf_negmine import (
     TopKAbs,
     Veto,
 )
-from hf_negmine.errors import FrozenError, InputError
+from hf_negmine.base.errors import FrozenError, InputError
 from hf_negmine.pool import CandidatePool
 from tests.unit.test_miner import ROWS, WordTeacher
 

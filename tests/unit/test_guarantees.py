@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
-from hf_negmine.pairs import PairStore
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import rerank
 from hf_negmine.select.filters import Veto, Where, same
 from hf_negmine.teachers import DenseTeacher, ScoreFunction
+from hf_negmine.teachers.pair_store import PairStore
 from tests.train.helpers import load_model, write_models
 
 ROWS = [{"query": f"question {i}", "positive": f"answer {i} to question {i}"} for i in range(30)]

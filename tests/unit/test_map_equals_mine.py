@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, IterableDataset, Value
 
 from hf_negmine import NegativeMiner
-from hf_negmine.mined import FORMATS
+from hf_negmine.data.layouts import FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 

@@ -21,11 +21,11 @@ from datasets.fingerprint import Hasher
 from sentence_transformers.util import resolve_ids
 
 from hf_negmine import NegativeMiner, RandomTeacher, Sampled, TopKPercPos
-from hf_negmine.errors import ExhaustedError, InputError, NegmineError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.mined import FORMATS
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import ExhaustedError, InputError, NegmineError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.layouts import FORMATS
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -516,7 +516,7 @@ def test_another_method_encodes_and_searches_nothing_again(cache: Path, monkeypa
     def search_again(*_: Any, **__: Any) -> None:
         raise AssertionError("the pool is searched again")
 
-    monkeypatch.setattr("hf_negmine.searching.search_queries", search_again)
+    monkeypatch.setattr("hf_negmine.pool.deepening.search_queries", search_again)
     again = miner_in(cache, teacher=second, method="margin_pos:0.2", sampler="sampled:5", num_negatives=1).fit(ROWS)
     assert second.encoded == []
     assert again.summary.settings["method"] == "margin_pos:0.2"
@@ -735,6 +735,6 @@ class TestCopiesAndRefits:
 
         whole = mined("whole")
         monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
-        monkeypatch.setattr("hf_negmine.searching.PLACES_A_STEP", 10)
+        monkeypatch.setattr("hf_negmine.pool.deepening.PLACES_A_STEP", 10)
         monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole

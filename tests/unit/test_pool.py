@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_negmine import files as files_module
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
+from hf_negmine.base import files as files_module
+from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, StorageError
+from hf_negmine.base.protocols import ApproximatingSearcher, QueryBlock, Ranking, Searcher
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
-from hf_negmine.protocols import ApproximatingSearcher, QueryBlock, Ranking, Searcher
-from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import Sampled
 from hf_negmine.select import selection as selection_module
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.teachers import FixedTeacher, RandomTeacher
-from hf_negmine.texts import TextSet
 from tests.reference import make_pool, searcher_maker, text_set
 
 N_QUERIES, N_PASSAGES = 10, 60

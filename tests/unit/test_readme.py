@@ -88,7 +88,7 @@ def test_python_blocks_run(
 def test_shell_command_runs(
     rows: datasets.Dataset, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_negmine.cli import app
+    from hf_negmine.commands.cli import app
 
     (command,) = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-negmine")]
     monkeypatch.chdir(tmp_path)
@@ -155,7 +155,7 @@ def test_python_blocks_on_teachers_run(
 def test_shell_commands_on_teachers_run(
     rows: datasets.Dataset, stand_ins: dict[str, str], server: OpenAIServer, tmp_path: Path
 ) -> None:
-    from hf_negmine.cli import app
+    from hf_negmine.commands.cli import app
 
     rows.to_parquet("rows.parquet")
     corpus_of(rows).to_parquet("corpus.parquet")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import ExhaustedError
-from hf_negmine.judging import Judged
-from hf_negmine.methods import Method
-from hf_negmine.mined import FORMATS
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import ExhaustedError
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.select.ensembles import CrossSample, IntraSample
+from hf_negmine.select.judging import Judged
+from hf_negmine.select.methods import Method
 from tests.unit.test_filters import PASSAGES, QUERIES, SCORES, overlap
 from tests.unit.test_miner import NEGATIVES, ROWS, WordTeacher, listed, mapped, miner_in
 

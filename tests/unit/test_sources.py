@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.sources import OpenedRows, choose_columns, open_corpus, open_rows, pair_batches
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.data.sources import OpenedRows, choose_columns, open_corpus, open_rows, pair_batches
 
 ROWS = [
     {"query": "who?", "positive": "Ada Lovelace\twas a mathematician"},

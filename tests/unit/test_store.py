@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_negmine import store as store_module
-from hf_negmine.errors import StorageError, TeacherError
-from hf_negmine.protocols import Role, Similarity, SparseVectors, StreamingTeacher, TokenVectors
-from hf_negmine.store import StoredVectors, VectorStore, writable_folder
+from hf_negmine.base.errors import StorageError, TeacherError
+from hf_negmine.base.protocols import Role, Similarity, SparseVectors, StreamingTeacher, TokenVectors
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.teachers import APITeacher
-from hf_negmine.texts import TextColumn
+from hf_negmine.teachers import vector_store as store_module
+from hf_negmine.teachers.vector_store import StoredVectors, VectorStore, writable_folder
 from tests.openai_server import Fault, OpenAIServer, Received
 from tests.reference import text_set
 
@@ -807,7 +807,7 @@ def test_texts_of_an_api_are_paid_for_once_through_a_crash(tmp_path: Path) -> No
 PAYING = """
 import os, signal, sys
 from pathlib import Path
-from hf_negmine.store import VectorStore
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers import APITeacher
 from tests.unit.test_store import MANY, column
 

@@ -17,9 +17,8 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.model_digest import model_digest
-from hf_negmine.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
 from hf_negmine.teachers import (
     BM25Teacher,
     DenseTeacher,
@@ -30,6 +29,7 @@ from hf_negmine.teachers import (
 )
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
+from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
 from tests.tiny_models import WIDTH, make_cross, make_sparse, make_tokens, write_tiny_models
 from tests.train.helpers import load_model

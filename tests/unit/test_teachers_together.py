@@ -20,10 +20,10 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.protocols import Role, SparseVectors, Teacher, TokenVectors
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, SparseVectors, Teacher, TokenVectors
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.teachers import (
     APITeacher,

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine import texts as texts_module
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.data import texts as texts_module
+from hf_negmine.data.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
 from tests.reference import text_set
 
 QUERIES = ["who?", "where?", "who?", "when?"]

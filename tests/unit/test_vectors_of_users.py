@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_negmine import EncodeFunction, FixedTeacher, NegativeMiner
-from hf_negmine.errors import InputError, NegmineError, TeacherError
-from hf_negmine.protocols import Role
+from hf_negmine.base.errors import InputError, NegmineError, TeacherError
+from hf_negmine.base.protocols import Role
 from hf_negmine.teachers import resolve_teacher
 
 ROWS = [{"query": f"query {i}", "positive": f"positive {i}"} for i in range(6)]

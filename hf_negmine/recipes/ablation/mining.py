@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine import BM25Teacher, CrossSample, DenseTeacher, IntraSample, NegativeMiner, RandomTeacher, Selection
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.files import text_digests
-from hf_negmine.judges import ChatJudge
-from hf_negmine.judging import verdicts_of, verdicts_on
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.recipes.ablation.recipe import BM25, RANDOM, Ablation, Teacher
 from hf_negmine.recipes.ablation.study import Setting
 from hf_negmine.recipes.data import TrainingRows
 from hf_negmine.recipes.offline import place_of
 from hf_negmine.report import ScoreHistograms
-from hf_negmine.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.select.ensembles import agreement
-from hf_negmine.store import VectorStore
+from hf_negmine.select.judges import ChatJudge
+from hf_negmine.select.judging import verdicts_of, verdicts_on
 from hf_negmine.teachers import ENSEMBLES, parse_call
+from hf_negmine.teachers.vector_store import VectorStore
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hf_negmine.errors import require, require_choice, require_whole
+from hf_negmine.base.errors import require, require_choice, require_whole
 from hf_negmine.recipes.data import TestSet, TrainingSet
 from hf_negmine.recipes.nv_retriever.recipe import Lora
 from hf_negmine.recipes.training import Training
@@ -104,8 +104,8 @@ class Mining:
     sampler: str = "top"
 
     def __post_init__(self) -> None:
-        from hf_negmine.methods import parse_method
         from hf_negmine.select import resolve_sampler
+        from hf_negmine.select.methods import parse_method
 
         parse_method(self.method)
         resolve_sampler(self.sampler)

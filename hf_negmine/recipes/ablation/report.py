@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from hf_negmine.base.schema import AnyArray
 from hf_negmine.recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
 from hf_negmine.recipes.ablation.recipe import Ablation
 from hf_negmine.recipes.ablation.study import (
@@ -20,7 +21,6 @@ from hf_negmine.recipes.ablation.study import (
 )
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.report.plots import plot_curves, plot_scores, plot_shares, save_png
-from hf_negmine.schema import AnyArray
 
 Scores = Mapping[str, float]
 """NDCG at 10 by test set, from 0 to 1."""

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_negmine.errors import StorageError
-from hf_negmine.files import digest_of, finish_or_nothing, scratch_folder, write_json
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
 from hf_negmine.recipes.ablation.mining import Mine
 from hf_negmine.recipes.ablation.recipe import Ablation, Student
 from hf_negmine.recipes.ablation.report import Findings, Outcome, Scores, draw, report_of

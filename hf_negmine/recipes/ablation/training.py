@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.sentence_transformer.training_args import MultiDatasetBatchSamplers
 
 from hf_negmine import HardNegativeCollator, PositiveAwareMNRL
-from hf_negmine.devices import best_device
+from hf_negmine.base.devices import best_device
 from hf_negmine.recipes.ablation.recipe import Ablation, Student
 from hf_negmine.recipes.data import TestQueries
 from hf_negmine.recipes.harness import ndcg_by_mteb

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import require
-from hf_negmine.files import write_json
+from hf_negmine.base.errors import require
+from hf_negmine.base.files import write_json
+from hf_negmine.data.sources import read_judgements
 from hf_negmine.recipes.harness import ndcg_by_mteb, require_mteb
 from hf_negmine.recipes.nv_retriever.fixtures import BEIR_FOLDER
 from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.recipes.nv_retriever.tasks import TASKS, Task
-from hf_negmine.sources import read_judgements
 from hf_negmine.train.evaluation import TEST, beir_evaluator
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_negmine.files import publish_folder, scratch_folder
+from hf_negmine.base.files import publish_folder, scratch_folder
 from hf_negmine.recipes.nv_retriever.layouts import (
     Beir,
     Labelled,

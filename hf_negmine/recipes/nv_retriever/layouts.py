@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hf_negmine.errors import ColumnError, InputError
-from hf_negmine.writing import in_memory
+from hf_negmine.base.errors import ColumnError, InputError
+from hf_negmine.data.writing import in_memory
 
 SEPARATOR = " "
 """Between a title and a text, as the clustering sets and BEIR's own code have it."""

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError, require, require_whole
-from hf_negmine.files import text_digests
-from hf_negmine.randomness import random_keys, uniform
+from hf_negmine.base.errors import InputError, require, require_whole
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.randomness import random_keys, uniform
+from hf_negmine.base.schema import IdArray
+from hf_negmine.data.writing import in_memory
 from hf_negmine.recipes.nv_retriever.layouts import Labelled, LabelledTexts, PairTable, Tables
 from hf_negmine.recipes.nv_retriever.sets import TrainingSet
-from hf_negmine.schema import IdArray
-from hf_negmine.writing import in_memory
 
 ROWS_A_LOOK = 65_536
 WORDS = re.compile(r"[\W_]+")

@@ -26,8 +26,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
-from hf_negmine.errors import InputError, require
-from hf_negmine.files import digest_of, finish_or_nothing, publish_folder, scratch_folder
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import digest_of, finish_or_nothing, publish_folder, scratch_folder
 from hf_negmine.recipes.nv_retriever.fixtures import texts
 from hf_negmine.recipes.nv_retriever.recipe import RANDOM, Architecture, Base, Lora, NVRetriever
 from hf_negmine.recipes.nv_retriever.retrieval_sets import WEB_SEARCH

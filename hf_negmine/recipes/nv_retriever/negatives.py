@@ -19,17 +19,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.errors import require
-from hf_negmine.files import write_json
+from hf_negmine.base.errors import require
+from hf_negmine.base.files import write_json
+from hf_negmine.data.sources import table_batches
+from hf_negmine.data.writing import in_memory, write_dataset
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.recipes.nv_retriever.layouts import folder_of
 from hf_negmine.recipes.nv_retriever.load import LoadedSet, load_set
 from hf_negmine.recipes.nv_retriever.recipe import BASE, NVRetriever, Stage
 from hf_negmine.recipes.nv_retriever.sets import TrainingSet
-from hf_negmine.sources import table_batches
-from hf_negmine.summary import MiningSummary, ScoreStatistics
+from hf_negmine.report.summary import MiningSummary, ScoreStatistics
 from hf_negmine.teachers import DenseTeacher
-from hf_negmine.writing import in_memory, write_dataset
 
 VECTORS = "vectors"
 """Of the set that is being mined."""

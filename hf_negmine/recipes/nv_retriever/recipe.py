@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_negmine.encoders import NumberFormat
-from hf_negmine.errors import InputError, require, require_whole
+from hf_negmine.base.errors import InputError, require, require_whole
 from hf_negmine.recipes.nv_retriever.sets import KINDS, TrainingSet, choose_sets
+from hf_negmine.teachers.encoders import NumberFormat
 
 RANDOM = "random"
 """The name of a base that is made on the spot."""
@@ -186,8 +186,8 @@ class Miner:
     pool_depth: int
 
     def __post_init__(self) -> None:
-        from hf_negmine.methods import parse_method
         from hf_negmine.select import resolve_sampler
+        from hf_negmine.select.methods import parse_method
 
         parse_method(self.method)
         resolve_sampler(self.sampler)

@@ -20,8 +20,8 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import (
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import (
     TEMPORARY_PREFIX,
     finish_or_nothing,
     publish_folder,

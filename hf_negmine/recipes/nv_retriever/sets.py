@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.recipes.nv_retriever.other_sets import OTHER_SETS
 from hf_negmine.recipes.nv_retriever.retrieval_sets import RETRIEVAL_SETS
 from hf_negmine.recipes.nv_retriever.training_set import KINDS, Kind, TrainingSet

@@ -25,8 +25,8 @@ from sentence_transformers.sentence_transformer.training_args import MultiDatase
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hf_negmine.devices import without_data_parallel
-from hf_negmine.files import storage_errors, write_json
+from hf_negmine.base.devices import without_data_parallel
+from hf_negmine.base.files import storage_errors, write_json
 from hf_negmine.recipes.nv_retriever.model import (
     adapter_digest,
     add_adapter,

@@ -13,10 +13,10 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from hf_negmine import NegativeMiner
-from hf_negmine.protocols import Teacher
+from hf_negmine.base.protocols import Teacher
+from hf_negmine.base.schema import BoolArray
 from hf_negmine.recipes.data import TestQueries
 from hf_negmine.recipes.training import bfloat16
-from hf_negmine.schema import BoolArray
 
 TOP = 10
 """NDCG looks at so many ranks."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hf_negmine.encoders import NumberFormat
-from hf_negmine.errors import require, require_whole
+from hf_negmine.base.errors import require, require_whole
 from hf_negmine.recipes.data import TestSet, TrainingSet
 from hf_negmine.recipes.training import Training
+from hf_negmine.teachers.encoders import NumberFormat
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class Negatives:
     sampler: str
 
     def __post_init__(self) -> None:
-        from hf_negmine.methods import parse_method
         from hf_negmine.select import resolve_sampler
+        from hf_negmine.select.methods import parse_method
 
         require(bool(self.name) and "/" not in self.name, f"name: expected a text without '/', got {self.name!r}")
         parse_method(self.method)

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.files import finish_or_nothing, scratch_folder, write_json
-from hf_negmine.protocols import Teacher
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.files import finish_or_nothing, scratch_folder, write_json
+from hf_negmine.base.protocols import Teacher
 from hf_negmine.recipes.data import TestQueries, TrainingRows, load_test, load_training
 from hf_negmine.recipes.offline import place_of
 from hf_negmine.recipes.reranker.evaluation import Candidates, find_candidates

@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Dense
 from transformers import set_seed
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
-from hf_negmine.devices import best_device
+from hf_negmine.base.devices import best_device
 from hf_negmine.recipes.data import TrainingRows
 from hf_negmine.recipes.offline import first_layers
 from hf_negmine.recipes.reranker.loss import RowInfoNCE

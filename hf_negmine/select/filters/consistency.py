@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_negmine.errors import require, require_choice, require_whole
+from hf_negmine.base.errors import require, require_choice, require_whole
 from hf_negmine.select.filters.base import finite_number
 
 

@@ -12,16 +12,16 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import flat_positions
-from hf_negmine.errors import InputError, require, require_choice
-from hf_negmine.files import text_digests
-from hf_negmine.protocols import VectorTeacher
-from hf_negmine.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.base.errors import InputError, require, require_choice
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import VectorTeacher
+from hf_negmine.base.ragged import flat_positions
+from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
-from hf_negmine.store import StoredVectors
 from hf_negmine.teachers import identity_of, resolve_teacher
-from hf_negmine.texts import TextColumn
-from hf_negmine.vectors import check_vectors
+from hf_negmine.teachers.vector_store import StoredVectors
+from hf_negmine.teachers.vectors import check_vectors
 
 PLACES = 64
 """Places of a list that are compared with as many others at a time."""

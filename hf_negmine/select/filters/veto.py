@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require_whole
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.protocols import PairTeacher
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.protocols import PairTeacher
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.search import pair_scores
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
 from hf_negmine.teachers import identity_of, resolve_teacher
 

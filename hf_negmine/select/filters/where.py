@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import ColumnError, InputError, require
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.schema import BoolArray, DigestArray, IdArray
+from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
+from hf_negmine.data.texts import TextColumn, batches_of, find_digests, unique_digests
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
-from hf_negmine.texts import TextColumn, batches_of, find_digests, unique_digests
 
 CANDIDATES_A_STEP = 2**16
 ROWS_A_DIGEST = 2**14

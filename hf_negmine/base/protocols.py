@@ -1,0 +1,261 @@
+"""What the rooms expect of each other, in one place: teachers, scorers, query blocks, ceilings and samplers.
+
+A teacher of your own needs a name, a fingerprint and one method: `VectorTeacher.encode` if it makes vectors,
+`ScoringTeacher.index` if it scores all passages of a corpus, or `PairTeacher.score` if it reads a query and a passage
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import pyarrow as pa
+
+from hf_negmine.base.randomness import KeyArray
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+
+Role: TypeAlias = Literal["query", "passage"]
+Similarity: TypeAlias = Literal["cosine", "dot"]
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Anything that scores passages for a query; higher is more relevant."""
+
+    @property
+    def name(self) -> str:
+        """How people call it; goes into summaries and provenance."""
+
+    def fingerprint(self, role: Role) -> str:
+        """Digest of everything that changes what it makes of a text in ``role``: weights, prompt, lengths, dtype.
+
+        Stored vectors and pools are reused exactly when it is equal.
+        """
+
+
+@runtime_checkable
+class VectorTeacher(Teacher, Protocol):
+    """A teacher whose score is the similarity of two vectors."""
+
+    @property
+    def similarity(self) -> Similarity:
+        """``"cosine"`` or ``"dot"``; it scores positives and candidates alike."""
+
+    def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
+        """Vectors of ``texts``, shape (len(texts), width), one row a text, finite."""
+
+
+@runtime_checkable
+class StreamingTeacher(VectorTeacher, Protocol):
+    """A vector teacher whose vectors are worth keeping as they come, since each of them costs money."""
+
+    def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[tuple[IdArray, FloatArray]]:
+        """Positions in ``texts`` and their vectors, in any order, each position once.
+
+        What was yielded is stored at once; an error later on loses nothing of it.
+        """
+
+
+@dataclass(frozen=True)
+class SparseVectors:
+    """Vectors of which few dimensions are not zero, as CSR.
+
+    Attributes:
+        offsets: int64, shape (texts + 1,).
+        terms: int32 dimensions, rising within a text, shape (offsets[-1],).
+        weights: float32, same shape, finite.
+    """
+
+    offsets: IdArray
+    terms: PassageArray
+    weights: FloatArray
+
+
+@runtime_checkable
+class SparseTeacher(Teacher, Protocol):
+    """A teacher whose score is the dot product of two sparse vectors (SPLADE, arXiv 2107.05720)."""
+
+    def encode_sparse(self, texts: Sequence[str], role: Role) -> SparseVectors:
+        """The sparse vectors of ``texts``."""
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """Several vectors a text, as CSR.
+
+    Attributes:
+        offsets: int64, shape (texts + 1,); a text has one vector or more.
+        vectors: float32, shape (offsets[-1], width), finite.
+    """
+
+    offsets: IdArray
+    vectors: FloatArray
+
+
+@runtime_checkable
+class TokenTeacher(Teacher, Protocol):
+    """A late-interaction teacher (ColBERT, arXiv 2004.12832): each query token's best match in the passage, summed.
+
+    Attributes:
+        first_stage: finds the candidates it scores; None for the mean of its own token vectors.
+        candidates: how many a query.
+    """
+
+    first_stage: Any
+    candidates: int
+
+    def encode_tokens(self, texts: Sequence[str], role: Role) -> TokenVectors:
+        """The token vectors of ``texts``, without padding."""
+
+
+@runtime_checkable
+class PairTeacher(Teacher, Protocol):
+    """A teacher that reads a query and a passage together, such as a cross-encoder; too slow for a whole corpus.
+
+    Attributes:
+        first_stage: finds the candidates it scores.
+        candidates: how many a query. They and the positives are all that it ever sees.
+    """
+
+    first_stage: Any
+    candidates: int
+
+    def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
+        """The score of each pair, shape (len(queries),), finite. Both lists have the same length."""
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A teacher that can say how much it reads of a text, for the summary; no teacher need be one."""
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
+        """Tokens of each text with its prompt, shape (len(texts),), and how many of them are read; None for all."""
+
+
+@runtime_checkable
+class CountsPairTokens(Protocol):
+    """The same for a teacher that reads a query and a passage together."""
+
+    def count_pair_tokens(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[IdArray, int | None]:
+        """Tokens of each pair, shape (len(queries),), and how many of them are read; None for all."""
+
+
+class PassageScorer(Protocol):
+    """The passages of one corpus, ready to be scored."""
+
+    def scores(self, queries: Sequence[str]) -> FloatArray:
+        """Scores of every passage for each query, shape (len(queries), n_passages), finite.
+
+        A query's row may not depend on the other queries of the call.
+        """
+
+
+@runtime_checkable
+class ScoringTeacher(Teacher, Protocol):
+    """A teacher that scores passages directly, such as BM25."""
+
+    def index(self, passages: pa.LargeStringArray) -> PassageScorer:
+        """Prepare the corpus; passage ids are positions in ``passages``."""
+
+
+@runtime_checkable
+class FusionTeacher(Teacher, Protocol):
+    """Several teachers that search, joined into one score."""
+
+    stages: Any
+
+    def fuse(self, scores: Sequence[FloatArray]) -> FloatArray:
+        """One score from each teacher's, all of shape (queries, n_passages); rows do not depend on one another."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best passages of some queries as CSR, each row by falling score, equal scores by rising passage id.
+
+    Attributes:
+        offsets: int64, shape (rows + 1,).
+        passages: int32 passage ids, shape (offsets[-1],).
+        scores: float32, same shape.
+        exhausted: bool, shape (rows,): no eligible passage lies below the last one of the row.
+    """
+
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+    exhausted: BoolArray
+
+
+class QueryBlock(Protocol):
+    """Some queries, loaded and ready to be scored. ``rows`` are positions within the block."""
+
+    def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
+        """The score of each (row, passage) pair, float32, by the very rule that scores candidates."""
+
+    def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
+        """For each of ``rows`` exactly its best ``depth`` eligible passages strictly under its ceiling.
+
+        Eligible is every passage but the query's positives and a passage with the query's own text. The first ``skip``
+        eligible passages under the ceiling are left out.
+        """
+
+
+@runtime_checkable
+class ScanningBlock(QueryBlock, Protocol):
+    """Some queries that can be scored against the whole corpus."""
+
+    def all_scores(self) -> FloatArray:
+        """The score of every passage, eligible or not, shape (queries, n_passages), float32."""
+
+
+class Searcher(Protocol):
+    """Scores all queries against one corpus, a block of queries at a time."""
+
+    block_size: int
+
+    def block(self, queries: IdArray) -> QueryBlock:
+        """Load the given query ids."""
+
+
+@runtime_checkable
+class ApproximatingSearcher(Searcher, Protocol):
+    """A searcher that lists candidates for less than it costs to score them."""
+
+    def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
+        """For each query about its best ``length`` eligible passages under its ceiling, and an error bound.
+
+        No score in the ranking is further from the true one than the bound of its query, float32, shape (queries,). A
+        passage under the ceiling that is not listed scores at most the last entry's score and the bound; if the row is
+        exhausted there is none. Listed passages may score over the ceiling by up to twice the bound.
+        """
+
+
+@runtime_checkable
+class Ceiling(Protocol):
+    """A rule that turns a positive score into the highest score (exclusive) a negative may have.
+
+    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    """
+
+    def ceilings(self, positive_scores: FloatArray) -> FloatArray:
+        """Ceiling of each positive score, float32, same shape."""
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A rule that picks n of a query's surviving candidates.
+
+    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    """
+
+    def depth(self, n: int) -> int:
+        """How many of the best survivors it wants to see (it also works with fewer, down to n)."""
+
+    def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+        """Columns of the n chosen ones, shape (rows, n).
+
+        ``scores`` has shape (rows, depth), falling along a row, -inf where a row has fewer survivors; such columns
+        are chosen only after all others. ``keys`` holds a random 64-bit number for each candidate, the same whatever
+        the batching.
+        """

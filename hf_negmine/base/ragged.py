@@ -1,0 +1,64 @@
+"""Ragged rows as compressed sparse rows: one flat array and the offsets of each row in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
+
+
+def offsets_of_counts(counts: IdArray) -> IdArray:
+    """Offsets of rows with these lengths, shape (rows + 1,)."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def offsets_of_rows(rows: IdArray, n_rows: int) -> IdArray:
+    """Offsets of sorted row numbers, shape (n_rows + 1,)."""
+    return offsets_of_counts(np.bincount(rows, minlength=n_rows))
+
+
+def flat_positions(starts: IdArray, counts: IdArray) -> tuple[IdArray, IdArray]:
+    """All positions start, start + 1, … of every row, and the row of each. Shapes (sum(counts),)."""
+    rows = np.repeat(np.arange(len(counts)), counts)
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(len(rows)), rows
+
+
+def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:
+    """The first entry of each row for which ``holds``, else its stop: a binary search in all rows at once.
+
+    Args:
+        starts, stops: int64, shape (rows,): the entries of each row.
+        holds: says of an entry a row, shape (rows,), whether it does; once it holds, it holds for all that follow.
+    """
+    low: IdArray = starts.copy()
+    high: IdArray = stops.copy()
+    last = int(stops.max(initial=0)) - 1
+    while (open_ := low < high).any():
+        middle = np.minimum((low + high) // 2, last)
+        held = holds(middle)
+        low[open_ & ~held] = middle[open_ & ~held] + 1
+        high[open_ & held] = middle[open_ & held]
+    return low
+
+
+def joined_pieces(values: AnyArray, starts: IdArray, sizes: IdArray) -> AnyArray:
+    """The entries start to start + size of every piece, one after the other.
+
+    Pieces that lie one behind the other are copied as one. A pool that was deepened for some of its queries has few
+    others, and copying these costs a fraction of what an index of every entry does.
+    """
+    filled = sizes > 0
+    starts, stops = starts[filled], starts[filled] + sizes[filled]
+    begins = np.ones(len(starts), dtype=bool)
+    begins[1:] = starts[1:] != stops[:-1]
+    ends = np.ones(len(starts), dtype=bool)
+    ends[:-1] = begins[1:]
+    joined = np.empty(int(sizes.sum()), dtype=values.dtype)
+    place = 0
+    for start, stop in zip(starts[begins].tolist(), stops[ends].tolist(), strict=True):
+        joined[place : place + stop - start] = values[start:stop]
+        place += stop - start
+    return joined

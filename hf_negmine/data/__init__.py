@@ -1,0 +1,1 @@
+"""Texts: what users have, opened; what they get, laid out and written."""

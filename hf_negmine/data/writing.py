@@ -1,0 +1,68 @@
+"""Mined rows as a data set: features, lookup tables, and an Arrow file that is written in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.arrow_writer import ArrowWriter
+
+from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.data.layouts import Layout, Written
+from hf_negmine.data.texts import TextColumn
+
+ROWS_A_STEP = 8192
+
+
+def mined_features(features: datasets.Features, layout: Layout) -> datasets.Features:
+    """Features of the result, from those of the rows."""
+    kept = {name: kind for name, kind in features.items() if name not in layout.replaced_columns}
+    new = {
+        name: datasets.Features.from_arrow_schema(pa.schema([(name, kind)]))
+        for name, kind in layout.new_columns.items()
+    }
+    return datasets.Features({**kept, **{name: feature[name] for name, feature in new.items()}})
+
+
+def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
+    """The rows of a batch that were written, with their new columns."""
+    table = table.take(pa.array(written.rows))
+    for name in layout.replaced_columns:
+        if name in table.column_names:
+            table = table.drop_columns([name])
+    for name, column in written.columns.items():
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, column)
+        else:
+            table = table.append_column(name, column)
+    return table
+
+
+def write_dataset(path: Path, tables: Iterator[pa.Table], features: datasets.Features) -> datasets.Dataset:
+    """Write tables one after another as one Arrow file, whole or not at all, and open it by memory map."""
+    with (
+        finish_or_nothing(path) as file,
+        ArrowWriter(stream=pa.PythonFile(file, mode="w"), features=features) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table.select(list(features)))
+        writer.finalize(close_stream=False)
+    return datasets.Dataset.from_file(str(path))
+
+
+def in_memory(table: pa.Table) -> datasets.Dataset:
+    """A data set of a table, under a fingerprint of its content; datasets would pickle the whole table to make one."""
+    content = hashlib.blake2b(table.schema.serialize(), digest_size=16)
+    for batch in table.to_batches(max_chunksize=ROWS_A_STEP):
+        content.update(batch.serialize())
+    return datasets.Dataset(table, fingerprint=content.hexdigest())
+
+
+def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:
+    """Texts under their ids, which count from 0."""
+    table = pa.table({id_name: np.arange(len(texts)), text_name: texts.texts})
+    return datasets.Dataset(table, fingerprint=digest_of("lookup", id_name, text_name, texts.digests))

@@ -1,0 +1,99 @@
+"""A miner's filters: sorted by what they are about, and as settings that go into provenance and make them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
+from hf_negmine.select.judging import Judged
+from hf_negmine.teachers import settings_of, teacher_of_settings
+
+WHY_NOT = {
+    "judge": "a judge is not asked by what somebody else wrote down: it costs money, and a key would be sent for it",
+    "custom": "it is code or a table of the user's",
+}
+"""Why settings of a kind cannot make a filter."""
+
+
+def sort_filters(
+    filters: Sequence[Filter | Consistency | Judged],
+) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
+    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+    if not isinstance(filters, Sequence):
+        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
+    candidates, rows, judges = [], [], []
+    for one in filters:
+        if isinstance(one, Judged):
+            judges.append(one)
+        elif isinstance(one, Consistency):
+            rows.append(one)
+        # To look for a veto's settings is to load its model, up to Python 3.11.
+        elif isinstance(one, Veto) or (isinstance(one, Filter) and not isinstance(one, type)):
+            candidates.append(one)
+        else:
+            raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
+    for kind in (rows, judges):
+        require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
+    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
+
+
+def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:
+    """What each filter says of itself, with its kind, its name, and what makes its teacher again."""
+    return [_settings_of(one) for one in filters]
+
+
+def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
+    """The filters whose settings went into provenance (`settings_of_filters`); nothing in them is trusted.
+
+    Raises:
+        InputError: one that settings cannot make: a judge, a `Where`, one of the user's own, or one by a teacher that
+            settings cannot make.
+    """
+    if not isinstance(settings, list) or not all(isinstance(one, dict) for one in settings):
+        raise InputError(f"filters: the settings {settings!r} are none that this version knows")
+    made = []
+    for one in settings:
+        try:
+            made.append(_filter_of(dict(one)))
+        except InputError as error:
+            every = ", ".join(repr(str(other.get("filter"))) for other in settings)
+            raise InputError(
+                f"filters: {str(one.get('filter'))!r} cannot be made from its settings ({error}); give all that were "
+                f"used as filters=[…]: {every}"
+            ) from error
+    return made
+
+
+def _settings_of(one: Any) -> dict[str, Any]:
+    own = {**one.settings, "filter": str(one)}
+    if isinstance(one, Veto):
+        return {**own, "kind": "veto", "method": str(one.method), "teacher_settings": settings_of(one.teacher)}
+    if isinstance(one, NearDuplicates):
+        teacher = {} if one.teacher is None else {"teacher_settings": settings_of(one.teacher)}
+        return {**own, "kind": "near-duplicates", **teacher}
+    if isinstance(one, Consistency):
+        return {**own, "kind": "consistency"}
+    return {**own, "kind": "judge" if isinstance(one, Judged) else "custom"}
+
+
+def _filter_of(settings: dict[str, Any]) -> Any:
+    kind = settings.get("kind")
+    try:
+        if kind == "veto":
+            teacher = teacher_of_settings(settings["teacher_settings"])
+            return Veto(teacher, settings["method"], settings["abstain_at"], settings["depth"])
+        if kind == "near-duplicates":
+            found = "teacher_settings" in settings
+            return NearDuplicates(
+                settings["threshold"],
+                of=settings["of"],
+                by=settings["by"],
+                teacher=teacher_of_settings(settings["teacher_settings"]) if found else None,
+            )
+        if kind == "consistency":
+            return Consistency(settings["top_k"], settings["min_score"], settings["action"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its settings are none that this version knows: {error!r}") from error
+    raise InputError(WHY_NOT["judge" if kind == "judge" else "custom"])
