@@ -36,10 +36,10 @@ from common import (
 NEGATIVES = 4
 QUERIES_A_BLOCK = 1024
 TEXTS, FINGERPRINT = "read and number the texts", "fingerprint the teacher"
-OPEN, SEARCH, SHORTLISTS = "open the stored vectors", "search", "list what lies under low positives"
+OPEN, SEARCH = "open the stored vectors", "search"
 STORE, SELECT = "write the pool", "select"
 DEEPEN, WRITE, OTHER = "deepen the pool", "write the rows", "everything else"
-PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, SHORTLISTS, STORE, DEEPEN, SELECT, WRITE, OTHER)
+PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, STORE, DEEPEN, SELECT, WRITE, OTHER)
 
 
 def peer_folder(cache: Path) -> Path:
@@ -99,7 +99,6 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         (DenseTeacher, "fingerprint", FINGERPRINT),
         (hf_negmine.pool.builder.Retrieval, "searcher", OPEN),
         (hf_negmine.pool.deepening, "search_queries", SEARCH),
-        (hf_negmine.pool.retrieving, "_shortlists", SHORTLISTS),
         (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
         (hf_negmine.pool.builder, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),

@@ -528,7 +528,6 @@ class NegativeMiner:
             filters=self.filters,
             consistency=self.consistency,
             exclude_positives=not self.include_positives,
-            look_ahead=self.method.is_positive_aware,
             device=self.device,
             first_pass=self.first_pass,
             engine=self.engine,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import torch
 from hf_negmine.base.protocols import Ranking, Searcher, Teacher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet, build_text_set
-from hf_negmine.pool import CandidatePool, retrieve, retrieving
+from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
@@ -131,5 +130,4 @@ def make_pool(
 ) -> CandidatePool:
     """Retrieve a pool into ``folder / "pool"``."""
     about, maker = {"teacher": teacher.name}, searcher_maker(folder, teacher, texts, first_pass)
-    with patch.object(retrieving, "MOST_LISTED", 1.0):
-        return retrieve(texts, maker, folder / "pool", about, depth=depth, look_ahead=True, progress=False)
+    return retrieve(texts, maker, folder / "pool", about, depth=depth, progress=False)

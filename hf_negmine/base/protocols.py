@@ -219,19 +219,6 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
-class ApproximatingSearcher(Searcher, Protocol):
-    """A searcher that lists candidates for less than it costs to score them."""
-
-    def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """For each query about its best ``length`` eligible passages under its ceiling, and an error bound.
-
-        No score in the ranking is further from the true one than the bound of its query, float32, shape (queries,). A
-        passage under the ceiling that is not listed scores at most the last entry's score and the bound; if the row is
-        exhausted there is none. Listed passages may score over the ceiling by up to twice the bound.
-        """
-
-
-@runtime_checkable
 class Ceiling(Protocol):
     """A rule that turns a positive score into the highest score (exclusive) a negative may have.
 

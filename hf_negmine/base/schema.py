@@ -42,13 +42,3 @@ POSITIVES_SCHEMA = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
     ]
 )
-SHORTLISTS_SCHEMA = pa.schema(
-    [
-        pa.field("query_id", pa.int64(), nullable=False),
-        pa.field("ceiling", pa.float32(), nullable=False),
-        pa.field("error", pa.float32(), nullable=False),
-        pa.field("exhausted", pa.bool_(), nullable=False),
-        pa.field("passage_ids", pa.large_list(pa.int32()), nullable=False),
-        pa.field("scores", pa.large_list(pa.float32()), nullable=False),
-    ]
-)

@@ -36,7 +36,7 @@ LEFT_BEHIND = re.compile(r"\.unfinished-([a-z0-9_]{8}|part-[0-9a-f]{32}|damaged-
 CHECKED: dict[str, tuple[str, ...]] = {
     "texts": ("*/texts.json",),
     "vectors": ("*/store.json", "*/shard-*/shard.json", "*/part-*/shard.json"),
-    "pools": ("*/pool.json", "*/shortlists.json", "*/parts/*.json"),
+    "pools": ("*/pool.json", "*/parts/*.json"),
     "fits": ("*/fit.json",),
     "mined": ("*.json",),
     "indexes": ("*.json",),

@@ -38,7 +38,6 @@ class Retrieval:
         cache_dir: where vectors, indexes and pools are kept.
         depth: candidates a query to begin with.
         exclude_positives: whether positives and the query's own text are no candidates.
-        look_ahead: whether positive-aware selections are to be expected; see `pool.retrieve`.
     """
 
     teacher: Teacher
@@ -48,7 +47,6 @@ class Retrieval:
     filters: tuple[Filter, ...] = ()
     consistency: Consistency | None = None
     exclude_positives: bool = True
-    look_ahead: bool = False
     device: str | None = None
     first_pass: FirstPass = "auto"
     engine: str = "exact"
@@ -130,7 +128,6 @@ class Retrieval:
             self.cache_dir / "pools" / self._pool_name(about),
             about,
             depth=max(self.depth, getattr(teacher, "candidates", 0)),
-            look_ahead=self.look_ahead,
             notes=None if self.engine == "exact" else recall,
             progress=self.progress,
         )

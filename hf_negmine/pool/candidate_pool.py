@@ -16,7 +16,6 @@ from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
-from hf_negmine.pool.shortlists import Shortlists
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
@@ -43,7 +42,6 @@ class CandidatePool:
         query_keys: uint64, shape (n_queries,), first halves of the query digests.
         passage_keys: uint64, shape (n_passages,).
         about: where the pool comes from: teacher, texts, depth, versions.
-        shortlists: what follows under low positives; None without any.
         folder: where it is stored, None if it is not.
         filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
         consistency: what positives must be to set a ceiling; the same.
@@ -64,7 +62,6 @@ class CandidatePool:
         passage_keys: np.ndarray[Any, np.dtype[np.uint64]],
         about: dict[str, Any],
         *,
-        shortlists: Shortlists | None = None,
         folder: Path | None = None,
         open_searcher: Callable[[], Searcher] | None = None,
         filters: Sequence[BoundFilter] = (),
@@ -74,7 +71,7 @@ class CandidatePool:
         self.lists, self.positives = lists, positives
         self.filters, self.consistency = tuple(filters), consistency
         self.query_keys, self.passage_keys = query_keys, passage_keys
-        self.about, self.folder, self.shortlists = about, folder, shortlists
+        self.about, self.folder = about, folder
         self._open_searcher, self._progress = open_searcher, progress
 
     @property
@@ -266,9 +263,7 @@ class CandidatePool:
                     "its teacher is not loaded; select through the miner that made it, or take a larger pool_depth"
                 )
             known = self.lists.extent
-            self.lists = deepen(
-                self.lists, self._open_searcher(), demand.of(shallow), self.shortlists, progress=self._progress
-            )
+            self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
             answer = self.lists.answer(demand)
             if self.lists.extent == known and len(shallow) == np.count_nonzero(~answer.certain):
                 raise NegmineError(
@@ -289,7 +284,7 @@ class CandidatePool:
             if folder == self.folder:  # where it is stored already, only the lists can have changed
                 write_lists(folder, self.lists, self.about)
             else:
-                content = (self.lists, self.positives, self.query_keys, self.passage_keys, self.about, self.shortlists)
+                content = (self.lists, self.positives, self.query_keys, self.passage_keys, self.about)
                 write_pool(folder, StoredPool(*content))
         self.folder = folder
 
@@ -322,7 +317,6 @@ class CandidatePool:
             stored.query_keys,
             stored.passage_keys,
             stored.about,
-            shortlists=stored.shortlists,
             folder=folder,
             open_searcher=open_searcher,
             progress=progress,

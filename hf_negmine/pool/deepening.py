@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
-from hf_negmine.pool.shortlists import Shortlists
 from hf_negmine.select.candidates import CandidateLists, Demand
 
 PLACES_A_STEP = 2**20
@@ -59,14 +58,12 @@ def deepen(
     lists: CandidateLists,
     searcher: Searcher,
     demand: Demand,
-    shortlists: Shortlists | None = None,
     *,
     progress: bool = False,
 ) -> CandidateLists:
     """The lists with one more segment for every query of ``demand``, where the demand begins.
 
-    A query with several targets is served at the highest ceiling first; asking again serves the next. What
-    ``shortlists`` can tell is not searched for.
+    A query with several targets is served at the highest ceiling first; asking again serves the next.
     """
     order = np.lexsort((-demand.ceilings, demand.queries))
     queries, first = np.unique(demand.queries[order], return_index=True)
@@ -74,17 +71,9 @@ def deepen(
     ranked = _needs_ranks(lists, demand)
     found: list[CandidateLists] = []
     served: list[IdArray] = []
-    searched = np.ones(len(queries), dtype=bool)
     with tqdm(total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
-        if shortlists is not None:
-            by_score = np.flatnonzero(~ranked)
-            for targets, segments in _told(lists, shortlists, searcher, demand.of(by_score)):
-                found.append(segments)
-                served.append(queries[by_score[targets]])
-                searched[by_score[targets]] = False
-                bar.update(len(targets))
         for by_rank in (False, True):
-            some = np.flatnonzero(searched & (ranked == by_rank))
+            some = np.flatnonzero(ranked == by_rank)
             skip = demand.first_rank if by_rank else 0
             depth = _deeper(demand, by_rank)
             step = max(1, min(searcher.block_size, PLACES_A_STEP // (depth + skip)))
@@ -96,19 +85,6 @@ def deepen(
                 served.append(queries[rows])
                 bar.update(len(rows))
     return lists.merged(np.concatenate(served), CandidateLists.concatenated(found))
-
-
-def _told(
-    lists: CandidateLists, shortlists: Shortlists, searcher: Searcher, demand: Demand
-) -> Iterator[tuple[IdArray, CandidateLists]]:
-    """The targets of ``demand`` that shortlists can serve, and a segment for each."""
-    every = shortlists.questions(lists, demand, _deeper(demand, by_rank=False))
-    for start in range(0, len(every.targets), searcher.block_size):
-        questions = every.of(slice(start, start + searcher.block_size))
-        rows, passages = questions.pairs()
-        scores = searcher.block(questions.queries).pair_scores(rows, passages)
-        answered, segments = questions.answered(rows, passages, scores)
-        yield questions.targets[answered], segments
 
 
 def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:

@@ -29,17 +29,14 @@ from hf_negmine.base.schema import (
     CANDIDATES_SCHEMA,
     POSITIVES_SCHEMA,
     SEGMENTS_SCHEMA,
-    SHORTLISTS_SCHEMA,
     DigestArray,
     IdArray,
 )
-from hf_negmine.pool.shortlists import Shortlists
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 ABOUT, POSITIVES, KEYS = "pool.json", "positives.arrow", "{}_keys.npy"
-SHORTLISTS, OF_SHORTLISTS = "shortlists.arrow", "shortlists.json"
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,11 @@ class StoredPool:
     query_keys: DigestArray
     passage_keys: DigestArray
     about: dict[str, Any]
-    shortlists: Shortlists | None
 
 
 def is_shared(name: str) -> bool:
-    """Whether this file of a pool's folder goes along where the pool does.
-
-    Shortlists do not: they are of use to who has the teacher's vectors, and a pool is whole without them.
-    """
-    return name.endswith((".arrow", ".npy", ".json")) and name not in (SHORTLISTS, OF_SHORTLISTS)
+    """Whether this file of a pool's folder is pushed with the pool."""
+    return name.endswith((".arrow", ".npy", ".json"))
 
 
 def write_pool(folder: Path, pool: StoredPool) -> None:
@@ -71,13 +64,6 @@ def write_pool(folder: Path, pool: StoredPool) -> None:
     )
     write_array(folder / KEYS.format("query"), np.asarray(pool.query_keys))
     write_array(folder / KEYS.format("passage"), np.asarray(pool.passage_keys))
-    if pool.shortlists is not None:
-        write_table(folder / SHORTLISTS, _table_of(pool.shortlists))
-        # Beside the pool's own JSON: their scores differ a little from machine to machine, and a pool's do not.
-        write_sealed(folder / OF_SHORTLISTS, {}, [folder / SHORTLISTS])
-    else:
-        (folder / OF_SHORTLISTS).unlink(missing_ok=True)
-        (folder / SHORTLISTS).unlink(missing_ok=True)
     names = (POSITIVES, KEYS.format("query"), KEYS.format("passage"))
     _write_lists(folder, pool.lists, pool.about, [folder / name for name in names], {})
 
@@ -182,9 +168,6 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         _offsets_of_sorted(_column(segments, "query_id"), n_queries),
         *(_column(segments, name) for name in ("start", "stop", "ceiling", "first_rank", "exhausted")),
     )
-    with_shortlists = (folder / SHORTLISTS).exists()
-    if with_shortlists:
-        read_sealed(folder / OF_SHORTLISTS)
     return StoredPool(
         lists,
         Positives(
@@ -195,35 +178,6 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         query_keys,
         passage_keys,
         about,
-        _shortlists_of(read_table(folder / SHORTLISTS, SHORTLISTS_SCHEMA)) if with_shortlists else None,
-    )
-
-
-def _table_of(shortlists: Shortlists) -> pa.Table:
-    offsets = pa.array(shortlists.offsets)
-    return pa.table(
-        [
-            shortlists.queries,
-            shortlists.ceilings,
-            shortlists.errors,
-            shortlists.exhausted,
-            pa.LargeListArray.from_arrays(offsets, pa.array(shortlists.passages)),
-            pa.LargeListArray.from_arrays(offsets, pa.array(shortlists.scores)),
-        ],
-        schema=SHORTLISTS_SCHEMA,
-    )
-
-
-def _shortlists_of(table: pa.Table) -> Shortlists:
-    passages, scores = (_array(table, name) for name in ("passage_ids", "scores"))
-    return Shortlists(
-        _column(table, "query_id"),
-        _column(table, "ceiling"),
-        _column(table, "error"),
-        _column(table, "exhausted"),
-        np.asarray(passages.offsets),
-        np.asarray(passages.values),
-        np.asarray(scores.values),
     )
 
 

@@ -21,7 +21,6 @@ import torch
 
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import Ranking
-from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.corpus import PASSAGES_A_BLOCK, Corpus, VectorSource
 from hf_negmine.search.precision import FirstPass, Precision, precisions_of
@@ -93,10 +92,6 @@ class VectorSearcher:
         vectors = torch.from_numpy(self.queries.gather(queries)).to(self.device)
         return _VectorBlock(self, queries, vectors)
 
-    def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """About the best passages under each ceiling; see `protocols.ApproximatingSearcher`."""
-        return self.block(queries).approximate(ceilings, length)
-
 
 @dataclass(frozen=True)
 class _VectorBlock:
@@ -160,24 +155,6 @@ class _VectorBlock:
                 keys[some], more[some] = self._score_all_above(local[some], limits[some], keep_above[some], wanted)
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
-
-    def approximate(self, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """`VectorSearcher.approximate` of all its queries."""
-        device = self.vectors.device
-        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
-        length = min(length, self.searcher.n_passages)
-        precision = self.searcher.precisions[0]
-
-        def propose(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            proposals = self._product(some, limits[some], precision).best(length)
-            present = proposals.scores > -torch.inf
-            errors = torch.where(present, proposals.spread, 0.0).amax(dim=1)
-            return present.sum(dim=1), errors, proposals.passages[present].to(torch.int32), proposals.scores[present]
-
-        found = [proposed for _, proposed in self._in_pieces(propose, torch.arange(len(limits), device=device))]
-        counts, errors, passages, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        exhausted = (counts < length) | (length == self.searcher.n_passages)
-        return Ranking(offsets_of_counts(counts), passages, scores, exhausted), errors
 
     def _in_pieces(
         self, work: Callable[[torch.Tensor], Result], rows: torch.Tensor

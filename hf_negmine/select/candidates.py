@@ -159,14 +159,6 @@ class CandidateLists:
         top = self.offsets[queries]
         return self._first_under(self.starts[top], self.stops[top], ceilings) - self.starts[top]
 
-    def reach(self, queries: IdArray) -> FloatArray:
-        """The score down to which the top of each ranking is known, shape (targets,): inf for not at all."""
-        top = self.offsets[queries]
-        reach = np.full(len(top), np.inf, dtype=np.float32)
-        known = np.isposinf(self.ceilings[top]) & (self._sizes[top] > 0)
-        reach[known] = self.scores[self.stops[top[known]] - 1]
-        return reach
-
     def merged(self, queries: IdArray, found: CandidateLists) -> CandidateLists:
         """These lists with one more segment for each of ``queries``; segments that touch become one."""
         every = np.concatenate([self._query_of_segment, queries])

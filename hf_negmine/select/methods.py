@@ -81,12 +81,6 @@ class Method:
             limits = np.minimum(limits, rule.ceilings(positive_scores))
         return limits
 
-    @property
-    def is_positive_aware(self) -> bool:
-        """Whether a ceiling hangs on the positive score."""
-        one, other = self.ceilings(np.array([0.0, 1.0], dtype=np.float32))
-        return bool(one != other)
-
     def ranks(self, n_passages: int) -> tuple[int, int | None]:
         """First rank and the rank to stop before, for a corpus of this size."""
         first = _rank(self.first_rank, n_passages)

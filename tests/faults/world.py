@@ -57,8 +57,6 @@ def small() -> None:
     disable_progress_bars()
     hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
     hf_negmine.pool.retrieving.QUERIES_A_PART = 10
-    hf_negmine.pool.retrieving.MOST_LISTED = 1.0
-    hf_negmine.pool.retrieving.REACHING = hf_negmine.pool.retrieving.REACHING[0], 0.0
 
 
 def vectors_of(texts: Sequence[str]) -> Any:
