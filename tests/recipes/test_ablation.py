@@ -20,13 +20,12 @@ from transformers import MistralConfig, MistralModel
 from typer.testing import CliRunner
 
 from hf_negmine.base.errors import InputError, StorageError
-from hf_negmine.commands.cli import app
-from hf_negmine.recipes import load_recipe
-from hf_negmine.recipes.ablation import paper
-from hf_negmine.recipes.ablation import run as study
-from hf_negmine.recipes.ablation.mining import Mine
-from hf_negmine.recipes.ablation.recipe import Ablation, Judge, Mining, Sweep, Teacher
-from hf_negmine.recipes.ablation.study import (
+from hf_negmine.teachers import DenseTeacher
+from recipes.ablation import paper, study
+from recipes.ablation.mining import Mine
+from recipes.ablation.recipe import Ablation, Judge, Mining, Sweep, Teacher
+from recipes.ablation.run import app
+from recipes.ablation.settings import (
     Setting,
     methods_of,
     runs_of,
@@ -35,20 +34,20 @@ from hf_negmine.recipes.ablation.study import (
     settings_of_sweeps,
     settings_of_teachers,
 )
-from hf_negmine.recipes.ablation.training import evaluate, make_student, train, trainer_arguments
-from hf_negmine.recipes.config import scales_of
-from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training
-from hf_negmine.recipes.nv_retriever.model import _random_tokenizer, sees_later_tokens
-from hf_negmine.recipes.nv_retriever.recipe import Architecture, Lora
-from hf_negmine.recipes.nv_retriever.sets import SETS
-from hf_negmine.recipes.nv_retriever.tasks import TASKS
-from hf_negmine.teachers import DenseTeacher
+from recipes.ablation.study import run
+from recipes.ablation.training import evaluate, make_student, train, trainer_arguments
+from recipes.common.config import load_recipe, read_yaml
+from recipes.common.data import TestSet, TrainingSet, load_test, load_training
+from recipes.common.sets import SETS
+from recipes.nv_retriever_v1.model import _random_tokenizer, sees_later_tokens
+from recipes.nv_retriever_v1.recipe import Architecture, Lora
+from recipes.nv_retriever_v1.tasks import TASKS
 from tests.openai_server import OpenAIServer
 from tests.recipes.beir import write_beir
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "ablation" / "recipe.yaml"
-SCALES = [None, *scales_of(RECIPE)]
+SCALES = [None, *read_yaml(RECIPE)["scales"]]
 LORA = Lora(4, 8, 0.0, "none", ("q_proj", "v_proj"), "FEATURE_EXTRACTION")
 
 TOPICS = [f"w{topic}" for topic in range(10)]
@@ -65,9 +64,7 @@ def positives_of(label: int) -> list[int]:
 
 
 def load(scale: str | None = None) -> Ablation:
-    loaded = load_recipe(RECIPE, scale=scale)
-    assert isinstance(loaded, Ablation)
-    return loaded
+    return load_recipe(RECIPE, Ablation, scale=scale)
 
 
 def write_topics(folder: Path, labelled: Callable[[int], list[int]]) -> None:
@@ -195,12 +192,12 @@ def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str
     path = tmp_path / "recipe.yaml"
     path.write_text(text.replace(line, instead, 1), encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        load_recipe(path)
+        load_recipe(path, Ablation)
 
 
 @pytest.mark.parametrize("scale", SCALES, ids=str)
 def test_the_dry_run_prints_the_plan(scale: str | None) -> None:
-    arguments = ["recipe", "run", str(RECIPE), "--dry-run", *(["--scale", scale] if scale else [])]
+    arguments = ["--dry-run", *(["--scale", scale] if scale else [])]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{load(scale).plan()}\n"
@@ -213,7 +210,7 @@ def test_without_mteb_the_full_scale_says_so_before_it_loads_anything(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mteb", None)
     with pytest.raises(InputError, match=r"harness: 'mteb' needs the package mteb.*take 'folders' with --data"):
-        load().run(tmp_path)
+        run(load(), tmp_path)
 
 
 # ---- what is trained ------------------------------------------------------------------------------------------------
@@ -444,9 +441,9 @@ def test_a_study_runs_goes_on_and_adds_to_what_is_there(
     monkeypatch.setattr(study, "train", interrupted)
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        tiny.run(tmp_path / "one", data=data, tell=told.append)
+        run(tiny, tmp_path / "one", data=data, tell=told.append)
     assert len(told) == 4
-    report = tiny.run(tmp_path / "one", data=data, tell=told.append)
+    report = run(tiny, tmp_path / "one", data=data, tell=told.append)
     runs = runs_of(tiny)
     assert len(trained) == len(runs) + 1
     assert len(told) == len(runs)
@@ -454,7 +451,7 @@ def test_a_study_runs_goes_on_and_adds_to_what_is_there(
     assert (tmp_path / "one" / study.REPORT).read_text(encoding="utf-8").strip() in report
 
     # In one go the same comes out.
-    dataclasses.replace(tiny, seeds=(0,), sweeps=(), sweep_seeds=()).run(tmp_path / "two", data=data, tell=told.append)
+    run(dataclasses.replace(tiny, seeds=(0,), sweeps=(), sweep_seeds=()), tmp_path / "two", data=data, tell=told.append)
     kept, in_one_go = _results(tmp_path / "one"), _results(tmp_path / "two")
     assert len(in_one_go) == 12  # two before training
     assert in_one_go == {name: kept[name] for name in in_one_go}
@@ -462,13 +459,13 @@ def test_a_study_runs_goes_on_and_adds_to_what_is_there(
     # Another seed and another method are added; what is there is not made again.
     before = len(trained)
     more = dataclasses.replace(tiny, methods=(*tiny.methods, Mining("margin_pos:0.05")))
-    more.run(tmp_path / "one", data=data, tell=told.append)
+    run(more, tmp_path / "one", data=data, tell=told.append)
     assert len(trained) - before == len(runs_of(more)) - len(runs) == 4
 
     # Other settings never take a result that is not theirs.
     before = len(trained)
     hotter = dataclasses.replace(tiny.students[1], temperature=0.5)
-    dataclasses.replace(tiny, students=(tiny.students[0], hotter)).run(tmp_path / "one", data=data, tell=told.append)
+    run(dataclasses.replace(tiny, students=(tiny.students[0], hotter)), tmp_path / "one", data=data, tell=told.append)
     assert len(trained) - before == sum(run.setting.student == hotter.name for run in runs)
 
     _check_report(report, tiny, tmp_path / "one")
@@ -478,7 +475,7 @@ def test_a_study_runs_goes_on_and_adds_to_what_is_there(
     for broken in (tmp_path / "one" / study.RESULTS).glob("*.json"):
         broken.write_text("{", encoding="utf-8")
     with pytest.raises(StorageError, match=r"\.json holds no result: .*; remove it to have it measured again"):
-        tiny.run(tmp_path / "one", data=data, tell=told.append)
+        run(tiny, tmp_path / "one", data=data, tell=told.append)
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -515,7 +512,7 @@ def _check_report(report: str, recipe: Ablation, output: Path) -> None:
 
 def test_a_second_student_has_a_table_of_its_own(tiny: Ablation, data: Path, tmp_path: Path) -> None:
     few = dataclasses.replace(tiny, sweeps=(), in_batch_negatives=(False,), seeds=(0,), sweep_seeds=())
-    report = few.run(tmp_path, data=data, tell=lambda line: None)
+    report = run(few, tmp_path, data=data, tell=lambda line: None)
     assert "### Table 4: methods, teacher tiny (student MiniLM, 2 negatives)" in report
     assert "figure1.png" not in report
     assert "negatives only" in report
@@ -526,7 +523,7 @@ def test_what_a_study_does_not_ask_has_no_table_and_no_picture(tiny: Ablation, t
     asked = dataclasses.replace(
         tiny, teachers=tiny.teachers[1:], ensemble=(), sweeps=(), in_batch_negatives=(True,), seeds=(0,), sweep_seeds=()
     )
-    report = asked.run(tmp_path / "out", data=tmp_path, tell=lambda line: None)
+    report = run(asked, tmp_path / "out", data=tmp_path, tell=lambda line: None)
     assert re.findall(r"### (\w+ \d)", report) == ["Table 1", "Table 3", "Table 4", "Figure 4"]
     pictures = {path.stem for path in (tmp_path / "out" / study.FIGURES).glob("*.png")}
     assert pictures == {"figure4-naive", "figure4-perc-pos-0-95"}

@@ -12,19 +12,16 @@ import pytest
 
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
-from hf_negmine.recipes import load_recipe
-from hf_negmine.recipes.config import build
-from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
 from hf_negmine.teachers import DenseTeacher
+from recipes.common.config import build, load_recipe
+from recipes.nv_retriever_v1.recipe import NVRetriever
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
 
 
 @pytest.fixture(scope="module")
 def recipe() -> NVRetriever:
-    loaded = load_recipe(RECIPE)
-    assert isinstance(loaded, NVRetriever)
-    return loaded
+    return load_recipe(RECIPE, NVRetriever)
 
 
 # ---- the real recipe ------------------------------------------------------------------------------------------------
@@ -135,7 +132,7 @@ def test_every_value_is_documented() -> None:
 
 
 def _dataclasses_in(annotation: Any) -> list[Any]:
-    from hf_negmine.recipes.nv_retriever import recipe as module
+    from recipes.nv_retriever_v1 import recipe as module
 
     names = str(annotation).replace("[", " ").replace(",", " ").split()
     return [kind for name in names if dataclasses.is_dataclass(kind := getattr(module, name, None))]
@@ -157,7 +154,7 @@ def test_every_key_of_the_file_is_needed_and_no_other_is_known(tmp_path: Path) -
         path = tmp_path / "recipe.yaml"
         path.write_text("\n".join([*lines[:place], *lines[place + 1 :]]), encoding="utf-8")
         with pytest.raises(InputError, match=rf"{key}: is missing"):
-            load_recipe(path)
+            load_recipe(path, NVRetriever)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +200,7 @@ def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str
     path = tmp_path / "recipe.yaml"
     path.write_text(text.replace(line, instead, 1), encoding="utf-8")
     with pytest.raises(InputError, match=message) as raised:
-        load_recipe(path)
+        load_recipe(path, NVRetriever)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
 
@@ -222,12 +219,12 @@ def test_files_that_are_no_recipe(content: bytes, message: str, tmp_path: Path) 
     path = tmp_path / "recipe.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
-        load_recipe(path)
+        load_recipe(path, NVRetriever)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing.yaml could not be read: No such file or directory"):
-        load_recipe(tmp_path / "nothing.yaml")
+        load_recipe(tmp_path / "nothing.yaml", NVRetriever)
 
 
 @dataclasses.dataclass(frozen=True)

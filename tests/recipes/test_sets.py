@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.recipes.nv_retriever.layouts import Labelled, Similar, Table, Tables
-from hf_negmine.recipes.nv_retriever.load import LoadedSet, load_set, normalised
-from hf_negmine.recipes.nv_retriever.sets import KINDS, SETS, choose_sets, table_of_sources
+from recipes.common.sets import KINDS, SETS, choose_sets, table_of_sources
+from recipes.common.sets.layouts import Labelled, Similar, Table, Tables
+from recipes.common.sets.load import LoadedSet, load_set, normalised
 from tests.recipes.hub import SHARED, THINGS, folder_of, write_hub
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,104 @@
+"""The command line of a recipe: ``python recipes/NAME/run.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from hf_negmine.commands import options
+from hf_negmine.commands.running import reported_errors, set_up_libraries
+
+Tell: TypeAlias = Callable[[str], None]
+"""Is handed lines about what happens."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe is made of.
+
+    Attributes:
+        settings: the dataclass that its YAML file is read into.
+        plan: what a run takes, for people, by arithmetic alone.
+        run: does all of it, and says in a few lines what came out. It is given the settings; the folder for everything
+            that is written, where an interrupted run continues; the folder with the data sets, or None for the Hub; and
+            what is handed lines about what happens.
+    """
+
+    settings: type[Any]
+    plan: Callable[[Any], str]
+    run: Callable[[Any, Path, Path | None, Tell], str]
+
+
+def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
+    """The command of a recipe.
+
+    Args:
+        file: the recipe's YAML file.
+        recipe: imports its parts when they are needed, so that ``--help`` loads no torch. Its docstring is the help.
+    """
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.command(help=recipe.__doc__)
+    def run(
+        *,
+        scale: Annotated[
+            str | None,
+            typer.Option(
+                help="A smaller run that the file describes, such as [cyan]small[/] or [cyan]tiny[/].",
+                show_default=False,
+            ),
+        ] = None,
+        output: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DIR",
+                help="Folder for everything that is written; an interrupted run continues there.",
+                show_default=False,
+            ),
+        ] = None,
+        data: Annotated[
+            Path | None,
+            typer.Option(
+                metavar="DIR",
+                help="Folder with the data sets, instead of the Hub; the recipe's README says how it is laid out.",
+                show_default=False,
+            ),
+        ] = None,
+        recipe_file: Annotated[
+            Path,
+            typer.Option(
+                "--recipe",
+                metavar="FILE",
+                help="Another file of settings, such as an edited copy of the recipe's own.",
+                show_default=False,
+            ),
+        ] = file,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print what a run takes, and do nothing: arithmetic, no network.")
+        ] = False,
+        debug: options.Debug = False,
+    ) -> None:
+        with reported_errors(debug, to_save_memory="make the batches in the recipe smaller, or take a smaller --scale"):
+            from hf_negmine.base.errors import InputError
+            from recipes.common.config import load_recipe
+
+            parts = recipe()
+            settings = load_recipe(recipe_file, parts.settings, scale=scale)
+            if dry_run:
+                typer.echo(parts.plan(settings))
+                return
+            if output is None:
+                raise InputError("--output: name a folder for what is written, or see with --dry-run what a run takes")
+            set_up_libraries(quiet=False)
+            typer.echo(parts.run(settings, output, data, lambda line: typer.echo(line, err=True)))
+
+    return app

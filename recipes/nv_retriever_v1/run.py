@@ -1,0 +1,25 @@
+"""The command of this recipe: ``python recipes/nv_retriever_v1/run.py --help``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the clone: recipes are not part of the package
+
+from recipes.common.command import Recipe, command
+
+
+def recipe() -> Recipe:
+    """NV-Retriever-v1, from its training sets to its repository on the Hub."""
+    from recipes.nv_retriever_v1.pipeline import run
+    from recipes.nv_retriever_v1.plan import Plan
+    from recipes.nv_retriever_v1.recipe import NVRetriever
+
+    return Recipe(NVRetriever, lambda settings: str(Plan(settings)), run)
+
+
+app = command(Path(__file__).with_name("recipe.yaml"), recipe)
+
+if __name__ == "__main__":
+    app()
