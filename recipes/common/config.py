@@ -144,6 +144,10 @@ EXPECTED = {
     "tuple_type": "a list",
     "dict_type": "keys with values",
     "dataclass_type": "keys with values",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
 }
 """What a value should be, by pydantic's type of error."""
 
@@ -163,9 +167,9 @@ def _sentence(error: ValidationError, kind: type[Any]) -> str:
         known = _fields_at(kind, place[:-1])
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
         return f"{at}is not known, known are {known}" + (f"; is {near[0]!r} meant?" if near else "")
-    expected = EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
-    number = "a number " if expected.startswith(("greater", "less")) else ""
-    return f"{at}expected {number}{expected}, found {_shown(found)}"
+    expected = EXPECTED.get(first["type"])
+    message = first["msg"] if expected is None else f"expected {expected.format(**first.get('ctx', {}))}"
+    return f"{at}{message.replace('Input should be', 'expected')}, found {_shown(found)}"
 
 
 def _fields_at(kind: type[Any], place: tuple[int | str, ...]) -> list[str]:

@@ -40,6 +40,7 @@ from recipes.nv_retriever_v1 import stages
 from recipes.nv_retriever_v1.fixtures import tables
 from recipes.nv_retriever_v1.model import cut_spaces_off, sees_later_tokens
 from recipes.nv_retriever_v1.pipeline import run
+from recipes.nv_retriever_v1.plan import Plan
 from recipes.nv_retriever_v1.recipe import NVRetriever
 from recipes.nv_retriever_v1.run import app
 from recipes.nv_retriever_v1.stages import Trained, open_student
@@ -154,7 +155,7 @@ def test_dry_run_at_every_scale() -> None:
 
 def test_the_plan_of_the_tiny_run_holds(first: Run) -> None:
     rows = sum(json.loads(path.read_text())["rows"] for path in (first.output / "sets").glob("*.json"))
-    plan = first.recipe.plan()
+    plan = str(Plan(first.recipe))
     assert f"In all {16 * 32}:" in plan
     assert 0.8 * 16 * 32 < rows <= 16 * 32  # some have too few negatives under the ceiling
     assert (
