@@ -1,4 +1,4 @@
-"""The negatives of every setting, from one pool a teacher and set, and what can be said of them without a training."""
+"""The negatives of every setting, from one pool per teacher and set, and what can be said of them without training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Mine:
     _teachers: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
 
     def rows(self, setting: Setting, negatives: int, seed: int) -> datasets.DatasetDict:
-        """Rows of query, positive and negative_1 to negative_n, by set. A query that cannot have n has no row.
+        """Rows of query, positive and negative_1 to negative_n, by set. A query without n negatives has no row.
 
         Args:
             setting: teacher, method and sampler.

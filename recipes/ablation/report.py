@@ -45,7 +45,7 @@ class Findings:
 
     Attributes:
         before: of the untrained students, by name.
-        outcomes: of the trainings, by setting: one a seed.
+        outcomes: of the trainings, by setting: one per seed.
         hidden: share of the negatives that are hidden positives, by method and training set that hides any.
         judged: the same by the judge's verdicts; empty without one.
         histograms: of the teacher's scores, by method.
@@ -184,7 +184,7 @@ def _table(
 
     Args:
         first: what the first column holds.
-        settings: a row each.
+        settings: one per row.
         names: of each row, and of the paper's row beside it.
         paper: its rows by name.
         recipe: says the sets.
@@ -264,7 +264,7 @@ def _points(recipe: Ablation, findings: Findings, *, sampled: bool) -> str:
 
 
 def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list[str]:
-    """Figure 3 with its numbers; nothing where no set hides positives and nobody judges."""
+    """Figure 3 with its numbers; nothing where no set hides positives and there is no judge."""
     hiding = [
         one.name for one in recipe.training_sets if any(one.name in shares for shares in findings.hidden.values())
     ]

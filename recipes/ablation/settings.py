@@ -46,7 +46,7 @@ def ensemble_of(kind: str, recipe: Ablation) -> str:
 
 
 def mining_of(teacher: Teacher, recipe: Ablation) -> Mining:
-    """What is mined with a teacher for table 1. Random scores say nothing of positives, so they have no ceiling."""
+    """What is mined with a teacher for table 1. Random scores say nothing about positives, so they have no ceiling."""
     return Mining("naive") if teacher.model == RANDOM else recipe.mining
 
 
@@ -81,7 +81,7 @@ def methods_of(recipe: Ablation) -> list[Setting]:
 
 
 def teachers_of(setting: Setting, recipe: Ablation) -> list[Teacher]:
-    """Who mines for a setting: one, or those of an ensemble."""
+    """The teachers of a setting: one, or those of an ensemble."""
     call = parse_call(setting.teacher, ENSEMBLES)
     return [recipe.teacher_of(name) for name in ([setting.teacher] if call is None else call[1])]
 

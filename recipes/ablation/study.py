@@ -1,7 +1,7 @@
-"""The study: everything that its tables need, each part once, kept as it is done.
+"""The study: everything that its tables need, each part once, kept as soon as it is done.
 
 A result lies in a file whose name is a digest of all that it depends on: the student, the teachers, the mining, the
-seed, the rows and the test queries. So a run that was interrupted goes on, a recipe with more settings adds to what is
+seed, the rows and the test queries. So an interrupted run continues, a recipe with more settings adds to what is
 there, and one with others never takes a result that is not its own.
 """
 
@@ -48,7 +48,7 @@ def run(recipe: Ablation, output: Path, data: Path | None = None, tell: Tell = p
     require_matplotlib()
     sets = [load_training(one, data) for one in recipe.training_sets]
     tests = [] if recipe.harness == "mteb" else [load_test(one, data) for one in recipe.test_sets]
-    with scratch_folder(output):  # now, and not after the first training: the folder can be written to
+    with scratch_folder(output):  # now, not after the first training, see that the folder can be written to
         study = _Study(recipe, output, sets, tests, Mine(recipe, sets, output / CACHE))
     started = time.perf_counter()
     before = {student.name: study.before(student) for student in recipe.students}
@@ -90,7 +90,7 @@ class _Study:
         return self._scores(self._kept({"student": asdict(student)}, measure)[0])
 
     def after(self, one: Run) -> tuple[Outcome, bool]:
-        """What a training has come to, and whether it was made just now."""
+        """The result of a training, and whether it was made just now."""
         setting, student = one.setting, self.recipe.student_of(one.setting.student)
 
         def measure() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from recipes.common.lora import add_adapter
 from recipes.common.offline import first_layers, place_of
 from recipes.common.training import Trained, arguments, bfloat16, in_bfloat16, run_trainer
 
-TEXTS_A_BATCH = 64
+TEXTS_PER_BATCH = 64
 """Of an evaluation."""
 
 
@@ -138,7 +138,7 @@ def evaluate(
     if recipe.harness == "mteb":
         prompts = {"query": student.query_prompt, "document": student.passage_prompt}
         names = [one.name for one in recipe.test_sets]
-        return {name: ndcg_by_mteb(model, name, prompts, TEXTS_A_BATCH, scratch) for name in names}
+        return {name: ndcg_by_mteb(model, name, prompts, TEXTS_PER_BATCH, scratch) for name in names}
     with bfloat16(model, wanted=in_bfloat16(student.training)):
         return {one.name: _ndcg(model, student, one) for one in tests}
 
@@ -156,7 +156,7 @@ def _ndcg(model: SentenceTransformer, student: Student, test: TestQueries) -> fl
         map_at_k=[10],
         accuracy_at_k=[10],
         precision_recall_at_k=[10],
-        batch_size=TEXTS_A_BATCH,
+        batch_size=TEXTS_PER_BATCH,
         show_progress_bar=False,
         name=test.name,
     )

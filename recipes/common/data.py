@@ -32,9 +32,9 @@ class TrainingRows:
 
     Attributes:
         name: of the set.
-        rows: query and positive; a query stands once.
+        rows: query and positive; each query once.
         corpus: passages to mine from.
-        hidden: by query text, its other relevant passages: those that the one label a query leaves unsaid.
+        hidden: by query text, its other relevant passages, which its one label does not name.
     """
 
     name: str

@@ -20,7 +20,7 @@ from recipes.nv_retriever_v1.tasks import TASKS, Task
 
 
 def check_evaluation(recipe: NVRetriever, data: Path | None) -> None:
-    """See before any long work that the evaluation can be run.
+    """Check, before any long work, that the evaluation can be run.
 
     Raises:
         InputError: mteb is not installed, or a BEIR folder is not there, or it has splits and no "test".
@@ -51,9 +51,9 @@ def evaluate(
     Args:
         model: trained and merged.
         recipe: its settings.
-        folder: for a file a task.
+        folder: for one file per task.
         data: folder with BEIR folders in ``beir``, for that harness.
-        tell: is handed a line a task.
+        tell: is handed a line for each task.
     """
     scores = {}
     for name, task in tasks_of(recipe).items():

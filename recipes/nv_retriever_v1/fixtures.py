@@ -1,4 +1,4 @@
-"""Made-up data in the place of the Hub: every training and evaluation set in its own tables, and BEIR folders.
+"""Made-up data instead of the Hub: every training and evaluation set in its own tables, and BEIR folders.
 
 What tables and columns a set has is read from its `layouts.Layout`, so that nothing is written down twice. The texts
 are few and can be learned: a passage answers a query if it is about the same thing of the same kind, and most others
@@ -113,13 +113,13 @@ def _tables_of(layout: Layout | Columns, place: int, name: str) -> Iterator[tupl
         scores = [layout.at_least if number < ROWS - 4 else 0.0 for number in range(ROWS)]
         yield layout.table, {layout.first: queries[some], layout.second: passages[some], layout.score: scores}
     else:
-        lists = "sentences" in layout.names  # a list a row, as the clustering sets have them
+        lists = "sentences" in layout.names  # one list per row, as the clustering sets have them
         tested = [COPY, *queries[ROWS : ROWS + TESTED]]
         yield layout.table, {name: [tested] if lists else tested for name in layout.names}
 
 
 def _beir_tables(layout: Beir, queries: list[str], passages: list[str]) -> Iterator[tuple[Table, Content]]:
-    """Queries of both splits stand in one table; a judged query of the test split is the copy."""
+    """Queries of both splits are in one table; a judged query of the test split is the copy."""
     numbers = range(ROWS) if layout.judged.split == "train" else range(ROWS, ROWS + TESTED)
     yield (
         layout.judged,
@@ -156,7 +156,7 @@ def _pair(number: int, place: int, name: str) -> tuple[str, str]:
 
 
 def _of_class(column: str, number: int, place: int) -> str:
-    """A text whose class is told by one word."""
+    """A text whose class shows in one word."""
     words = CLASSES[number % len(CLASSES)]
     word, thing = words[number // len(CLASSES) % len(words)], THINGS[(number + place) % len(THINGS)]
     return f"{thing} made me {word}, {column} {number}"

@@ -31,7 +31,7 @@ from recipes.nv_retriever_v1.tasks import TASKS
 HEAD_WIDTH = 16
 """Of the attention heads of a random base."""
 SPREAD = 0.2
-"""Standard deviation of the weights of a random base: with less, all texts get almost the same vector."""
+"""Standard deviation of the weights of a random base: with less, all texts have almost the same vector."""
 SPECIAL = ("<unk>", "<s>", "</s>")
 PROBES = ("a", "The first word", "12 are 3", "(so it is)")
 """Texts behind a prompt that must not change the prompt's tokens."""
@@ -102,7 +102,7 @@ def _as_encoder(name: str, base: Base, recipe: NVRetriever) -> SentenceTransform
 
 
 def cut_spaces_off(tokenizer: Any) -> None:
-    """Have a tokenizer cut spaces off the end of a text before all else it does.
+    """Have a tokenizer cut spaces off the end of a text before anything else.
 
     So ``"x: "`` alone has the tokens that it has in front of a text.
     """
@@ -112,7 +112,7 @@ def cut_spaces_off(tokenizer: Any) -> None:
 
 
 def _check_prompts(model: SentenceTransformer, recipe: NVRetriever) -> None:
-    """See that a prompt leaves room for a text, and that its tokens are the first of any text behind it."""
+    """Check that a prompt leaves room for a text, and that a text behind it does not change its tokens."""
     tokenizer: Any = model.tokenizer
     prompts = [(recipe.prompts.query_of(one), recipe.base.query_length) for one in recipe.sets]
     prompts += [

@@ -1,7 +1,7 @@
-"""Every training set with its negatives, as an Arrow file each: mined by the teacher, or drawn of other labels.
+"""Every training set with its negatives, one Arrow file each: mined by the teacher, or drawn from other labels.
 
-Sets are worked on one after another, so that no more than one lies in memory. The teacher's vectors of a set are kept
-until its rows are written: an interrupted run goes on in the middle of a set, and the disk holds one corpus at a time.
+Sets are processed one after another, so that only one is in memory. The teacher's vectors of a set are kept until its
+rows are written: an interrupted run continues in the middle of a set, and the disk holds one corpus at a time.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class NegativeRows:
             tell: is handed a line about what came out.
 
         Raises:
-            InputError: data that cannot be read, or no row that is left.
+            InputError: data that cannot be read, or no row left.
         """
         recipe = self.recipe
         loaded = load_set(
@@ -86,7 +86,7 @@ class NegativeRows:
             f"{recipe.mining.miner.method}; relax the method, ask for fewer, or leave the set out",
         )
         short = len(loaded.rows) - len(rows)
-        how = "drawn of other labels" if summary is None else "mined"
+        how = "drawn from other labels" if summary is None else "mined"
         tell(
             f"{one.name}: {len(rows):,} rows with negatives {how}; of {loaded.found:,} found, {loaded.dropped:,} "
             f"dropped as evaluation data, {short:,} for want of negatives"

@@ -1,10 +1,10 @@
-"""NV-Retriever-v1 from its data to its repository: what is done in which order, and what is done already.
+"""NV-Retriever-v1 from its data to its repository: what is done in which order, and what is already done.
 
 The output folder holds ``recipe.json`` (what the run is), ``fixtures`` (made-up data, if the recipe wants it),
-``base``, ``sets`` (rows with negatives), a folder a stage, ``model`` (merged), ``evaluation`` and ``report.md``. Each
-is written whole or not at all, so a run that was interrupted goes on with what is not there.
+``base``, ``sets`` (rows with negatives), one folder per stage, ``model`` (merged), ``evaluation`` and ``report.md``.
+Each is written whole or not at all, so an interrupted run continues with what is missing.
 
-Several GPUs: one process each, started by torchrun. The first one does everything but the training alone.
+Several GPUs: one process each, started by torchrun. The first one alone does everything but the training.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from recipes.nv_retriever_v1.tasks import table
 RECIPE, FIXTURES, BASE, SETS, MODEL = "recipe.json", "fixtures", "base", "sets", "model"
 EVALUATION, REPORT, PUSHED = "evaluation", "report.md", "pushed.json"
 MAY_CHANGE = ("machines", "output")
-"""Settings that a run that goes on may have others of: nothing before the push depends on them."""
+"""Settings that may differ in a continued run: nothing before the push depends on them."""
 SECONDS_A_LOOK = 1.0
 LOSSES_SHOWN = 5
-"""Noted losses that the mean at the beginning and at the end is taken of."""
+"""How many logged losses the means at the beginning and at the end are taken over."""
 
 
 def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell = print) -> str:
@@ -82,7 +82,7 @@ def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell 
 
 
 def _check(recipe: NVRetriever, data: Path | None) -> None:
-    """What can be seen before any work."""
+    """What can be checked before any work."""
     require_package("peft", "lora")
     for place, stage in enumerate(recipe.stages):
         require(
@@ -98,7 +98,7 @@ def _check(recipe: NVRetriever, data: Path | None) -> None:
 
 
 def _begin(recipe: NVRetriever, output: Path, data: Path | None) -> None:
-    """Note what the run is, or see that it is the one that is there.
+    """Note what the run is, or check that it is the one that is there.
 
     Raises:
         InputError: it is another one.
@@ -158,7 +158,7 @@ def _wait_for(recipe: NVRetriever, rows: NegativeRows) -> None:
 
 
 def _silent(line: str) -> None:
-    """Of all processes the first one speaks."""
+    """Only the first process speaks."""
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def _report(recipe: NVRetriever, trained: list[Trained], scores: dict[str, float
         )
     lines += ["", table(scores), ""]
     if recipe.data == "fixtures":
-        lines.append("Data are made up, so our numbers say that it runs, and nothing more.")
+        lines.append("The data are made up, so our numbers say that it runs, and nothing more.")
     return "\n".join(lines) + "\n"
 
 

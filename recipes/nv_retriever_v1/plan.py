@@ -14,7 +14,7 @@ PAPER_RETRIEVAL_SAMPLES = 728_160
 """Section 4.4 and table 5."""
 PAPER_TRAINING_HOURS = 90.0
 """Appendix B.4: both stages, on 8 A100."""
-PAPER_HOURS_A_MILLION_PASSAGES = 1.5
+PAPER_HOURS_PER_MILLION_PASSAGES = 1.5
 """Appendix B.3: embedding at up to 4096 tokens, on 8 A100."""
 
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -27,17 +27,17 @@ The base is frozen, so that backward goes through activations only, which costs 
 forward.
 """
 USUAL_UTILISATION = 0.6
-"""Share of the peak that training a model of this size hardly gets beyond."""
+"""Share of the peak that training a model of this size rarely exceeds."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Steps an epoch, if a step is so many rows.
+    """Steps per epoch, if a step is so many rows.
 
     Attributes:
         what: a step is.
-        rows: a step.
+        rows: per step.
         mixed: steps if sets are mixed, the last batch left out.
         apart: steps if every step is of one set, its last batch left out.
         apart_kept: the same with its last batch kept.
@@ -68,7 +68,7 @@ class StagePlan:
 
     @property
     def rows(self) -> int:
-        """An epoch."""
+        """Per epoch."""
         return sum(self.recipe.samples_of(one) for one in self.stage.sets)
 
     @cached_property
@@ -101,7 +101,7 @@ class StagePlan:
 
     @property
     def steps(self) -> int:
-        """Updates an epoch of this recipe's own run: a device's batch is of one set, an update of all devices."""
+        """Updates per epoch of this recipe's own run: a device's batch is of one set, an update of all devices."""
         training = self.stage.training
         batch = training.per_device_train_batch_size
         counts = [self.recipe.samples_of(one) for one in self.stage.sets]
@@ -112,7 +112,7 @@ class StagePlan:
         return math.ceil(of_a_device / training.gradient_accumulation_steps)
 
     def tokens(self, *, longest: bool) -> float:
-        """Tokens an epoch without padding: every text at its limit, or at the mean of its set."""
+        """Tokens per epoch without padding: every text at its limit, or at the mean of its set."""
         base, passages = self.recipe.base, 1 + self.stage.hard_negatives
         if longest:
             return float(self.rows * (base.query_length + passages * base.passage_length))
@@ -125,18 +125,18 @@ class StagePlan:
         )
 
     def hours(self, *, longest: bool = False, rows: float | None = None) -> float:
-        """Hours of all epochs; ``rows`` an epoch if there are others than table 7 counts."""
+        """Hours of all epochs; ``rows`` per epoch if they are not as many as in table 7."""
         training = self.stage.training
         passes = PASSES[training.activation_checkpointing]
         operations = 2 * self.recipe.base.architecture.parameters * passes * self.tokens(longest=longest)
         share = 1.0 if rows is None else rows / self.rows
-        return operations * training.num_train_epochs * share / _operations_an_hour(self.recipe)
+        return operations * training.num_train_epochs * share / _operations_per_hour(self.recipe)
 
     @property
     def activations(self) -> float:
         """GiB of one device's batch, every text at its limit.
 
-        Between layers of all texts, and within the layer that is computed anew, of the column that is worked on.
+        Between layers of all texts, and within the layer that is computed again, of one column.
         """
         base, batch = self.recipe.base, self.stage.training.per_device_train_batch_size
         shape = base.architecture
@@ -174,7 +174,7 @@ class Plan:
 
     @property
     def passages(self) -> int:
-        """That the teacher embeds: a set's corpus, or at most one positive a row."""
+        """That the teacher embeds: a set's corpus, or at most one positive per row."""
         return sum(self.recipe.passages_of(one) for one in self.mined)
 
     @property
@@ -192,7 +192,7 @@ class Plan:
     @property
     def mining_hours(self) -> float:
         """At the paper's pace."""
-        return self.passages / 1e6 * PAPER_HOURS_A_MILLION_PASSAGES
+        return self.passages / 1e6 * PAPER_HOURS_PER_MILLION_PASSAGES
 
     def __str__(self) -> str:
         parts = [self._sets(), self._mining(), *(self._steps(stage) for stage in self.stages), self._memory()]
@@ -234,7 +234,7 @@ class Plan:
     def _mining(self) -> str:
         wanted, teacher = self.recipe.num_negatives, self.recipe.mining.teacher
         mined, drawn = (sum(self.recipe.samples_of(one) for one in sets) for sets in (self.mined, self.drawn))
-        implied = _operations_an_hour(self.recipe) * PAPER_HOURS_A_MILLION_PASSAGES
+        implied = _operations_per_hour(self.recipe) * PAPER_HOURS_PER_MILLION_PASSAGES
         implied /= 1e6 * 2 * self.recipe.base.architecture.parameters
         return "\n".join(
             [
@@ -242,8 +242,8 @@ class Plan:
                 f"To mine: {mined:,} rows x {wanted} = {mined * wanted:,} negatives, from retrieval and sts sets.",
                 f"To draw: {drawn:,} rows x {wanted} = {drawn * wanted:,}, texts of other labels.",
                 f"To embed: at most {self.passages:,} passages and {mined:,} queries.",
-                f"Hours: {self.mining_hours:,.0f} for the passages at the paper's {PAPER_HOURS_A_MILLION_PASSAGES:g} a "
-                f"million on 8 A100, a pace that means {implied:,.0f} tokens a passage at our utilisation (limit "
+                f"Hours: {self.mining_hours:,.0f} for the passages at the paper's {PAPER_HOURS_PER_MILLION_PASSAGES:g} "
+                f"per million on 8 A100, a pace that means {implied:,.0f} tokens per passage at our utilisation (limit "
                 f"{teacher.max_length:,}).",
             ]
         )
@@ -259,7 +259,7 @@ class Plan:
             for row, reading in zip(rows, plan.readings, strict=True):
                 row += [f"{paper * reading.rows:,}", f"{plan.hours(rows=paper * reading.rows):,.0f}"]
         lines = [
-            f"STEPS AN EPOCH of {stage.name!r} ({plan.rows:,} rows)",
+            f"STEPS PER EPOCH of {stage.name!r} ({plan.rows:,} rows)",
             _table(head, rows, right=tuple(range(1, len(head)))),
         ]
         if paper is not None and plan.nearest is not None:
@@ -267,7 +267,7 @@ class Plan:
         kind = "of one set" if stage.homogeneous_batches else "mixed"
         ending = "left out" if stage.training.dataloader_drop_last else "kept"
         lines.append(
-            f"This recipe: {plan.steps:,} updates an epoch, {plan.steps * stage.training.num_train_epochs:,} in all "
+            f"This recipe: {plan.steps:,} updates per epoch, {plan.steps * stage.training.num_train_epochs:,} in all "
             f"(a GPU's batch is {kind}, the last is {ending})."
         )
         return "\n".join(lines)
@@ -315,7 +315,7 @@ class Plan:
                 _table(head, rows, right=(1, 2, 3, 4, 5)),
                 f"In all {longest:,.0f} h with every text at its limit, {mean:,.0f} h at mean lengths without padding "
                 f"({machines.gpus * mean:,.0f} GPU hours); the paper: about {PAPER_TRAINING_HOURS:g} h on 8 A100.",
-                f"{how} operations a weight and token; attention itself, loss, evaluation and waiting are left out. "
+                f"{how} operations per weight and token; attention itself, loss, evaluation and waiting are left out. "
                 "Mean lengths: F2LLM report (arXiv 2510.02294), another tokenizer"
                 + (f"; a guess for {', '.join(guessed)}." if guessed else "."),
                 _implied(mean, self.stages, machines.utilisation),
@@ -323,7 +323,7 @@ class Plan:
         )
 
 
-def _operations_an_hour(recipe: NVRetriever) -> float:
+def _operations_per_hour(recipe: NVRetriever) -> float:
     machines = recipe.machines
     return machines.gpus * machines.teraflops * 1e12 * machines.utilisation * 3600
 
@@ -334,8 +334,8 @@ def _verdict(nearest: Reading, paper: int, rows: int) -> str:
         return f"The paper's {paper:,} comes out if a step is {nearest.what}."
     low, high = paper * nearest.rows, (paper + 1) * nearest.rows - 1
     return (
-        f"The paper's {paper:,} comes out in no reading; nearest is a step that is {nearest.what}, {least:.0%} off. "
-        f"It would need {low:,} to {high:,} rows an epoch, and table 7 counts {rows:,}."
+        f"The paper's {paper:,} comes out under no reading; nearest is a step that is {nearest.what}, {least:.0%} off. "
+        f"It would need {low:,} to {high:,} rows per epoch, and table 7 counts {rows:,}."
     )
 
 

@@ -127,7 +127,7 @@ class Teacher:
         query_prompt: with ``{task}``; that of the teacher's card.
         passage_prompt: the teacher has none.
         dtype: number format of the weights; None keeps the one that the model is stored in.
-        batch_size: texts a forward pass; ours.
+        batch_size: texts per forward pass; ours.
         revision: commit on the Hub; None takes the newest.
     """
 
@@ -170,13 +170,13 @@ class Training:
     """Arguments of `SentenceTransformerTrainingArguments` (table 9, where nothing else is said).
 
     Attributes:
-        per_device_train_batch_size: 32 in stage 1, 8 in stage 2. That it is of one device is our reading.
+        per_device_train_batch_size: 32 in stage 1, 8 in stage 2. That it is per device is our reading.
         gradient_accumulation_steps: 4 in stage 1, 16 in stage 2.
         learning_rate, warmup_steps, num_train_epochs: 1e-5, 100 and 12 in both stages.
         optim: AdamW.
         lr_scheduler_type, weight_decay, max_grad_norm, bf16: ours.
-        activation_checkpointing: keep activations between layers only, and compute the others anew; ours. So
-            transformers 5.23 calls it; older releases know it as gradient_checkpointing alone.
+        activation_checkpointing: keep activations between layers only, and compute the others again; ours. The
+            name is transformers 5.23's; older releases know it as gradient_checkpointing.
         dataloader_drop_last: leave out what does not fill a batch; ours.
     """
 
@@ -202,7 +202,7 @@ class Stage:
         name: for people.
         kinds: of training sets: retrieval in stage 1, all in stage 2.
         leave_out: names of sets that are not trained on; none in the paper.
-        hard_negatives: a query; 1 in stage 1, 5 in stage 2.
+        hard_negatives: per query; 1 in stage 1, 5 in stage 2.
         in_batch_negatives: whether other rows' passages are negatives, too. Table 9 has them in both stages; the text
             of B.4 can be read otherwise for stage 2.
         homogeneous_batches: whether a batch is of one set, so that in-batch negatives are of its task.
@@ -241,7 +241,7 @@ class Evaluating:
     Attributes:
         harness: ``mteb`` takes the package of that name and its data, as the paper does; ``beir`` takes BEIR folders,
             ``beir/TASK`` in the folder of the data sets.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         leave_out: tasks that are not run; none in the paper.
     """
 
@@ -291,7 +291,7 @@ class NVRetriever:
     Attributes:
         base, lora, prompts, mining, stages, evaluation, machines, output: see their classes.
         data: where the sets come from: the Hub, or `fixtures`, made-up ones of the same columns.
-        samples: rows of a set at most; None takes the counts of table 7.
+        samples: rows per set at most; None takes the counts of table 7.
         decontaminate: drop rows that occur in the evaluation set of their task; ours.
         seed: of samples, draws and training; ours.
     """
@@ -322,11 +322,11 @@ class NVRetriever:
 
     @property
     def num_negatives(self) -> int:
-        """Negatives a query that are mined: what the stage with most needs."""
+        """Negatives per query that are mined: what the stage with most needs."""
         return max(stage.hard_negatives for stage in self.stages)
 
     def samples_of(self, one: TrainingSet) -> int:
-        """Rows of a set at most."""
+        """Rows of a set, at most."""
         return one.samples if self.samples is None else min(one.samples, self.samples)
 
     def passages_of(self, one: TrainingSet) -> int:

@@ -1,6 +1,6 @@
 """The two trainings of LoRA weights, one after the other (appendix B.4, table 9).
 
-A stage is a function of files: the base, the adapter that the stage before has left, and rows with negatives. It leaves
+A stage is a function of files: the base, the adapter of the stage before, and rows with negatives. It leaves
 its own adapter and the history of its loss. While it runs, checkpoints lie beside them.
 """
 
@@ -34,19 +34,19 @@ from recipes.nv_retriever_v1.model import open_base
 from recipes.nv_retriever_v1.recipe import NVRetriever, Stage
 
 CHECKPOINTS, HISTORY = "checkpoints", "history.json"
-SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.05, 0.02
+SHARE_PER_CHECKPOINT, SHARE_PER_LOG = 0.05, 0.02
 """Of all steps: how often the run is saved, and how often its loss is noted."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage has left.
+    """What a stage leaves behind.
 
     Attributes:
         folder: of the adapter.
         steps: of the optimizer.
         losses: mean loss since the one before, by step.
-        began_with, ended_with: digests of the adapter; a stage begins with what the one before has ended with.
+        began_with, ended_with: digests of the adapter; a stage begins with what the one before ended with.
     """
 
     folder: Path
@@ -67,8 +67,8 @@ class Trained:
 
 
 def open_student(recipe: NVRetriever, base: Path, adapter: Path | None) -> SentenceTransformer:
-    """The base with the adapter that a stage has left, or with a new one."""
-    # One process a GPU, if several were started.
+    """The base with the adapter of a finished stage, or with a new one."""
+    # One process per GPU, if several were started.
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
     model = open_base(recipe.base, base, device)
     add_adapter(model, recipe.lora, recipe.seed)
@@ -91,12 +91,12 @@ def train_stage(
         recipe, stage: its settings.
         rows: by set, with the stage's negatives.
         student: with the adapter to begin with.
-        folder: for the adapter. A stage that was interrupted goes on from its last checkpoint.
+        folder: for the adapter. An interrupted stage continues from its last checkpoint.
         tell: is handed lines about what happens.
     """
     checkpoint, began_with = _begin(folder, student)
     if stage.training.activation_checkpointing:
-        # Not by the trainer, which takes the way that is deprecated for what is no model of transformers itself.
+        # Not by the trainer, which does it in a deprecated way for a model that is not of transformers itself.
         transformer: Any = student[0]
         transformer.auto_model.activation_checkpointing_enable()
     collator = HardNegativeCollator(
@@ -115,7 +115,7 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if checkpoint is not None:
-        tell(f"{stage.name}: going on from step {_step_of(checkpoint):,}")
+        tell(f"{stage.name}: continuing from step {_step_of(checkpoint):,}")
     with storage_errors(folder):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     losses = {int(entry["step"]): entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
@@ -130,7 +130,7 @@ def train_stage(
 
 
 def _begin(folder: Path, student: SentenceTransformer) -> tuple[Path | None, str]:
-    """The checkpoint to go on from, None at the start, and the digest of the adapter at the very start."""
+    """The checkpoint to continue from, None at the start, and the digest of the adapter at the very start."""
     note = folder / CHECKPOINTS / "began_with.json"
     if not note.exists():
         began_with = adapter_digest(student)
@@ -161,9 +161,9 @@ def _arguments(recipe: NVRetriever, stage: Stage, checkpoints: Path) -> Sentence
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         save_strategy="steps",
-        save_steps=SHARE_A_CHECKPOINT,
+        save_steps=SHARE_PER_CHECKPOINT,
         save_total_limit=1,
-        logging_steps=SHARE_A_LOG,
+        logging_steps=SHARE_PER_LOG,
         ddp_find_unused_parameters=False,  # every weight of the adapter is used
         report_to=[],
         disable_tqdm=True,
@@ -184,7 +184,7 @@ class _AdapterTrainer(SentenceTransformerTrainer):
 
 
 class _Telling(TrainerCallback):
-    """Says how the loss goes."""
+    """Reports the loss."""
 
     def __init__(self, name: str, tell: Tell) -> None:
         self._name, self._tell = name, tell

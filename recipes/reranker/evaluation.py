@@ -19,7 +19,7 @@ from recipes.common.data import TestQueries
 from recipes.common.training import bfloat16
 
 TOP = 10
-"""NDCG looks at so many ranks."""
+"""How many ranks NDCG looks at."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def find_candidates(test: TestQueries, teacher: str | Teacher, most: int, cache:
     """The ``most`` best passages of the whole corpus for every query, under a teacher.
 
     Args:
-        test: queries and corpus. A passage with the query's own text is a candidate as any other.
+        test: queries and corpus. A passage with the query's own text is a candidate like any other.
         teacher: as `NegativeMiner` takes it.
-        most: candidates a query; fewer only where the corpus has no more.
+        most: candidates per query; fewer only where the corpus has no more.
         cache: for vectors.
     """
     miner = NegativeMiner(

@@ -12,7 +12,7 @@ class RowInfoNCE(MultipleNegativesRankingLoss):
     """Cross entropy of the positive among the logits of the row's own 1 + n pairs, divided by a temperature.
 
     Sentence Transformers' loss, without the passages of other rows: it cannot be told to leave all of them out.
-    (`ListNetLoss` is not the same: labels 1 and 0 go through a softmax there, so that the negatives have a share.)
+    (`ListNetLoss` is not the same: labels 1 and 0 go through a softmax there, so the negatives get a share.)
 
     Args:
         model: a cross-encoder with one output.
@@ -20,7 +20,7 @@ class RowInfoNCE(MultipleNegativesRankingLoss):
     """
 
     def __init__(self, model: CrossEncoder, temperature: float = 1.0) -> None:
-        scale = 1 / temperature  # annotated as a whole number there, and only multiplied with
+        scale = 1 / temperature  # annotated as a whole number there, but only multiplied with
         super().__init__(model, num_negatives=0, scale=scale, activation_fn=None)  # type: ignore[arg-type]
 
     def get_in_batch_negatives(

@@ -16,12 +16,12 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """An epoch, at most."""
+        """Per epoch, at most."""
         return sum(one.rows for one in self.recipe.training_sets)
 
     @property
     def queries(self) -> int:
-        """That are evaluated on, at most."""
+        """Test queries, at most."""
         return sum(one.queries or 0 for one in self.recipe.test_sets)
 
     @property
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def hours(self) -> dict[str, float]:
-        """By part, at the recipe's pace. Untrained rerankers are evaluated, too, one a seed."""
+        """By part, at the recipe's pace. Untrained rerankers are evaluated, too, one per seed."""
         recipe, pace = self.recipe, self.recipe.pace
         encoders = 1 if recipe.first_stage.encoder in (None, recipe.teacher) else 2
         seconds = {
@@ -71,14 +71,14 @@ class Plan:
         hours = self.hours
         return "\n".join(
             [
-                f"BASE: {recipe.base.model}, {layers}, {recipe.base.max_length} tokens a pair, one output",
+                f"BASE: {recipe.base.model}, {layers}, {recipe.base.max_length} tokens per pair, one output",
                 f"ROWS: {sets}; {self.rows:,} at most, one positive each",
-                f"NEGATIVES: {recipe.num_negatives} a row, teacher {recipe.teacher.model}",
+                f"NEGATIVES: {recipe.num_negatives} per row, teacher {recipe.teacher.model}",
                 *kinds,
                 f"TEST QUERIES: {tests}; the {recipe.first_stage.candidates} best candidates of {first} each",
                 f"RUNS: {len(recipe.negatives)} kinds x {len(recipe.seeds)} seeds = {self.runs}",
-                f"STEPS: {self.steps:,} a run ({training.num_train_epochs} epochs of {batch} x {accumulation} rows a "
-                f"step, {self.pairs_trained:,} pairs in all)",
+                f"STEPS: {self.steps:,} per run ({training.num_train_epochs} epochs of {batch} x {accumulation} rows "
+                f"per step, {self.pairs_trained:,} pairs in all)",
                 f"HOURS: {sum(hours.values()):.1f} at the recipe's pace on one device: "
                 + ", ".join(f"{part} {value:.1f}" for part, value in hours.items()),
             ]

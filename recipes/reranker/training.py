@@ -83,7 +83,7 @@ def train(
         model: from `make_reranker`.
         recipe: its settings.
         sets: rows; a batch is of one set.
-        miners: by set, fitted; each epoch draws anew from what they allow.
+        miners: by set, fitted; each epoch draws again from what they allow.
         seed: of the order of the rows and the draws.
         scratch: for the trainer.
     """

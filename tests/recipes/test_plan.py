@@ -53,7 +53,7 @@ def test_steps_of_the_paper(plan: Plan) -> None:
     assert [reading.rows for reading in second.readings] == [128, 64, 1024]
     assert second.nearest == second.readings[2]
     assert 829 not in {steps for reading in second.readings for steps in reading.steps}
-    assert "The paper's 829 comes out in no reading" in str(plan)
+    assert "The paper's 829 comes out under no reading" in str(plan)
 
 
 def test_steps_keep_their_sets_apart(plan: Plan) -> None:
@@ -100,7 +100,7 @@ def test_memory_grows_where_it_should(plan: Plan) -> None:
     without = Plan(replace(recipe, stages=(replace(stage, training=training),)))
     assert without.stages[0].activations > 10 * plan.stages[1].activations / 2
     assert "DOES NOT FIT" in str(without)
-    assert "4 operations a weight and token" in str(without)
+    assert "4 operations per weight and token" in str(without)
     whole = Plan(replace(recipe, base=replace(recipe.base, dtype="float32")))
     assert whole.fixed_memory > 1.9 * plan.fixed_memory
 

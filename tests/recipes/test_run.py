@@ -150,7 +150,7 @@ def test_dry_run_at_every_scale() -> None:
     for scale in read_yaml(RECIPE)["scales"]:
         result = CliRunner().invoke(app, ["--scale", scale, "--dry-run"])
         assert result.exit_code == 0, result.stderr
-        assert "STEPS AN EPOCH of 'all tasks'" in result.stdout
+        assert "STEPS PER EPOCH of 'all tasks'" in result.stdout
 
 
 def test_the_plan_of_the_tiny_run_holds(first: Run) -> None:
@@ -517,10 +517,10 @@ def test_an_interrupted_run_continues(broken: tuple[Run, list[list[str]]]) -> No
         assert len([line for line in in_all if line.startswith(start)]) == 1, start
     # A set counts once its rows are written, which the line comes before.
     assert [sum(line.startswith("HotpotQA: 1") for line in part) for part in parts[:3]] == [1, 1, 0]
-    assert any(line.startswith("retrieval: going on from step 15") for line in parts[2])
+    assert any(line.startswith("retrieval: continuing from step 15") for line in parts[2])
     assert not any(line.startswith("retrieval: step 3 ") for line in parts[2])
     assert not any(line.startswith("retrieval") for part in parts[3:] for line in part)
-    assert any(line.startswith("all tasks: going on from step 28") for line in parts[4])
+    assert any(line.startswith("all tasks: continuing from step 28") for line in parts[4])
     assert not any("step" in line for line in parts[5])
 
 

@@ -101,7 +101,7 @@ class PairTable:
     """Pairs, and the corpus that came with them.
 
     Attributes:
-        query, positive: large_string, one row a pair.
+        query, positive: large_string, one row per pair.
         corpus: large_string; None where the positives are all there is.
     """
 
@@ -314,9 +314,9 @@ def _ids(listed: Any, hub_id: str) -> list[str]:
         try:
             listed = ast.literal_eval(listed)
         except (ValueError, SyntaxError) as error:
-            raise InputError(f"{hub_id}: {listed!r:.80} is no list of ids") from error
+            raise InputError(f"{hub_id}: {listed!r:.80} is not a list of ids") from error
     if not isinstance(listed, list | tuple | np.ndarray):
-        raise InputError(f"{hub_id}: {listed!r:.80} is no list of ids")
+        raise InputError(f"{hub_id}: {listed!r:.80} is not a list of ids")
     return [str(one) for one in listed]
 
 

@@ -1,7 +1,8 @@
 """A training set as rows of (query, positive): decontaminated, sampled, and the same whatever the order of the source.
 
 Choices are made by a random key of (seed, query text, positive text), see `randomness.random_keys`: the rows with the
-lowest keys are taken. Only texts and the seed matter, so a source that is shuffled or sharded anew gives the same rows.
+lowest keys are taken. Only texts and the seed matter, so a source that is shuffled or sharded differently gives the
+same rows.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ def load_set(
         source: a folder with ``CONFIG/SPLIT.parquet`` instead of the Hub.
         evaluation_source: the same for the evaluation set.
         samples: rows at most; None takes the count of table 7.
-        negatives: texts of other labels a row, for classes and clusters.
+        negatives: texts of other labels per row, for classes and clusters.
         seed: of every choice.
         decontaminate: drop rows that occur in the set's evaluation set.
 
     Raises:
-        InputError: a source that is not there or has other columns, or no row that is left.
+        InputError: a source that is not there or has other columns, or no row left.
     """
     samples = training_set.samples if samples is None else samples
     require_whole(samples, "samples", at_least=1)
@@ -84,7 +85,7 @@ def load_set(
     if decontaminate and training_set.evaluation is not None:
         evaluation = training_set.evaluation
         seen = {normalised(text) for text in evaluation.texts(Tables(evaluation.hub_id, evaluation_source)).to_pylist()}
-        seen.discard("")  # a text of signs alone would meet every other such text
+        seen.discard("")  # a text of punctuation alone would match every other such text
     tables = Tables(training_set.hub_id, source, training_set.revision)
     layout = training_set.layout
     corpus = None
@@ -93,7 +94,7 @@ def load_set(
     else:
         pairs = layout.pairs(tables)
         corpus = pairs.corpus
-        columns, found, dropped = _pair_rows(pairs, samples, seed, seen, once=training_set.one_positive_a_query)
+        columns, found, dropped = _pair_rows(pairs, samples, seed, seen, once=training_set.one_positive_per_query)
     require(
         len(columns["query"]) > 0,
         f"{training_set.name}: no row is left of {found:,} after {dropped:,} that occur in the evaluation set",

@@ -41,7 +41,7 @@ RETRIEVAL_SETS = (
         licence="cc-by-2.5",
         tokens=(27, 295),
         corpus_size=40_000,
-        note="The questions of BioASQ 11b, in a split called test; BioASQ is no task of MTEB's English retrieval.",
+        note="The questions of BioASQ 11b, in a split called test; BioASQ is not a task of MTEB's English retrieval.",
     ),
     TrainingSet(
         "FEVER",
@@ -89,7 +89,7 @@ RETRIEVAL_SETS = (
         evaluation=queries_of_test("HotpotQA", "hotpotqa"),
         tokens=(45, 103),
         corpus_size=5_233_000,
-        one_positive_a_query=True,
+        one_positive_per_query=True,
         note="85,000 is the number of its training queries, which have two positives each.",
     ),
     TrainingSet(

@@ -17,7 +17,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Columns:
-    """Texts that stand in columns of one table, alone or in lists (the clustering sets have a list a row)."""
+    """Texts in columns of one table, alone or in lists (the clustering sets have one list per row)."""
 
     table: Table
     names: tuple[str, ...]
@@ -68,18 +68,18 @@ class TrainingSet:
         hub_id: where we take it from; the paper does not say where it did.
         layout: tables, splits and columns, and how rows become pairs.
         task: what the query's instruction says, without its colon. Only MS-MARCO's is the authors' (card of the
-            released model); the others are in our words, as the paper's are not known to us.
+            released model); the others are in our words, as we do not know the paper's.
         licence: as far as we know it from the Hub or from MTEB, or "unknown".
         evaluation: of the same task in MTEB, or the nearest to it; rows that occur there are dropped.
         tokens: mean length of a query (with its instruction) and a passage. Where the F2LLM report (arXiv 2510.02294,
             tables 3 and 4, tokenizer of Qwen3) has the set they are its figures, otherwise a guess.
         tokens_known: whether they are not a guess.
         corpus_size: passages that negatives are mined from, rounded; None: the positives of the rows.
-        one_positive_a_query: whether a query is taken once, with one of its positives.
-        verified: whether the set was loaded and its columns seen. Nobody has: the recipe was written off-line. All
+        one_positive_per_query: whether a query is taken once, with one of its positives.
+        verified: whether the set was loaded and its columns seen. None has been: the recipe was written offline. All
             columns were read in the cards of the sets or in public code that uses them.
         revision: commit on the Hub; None takes the newest.
-        note: what to know.
+        note: what else to know.
     """
 
     name: str
@@ -93,7 +93,7 @@ class TrainingSet:
     tokens: tuple[int, int] = (32, 128)
     tokens_known: bool = True
     corpus_size: int | None = None
-    one_positive_a_query: bool = False
+    one_positive_per_query: bool = False
     verified: bool = False
     revision: str | None = None
     note: str = ""
