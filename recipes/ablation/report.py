@@ -21,6 +21,7 @@ from recipes.ablation.settings import (
     settings_of_sweeps,
     settings_of_teachers,
 )
+from recipes.common.results import markdown, mean_and_spread
 
 Scores = Mapping[str, float]
 """NDCG at 10 by test set, from 0 to 1."""
@@ -202,19 +203,14 @@ def _table(
             beside = [f"{value:.4f}" for value in (row.average, *((row.sets or ()) if with_sets else ()))]
         rows = statistics.mean(one.rows for one in findings.outcomes[setting])
         cells.append([name, f"{rows:,.0f}", *_means([one.ndcg for one in findings.outcomes[setting]], sets), *beside])
-    return _markdown([first, "rows", "average", *sets, *paper_head], cells)
+    return markdown([first, "rows", "average", *sets, *paper_head], cells)
 
 
 def _means(scores: Sequence[Scores], sets: Sequence[str]) -> list[str]:
     """Average and sets, each as its mean over the seeds and their standard deviation."""
     columns = [[statistics.mean(one[name] for name in sets) for one in scores]]
     columns += [[one[name] for one in scores] for name in sets]
-    return [_spread(column) for column in columns]
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
+    return [mean_and_spread(column) for column in columns]
 
 
 def _average(findings: Findings, setting: Setting) -> float:
@@ -248,7 +244,7 @@ def _agreement(recipe: Ablation, findings: Findings) -> list[str]:
         cells.append([" and ".join(pair), *(f"{findings.agreement[name][one, two]:.2f}" for name in sets), *beside])
     return [
         f"### Table 6: Jaccard similarity of the {recipe.agreement} best negatives of two teachers",
-        _markdown(["teachers", *sets, "paper, NQ", "paper, SQuAD", "paper, StackExchange"], cells),
+        markdown(["teachers", *sets, "paper, NQ", "paper, SQuAD", "paper, StackExchange"], cells),
     ]
 
 
@@ -260,7 +256,7 @@ def _points(recipe: Ablation, findings: Findings, *, sampled: bool) -> str:
         if (name == "sampled") == sampled
         for _, setting in points
     ]
-    return _markdown(["method", "average", *sets], cells) if cells else ""
+    return markdown(["method", "average", *sets], cells) if cells else ""
 
 
 def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list[str]:
@@ -279,7 +275,7 @@ def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list
         ours += [findings.judged[setting].get(name) for name in judged]
         paper = FIGURE_3.get(str(setting.mining), {}) if setting.teacher == recipe.teacher else {}
         cells.append([_name(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
-    table = _markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
+    table = markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
     return ["### Figure 3: false negatives", f"![Share of false negatives]({picture})", table]
 
 
@@ -293,13 +289,8 @@ def _score_means(findings: Findings) -> str:
         )  # fmt: skip
         cells.append([str(setting.mining), *("" if number is None else f"{number:.3f}" for number in numbers)])
     head = ["positive score, mean", "negative score, mean", "difference, smallest", "loss, mean", "loss, largest"]
-    return _markdown(["negatives", *head], cells)
+    return markdown(["negatives", *head], cells)
 
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

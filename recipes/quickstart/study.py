@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
@@ -12,12 +11,13 @@ from typing import Any
 
 import datasets
 
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing, write_json
 from hf_negmine.data.sources import open_beir
 from hf_negmine.train.evaluation import beir_evaluator
 from recipes.common.command import Tell
 from recipes.common.offline import first_layers, place_of
+from recipes.common.results import markdown, mean_and_spread, open_results
 from recipes.quickstart.recipe import Quickstart
 from recipes.quickstart.training import train
 
@@ -40,7 +40,8 @@ def run(recipe: Quickstart, output: Path, data: Path | None = None, tell: Tell =
         raise InputError("--data: name a BEIR folder (corpus, queries, qrels)")
     rows, corpus = one_positive_per_query(data)
     evaluate = beir_evaluator(data, split="test")
-    results = _open_results(recipe, output, data)
+    settings = {name: value for name, value in asdict(recipe).items() if name not in ("seeds", "negatives")}
+    results = open_results(output / RESULTS, {"settings": settings, "data": str(data.resolve())}, recipe.negatives)
     runs = results["runs"]
     for name, kind, seed in [
         (UNTRAINED, None, 0),
@@ -76,20 +77,14 @@ def one_positive_per_query(folder: Path) -> tuple[datasets.Dataset, Any]:
 
 def table(recipe: Quickstart, runs: dict[str, dict[str, Any]]) -> str:
     """Means and spread over the seeds, as Markdown."""
-    lines = [
-        "| negatives | NDCG@10 | standard deviation | seeds | in-batch passages left out | refresh, share of time |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for kind in recipe.negatives:
         own = [runs[f"{kind.name}/{seed}"] for seed in recipe.seeds]
-        scores = [one["ndcg"] for one in own]
-        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else ""
-        share = statistics.mean(one["refresh_seconds"] / one["seconds"] for one in own)
-        lines.append(
-            f"| {kind.name} | {statistics.mean(scores):.4f} | {spread} | {len(scores)} "
-            f"| {statistics.mean(one['masked'] for one in own):.1%} | {f'{share:.0%}' if share else ''} |"
-        )
-    return "\n".join(lines)
+        refresh = statistics.mean(one["refresh_seconds"] / one["seconds"] for one in own)
+        masked = statistics.mean(one["masked"] for one in own)
+        ndcg = mean_and_spread([one["ndcg"] for one in own])
+        rows.append([kind.name, ndcg, f"{masked:.1%}", f"{refresh:.0%}" if refresh else ""])
+    return markdown(["negatives", "NDCG@10", "in-batch passages left out", "refresh, share of time"], rows)
 
 
 def _notes(trainer: Any) -> dict[str, Any]:
@@ -100,19 +95,3 @@ def _notes(trainer: Any) -> dict[str, Any]:
         "refresh_seconds": sum(entry["negatives_seconds"] for entry in refreshes),
         "changed": [entry["negatives_changed"] / entry["negatives_negatives"] for entry in refreshes],
     }
-
-
-def _open_results(recipe: Quickstart, output: Path, data: Path) -> dict[str, Any]:
-    """What was done before with these settings and data; seeds and kinds of negatives may be added."""
-    settings = {name: value for name, value in asdict(recipe).items() if name not in ("seeds", "negatives")}
-    about = {**settings, "--data": str(data.resolve())}
-    kinds = {one.name: asdict(one) for one in recipe.negatives}
-    path = output / RESULTS
-    if not path.exists():
-        return {"about": about, "kinds": kinds, "runs": {}}
-    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name, value in about.items() if results["about"].get(name) != value]
-    changed += [name for name, kind in kinds.items() if results["kinds"].get(name, kind) != kind]
-    require(not changed, f"--output: {path} holds trainings with other {', '.join(changed)}; give another folder")
-    results["kinds"] |= kinds
-    return results

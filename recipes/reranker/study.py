@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Iterable
@@ -11,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hf_negmine.base.errors import InputError, StorageError
-from hf_negmine.base.files import finish_or_nothing, scratch_folder, write_json
+from hf_negmine.base.files import finish_or_nothing, write_json
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.teachers import BM25Teacher, DenseTeacher
 from recipes.common.command import Tell
-from recipes.common.data import TestQueries, TrainingRows, load_test, load_training
+from recipes.common.data import TrainingRows, load_test, load_training
 from recipes.common.offline import place_of
+from recipes.common.results import markdown, mean_and_spread, open_results
 from recipes.common.training import in_bfloat16
 from recipes.reranker.evaluation import Candidates, find_candidates
 from recipes.reranker.recipe import Encoder, FirstStage, Negatives, Reranker
@@ -43,7 +41,12 @@ def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = p
     """
     sets = [load_training(one, data) for one in recipe.training_sets]
     tests = [load_test(one, data) for one in recipe.test_sets]
-    results = _open_results(recipe, output, sets, tests)
+    about = {
+        "settings": {name: value for name, value in asdict(recipe).items() if name not in MAY_GROW},
+        "rows": {one.name: one.digest for one in sets},
+        "queries": {one.name: one.digest for one in tests},
+    }
+    results = open_results(output / RESULTS, about, recipe.negatives)
     cache = output / CACHE
     candidates = [
         find_candidates(one, _first_stage(recipe.first_stage), recipe.first_stage.candidates, cache) for one in tests
@@ -72,12 +75,11 @@ def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = p
 def table_of(results: dict[str, Any], kinds: Iterable[str], seeds: Iterable[int]) -> str:
     """Means and standard deviations over the seeds, as Markdown; one column per test set."""
     sets = list(results[FIRST_STAGE])
-    lines = ["| order of the candidates | " + " | ".join(sets) + " |", "|---|" + "---:|" * len(sets)]
-    lines += [_line(name, [f"{results[name][one]:.4f}" for one in sets]) for name in (FIRST_STAGE, BEST)]
+    rows = [[name, *(f"{results[name][one]:.4f}" for one in sets)] for name in (FIRST_STAGE, BEST)]
     for kind in (UNTRAINED, *kinds):
         runs = [results["runs"][f"{kind}/{seed}"] for seed in seeds]
-        lines.append(_line(kind, [_mean([one["ndcg"][name] for one in runs]) for name in sets]))
-    return "\n".join(lines)
+        rows.append([kind, *(mean_and_spread([one["ndcg"][name] for one in runs]) for name in sets)])
+    return markdown(["order of the candidates", *sets], rows)
 
 
 def _one_run(
@@ -101,47 +103,9 @@ def _one_run(
     return result | {"ndcg": {one.name: one.reranked(model, bf16=bf16) for one in candidates}}
 
 
-def _open_results(recipe: Reranker, output: Path, sets: list[TrainingRows], tests: list[TestQueries]) -> dict[str, Any]:
-    """What was done before, of these settings and rows."""
-    settings = {name: value for name, value in asdict(recipe).items() if name not in MAY_GROW}
-    kinds = {kind.name: asdict(kind) for kind in recipe.negatives}
-    about = {
-        "settings": json.loads(json.dumps(settings)),
-        "rows": {one.name: one.digest for one in sets},
-        "queries": {one.name: one.digest for one in tests},
-    }
-    path = output / RESULTS
-    if not path.exists():
-        with scratch_folder(output):  # now, and not after the first training, see that the folder can be written to
-            return {"about": about, "kinds": kinds, "runs": {}}
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StorageError(f"{path} is not JSON: {error}; remove it to start again") from error
-    before = results.get("about", {})
-    changed = [part for part in about if before.get(part) != about[part]]
-    changed += [name for name, kind in kinds.items() if results.get("kinds", {}).get(name, kind) != kind]
-    if changed:
-        raise InputError(
-            f"--output: {path} holds runs with other {', '.join(changed)}; give another folder, or the recipe and data "
-            "that they were made with"
-        )
-    results["kinds"] |= kinds
-    return results
-
-
 def _teacher(encoder: Encoder) -> Teacher:
     return DenseTeacher(**asdict(encoder) | {"model": place_of(encoder.model)})
 
 
 def _first_stage(stage: FirstStage) -> Teacher:
     return BM25Teacher(progress=False) if stage.encoder is None else _teacher(stage.encoder)
-
-
-def _line(name: str, cells: list[str]) -> str:
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _mean(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
