@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hf_negmine.base.errors import require, require_choice
-from recipes.common.config import STRICT, Method, Sampler, Seeds, require_names
+from recipes.common.config import STRICT, EachOnce, Method, Sampler, Seeds, require_names
 from recipes.common.settings import Lora, TestSet, Training, TrainingSet
 
 BM25, RANDOM = "bm25", "random"
@@ -177,7 +177,7 @@ class Ablation:
     mining: Mining
     methods: tuple[Mining, ...]
     students: Annotated[tuple[Student, ...], Field(min_length=2, max_length=2)]
-    in_batch_negatives: tuple[bool, ...]
+    in_batch_negatives: Annotated[tuple[bool, ...], EachOnce, Field(min_length=1)]
     sweeps: tuple[Sweep, ...]
     sweep_seeds: Seeds
     seeds: Annotated[Seeds, Field(min_length=1)]
@@ -192,10 +192,6 @@ class Ablation:
         for one in (self.teacher, *self.ensemble):
             require_choice(one, known, argument="teacher" if one == self.teacher else "ensemble")
         require(len(self.ensemble) != 1, f"ensemble: none, or two teachers or more, got {list(self.ensemble)}")
-        require(
-            bool(self.in_batch_negatives) and len(set(self.in_batch_negatives)) == len(self.in_batch_negatives),
-            f"in_batch_negatives: true, false or both, got {list(self.in_batch_negatives)}",
-        )
 
     def teacher_of(self, name: str) -> Teacher:
         """The teacher of a name."""

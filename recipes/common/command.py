@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from hf_negmine.commands import options
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands.running import reported_errors, set_up_libraries
 
 Tell: TypeAlias = Callable[[str], None]
@@ -51,54 +51,33 @@ def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
     def run(
         *,
         scale: Annotated[
-            str | None,
-            typer.Option(
-                help="A smaller run that the file describes, such as [cyan]small[/] or [cyan]tiny[/].",
-                show_default=False,
-            ),
+            str | None, typer.Option(help="A smaller run that the file describes, such as [cyan]small[/].")
         ] = None,
         output: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="DIR",
-                help="Folder for everything that is written; an interrupted run continues there.",
-                show_default=False,
-            ),
+            Path | None, typer.Option(metavar="DIR", help="Where all is written; an interrupted run continues there.")
         ] = None,
         data: Annotated[
-            Path | None,
-            typer.Option(
-                metavar="DIR",
-                help="Folder with the data sets, instead of the Hub; the recipe's README says how it is laid out.",
-                show_default=False,
-            ),
+            Path | None, typer.Option(metavar="DIR", help="The data sets, instead of the Hub; the README says how.")
         ] = None,
-        recipe_file: Annotated[
-            Path,
-            typer.Option(
-                "--recipe",
-                metavar="FILE",
-                help="Another file of settings, such as an edited copy of the recipe's own.",
-                show_default=False,
-            ),
+        settings: Annotated[
+            Path, typer.Option("--recipe", metavar="FILE", help="A copy of recipe.yaml, edited.", show_default=False)
         ] = file,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Print what a run takes, and do nothing: arithmetic, no network.")
         ] = False,
-        debug: options.Debug = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
     ) -> None:
         with reported_errors(debug, to_save_memory="make the batches in the recipe smaller, or take a smaller --scale"):
-            from hf_negmine.base.errors import InputError
             from recipes.common.config import load_recipe
 
             parts = recipe()
-            settings = load_recipe(recipe_file, parts.settings, scale=scale)
+            loaded = load_recipe(settings, parts.settings, scale=scale)
             if dry_run:
-                typer.echo(parts.plan(settings))
+                typer.echo(parts.plan(loaded))
                 return
             if output is None:
                 raise InputError("--output: name a folder for what is written, or see with --dry-run what a run takes")
             set_up_libraries(quiet=False)
-            typer.echo(parts.run(settings, output, data, lambda line: typer.echo(line, err=True)))
+            typer.echo(parts.run(loaded, output, data, lambda line: typer.echo(line, err=True)))
 
     return app

@@ -43,8 +43,9 @@ Method = Annotated[str, AfterValidator(_method)]
 """The ``method`` of `NegativeMiner`, in words."""
 Sampler = Annotated[str, AfterValidator(_sampler)]
 """The ``sampler`` of `NegativeMiner`, in words."""
-Seeds = Annotated[tuple[int, ...], AfterValidator(_each_once)]
-"""Whole numbers, each once."""
+EachOnce = AfterValidator(_each_once)
+"""Of a tuple whose values must differ."""
+Seeds = Annotated[tuple[int, ...], EachOnce]
 
 
 def require_names(values: tuple[Any, ...], argument: str) -> None:

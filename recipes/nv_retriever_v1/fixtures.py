@@ -1,6 +1,6 @@
 """Made-up data instead of the Hub: every training and evaluation set in its own tables, and BEIR folders.
 
-What tables and columns a set has is read from its `layouts.Layout`, so that nothing is written down twice. The texts
+What tables and columns a set has is read from its `layouts.Layout`, so that nothing is written twice. The texts
 are few and can be learned: a passage answers a query if it is about the same thing of the same kind, and most others
 are about one of the two.
 """
@@ -46,7 +46,7 @@ CLASSES = (
 LONG = 1
 """The pair whose texts are longer than a small model reads."""
 SHARED = "Where does the shared text come from?"
-"""A row of every set. The evaluation sets hold it in other letters and signs, so that it is dropped."""
+"""A row of every set. The evaluation sets hold it in another case and punctuation, so that it is dropped."""
 COPY = "where does the SHARED text come from"
 
 Content = dict[str, list[Any]]

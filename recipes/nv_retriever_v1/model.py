@@ -29,7 +29,7 @@ from recipes.nv_retriever_v1.recipe import RANDOM, Architecture, Base, NVRetriev
 from recipes.nv_retriever_v1.tasks import TASKS
 
 HEAD_WIDTH = 16
-"""Of the attention heads of a random base."""
+"""Width of an attention head of a random base."""
 SPREAD = 0.2
 """Standard deviation of the weights of a random base: with less, all texts have almost the same vector."""
 SPECIAL = ("<unk>", "<s>", "</s>")

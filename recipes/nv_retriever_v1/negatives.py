@@ -32,7 +32,7 @@ from recipes.common.sets.load import LoadedSet, load_set
 from recipes.nv_retriever_v1.recipe import BASE, NVRetriever, Stage
 
 VECTORS = "vectors"
-"""Of the set that is being mined."""
+"""Folder of the vectors of the set that is being mined."""
 
 
 @dataclass(frozen=True)

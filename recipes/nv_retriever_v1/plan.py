@@ -55,7 +55,7 @@ class Reading:
         return self.mixed, self.apart, self.apart_kept
 
     def off_by(self, paper: int) -> float:
-        """The least share of the paper's steps by which one of them differs."""
+        """How far the nearest of them is from the paper's steps, as a share of these."""
         return min(abs(steps - paper) for steps in self.steps) / paper
 
 
@@ -68,7 +68,7 @@ class StagePlan:
 
     @property
     def rows(self) -> int:
-        """Per epoch."""
+        """Rows per epoch."""
         return sum(self.recipe.samples_of(one) for one in self.stage.sets)
 
     @cached_property
@@ -174,12 +174,12 @@ class Plan:
 
     @property
     def passages(self) -> int:
-        """That the teacher embeds: a set's corpus, or at most one positive per row."""
+        """Passages that the teacher embeds: a set's corpus, or at most one positive per row."""
         return sum(self.recipe.passages_of(one) for one in self.mined)
 
     @property
     def adapter_parameters(self) -> int:
-        """That are trained."""
+        """How many parameters are trained."""
         maps, lora = self.recipe.base.architecture.linear_layers, self.recipe.lora
         return self.recipe.base.architecture.layers * sum(lora.r * sum(maps[name]) for name in lora.target_modules)
 
@@ -191,7 +191,7 @@ class Plan:
 
     @property
     def mining_hours(self) -> float:
-        """At the paper's pace."""
+        """Hours to embed the passages, at the paper's pace."""
         return self.passages / 1e6 * PAPER_HOURS_PER_MILLION_PASSAGES
 
     def __str__(self) -> str:

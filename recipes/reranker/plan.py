@@ -16,7 +16,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Per epoch, at most."""
+        """Rows per epoch, at most."""
         return sum(one.rows for one in self.recipe.training_sets)
 
     @property

@@ -179,7 +179,7 @@ def test_every_value_is_documented() -> None:
         ("ensemble: [e5-large-v2, ", "ensemble: [e5, ", r"ensemble: 'e5' is not among \['BM25'"),
         ("ensemble: [e5-large-v2, ", "ensemble: [e5-large-v2]  # ", r"ensemble: none, or two teachers or more, got"),
         ("seeds: [0, 1, 2]", "seeds: [0, 0]", r"seeds: each once, got \[0, 0\]"),
-        ("in_batch_negatives: [true, false]", "in_batch_negatives: [true, true]", "in_batch_negatives: true, false or"),
+        ("in_batch_negatives: [true, false]", "in_batch_negatives: [true, true]", "in_batch_negatives: each once, got"),
         ("    temperature: 0.02", "    temperature: 0", r"students\[0\].temperature: expected more than 0, found 0"),
         ('"abs:0.7"', '"abs:x"', r"methods\[2\].method: .*abs:x"),
         ("  - name: random", "  - name: BM25", "teachers: at least one, each once"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from recipes.common.sets.layouts import Beir, Layout, Table, Tables
 
 Kind: TypeAlias = Literal["retrieval", "classification", "clustering", "sts"]
-KINDS: tuple[Kind, ...] = ("retrieval", "classification", "clustering", "sts")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 UNKNOWN = "unknown"
 
 
@@ -39,7 +39,7 @@ class Evaluation:
     """The texts of a test set.
 
     Of a retrieval set these are the judged queries of its test split, not its corpus: training and test search the
-    same corpus in MS MARCO, FEVER, HotpotQA and others, so that every positive is in it. Of the other kinds they are
+    same corpus in MS MARCO, FEVER, HotpotQA and others, so every positive is in it. Of the other kinds they are
     all texts.
 
     Attributes:
