@@ -264,7 +264,7 @@ def test_lists_of_ids_are_read_as_lists_and_as_text(hub: Path, tmp_path: Path) -
     assert load(hub, "BioASQ", source=tmp_path).rows.to_dict() == written
     questions["relevant_passage_ids"] = ["none"] * 13
     write(tmp_path / "question-answer-passages/test.parquet", **questions)
-    with pytest.raises(InputError, match="rag-mini-bioasq: 'none' is no list of ids"):
+    with pytest.raises(InputError, match="rag-mini-bioasq: 'none' is not a list of ids"):
         load(hub, "BioASQ", source=tmp_path)
 
 
