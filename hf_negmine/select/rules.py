@@ -17,10 +17,10 @@ WHY_NOT = {
 """Why settings of a kind cannot make a filter."""
 
 
-def sort_filters(
+def ordered_filters(
     filters: Sequence[Filter | Consistency | Judged],
-) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
-    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+) -> tuple[Filter | Consistency | Judged, ...]:
+    """Filters of candidates in the order given, then the rule for rows, then the judge, who has the last word."""
     if not isinstance(filters, Sequence):
         raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
     candidates, rows, judges = [], [], []
@@ -36,7 +36,7 @@ def sort_filters(
             raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
     for kind in (rows, judges):
         require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
-    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
+    return (*candidates, *rows, *judges)
 
 
 def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:

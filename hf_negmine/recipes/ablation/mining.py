@@ -76,7 +76,7 @@ class Mine:
         """The same as ids and scores, by set."""
         found = {}
         for name, miner in self._miners(setting, negatives, seed).items():
-            selection = miner.pool.select(miner.method, miner.sampler, negatives, seed=seed)
+            selection = miner.pool.select(miner.config.method, miner.config.sampler, negatives, seed=seed)
             found[name] = Mined(miner, selection)
         return found
 
