@@ -37,7 +37,7 @@ def test_the_papers_values(recipe: NVRetriever) -> None:
     assert (lora.r, lora.lora_alpha) == (16, 32)
     assert recipe.mining.teacher.model == "intfloat/e5-mistral-7b-instruct"
     assert recipe.mining.teacher.max_length == 4096
-    assert recipe.mining.miner.method == "perc_pos:0.95"
+    assert recipe.mining.miner.config.method == "perc_pos:0.95"
     found = [
         (
             stage.hard_negatives,

@@ -176,7 +176,7 @@ def test_a_stored_pool_gives_what_its_miner_gives(tmp_path: Path, frozen: Senten
     assert folder is not None
     expected = draw(HardNegativeCollator(frozen, miner), rows(0, 12), 2)
     for given in (folder, str(folder), miner.pool):
-        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.seed)
+        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.config.seed)
         assert draw(collator, rows(0, 12), 2) == expected
     with pytest.raises(InputError, match="not in the pool, the first has the query 'q w36 w37'"):
         draw(collator, rows(), 0)

@@ -395,7 +395,7 @@ def test_only_what_the_student_finds_easy_is_replaced(model: SentenceTransformer
     remine = RemineCallback(collator, rule="easy", progress=False)
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2)
     make_trainer(model, collator, rows(), PositiveAwareMNRL(model, collator), args, [photograph, remine]).train()
-    deep = miner.pool.select(miner.method, "top", 39)
+    deep = miner.pool.select(miner.config.method, "top", 39)
     ranked = [deep.passages[a:b].tolist() for a, b in itertools.pairwise(deep.offsets)]
     rounds = [
         {(q, p): float(scores[q, p]) for q in range(16) for p in range(40)}

@@ -150,7 +150,7 @@ def test_rows_on_the_fly_are_filtered_as_those_of_a_fit(cache: Path, kind: str) 
 
 def test_a_judge_sees_no_row_on_the_fly(cache: Path) -> None:
     later = miner_in(cache, filters=[Judged(overlap)]).fit(ROWS)
-    with pytest.raises(InputError, match=r"judge overlap has its say at fit\(\)"):
+    with pytest.raises(InputError, match=r"judge overlap is asked at fit\(\)"):
         later.mine([{"query": "one more about sea", "positive": "answer 4 on sea"}])
 
 
@@ -789,14 +789,14 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
     """(query, passage) of all positives and of all negatives of mined rows."""
     positives, negatives = [], []
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             query = miner.queries[row["query_id"]]["query"]
             texts = [miner.corpus[place]["document"] for place in row["document_ids"]]
             positives.append((query, texts[0]))
             negatives += [(query, text) for text in texts[1:]]
-        elif miner.format == "labeled-pair":
+        elif miner.config.format == "labeled-pair":
             (positives if row["label"] else negatives).append((row["query"], row["positive"]))
-        elif miner.format == "labeled-list":
+        elif miner.config.format == "labeled-list":
             for text, label in zip(row["positive"], row["labels"], strict=True):
                 (positives if label else negatives).append((row["query"], text))
         else:

@@ -112,7 +112,7 @@ def miner_in(cache: Path, **settings: Any) -> NegativeMiner:
 
 
 def mapped(rows: Any, miner: NegativeMiner, **options: Any) -> Any:
-    remove = ["query", "positive"] if miner.format == "ids" else None
+    remove = ["query", "positive"] if miner.config.format == "ids" else None
     if isinstance(rows, Dataset):
         options = {"load_from_cache_file": False, **options}
     return rows.map(miner, batched=True, remove_columns=remove, **options)

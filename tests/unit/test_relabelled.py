@@ -29,16 +29,16 @@ def groups_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> list[tuple[s
     """Query, positives and negatives of each row, or of each group of rows that share their negatives."""
     found: list[tuple[str, list[str], list[str]]] = []
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             texts = [miner.corpus[place]["document"] for place in row["document_ids"]]
             found.append((miner.queries[row["query_id"]]["query"], texts[:1], texts[1:]))
-        elif miner.format == "labeled-list":
+        elif miner.config.format == "labeled-list":
             sides: tuple[list[str], list[str]] = ([], [])
             for text, label in zip(row["positive"], row["labels"], strict=True):
                 sides[1 - label].append(text)
             found.append((row["query"], *sides))
-        elif miner.format == "labeled-pair":
-            alone = miner.positive_score == "each"  # with a ceiling of its own each positive begins a group
+        elif miner.config.format == "labeled-pair":
+            alone = miner.config.positive_score == "each"  # with a ceiling of its own each positive begins a group
             if not found or found[-1][0] != row["query"] or (row["label"] and (alone or found[-1][2])):
                 found.append((row["query"], [], []))
             found[-1][2 - row["label"]].append(row["positive"])
