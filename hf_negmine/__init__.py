@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
-    from hf_negmine.select.judges import ChatJudge, FunctionJudge
-    from hf_negmine.select.judging import Judged
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge
     from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
@@ -60,8 +60,8 @@ _HOMES = {
     "pool.ensemble_pool": ("EnsemblePool",),
     "base.errors": ("NegmineError",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "select.judges": ("ChatJudge", "FunctionJudge"),
-    "select.judging": ("Judged",),
+    "select.judge_models": ("ChatJudge", "FunctionJudge"),
+    "select.judge": ("Judge",),
     "select.methods": (
         "Method",
         "NaiveTopK",
@@ -114,7 +114,7 @@ __all__ = [
     "HardNegativeCollator",
     "HubError",
     "IntraSample",
-    "Judged",
+    "Judge",
     "LateInteractionTeacher",
     "Method",
     "MiningSummary",

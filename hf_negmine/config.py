@@ -19,7 +19,7 @@ from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.filters import Consistency, Filter, Veto
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.rules import filters_of_settings, ordered_filters, settings_of_filters
 from hf_negmine.teachers import place, settings_of
@@ -70,7 +70,7 @@ class MiningConfig:
             ones if None.
         num_negatives: negatives per query.
         filters: what a negative must be besides under its ceiling: a `Veto`, `NearDuplicates`, `Where`; a `Consistency`
-            that rows must keep; a `Judged` that has the last word. Cheap ones first.
+            that rows must keep; a `Judge` that has the last word. Cheap ones first.
         corpus: passages to search, besides the positives: texts, a Dataset, a file. None: the positives alone.
         query_column: column of the queries in the rows. May be left out for a data set with just two columns.
         positive_column: column of the positives, texts or lists of texts; may be left out likewise.
@@ -105,7 +105,7 @@ class MiningConfig:
     method: Read[Method | str | None, Method] = NOTHING
     sampler: Read[Sampler | str | None, Sampler] = NOTHING
     num_negatives: int = 4
-    filters: Read[Sequence[Filter | Consistency | Judged], tuple[Filter | Consistency | Judged, ...]] = NO_FILTERS
+    filters: Read[Sequence[Filter | Consistency | Judge], tuple[Filter | Consistency | Judge, ...]] = NO_FILTERS
     corpus: CorpusSource | None = None
     query_column: str | None = None
     positive_column: str | None = None
@@ -168,7 +168,7 @@ class MiningConfig:
     @property
     def candidate_filters(self) -> tuple[Filter, ...]:
         """Those of the filters that are about candidates."""
-        return tuple(one for one in self.filters if not isinstance(one, Consistency | Judged))
+        return tuple(one for one in self.filters if not isinstance(one, Consistency | Judge))
 
     @property
     def consistency(self) -> Consistency | None:
@@ -176,9 +176,9 @@ class MiningConfig:
         return next((one for one in self.filters if isinstance(one, Consistency)), None)
 
     @property
-    def judge(self) -> Judged | None:
+    def judge(self) -> Judge | None:
         """The judge that has the last word."""
-        return next((one for one in self.filters if isinstance(one, Judged)), None)
+        return next((one for one in self.filters if isinstance(one, Judge)), None)
 
     def layout(self, query_column: str, positive_column: str) -> Layout:
         """How rows with these columns are written."""

@@ -47,7 +47,7 @@ from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.judging import NotRelevant
+from hf_negmine.select.judge import NotRelevant
 from hf_negmine.select.rules import settings_of_filters
 
 ROWS_A_BATCH = 8192

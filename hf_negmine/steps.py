@@ -35,7 +35,7 @@ from hf_negmine.search import pair_scores
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter
-from hf_negmine.select.judging import Verdicts, judged_selection, negatives_under
+from hf_negmine.select.judge import Verdicts, judged_selection, negatives_under
 from hf_negmine.teachers.vector_store import writable_folder
 
 

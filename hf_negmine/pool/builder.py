@@ -24,7 +24,7 @@ from hf_negmine.search import Exclusions, Indexes, Queries, open_engine, recall_
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Scene
-from hf_negmine.select.judging import NotRelevant
+from hf_negmine.select.judge import NotRelevant
 from hf_negmine.teachers import identity_of
 from hf_negmine.teachers.vector_store import VectorStore
 

@@ -35,8 +35,8 @@ from hf_negmine.base.files import digest_of, only_writer, text_digests
 from hf_negmine.base.protocols import Role, SparseVectors, TokenVectors
 from hf_negmine.commands.cache_folder import verify
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.function import ScoreFunction
 from hf_negmine.train.bank import BankVersion
@@ -116,7 +116,7 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
             NearDuplicates(0.95),
             Veto("bm25", "perc_pos:2"),
             Consistency(min_score=-0.9),
-            Judged(FunctionJudge(judge, name="lengths"), relabel=True),
+            Judge(FunctionJudge(judge, name="lengths"), relabel=True),
         ],
     },
     "sparse": lambda: {"teacher": Sparse()},

@@ -17,7 +17,7 @@ from hf_negmine import (
     FunctionJudge,
     Fusion,
     IntraSample,
-    Judged,
+    Judge,
     NearDuplicates,
     ScoreFunction,
     Veto,
@@ -113,7 +113,7 @@ def test_a_veto_and_consistency_come_out_again(action: Any, hub: Hub, tmp_path: 
 
 
 def test_a_judge_is_refused_with_a_reason(hub: Hub, tmp_path: Path) -> None:
-    judged = Judged(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
+    judged = Judge(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
     filters = [Veto("random:1", "abs:0.9"), judged]
     push_dataset(mine(tmp_path / "cache", "bm25", filters=filters), NAME, license="mit")
     assert "judge tea: asked about 9 of at most 9 pairs; what answers its query is replaced, and made" in card_of(hub)

@@ -20,8 +20,8 @@ from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.base.files import text_digests
 from hf_negmine.select.filters import Veto, Where, same
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.rows import TrainingRow
@@ -295,7 +295,7 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
     filters = [
         Where(same("half"), **halves),
         Veto("bm25", "abs:5"),
-        Judged(FunctionJudge(thirds, name="thirds")),
+        Judge(FunctionJudge(thirds, name="thirds")),
     ]
     settings = {"sampler": "top", "positive_score": positive_score, "num_negatives": 6, "on_exhausted": "keep"}
     miner = make_miner(tmp_path, "random:1", method="naive", filters=filters, **settings).fit(rows())

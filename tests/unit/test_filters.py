@@ -36,8 +36,8 @@ from hf_negmine.select.filters import (
     other,
     same,
 )
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import ScoreFunction
 from hf_negmine.teachers.vector_store import VectorStore
 from tests.reference import text_set
@@ -96,14 +96,14 @@ FILTERS: dict[str, Any] = {
     "where": lambda: [Where(same("half"), **HALVES)],
     "consistency": lambda: [Consistency(top_k=3)],
     "flag": lambda: [Consistency(min_score=0.6, action="flag")],
-    "judge": lambda: [Judged(overlap)],
-    "relabel": lambda: [Judged(overlap, budget=20, relabel=True)],
+    "judge": lambda: [Judge(overlap)],
+    "relabel": lambda: [Judge(overlap, budget=20, relabel=True)],
     "all": lambda: [
         Where(other("half"), **HALVES),
         NearDuplicates(0.9),
         Veto(RandomTeacher(3), "perc_pos:2"),
         Consistency(top_k=8),
-        Judged(overlap, budget=30, relabel=True),
+        Judge(overlap, budget=30, relabel=True),
     ],
 }
 
@@ -149,7 +149,7 @@ def test_rows_on_the_fly_are_filtered_as_those_of_a_fit(cache: Path, kind: str) 
 
 
 def test_a_judge_sees_no_row_on_the_fly(cache: Path) -> None:
-    later = miner_in(cache, filters=[Judged(overlap)]).fit(ROWS)
+    later = miner_in(cache, filters=[Judge(overlap)]).fit(ROWS)
     with pytest.raises(InputError, match=r"judge overlap is asked at fit\(\)"):
         later.mine([{"query": "one more about sea", "positive": "answer 4 on sea"}])
 
@@ -731,7 +731,7 @@ class Bench:
 
 def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path) -> None:
     bench = Bench()
-    miner = miner_in(cache, filters=[Judged(bench, budget=16)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, filters=[Judge(bench, budget=16)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.judged == len(bench.heard) == 16
     scores = [SCORES[query][passage] for query, passage in bench.heard]
     assert [score for at in range(0, 16, 2) for score in sorted(scores[at : at + 2], reverse=True)] == scores
@@ -742,10 +742,10 @@ def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path
 
 @pytest.mark.parametrize("budget", [None, 16])
 def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int | None) -> None:
-    first = miner_in(cache, filters=[Judged(Bench(), budget)], on_exhausted="keep", seed=1)
+    first = miner_in(cache, filters=[Judge(Bench(), budget)], on_exhausted="keep", seed=1)
     expected = listed(first.mine(ROWS))
     struck = Bench(most=0)
-    again = miner_in(cache, filters=[Judged(struck, budget)], on_exhausted="keep", seed=2)  # another fit
+    again = miner_in(cache, filters=[Judge(struck, budget)], on_exhausted="keep", seed=2)  # another fit
     assert listed(again.mine(ROWS)) == expected
     assert struck.heard == []
     assert again.summary.judged == first.summary.judged
@@ -755,12 +755,12 @@ def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int |
 @pytest.mark.parametrize("verdicts", [1, 9, 40])
 def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) -> None:
     whole = Bench()
-    expected = listed(miner_in(tmp_path / "a", filters=[Judged(whole)], on_exhausted="keep").mine(ROWS))
+    expected = listed(miner_in(tmp_path / "a", filters=[Judge(whole)], on_exhausted="keep").mine(ROWS))
     assert len(whole.heard) > 40
     struck, rested = Bench(most=verdicts), Bench()
     with pytest.raises(KeyboardInterrupt):
-        miner_in(tmp_path / "b", filters=[Judged(struck)], on_exhausted="keep").fit(ROWS)
-    assert listed(miner_in(tmp_path / "b", filters=[Judged(rested)], on_exhausted="keep").mine(ROWS)) == expected
+        miner_in(tmp_path / "b", filters=[Judge(struck)], on_exhausted="keep").fit(ROWS)
+    assert listed(miner_in(tmp_path / "b", filters=[Judge(rested)], on_exhausted="keep").mine(ROWS)) == expected
     assert len(struck.heard) == verdicts
     assert sorted([*struck.heard, *rested.heard]) == sorted(whole.heard)
 
@@ -770,7 +770,7 @@ def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) ->
 def test_what_is_relabelled_becomes_a_positive_once_a_query(cache: Path, format: str, positive_score: str) -> None:
     bench = Bench()
     settings = {"format": format, "positive_score": positive_score, "on_exhausted": "keep"}
-    miner = miner_in(cache, **settings, filters=[Judged(bench, relabel=True)]).fit(ROWS)
+    miner = miner_in(cache, **settings, filters=[Judge(bench, relabel=True)]).fit(ROWS)
     mined = listed(miner.mine(ROWS))
     for batch_size in (1, 7):
         assert listed(mapped(ROWS, miner, batch_size=batch_size)) == mined
@@ -808,7 +808,7 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
 @pytest.mark.parametrize("relabel", [False, True])
 def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, relabel: bool) -> None:
     judge = FunctionJudge(lambda queries, passages: [True] * len(queries), name="yes")
-    miner = miner_in(cache, method="naive", filters=[Judged(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, method="naive", filters=[Judge(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.complete == 0
     assert miner.summary.judged == sum(len(eligible(query)) for query in QUERIES)
     positives, negatives = pairs_in(listed(miner.mine(ROWS)), miner)
@@ -820,7 +820,7 @@ def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, rela
 @pytest.mark.parametrize("budget", [None, 24])
 def test_an_ensemble_is_judged(cache: Path, ensemble: Any, budget: int | None) -> None:
     def miner_of(judge: Bench) -> NegativeMiner:
-        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judged(judge, budget)]
+        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judge(judge, budget)]
         teachers = ensemble([WordTeacher(), RandomTeacher(5)])
         return miner_in(cache, teacher=teachers, method="perc_pos:1.0", filters=filters, on_exhausted="keep")
 
@@ -845,7 +845,7 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
             yield 0, False
 
     with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
-        miner_in(cache, filters=[Judged(Lazy())]).fit(ROWS)
+        miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
 
 
 # ---- what filters= takes -----------------------------------------------------------------------------------------
@@ -854,12 +854,12 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ([Judged(overlap), Judged(overlap, budget=1)], "one Judged at most, got 2"),
+        ([Judge(overlap), Judge(overlap, budget=1)], "one Judge at most, got 2"),
         ([Consistency(top_k=1), Consistency(top_k=2)], "one Consistency at most, got 2"),
         ([Veto], "expected filters such as Veto.*got <class .*Veto"),
         ([NearDuplicates], "expected filters such as Veto.*got <class .*NearDuplicates"),
         ([Consistency], "expected filters such as Veto.*got <class .*Consistency"),
-        ([Judged], "expected filters such as Veto.*got <class .*Judged"),
+        ([Judge], "expected filters such as Veto.*got <class .*Judge"),
         (["bm25"], "expected filters such as Veto.*got 'bm25'"),
     ],
 )
@@ -870,8 +870,8 @@ def test_filters_that_are_none_or_too_many_are_refused(cache: Path, filters: Any
 
 @pytest.mark.parametrize("budget", [-1, 1.5])
 def test_a_budget_is_a_whole_number(budget: Any) -> None:
-    with pytest.raises(InputError, match=f"Judged: budget: a whole number, at least 0, got {budget}"):
-        Judged(overlap, budget)
+    with pytest.raises(InputError, match=f"Judge: budget: a whole number, at least 0, got {budget}"):
+        Judge(overlap, budget)
 
 
 def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> None:

@@ -21,8 +21,8 @@ from hf_negmine.recipes.data import TrainingRows
 from hf_negmine.recipes.offline import place_of
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.select.ensembles import agreement
-from hf_negmine.select.judges import ChatJudge
-from hf_negmine.select.judging import verdicts_of, verdicts_on
+from hf_negmine.select.judge import verdicts_of, verdicts_on
+from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import ENSEMBLES, parse_call
 from hf_negmine.teachers.vector_store import VectorStore
 
