@@ -156,13 +156,13 @@ class NegativeMiner:
         without asking the judge again.
         """
         if self._pool is None:
-            texts = self.fitted.texts
+            fitted, texts = self.fitted, self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
             self._require_unchanged()
-            relevant, judge = self.fitted.relevant, str(self.config.judge)
+            judge, relevant = str(self.config.judge), fitted.relevant
             left_out = None if relevant is None else NotRelevant.of(judge, relevant, len(texts.corpus))
-            self._pool = self._builder.pool(texts, left_out)
+            self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
         return self._pool
 
     @property

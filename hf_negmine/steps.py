@@ -98,7 +98,7 @@ def fit(
         require_writable(folder)
     pool = None
     if len(texts.queries):
-        pool = builder.pool(texts)
+        pool = builder.pool(texts, given.columns)
     else:
         builder.open_corpus(texts)
     seconds["encode and search"] = time.perf_counter() - started - sum(seconds.values())

@@ -74,17 +74,20 @@ class PoolBuilder:
             self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(self._queries(texts))
         return self._searchers[key]
 
-    def pool(self, texts: TextSet, not_relevant: NotRelevant | None = None) -> CandidatePool | EnsemblePool:
+    def pool(
+        self, texts: TextSet, columns: tuple[str, str], not_relevant: NotRelevant | None = None
+    ) -> CandidatePool | EnsemblePool:
         """The pool of all queries of ``texts`` with the filters, made if it is not there.
 
         Args:
             texts: queries, corpus and positives.
+            columns: what the rows call queries and positives.
             not_relevant: keeps out what a judge called relevant.
         """
         pools = [self._pool(teacher, texts) for teacher in self.config.members]
-        if not_relevant is not None:
-            for pool in pools:
-                pool.filters += (not_relevant,)
+        for pool in pools:
+            pool.texts, pool.columns = texts, columns
+            pool.filters += () if not_relevant is None else (not_relevant,)
         return self._joined(pools)
 
     def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:

@@ -862,7 +862,9 @@ def test_judges_from_what_users_write() -> None:
     assert function.name == "long_enough"
     with pytest.raises(InputError, match=r"has no name of its own; give it one: FunctionJudge\(function, name=...\)"):
         resolve_judge(lambda queries, passages: [True])
-    for wrong in ("gpt", 3, ChatJudge, None):
+    named = resolve_judge("gpt")
+    assert (type(named), named.name) == (ChatJudge, "gpt")
+    for wrong in (3, ChatJudge, None):
         with pytest.raises(InputError, match=r"lacks what a judge needs: name, fingerprint\(\) and judge"):
             resolve_judge(wrong)  # type: ignore[arg-type]
 
