@@ -25,7 +25,6 @@ from hf_negmine import (
     load_mined,
     push_dataset,
     reproduce,
-    same,
 )
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
@@ -129,7 +128,7 @@ def test_conditions_on_metadata_must_be_given(hub: Hub, tmp_path: Path) -> None:
         "kind": ["tea" if "tea" in text else "coffee" for text in [*QUERIES, *CORPUS]],
     }
     table = pa.table(kinds)
-    where = Where(same("kind"), queries=table, passages=table, query_column="text", passage_column="text")
+    where = Where(same_value("kind"), queries=table, passages=table, query_column="text", passage_column="text")
     push_dataset(mine(tmp_path / "cache", "random", filters=[where]), NAME, license="mit")
     with pytest.raises(InputError, match="it is code or a table of the user's"):
         reproduce(NAME, progress=False)

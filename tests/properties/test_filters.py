@@ -34,8 +34,6 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     duplicates,
-    other,
-    same,
     where,
 )
 from hf_negmine.select.judge import ROUNDS, Judge, judged_selection
@@ -248,7 +246,7 @@ def case_of(world: World, kind: str, positive_score: PositiveScore, draw: st.Dat
         near = NearDuplicates(threshold, of=of, by=kind)  # type: ignore[arg-type]
         return Case(near, duplicates_rule(world, positive_score, near))
     tables = {"text": list(world.languages), "language": list(world.languages.values())}
-    predicate = same("language") if kind == "same" else other("language")
+    predicate = same_value("language") if kind == "same" else other_value("language")
     made = Where(predicate, queries=tables, passages=pa.table(tables), query_column="text")
     return Case(made, where_rule(world, positive_score, kind))
 

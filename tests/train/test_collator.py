@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.base.files import text_digests
-from hf_negmine.select.filters import Veto, Where, same
+from hf_negmine.select.filters import Veto, Where, same_value
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
@@ -293,7 +293,7 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
         "passages": {"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
     }
     filters = [
-        Where(same("half"), **halves),
+        Where(same_value("half"), **halves),
         Veto("bm25", "abs:5"),
         Judge(FunctionJudge(thirds, name="thirds")),
     ]

@@ -33,8 +33,6 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     keep_all,
-    other,
-    same,
 )
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
@@ -93,13 +91,13 @@ FILTERS: dict[str, Any] = {
     ],
     "cosine": lambda: [NearDuplicates(0.8)],
     "minhash": lambda: [NearDuplicates(0.25, by="minhash")],
-    "where": lambda: [Where(same("half"), **HALVES)],
+    "where": lambda: [Where(same_value("half"), **HALVES)],
     "consistency": lambda: [Consistency(top_k=3)],
     "flag": lambda: [Consistency(min_score=0.6, action="flag")],
     "judge": lambda: [Judge(overlap)],
     "relabel": lambda: [Judge(overlap, budget=20, relabel=True)],
     "all": lambda: [
-        Where(other("half"), **HALVES),
+        Where(other_value("half"), **HALVES),
         NearDuplicates(0.9),
         Veto(RandomTeacher(3), "perc_pos:2"),
         Consistency(top_k=8),
@@ -128,7 +126,9 @@ def test_map_equals_mine_with_every_filter(cache: Path, kind: str) -> None:
 def test_two_processes_filter_rows_on_the_fly_as_one_does(cache: Path) -> None:
     filters = [
         Where(
-            same("half"), queries=Dataset.from_dict(HALVES["queries"]), passages=Dataset.from_dict(HALVES["passages"])
+            same_value("half"),
+            queries=Dataset.from_dict(HALVES["queries"]),
+            passages=Dataset.from_dict(HALVES["passages"]),
         ),
         NearDuplicates(0.8),
         NearDuplicates(0.5, by="minhash"),
@@ -388,7 +388,7 @@ def test_a_condition_is_asked_about_aligned_rows(cache: Path) -> None:
     half = {
         side: dict(zip(columns[next(iter(columns))], columns["half"], strict=True)) for side, columns in HALVES.items()
     }
-    mined = miner_in(cache, method="naive", filters=[Where(same("half"), **HALVES)]).mine(ROWS)
+    mined = miner_in(cache, method="naive", filters=[Where(same_value("half"), **HALVES)]).mine(ROWS)
     for row in mined:
         best = [text for text in eligible(row["query"]) if half["passages"][text] == half["queries"][row["query"]]]
         assert [row[name] for name in NEGATIVES] == best[:2]
@@ -412,9 +412,9 @@ TABLES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_metadata_comes_as_any_table(cache: Path, kind: str) -> None:
-    expected = listed(miner_in(cache, filters=[Where(same("half"), **HALVES)]).mine(ROWS))
+    expected = listed(miner_in(cache, filters=[Where(same_value("half"), **HALVES)]).mine(ROWS))
     tables = {side: TABLES[kind](columns) for side, columns in HALVES.items()}
-    condition = Where(same("half"), **tables)
+    condition = Where(same_value("half"), **tables)
     assert listed(miner_in(cache, filters=[condition]).mine(ROWS)) == expected
     thawed = pickle.loads(pickle.dumps(condition))
     assert thawed.settings == condition.settings
@@ -442,14 +442,19 @@ def kept_by(folder: Path, predicate: Any, queries: Any, passages: Any, **options
 def test_what_is_not_known_is_neither_same_nor_other(cache: Path) -> None:
     queries = {"query": ["q", None, "q"], "page": [7, 8, 8]}
     passages = {"text": ["b", "a", "a", "c"], "page": [8, 7, 8, None]}
-    assert kept_by(cache, same("page"), queries, passages) == [True, False, False, False]
-    assert kept_by(cache, other("page"), queries, passages) == [False, True, True, True]
+    assert kept_by(cache, same_value("page"), queries, passages) == [True, False, False, False]
+    assert kept_by(cache, other_value("page"), queries, passages) == [False, True, True, True]
     unknown = {"query": ["someone else"], "page": [7]}
-    assert kept_by(cache, same("page"), unknown, passages) == [False] * 4
-    assert kept_by(cache, other("page"), unknown, passages) == [True] * 4
+    assert kept_by(cache, same_value("page"), unknown, passages) == [False] * 4
+    assert kept_by(cache, other_value("page"), unknown, passages) == [True] * 4
     renamed = {"body": passages["text"], "leaf": passages["page"]}
-    assert kept_by(cache, same("page", "leaf"), queries, renamed, passage_column="body") == [True, False, False, False]
-    assert str(Where(same("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
+    assert kept_by(cache, same_value("page", "leaf"), queries, renamed, passage_column="body") == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert str(Where(same_value("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
         "where same page and leaf"
     )
 
@@ -506,9 +511,9 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
         ):
             Where(newer, **{**tables, "queries": wrong})
     with pytest.raises(InputError, match="same page cannot compare int64 of the queries with string of the passages"):
-        kept_by(cache, same("page"), **tables)
+        kept_by(cache, same_value("page"), **tables)
     with pytest.raises(ColumnError, match=r"Where: same site: queries: column 'site' is not among \['query', 'page'\]"):
-        kept_by(cache, same("site"), **tables)
+        kept_by(cache, same_value("site"), **tables)
 
 
 def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
@@ -522,9 +527,9 @@ def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
         return digest_of(Where(predicate, name=name, version=version, **tables).settings)
 
     assert settings() == settings()
-    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same("year"))}) == 5
+    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same_value("year"))}) == 5
     assert settings(version="2") != settings()
-    assert settings(same("year"), version="2") != settings(same("year"))
+    assert settings(same_value("year"), version="2") != settings(same_value("year"))
 
 
 REDEFINED = """
@@ -566,7 +571,7 @@ def test_a_condition_on_a_data_set_on_disk_travels_as_its_path(tmp_path: Path) -
     columns = {"text": [f"passage {number}" for number in range(10_000)], "page": list(range(10_000))}
     Dataset.from_dict(columns).save_to_disk(tmp_path / "passages")
     kept = Dataset.load_from_disk(tmp_path / "passages")
-    condition = Where(same("page"), queries=kept, passages=kept, query_column="text")
+    condition = Where(same_value("page"), queries=kept, passages=kept, query_column="text")
     settings = condition.settings
     frozen = pickle.dumps(condition)
     assert len(frozen) < 10_000
@@ -933,5 +938,5 @@ def test_a_positive_that_sets_no_ceiling_sets_none_of_a_veto(tmp_path: Path) -> 
 
 def test_columns_of_which_nothing_is_known_are_compared(tmp_path: Path) -> None:
     unknown = pa.table({"text": ["a"], "language": pa.nulls(1)})
-    assert same("language")(unknown, unknown).to_pylist() == [False]
-    assert other("language")(unknown, unknown).to_pylist() == [True]
+    assert same_value("language")(unknown, unknown).to_pylist() == [False]
+    assert other_value("language")(unknown, unknown).to_pylist() == [True]
