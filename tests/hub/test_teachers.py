@@ -30,6 +30,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.hub.models import negatives_section
 from hf_negmine.select.ensembles import ensemble_of_settings
+from hf_negmine.select.filters import same_value
 from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub

@@ -34,6 +34,8 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     duplicates,
+    other_value,
+    same_value,
     where,
 )
 from hf_negmine.select.judge import ROUNDS, Judge, judged_selection

@@ -33,6 +33,8 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     keep_all,
+    other_value,
+    same_value,
 )
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
