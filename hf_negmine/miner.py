@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import itertools
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
@@ -14,32 +12,21 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
 import datasets
-import numpy as np
 import pyarrow as pa
-from datasets.formatting.formatting import LazyBatch
-from tqdm.auto import tqdm
 
 from hf_negmine import steps
-from hf_negmine.base.checksums import write_sealed
-from hf_negmine.base.errors import FrozenError, InputError, NotFittedError, require
-from hf_negmine.base.files import digest_of, is_read_only, lasting_temporary_folder
+from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.config import MiningConfig
-from hf_negmine.data.layouts import Layout, RowNegatives, write_rows
+from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import RowPairs
 from hf_negmine.data.sources import (
     CorpusSource,
     Rows,
     RowSource,
-    check_labels,
-    label_columns,
     open_rows,
-    table_batches,
-    table_of,
-    table_of_batch,
-    take_rows,
 )
-from hf_negmine.data.writing import lookup_table, mined_features, with_columns, write_dataset
+from hf_negmine.data.writing import lookup_table, mined_features
 from hf_negmine.fitted import Fitted
 from hf_negmine.fresh import mine_fresh
 from hf_negmine.pool import CandidatePool
@@ -48,12 +35,7 @@ from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.judge import NotRelevant
-from hf_negmine.select.rules import settings_of_filters
-
-ROWS_A_BATCH = 8192
-PASSAGES_A_BATCH = 65_536
-SINGLE_ROWS = ("n-tuple", "labeled-list", "ids")
-"""Formats that make one row of one row."""
+from hf_negmine.transform import Transform
 
 P = ParamSpec("P")
 
@@ -145,7 +127,8 @@ class NegativeMiner:
         done = steps.fit(self._builder, rows, corpus, split=split, config_name=config_name)
         # Only now: a fit that fails leaves the miner as it was.
         self._folder, self._summary, self._pool = done.folder, done.summary, done.pool
-        self.__dict__.pop("fitted", None)
+        for opened in ("fitted", "_transform"):
+            self.__dict__.pop(opened, None)
         return self
 
     @property
@@ -159,7 +142,7 @@ class NegativeMiner:
             fitted, texts = self.fitted, self.fitted.texts
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
-            self._require_unchanged()
+            self._transform.require_unchanged()
             judge, relevant = str(self.config.judge), fitted.relevant
             left_out = None if relevant is None else NotRelevant.of(judge, relevant, len(texts.corpus))
             self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
@@ -203,39 +186,7 @@ class NegativeMiner:
             NotFittedError: before `fit`.
             InputError: a batch without the columns that the miner was fitted on, or a row that becomes none or several.
         """
-        layout = self._layout
-        available = batch.column_names if isinstance(batch, pa.Table) else list(batch)
-        layout.check_columns(available, argument="map")
-        if isinstance(batch, LazyBatch):
-            batch = table_of_batch(batch)
-        if isinstance(batch, pa.Table):
-            return with_columns(batch, write_rows(self._negatives(batch), self.fitted.texts.corpus, layout), layout)
-        if isinstance(batch[layout.query_column], str):
-            return self._row({name: [value] for name, value in batch.items()})
-        return self._columns(batch)
-
-    def _columns(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        layout = self._layout
-        columns = layout.query_column, layout.positive_column
-        names = [*columns, *label_columns(list(batch), *columns)]
-        found = self._negatives(table_of({name: batch[name] for name in names}))
-        written = write_rows(found, self.fitted.texts.corpus, layout)
-        kept = {name: values for name, values in batch.items() if name not in layout.replaced_columns}
-        result: dict[str, Any] = take_rows(kept, written.rows)
-        return {**result, **{name: column.to_pylist() for name, column in written.columns.items()}}
-
-    def _row(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        config, query = self.config, batch[self._layout.query_column][0]
-        if config.format not in SINGLE_ROWS:
-            raise InputError(f"format {config.format!r} makes several rows of one; call rows.map(miner, batched=True)")
-        found = self._columns(batch)
-        if (rows := len(next(iter(found.values())))) != 1:
-            keep = " or mine with on_exhausted='keep'" if not rows and config.on_exhausted == "drop" else ""
-            raise InputError(
-                f"the row with the query {query[:80]!r} becomes {rows or 'no'} rows, and a single row can only become "
-                f"one; call rows.map(miner, batched=True){keep}"
-            )
-        return {name: values[0] for name, values in found.items()}
+        return self._transform(batch)
 
     def mine(
         self,
@@ -258,63 +209,18 @@ class NegativeMiner:
         columns = config.query_column, config.positive_column
         opened = open_rows(rows, split=split, config_name=config_name, named=columns).rows
         started = time.perf_counter()
-        mined = self._write_dataset(opened)
+        mined = self._transform.write(opened)
         seconds = {**self.summary.seconds, "write": round(time.perf_counter() - started, 3)}
         self._summary = replace(self.summary, rows_written=len(mined), seconds=seconds)
         return mined
 
     def features(self, rows: Rows) -> datasets.Features:
         """Features of the result, for ``rows.map(miner, batched=True, features=miner.features(rows))``."""
-        return mined_features(rows.features or datasets.Features(), self._layout)
-
-    def _negatives(self, batch: pa.Table) -> RowNegatives:
-        """The negatives of a batch, looked up, or mined now for rows that were not part of `fit`."""
-        fitted = self.fitted
-        pairs = fitted.pairs_of(batch)
-        places, seen = fitted.finder.find(pairs)
-        unseen_rows = np.unique(pairs.rows[~seen])
-        if not len(unseen_rows):
-            found = fitted.negatives(pairs, np.arange(len(pairs.rows)), places)
-            more = fitted.relabelled_negatives(found)
-            return found if more is None else found.joined(more)
-        self._require_unchanged()
-        check_labels(batch.take(pa.array(unseen_rows)), fitted.query_column, fitted.positive_column)
-        fresh = self.mine_fresh(pairs.of_rows(unseen_rows))
-        fresh = replace(fresh, queries=pairs.queries, query_ids=pairs.query_ids, rows=unseen_rows[fresh.rows])
-        return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
+        return mined_features(rows.features or datasets.Features(), self._transform.layout)
 
     def mine_fresh(self, pairs: RowPairs, **changes: Any) -> RowNegatives:
         """Negatives of rows that were not part of `fit`; see `fresh.mine_fresh`."""
         return mine_fresh(self._builder, self.fitted.texts, pairs, **changes)
-
-    def _write_dataset(self, rows: Rows) -> datasets.Dataset:
-        layout, config = self._layout, self.config
-        total = len(rows) if isinstance(rows, datasets.Dataset) else None
-        batches = table_batches(rows, size=max(1, min(ROWS_A_BATCH, PASSAGES_A_BATCH // (config.num_negatives + 1))))
-        first = next(batches, None)
-        if first is not None:
-            layout.check_columns(first.column_names, argument="mine")
-        features = rows.features
-        if features is None and first is not None:  # a stream need not know its features before it is read
-            features = datasets.Features.from_arrow_schema(first.schema)
-
-        def tables() -> Iterator[pa.Table]:
-            with tqdm(total=total, desc="Writing", unit=" rows", disable=not config.progress, delay=1) as bar:
-                for batch in itertools.chain([first] if first is not None else [], batches):
-                    written = write_rows(self._negatives(batch), self.fitted.texts.corpus, layout)
-                    yield with_columns(batch, written, layout)
-                    bar.update(len(batch))
-
-        fit = self.fitted.folder.name
-        name = digest_of("mined", fit, getattr(rows, "_fingerprint", None) or str(time.time_ns()))
-        folder = config.cache_dir / "mined"
-        elsewhere = is_read_only(folder)
-        path = (lasting_temporary_folder() if elsewhere else folder) / f"{name}.arrow"
-        mined = write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
-        # So that the rows alone tell how they were mined.
-        note = {"fit": fit, **({"cache_dir": str(config.cache_dir.resolve())} if elsewhere else {})}
-        write_sealed(path.with_suffix(".json"), note, [path])
-        return mined
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
@@ -349,18 +255,9 @@ class NegativeMiner:
     def _builder(self) -> PoolBuilder:
         return PoolBuilder(self.config)
 
-    @property
-    def _layout(self) -> Layout:
-        return self.config.layout(self.fitted.query_column, self.fitted.positive_column)
-
-    def _require_unchanged(self) -> None:
-        """Raise `InputError` if the teacher, or that of a filter, is no longer what it was at `fit`."""
-        self._builder.require_same(self.fitted.pool_keys, self.fitted.texts)
-        now, then = settings_of_filters(self.config.filters), self.fitted.summary.settings.get("filters", [])
-        require(
-            json.dumps(now, sort_keys=True, default=str) == json.dumps(then, sort_keys=True, default=str),
-            "a filter is no longer what it was at fit(): its teacher has changed since; call fit() again",
-        )
+    @cached_property
+    def _transform(self) -> Transform:
+        return Transform(self._builder, self.fitted)
 
     def __getstate__(self) -> dict[str, Any]:
         """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""

@@ -736,5 +736,5 @@ class TestCopiesAndRefits:
         whole = mined("whole")
         monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
         monkeypatch.setattr("hf_negmine.pool.deepening.PLACES_A_STEP", 10)
-        monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
+        monkeypatch.setattr("hf_negmine.transform.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole
