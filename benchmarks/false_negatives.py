@@ -38,7 +38,7 @@ METHODS = (
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judge:
     """A data set with one positive a query left as its label."""
 
     rows: datasets.Dataset
@@ -46,7 +46,7 @@ class Judged:
     hidden: dict[str, set[str]]
 
 
-def open_judged(folder: Path, splits: tuple[str, ...]) -> Judged:
+def open_judged(folder: Path, splits: tuple[str, ...]) -> Judge:
     """Queries with two judged positives or more; the first is the label, the others are hidden."""
     positives: dict[str, list[str]] = {}
     for split in splits:
@@ -57,13 +57,13 @@ def open_judged(folder: Path, splits: tuple[str, ...]) -> Judged:
     distinct = {query: list(dict.fromkeys(texts)) for query, texts in positives.items()}
     distinct = {query: texts for query, texts in distinct.items() if len(texts) > 1}
     rows = datasets.Dataset.from_dict({"query": list(distinct), "positive": [texts[0] for texts in distinct.values()]})
-    return Judged(rows, opened.corpus, {query: set(texts[1:]) for query, texts in distinct.items()})
+    return Judge(rows, opened.corpus, {query: set(texts[1:]) for query, texts in distinct.items()})
 
 
 class HiddenPositives:
     """The hidden positives as ids of a `TextSet`."""
 
-    def __init__(self, judged: Judged, texts: TextSet) -> None:
+    def __init__(self, judged: Judge, texts: TextSet) -> None:
         self.n_passages = len(texts.corpus)
         queries = texts.queries.find(_digests(list(judged.hidden)))
         keys = [

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 from common import dense_teacher, machine, median, open_squad, parser, prepare, print_table
-from hf_negmine.model_digest import model_digest
-from hf_negmine.probes import one_thread
 
 from hf_negmine import NegativeMiner
 from hf_negmine.teachers import DenseTeacher
+from hf_negmine.teachers.model_digest import model_digest
+from hf_negmine.teachers.probes import one_thread
 
 PASSAGES = 200
 ROWS = 100

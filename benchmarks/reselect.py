@@ -24,8 +24,9 @@ from tqdm.auto import tqdm
 from hf_negmine import CandidatePool
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.protocols import Searcher
+from hf_negmine.config import MiningConfig
 from hf_negmine.pool import candidate_pool
-from hf_negmine.pool.builder import Retrieval
+from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.search import open_searcher
 from hf_negmine.teachers.vector_store import VectorStore
 
@@ -167,7 +168,8 @@ def main() -> None:
     searcher = open_searcher(teacher, texts, VectorStore(cache), device="cpu")
     pools = {}
     for depth in (POOL_DEPTH, BAND_DEPTH):
-        pool = Retrieval(teacher, cache, depth, "min", device="cpu").pool(texts)
+        config = MiningConfig(teacher, pool_depth=depth, cache_dir=cache, device="cpu")
+        pool = PoolBuilder(config).pool(texts, ("query", "positive"))
         assert isinstance(pool, CandidatePool)
         pool.save(work / f"pristine-{depth}")
         pools[depth] = Pools(work / f"pristine-{depth}", searcher)

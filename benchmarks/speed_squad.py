@@ -84,6 +84,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     import hf_negmine.pool.candidate_pool
     import hf_negmine.pool.deepening
     import hf_negmine.pool.retrieving
+    import hf_negmine.steps
     from hf_negmine import NegativeMiner, TopKPercPos
     from hf_negmine.teachers import DenseTeacher
 
@@ -95,9 +96,9 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     loaded = _idle()
     watch = Stopwatch()
     functions = [
-        (hf_negmine.miner, "build_text_set", TEXTS),
+        (hf_negmine.steps, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
-        (hf_negmine.pool.builder.Retrieval, "searcher", OPEN),
+        (hf_negmine.pool.builder.PoolBuilder, "searcher", OPEN),
         (hf_negmine.pool.deepening, "search_queries", SEARCH),
         (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
         (hf_negmine.pool.builder, "retrieve", STORE),

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 from common import dense_teacher, machine, parser, prepare, print_table
-from false_negatives import SPLITS, HiddenPositives, Judged, open_judged, pair_scores
+from false_negatives import SPLITS, HiddenPositives, Judge, open_judged, pair_scores
 
-import hf_negmine.select.judging
+import hf_negmine.select.judge
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
 from hf_negmine.report.summary import agreement_table
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import Consistency, Veto
-from hf_negmine.select.judges import FunctionJudge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import Fusion
 
 NEGATIVES = 4
@@ -49,7 +49,7 @@ class Setting:
 class Bench:
     """A data set with hidden positives, and what is measured of mined negatives."""
 
-    judged: Judged
+    judged: Judge
     minilm: Any
     cache: Path
     tables: dict[str, list[str]] = field(default_factory=dict)
@@ -135,7 +135,7 @@ def judge_rows(bench: Bench, method: str, name: str) -> list[list[str]]:
         budget = None if share is None else round(share * total)
         function = functools.partial(answers, hidden=bench.judged.hidden)
         judge = FunctionJudge(function, name=f"labels of {name}", version="1")
-        filters = [hf_negmine.select.judging.Judged(judge, budget=budget)] if budget != 0 else []
+        filters = [hf_negmine.select.judge.Judge(judge, budget=budget)] if budget != 0 else []
         miner, queries, passages = bench.mine(Setting("", bench.minilm, method, filters), 0)
         total = total or len(passages)
         hidden = HiddenPositives(bench.judged, miner.fitted.texts)

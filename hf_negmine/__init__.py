@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_negmine.base.errors import NegmineError
+    from hf_negmine.base.errors import (
+        ColumnError,
+        DamagedError,
+        ExhaustedError,
+        FrozenError,
+        InputError,
+        NegmineError,
+        NotFittedError,
+        ShallowPoolError,
+        StorageError,
+        TeacherError,
+    )
     from hf_negmine.base.protocols import (
         PairTeacher,
         ScoringTeacher,
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
         TokenTeacher,
         VectorTeacher,
     )
+    from hf_negmine.config import MiningConfig
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.miner import NegativeMiner
@@ -27,9 +39,9 @@ if TYPE_CHECKING:
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
-    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
-    from hf_negmine.select.judges import ChatJudge, FunctionJudge
-    from hf_negmine.select.judging import Judged
+    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge
     from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
@@ -58,10 +70,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
     "pool.ensemble_pool": ("EnsemblePool",),
-    "base.errors": ("NegmineError",),
+    "base.errors": (
+        "ColumnError",
+        "DamagedError",
+        "ExhaustedError",
+        "FrozenError",
+        "InputError",
+        "NegmineError",
+        "NotFittedError",
+        "ShallowPoolError",
+        "StorageError",
+        "TeacherError",
+    ),
+    "config": ("MiningConfig",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "select.judges": ("ChatJudge", "FunctionJudge"),
-    "select.judging": ("Judged",),
+    "select.judge_models": ("ChatJudge", "FunctionJudge"),
+    "select.judge": ("Judge",),
     "select.methods": (
         "Method",
         "NaiveTopK",
@@ -77,7 +101,7 @@ _HOMES = {
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
-    "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other", "same"),
+    "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
     "report.summary": ("MiningSummary",),
     "teachers": (
         "APITeacher",
@@ -102,26 +126,33 @@ __all__ = [
     "CachedPositiveAwareMNRL",
     "CandidatePool",
     "ChatJudge",
+    "ColumnError",
     "Consistency",
     "CrossEncoderTeacher",
     "CrossSample",
+    "DamagedError",
     "DenseTeacher",
     "EncodeFunction",
     "EnsemblePool",
+    "ExhaustedError",
     "FixedTeacher",
+    "FrozenError",
     "FunctionJudge",
     "Fusion",
     "HardNegativeCollator",
     "HubError",
+    "InputError",
     "IntraSample",
-    "Judged",
+    "Judge",
     "LateInteractionTeacher",
     "Method",
+    "MiningConfig",
     "MiningSummary",
     "NaiveTopK",
     "NearDuplicates",
     "NegativeMiner",
     "NegmineError",
+    "NotFittedError",
     "PairTeacher",
     "PositiveAwareMNRL",
     "RandomTeacher",
@@ -132,9 +163,12 @@ __all__ = [
     "ScoreFunction",
     "ScoringTeacher",
     "Selection",
+    "ShallowPoolError",
     "SparseEncoderTeacher",
     "SparseTeacher",
+    "StorageError",
     "Teacher",
+    "TeacherError",
     "TokenTeacher",
     "Top",
     "Top1Sampled",
@@ -147,12 +181,12 @@ __all__ = [
     "Where",
     "load_mined",
     "mine_hard_negatives",
-    "other",
+    "other_value",
     "prepare_card",
     "push_dataset",
     "push_model",
     "reproduce",
-    "same",
+    "same_value",
 ]
 
 try:

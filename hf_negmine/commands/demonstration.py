@@ -147,7 +147,7 @@ def run_demo(
         typer.echo(f"\n{textwrap.fill(note, WIDTH)}")
     _print_comparison(Comparison.of(miner, pairs))
     _heading("Where it is")
-    typer.echo(f"{saved}\n\nVectors and scores stay in {miner.cache_dir}, so a second run is quick.")
+    typer.echo(f"{saved}\n\nVectors and scores stay in {miner.config.cache_dir}, so a second run is quick.")
     typer.echo(f"The demo took {time.perf_counter() - started:.0f} s.")
 
 

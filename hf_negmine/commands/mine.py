@@ -156,8 +156,8 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
     from hf_negmine.base.protocols import VectorTeacher
     from hf_negmine.select.ensembles import Ensemble
     from hf_negmine.select.filters import Consistency, NearDuplicates
-    from hf_negmine.select.judges import ChatJudge
-    from hf_negmine.select.judging import Judged
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge
 
     members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
     made: list[Any] = []
@@ -173,7 +173,7 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
         made.append(Consistency(filtering["consistency"], action=filtering["consistency_action"] or "drop"))
     if filtering["judge"] is not None:
         judge = ChatJudge(filtering["judge"], base_url=filtering["judge_url"])
-        made.append(Judged(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
+        made.append(Judge(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
     return made
 
 

@@ -129,7 +129,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
             f"({settings['num_negatives']} under {settings['method']}); relax the method or ask for fewer"
         )
     tables = {DATA: mined}
-    if miner.format == "ids":
+    if miner.config.format == "ids":
         tables |= {QUERIES: miner.queries, CORPUS: miner.corpus}
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

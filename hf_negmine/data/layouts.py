@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import ExhaustedError, InputError, require_choice
+from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require_choice
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
@@ -79,6 +80,21 @@ class Layout:
         if self.format == "n-tuple" and numbered is not None:
             return (len(numbered[1]), numbered[1]) <= (len(str(self.n)), str(self.n))
         return column in replace(self, n=0).new_columns
+
+    def check_new_columns(self, available: Sequence[str]) -> None:
+        """Raise `InputError` if rows have a column already that the format writes."""
+        if clash := [name for name in available if name != self.positive_column and self.writes(name)]:
+            raise InputError(
+                f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove them "
+                "or rename them"
+            )
+
+    def check_columns(self, available: Sequence[str], *, argument: str) -> None:
+        """Raise `InputError` unless rows have the two text columns and none that the format writes."""
+        for name in (self.query_column, self.positive_column):
+            if name not in available:
+                raise ColumnError(name, list(available), argument=argument)
+        self.check_new_columns(available)
 
     @property
     def _columns_of_format(self) -> dict[str, pa.DataType]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
 from hf_negmine.base.files import digest_of, finish_or_nothing
-from hf_negmine.data.layouts import Layout, Written
+from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
 from hf_negmine.data.texts import TextColumn
 
 ROWS_A_STEP = 8192
@@ -60,6 +60,14 @@ def in_memory(table: pa.Table) -> datasets.Dataset:
     for batch in table.to_batches(max_chunksize=ROWS_A_STEP):
         content.update(batch.serialize())
     return datasets.Dataset(table, fingerprint=content.hexdigest())
+
+
+def dataset_of(found: RowNegatives, corpus: TextColumn, layout: Layout) -> datasets.Dataset:
+    """Rows with their negatives as a data set in memory."""
+    table = pa.table({layout.query_column: found.queries.cast(pa.string())})
+    if layout.format == "ids":  # the columns that the format replaces have to be there first
+        table = table.append_column(layout.positive_column, pa.nulls(len(table), pa.string()))
+    return in_memory(with_columns(table, write_rows(found, corpus, layout), layout))
 
 
 def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:

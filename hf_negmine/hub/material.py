@@ -73,7 +73,7 @@ class Material:
             InputError: rows without a note, and no miner.
         """
         if miner is not None:
-            return cls.of_fit(mined, miner.fitted, miner.cache_dir, miner.summary)
+            return cls.of_fit(mined, miner.fitted, miner.config.cache_dir, miner.summary)
         files = [Path(file["filename"]) for file in mined.cache_files]
         note = files[0].with_suffix(".json") if len(files) == 1 else None
         if note is None or not note.exists():

@@ -16,7 +16,7 @@ from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.base.naming import public_content
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.schema import DigestArray, IdArray
-from hf_negmine.data.layouts import Layout
+from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import table_batches, table_of
 from hf_negmine.data.texts import find_digests, sort_digests
 from hf_negmine.data.writing import in_memory
@@ -24,25 +24,13 @@ from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
 from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
-from hf_negmine.select.filters import Consistency
-from hf_negmine.select.rules import filters_of_settings, settings_of_filters
+from hf_negmine.select.rules import settings_of_filters
 from hf_negmine.teachers import DenseTeacher, identity_of
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are a model."""
 OF_BOTH_ROLES = ("similarity", "candidates")
 """What else makes a teacher another one, though its fingerprints are the same."""
-MINER_SETTINGS = (
-    "method",
-    "sampler",
-    "num_negatives",
-    "positive_score",
-    "include_positives",
-    "on_exhausted",
-    "format",
-    "include_scores",
-    "seed",
-)
 
 
 @dataclass(frozen=True)
@@ -153,23 +141,20 @@ def mine_again(
             f"the provenance of {repo_id} says {settings['num_negatives']} negatives per query, from a corpus of "
             f"{len(data.corpus)} passages"
         )
-    then = settings.get("filters", [])
-    rules = filters_of_settings(then) if filters is None else list(filters)
-    columns = _columns_of_mining(data, rules, repo_id)
-    again = _teacher_again(teacher, settings.get("teacher_settings"))
     query, positive = data.provenance.columns
-    miner = NegativeMiner(
-        again,
-        **{name: settings[name] for name in MINER_SETTINGS},
+    config = MiningConfig.from_dict(
+        settings,
+        **({} if filters is None else {"filters": list(filters)}),
+        teacher=_teacher_again(teacher, settings.get("teacher_settings")),
         pool_depth=min(settings["pool_depth"], len(data.corpus)),
-        engine=settings.get("engine", "exact"),
-        filters=rules,
         query_column=query,
         positive_column=positive,
         corpus_column="document",
         cache_dir=cache_dir,
         progress=progress,
     )
+    columns = _columns_of_mining(data, config, repo_id)
+    miner = NegativeMiner.from_config(config)
     mined = miner.fit(rows := rows_of_pairs(data, query, positive), corpus=data.corpus).mine(rows)
     pushed = _with_types_of(data.rows.select_columns(columns), mined.select_columns(columns), repo_id)
     missing, repeated, left_out = _compared(pushed, mined.select_columns(columns), data)
@@ -180,29 +165,21 @@ def mine_again(
         missing=missing,
         repeated=repeated,
         not_compared=[name for name in data.rows.column_names if name not in columns],
-        teacher_differs=_roles_that_differ(identity_of(again), settings),
-        filters_differ=_as_json(public_content(settings_of_filters(rules), kept=KEPT)) != _as_json(then),
+        teacher_differs=_roles_that_differ(identity_of(config.teacher), settings),
+        filters_differ=_as_json(public_content(settings_of_filters(config.filters), kept=KEPT))
+        != _as_json(settings.get("filters", [])),
     )
 
 
-def _columns_of_mining(data: HubData, rules: Sequence[Any], repo_id: str) -> list[str]:
+def _columns_of_mining(data: HubData, config: MiningConfig, repo_id: str) -> list[str]:
     """The columns that mining again writes; `InputError` unless the pushed rows have all of them."""
-    settings, (query, positive) = data.settings, data.provenance.columns
-    layout = Layout(
-        format=settings["format"],
-        query_column=query,
-        positive_column=positive,
-        n=settings["num_negatives"],
-        scores=settings["include_scores"],
-        on_exhausted=settings["on_exhausted"],
-        share_negatives=settings["positive_score"] == "min",
-        inconsistent=next((rule.action for rule in rules if isinstance(rule, Consistency)), None),
-    )
+    query, positive = data.provenance.columns
+    layout = config.layout(query, positive)
     columns = [*([] if query in layout.replaced_columns else [query]), *layout.new_columns]
     if lacking := [name for name in columns if name not in data.rows.column_names]:
         raise InputError(
             f"reproduce: the rows of {repo_id} have the columns {data.rows.column_names} and lack {lacking[:4]}, which "
-            f"format {settings['format']!r} writes, so there is nothing to compare; push the rows under the names that "
+            f"format {config.format!r} writes, so there is nothing to compare; push the rows under the names that "
             "mine gave them"
         )
     return columns

@@ -15,6 +15,7 @@ from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
@@ -47,12 +48,16 @@ class CandidatePool:
         consistency: what positives must be to set a ceiling; the same.
         positive_score: what `select` takes if nothing else is said, and what the filters are made for.
         scene: makes what filters are bound to, the texts and the teacher; None for a pool that came without them.
+        texts: what the ids are about, where they are at hand.
+        columns: what the user's rows call queries and positives.
         with_positives: whether positives are among the candidates, so that there may be as many as passages.
     """
 
     positive_score: PositiveScore = "min"
     scene: Callable[[], Scene] | None = None
     with_positives: bool = False
+    texts: TextSet | None = None
+    columns: tuple[str, str] = ("query", "positive")
 
     def __init__(
         self,
@@ -155,6 +160,8 @@ class CandidatePool:
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
             removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
+            source=self.texts,
+            columns=self.columns,
         )
 
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
 from hf_negmine.teachers import settings_of, teacher_of_settings
 
 WHY_NOT = {
@@ -17,15 +17,15 @@ WHY_NOT = {
 """Why settings of a kind cannot make a filter."""
 
 
-def sort_filters(
-    filters: Sequence[Filter | Consistency | Judged],
-) -> tuple[tuple[Filter, ...], Consistency | None, Judged | None]:
-    """Filters of candidates, the rule for rows, and the judge, who comes last whatever his place."""
+def ordered_filters(
+    filters: Sequence[Filter | Consistency | Judge],
+) -> tuple[Filter | Consistency | Judge, ...]:
+    """Filters of candidates in the order given, then the rule for rows, then the judge, who has the last word."""
     if not isinstance(filters, Sequence):
         raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
     candidates, rows, judges = [], [], []
     for one in filters:
-        if isinstance(one, Judged):
+        if isinstance(one, Judge):
             judges.append(one)
         elif isinstance(one, Consistency):
             rows.append(one)
@@ -36,7 +36,7 @@ def sort_filters(
             raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
     for kind in (rows, judges):
         require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
-    return tuple(candidates), rows[0] if rows else None, judges[0] if judges else None
+    return (*candidates, *rows, *judges)
 
 
 def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def _settings_of(one: Any) -> dict[str, Any]:
         return {**own, "kind": "near-duplicates", **teacher}
     if isinstance(one, Consistency):
         return {**own, "kind": "consistency"}
-    return {**own, "kind": "judge" if isinstance(one, Judged) else "custom"}
+    return {**own, "kind": "judge" if isinstance(one, Judge) else "custom"}
 
 
 def _filter_of(settings: dict[str, Any]) -> Any:

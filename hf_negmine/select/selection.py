@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.layouts import Format, Layout, OnExhausted, RowNegatives
+from hf_negmine.data.texts import TextSet
 from hf_negmine.select.candidates import CandidateLists, Demand
 from hf_negmine.select.methods import Method
+
+if TYPE_CHECKING:
+    import datasets
 
 PositiveScore: TypeAlias = Literal["min", "each"]
 """Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
@@ -83,6 +90,8 @@ class Selection:
         positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
             (teachers, targets).
         agreement: with an ensemble, how much the teachers agree (`ensembles.agreement`), shape (teachers, teachers).
+        source: the texts that ids are about; None for a pool that came without them.
+        columns: what the user's rows call queries and positives.
     """
 
     method: Method
@@ -99,6 +108,68 @@ class Selection:
     chosen_by: AnyArray | None = None
     positive_scores_by: FloatArray | None = None
     agreement: AnyArray | None = None
+    source: TextSet | None = field(default=None, repr=False)
+    columns: tuple[str, str] = ("query", "positive")
+
+    def to_dataset(
+        self, format: Format = "n-tuple", *, include_scores: bool = False, on_exhausted: OnExhausted = "drop"
+    ) -> datasets.Dataset:
+        """Every labelled (query, positive) pair with its negatives, as a data set in memory.
+
+        Args:
+            format, include_scores, on_exhausted: as in `MiningConfig`.
+
+        Raises:
+            InputError: a pool that came without its texts, such as one loaded from the Hub.
+            ExhaustedError: queries without enough negatives, under ``on_exhausted="error"``.
+        """
+        from hf_negmine.data.writing import dataset_of
+
+        texts = self._texts("to_dataset")
+        layout = Layout(
+            format=format,
+            query_column=self.columns[0],
+            positive_column=self.columns[1],
+            n=self.n,
+            scores=include_scores,
+            on_exhausted=on_exhausted,
+            share_negatives=self.positive_score == "min",
+        )
+        return dataset_of(self._rows(texts), texts.corpus, layout)
+
+    def texts(self) -> list[list[str]]:
+        """The texts of the negatives of each target, best first.
+
+        Raises:
+            InputError: a pool that came without its texts.
+        """
+        flat = self._texts("texts").corpus.take(self.passages).to_pylist()
+        return [flat[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
+
+    def _texts(self, method: str) -> TextSet:
+        if self.source is None:
+            raise InputError(
+                f"{method}: this pool came without its texts; select from the pool of a miner that is fitted on them"
+            )
+        return self.source
+
+    def _rows(self, texts: TextSet) -> RowNegatives:
+        """Each query with its positives and their negatives."""
+        query = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets))
+        targets = np.arange(len(query)) if self.positive_score == "each" else query
+        counts = self.counts[targets]
+        entries, _ = flat_positions(self.offsets[targets], counts)
+        return RowNegatives(
+            texts.queries.texts,
+            np.arange(len(texts.queries)),
+            query,
+            texts.corpus.take(texts.positive_ids),
+            texts.positive_ids.astype(np.int64),
+            self.pair_scores,
+            offsets_of_counts(counts),
+            self.passages[entries],
+            self.scores[entries],
+        )
 
     @classmethod
     def of_nothing(

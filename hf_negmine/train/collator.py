@@ -140,7 +140,7 @@ class HardNegativeCollator(TrainerCallback):
     def _source(self, given: Negatives) -> NegativeSource:
         if isinstance(given, NegativeMiner):
             require(self._method is None, f"method: the miner has its own; got {self._method!r} besides")
-            seed = given.seed if self._seed is None else self._seed
+            seed = given.config.seed if self._seed is None else self._seed
             return NegativeSource.of_miner(given, self.num_negatives, self.sampler, seed)
         require(
             isinstance(given, CandidatePool | str | Path),

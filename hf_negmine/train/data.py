@@ -116,7 +116,7 @@ class TrainingData:
     @property
     def num_negatives(self) -> int:
         """Negatives a row."""
-        n: int = self.collating["num_negatives"] if self.miner is None else self.miner.num_negatives
+        n: int = self.collating["num_negatives"] if self.miner is None else self.miner.config.num_negatives
         return n
 
 

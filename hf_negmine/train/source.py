@@ -17,8 +17,8 @@ from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.protocols import Sampler, Searcher, VectorTeacher
 from hf_negmine.base.randomness import random_keys, seed_of_epoch
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.data.pairs import PairFinder, RowPairs
 from hf_negmine.data.texts import TextSet, open_text_set
-from hf_negmine.fitted import PairFinder, RowPairs
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.ensemble_pool import EnsemblePool
@@ -64,7 +64,7 @@ class NegativeSource:
     def of_miner(cls, miner: NegativeMiner, n: int | None, sampler: Sampler | str | None, seed: int) -> NegativeSource:
         """From a miner; one that is not fitted yet is fitted on its corpus, and then mines each batch on the fly."""
         require(
-            not miner.include_positives,
+            not miner.config.include_positives,
             "negatives: the miner was made with include_positives=True, which is not for training",
         )
         if not miner.is_fitted:
@@ -74,22 +74,22 @@ class NegativeSource:
         _note_inconsistent(miner)
         if isinstance(pool, EnsemblePool):
             raise InputError(
-                f"negatives: fresh ones are drawn from one teacher's ranking, and {miner.teacher.name} has several; "
-                "train on the rows that it has mined"
+                f"negatives: fresh ones are drawn from one teacher's ranking, and {miner.config.teacher.name} has "
+                "several; train on the rows that it has mined"
             )
         source = cls(
             texts=fitted.texts,
             pool=pool,
             bank=None,
-            method=miner.method,
-            sampler=miner.sampler if sampler is None else resolve_sampler(sampler),
-            n=n or miner.num_negatives,
+            method=miner.config.method,
+            sampler=miner.config.sampler if sampler is None else resolve_sampler(sampler),
+            n=n or miner.config.num_negatives,
             seed=seed,
-            positive_score=miner.positive_score,
+            positive_score=miner.config.positive_score,
             columns=(fitted.query_column, fitted.positive_column),
             miner=miner,
         )
-        return source._with_bank(miner.cache_dir)
+        return source._with_bank(miner.config.cache_dir)
 
     @classmethod
     def of_pool(
@@ -193,8 +193,9 @@ class NegativeSource:
                 "Rows that the miner was not fitted on are mined on the fly, with the teacher in every batch; the "
                 f"first has the query {rows[0].query[:80]!r}."
             )
-        fresh = replace(self.miner.fresh, n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch))
-        found = fresh.mine(self._pairs(rows, all_positives=True))
+        found = self.miner.mine_fresh(
+            self._pairs(rows, all_positives=True), n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch)
+        )
         texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()
         first_pairs = np.searchsorted(found.rows, np.arange(len(rows)))
         for row, pair in zip(rows, first_pairs.tolist(), strict=True):
@@ -273,7 +274,7 @@ class NegativeSource:
         """
         if self.pool is None or self.pool.filters or self.miner is None:
             return () if self.pool is None else self.pool.filters
-        has_some = bool(self.miner.filters) or self.miner.judged is not None
+        has_some = bool(self.miner.config.candidate_filters) or self.miner.config.judge is not None
         pool = self.miner.pool if has_some else None
         return pool.filters if isinstance(pool, CandidatePool) else ()
 
@@ -282,7 +283,7 @@ class NegativeSource:
         """The scored positives of every query, and which of them set a ceiling; a copy asks its miner anew for that."""
         pool = self.pool
         assert pool is not None
-        if pool.consistency is None and self.miner is not None and self.miner.consistency is not None:
+        if pool.consistency is None and self.miner is not None and self.miner.config.consistency is not None:
             its_pool = self.miner.pool
             pool = its_pool if isinstance(its_pool, CandidatePool) else pool
         return replace(pool.positives, counted=pool.counted())
@@ -295,7 +296,7 @@ class NegativeSource:
     @property
     def compares_vectors(self) -> bool:
         """Whether the teacher's scores of any pair cost no more than two vectors."""
-        return self.pool is not None and self.miner is not None and isinstance(self.miner.teacher, VectorTeacher)
+        return self.pool is not None and self.miner is not None and isinstance(self.miner.config.teacher, VectorTeacher)
 
     def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
         """The teacher's score of every query with every passage, shape (queries, passages)."""
@@ -345,10 +346,10 @@ class NegativeSource:
 
 def _note_inconsistent(miner: NegativeMiner) -> None:
     """Say how many rows `NegativeMiner.mine` would leave out, which a collator cannot."""
-    consistent = miner.fitted.consistent
-    if miner.consistency is None or miner.consistency.action != "drop" or consistent is None or consistent.all():
+    rule, consistent = miner.config.consistency, miner.fitted.consistent
+    if rule is None or rule.action != "drop" or consistent is None or consistent.all():
         return
     logger.warning(
-        f"{np.count_nonzero(~consistent):,} of {len(consistent):,} positives do not keep the {miner.consistency}. They "
+        f"{np.count_nonzero(~consistent):,} of {len(consistent):,} positives do not keep the {rule}. They "
         "set no ceiling, but rows with them are trained on; to leave them out train on what miner.mine(rows) writes."
     )

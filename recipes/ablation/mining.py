@@ -17,8 +17,8 @@ from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.select.ensembles import agreement
-from hf_negmine.select.judges import ChatJudge
-from hf_negmine.select.judging import verdicts_of, verdicts_on
+from hf_negmine.select.judge import verdicts_of, verdicts_on
+from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import ENSEMBLES, parse_call
 from hf_negmine.teachers.vector_store import VectorStore
 from recipes.ablation.recipe import BM25, RANDOM, Ablation, Teacher
@@ -76,7 +76,7 @@ class Mine:
         """The same as ids and scores, by set."""
         found = {}
         for name, miner in self._miners(setting, negatives, seed).items():
-            selection = miner.pool.select(miner.method, miner.sampler, negatives, seed=seed)
+            selection = miner.pool.select(miner.config.method, miner.config.sampler, negatives, seed=seed)
             found[name] = Mined(miner, selection)
         return found
 

@@ -35,8 +35,8 @@ from hf_negmine.base.files import digest_of, only_writer, text_digests
 from hf_negmine.base.protocols import Role, SparseVectors, TokenVectors
 from hf_negmine.commands.cache_folder import verify
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.function import ScoreFunction
 from hf_negmine.train.bank import BankVersion
@@ -116,7 +116,7 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
             NearDuplicates(0.95),
             Veto("bm25", "perc_pos:2"),
             Consistency(min_score=-0.9),
-            Judged(FunctionJudge(judge, name="lengths"), relabel=True),
+            Judge(FunctionJudge(judge, name="lengths"), relabel=True),
         ],
     },
     "sparse": lambda: {"teacher": Sparse()},
@@ -154,12 +154,12 @@ def use(miner: NegativeMiner) -> list[Any]:
     mapped = miner(rows.with_format("arrow")[:]).to_pylist()
     selection = miner.pool.select("naive", "top", 8, seed=1) if hasattr(miner.pool, "lists") else None
     chosen = None if selection is None else [selection.passages.tolist(), selection.scores.tolist()]
-    if miner.judged is not None or miner.positive_score == "each":
+    if miner.config.judge is not None or miner.config.positive_score == "each":
         return [mined, mapped, chosen]
     source = NegativeSource.of_miner(miner, 2, None, 0)
     assert source.bank is not None
     if not source.bank.versions():  # as a refresh does; of several processes one, as of the ranks of a training
-        with only_writer(miner.cache_dir / "banks"):
+        with only_writer(miner.config.cache_dir / "banks"):
             if not source.bank.versions():
                 _, version = source.bank.current()
                 source.bank.publish(BankVersion(version.offsets, version.passages, -version.scores), {"step": 1})

@@ -17,7 +17,7 @@ from hf_negmine import (
     CrossSample,
     EncodeFunction,
     FunctionJudge,
-    Judged,
+    Judge,
     NearDuplicates,
     ScoreFunction,
     Veto,
@@ -113,7 +113,7 @@ TEACHERS: dict[str, Callable[[Path], dict[str, Any]]] = {
         "filters": [
             Veto(folder / "dense", "abs:2"),
             NearDuplicates(1.0, teacher=folder / "dense"),
-            Judged(FunctionJudge(all_tea, name=f"{folder}/judge")),
+            Judge(FunctionJudge(all_tea, name=f"{folder}/judge")),
         ],
     },
 }

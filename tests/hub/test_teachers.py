@@ -17,7 +17,7 @@ from hf_negmine import (
     FunctionJudge,
     Fusion,
     IntraSample,
-    Judged,
+    Judge,
     NearDuplicates,
     ScoreFunction,
     Veto,
@@ -25,12 +25,12 @@ from hf_negmine import (
     load_mined,
     push_dataset,
     reproduce,
-    same,
 )
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.hub.models import negatives_section
 from hf_negmine.select.ensembles import ensemble_of_settings
+from hf_negmine.select.filters import same_value
 from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub
@@ -113,7 +113,7 @@ def test_a_veto_and_consistency_come_out_again(action: Any, hub: Hub, tmp_path: 
 
 
 def test_a_judge_is_refused_with_a_reason(hub: Hub, tmp_path: Path) -> None:
-    judged = Judged(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
+    judged = Judge(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
     filters = [Veto("random:1", "abs:0.9"), judged]
     push_dataset(mine(tmp_path / "cache", "bm25", filters=filters), NAME, license="mit")
     assert "judge tea: asked about 9 of at most 9 pairs; what answers its query is replaced, and made" in card_of(hub)
@@ -129,7 +129,7 @@ def test_conditions_on_metadata_must_be_given(hub: Hub, tmp_path: Path) -> None:
         "kind": ["tea" if "tea" in text else "coffee" for text in [*QUERIES, *CORPUS]],
     }
     table = pa.table(kinds)
-    where = Where(same("kind"), queries=table, passages=table, query_column="text", passage_column="text")
+    where = Where(same_value("kind"), queries=table, passages=table, query_column="text", passage_column="text")
     push_dataset(mine(tmp_path / "cache", "random", filters=[where]), NAME, license="mit")
     with pytest.raises(InputError, match="it is code or a table of the user's"):
         reproduce(NAME, progress=False)

@@ -34,12 +34,12 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     duplicates,
-    other,
-    same,
+    other_value,
+    same_value,
     where,
 )
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import ROUNDS, Judged, judged_selection
+from hf_negmine.select.judge import ROUNDS, Judge, judged_selection
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers.vectors import unit_length
@@ -248,7 +248,7 @@ def case_of(world: World, kind: str, positive_score: PositiveScore, draw: st.Dat
         near = NearDuplicates(threshold, of=of, by=kind)  # type: ignore[arg-type]
         return Case(near, duplicates_rule(world, positive_score, near))
     tables = {"text": list(world.languages), "language": list(world.languages.values())}
-    predicate = same("language") if kind == "same" else other("language")
+    predicate = same_value("language") if kind == "same" else other_value("language")
     made = Where(predicate, queries=tables, passages=pa.table(tables), query_column="text")
     return Case(made, where_rule(world, positive_score, kind))
 
@@ -493,7 +493,7 @@ def test_what_a_judge_calls_relevant_is_replaced_the_likeliest_first(
         def select(filters: Sequence[BoundFilter]) -> Selection:
             return pool.select("perc_pos:0.9", n=n, positive_score=positive_score, filters=filters)
 
-        judged = Judged(FunctionJudge(judge, name="random", batch_size=batch_size), budget)
+        judged = Judge(FunctionJudge(judge, name="random", batch_size=batch_size), budget)
         queries, _ = pool.positives.targets(positive_score)
         selection, verdicts = judged_selection(select, queries, judged, texts, store)
         assert rows_of(selection) == rows

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.base.files import text_digests
-from hf_negmine.select.filters import Veto, Where, same
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.filters import Veto, Where, same_value
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.rows import TrainingRow
@@ -176,7 +176,7 @@ def test_a_stored_pool_gives_what_its_miner_gives(tmp_path: Path, frozen: Senten
     assert folder is not None
     expected = draw(HardNegativeCollator(frozen, miner), rows(0, 12), 2)
     for given in (folder, str(folder), miner.pool):
-        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.seed)
+        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.config.seed)
         assert draw(collator, rows(0, 12), 2) == expected
     with pytest.raises(InputError, match="not in the pool, the first has the query 'q w36 w37'"):
         draw(collator, rows(), 0)
@@ -293,9 +293,9 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
         "passages": {"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
     }
     filters = [
-        Where(same("half"), **halves),
+        Where(same_value("half"), **halves),
         Veto("bm25", "abs:5"),
-        Judged(FunctionJudge(thirds, name="thirds")),
+        Judge(FunctionJudge(thirds, name="thirds")),
     ]
     settings = {"sampler": "top", "positive_score": positive_score, "num_negatives": 6, "on_exhausted": "keep"}
     miner = make_miner(tmp_path, "random:1", method="naive", filters=filters, **settings).fit(rows())

@@ -51,13 +51,13 @@ def negatives_of(mined: datasets.Dataset, miner: NegativeMiner) -> dict[str, set
     """The negatives that a query has in mined rows, as read by hand."""
     found: dict[str, set[str]] = {}
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             texts = [CORPUS[i] for i in row["document_ids"]][1:]
             query = miner.queries[row["query_id"]]["query"]
         else:
             query = row["query"]
             labels = row.get("labels", row.get("label"))
-            if miner.format == "labeled-list":
+            if miner.config.format == "labeled-list":
                 labels = labels or [1] + [0] * (len(row["positive"]) - 1)
                 texts = [text for text, label in zip(row["positive"], labels, strict=True) if not label]
             else:
@@ -73,7 +73,7 @@ def train(model: Any, tmp_path: Path, mined: Any, collator: HardNegativeCollator
 
 
 def collator_for(model: Any, miner: NegativeMiner, **settings: Any) -> HardNegativeCollator:
-    tables = {"queries": miner.queries, "corpus": miner.corpus} if miner.format == "ids" else {}
+    tables = {"queries": miner.queries, "corpus": miner.corpus} if miner.config.format == "ids" else {}
     return HardNegativeCollator(model, **tables, **settings)
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("openai")
 
 from hf_negmine.base.errors import InputError, TeacherError
 from hf_negmine.base.protocols import StreamingTeacher
-from hf_negmine.select.judges import PROMPT, ChatJudge, FunctionJudge, Judge, resolve_judge
+from hf_negmine.select.judge_models import PROMPT, ChatJudge, FunctionJudge, PairJudge, resolve_judge
 from hf_negmine.teachers.api import APITeacher
 from hf_negmine.teachers.endpoint import OPENAI, BadAnswer, Endpoint
 from tests.openai_server import Fault, Json, OpenAIServer, Received
@@ -648,7 +648,7 @@ def test_without_openai_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_importing_costs_no_client() -> None:
-    code = "import sys, hf_negmine.select.judges; print('openai' in sys.modules)"
+    code = "import sys, hf_negmine.select.judge_models; print('openai' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -664,7 +664,7 @@ def has_word(question: str) -> str:
 def test_a_chat_model_judges_each_pair_once(server: OpenAIServer) -> None:
     server.reply = has_word
     judge = judge_of(server)
-    assert isinstance(judge, Judge)
+    assert isinstance(judge, PairJudge)
     passages = [f"passage of {'rain' if number % 3 else 'sun'} {number}" for number in range(20)]
     verdicts = list(judge.judge(["rain"] * 20, passages))
     assert sorted(verdicts) == [(number, number % 3 != 0) for number in range(20)]
@@ -862,7 +862,9 @@ def test_judges_from_what_users_write() -> None:
     assert function.name == "long_enough"
     with pytest.raises(InputError, match=r"has no name of its own; give it one: FunctionJudge\(function, name=...\)"):
         resolve_judge(lambda queries, passages: [True])
-    for wrong in ("gpt", 3, ChatJudge, None):
+    named = resolve_judge("gpt")
+    assert (type(named), named.name) == (ChatJudge, "gpt")
+    for wrong in (3, ChatJudge, None):
         with pytest.raises(InputError, match=r"lacks what a judge needs: name, fingerprint\(\) and judge"):
             resolve_judge(wrong)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ from hf_negmine import (
     CrossSample,
     Fusion,
     IntraSample,
-    Judged,
+    Judge,
     LateInteractionTeacher,
     NearDuplicates,
     NegativeMiner,
@@ -192,7 +192,7 @@ def test_a_judge_replaces_and_relabels(
     assert result.exit_code == 0, result.output
     assert "40 pairs were judged" in result.stdout
     assert len(server.requests) == 40
-    judge = Judged(ChatJudge("tiny", base_url=server.url), budget=40, relabel=True)
+    judge = Judge(ChatJudge("tiny", base_url=server.url), budget=40, relabel=True)
     found = written(tmp_path)
     assert found == expected("bm25", tmp_path, filters=[judge])
     assert len(found) > len(words.rows())

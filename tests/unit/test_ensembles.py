@@ -107,7 +107,7 @@ class Slow:
         ]
         scores = [
             score_matrix(teacher.encode(queries, "query"), teacher.encode(corpus, "passage"))
-            for teacher in miner.teacher.stages  # type: ignore[attr-defined]
+            for teacher in miner.config.teacher.stages  # type: ignore[attr-defined]
         ]
         return cls(queries, corpus, positives, scores)
 
@@ -145,7 +145,7 @@ def test_all_negatives_of_a_query_are_the_best_of_one_teacher(folder: Path, posi
     miner = miner_in(folder, CrossSample(TEACHERS)).fit(ROWS)
     slow = Slow.of(miner)
     selection = miner.pool.select(PERC, n=6, positive_score=positive_score)
-    drawn = miner.teacher.drawn(0, miner.pool.pools[0].query_keys).tolist()  # type: ignore[union-attr,attr-defined]
+    drawn = miner.config.teacher.drawn(0, miner.pool.pools[0].query_keys).tolist()  # type: ignore[union-attr,attr-defined]
     targets = slow.targets(positive_score == "each")
     assert len(targets) == {"min": 20, "each": 26}[positive_score]
     short = 0
@@ -197,7 +197,7 @@ def random_miner(folder: Path, **settings: Any) -> NegativeMiner:
 
 def drawn_by(miner: NegativeMiner, rows: Dataset) -> dict[str, int]:
     miner.fit(rows)
-    selection = miner.pool.select("naive", n=1, seed=miner.seed)
+    selection = miner.pool.select("naive", n=1, seed=miner.config.seed)
     assert selection.chosen_by is not None
     return dict(zip(miner.queries["query"], selection.chosen_by.tolist(), strict=True))
 
@@ -254,7 +254,7 @@ def test_written_scores_are_those_of_the_drawn_teacher(folder: Path, positive_sc
     miner = miner_in(folder, CrossSample(TEACHERS), include_scores=True, positive_score=positive_score)
     rows = miner.mine(ROWS)
     slow = Slow.of(miner)
-    drawn = miner.teacher.drawn(0, miner.pool.pools[0].query_keys)  # type: ignore[union-attr,attr-defined]
+    drawn = miner.config.teacher.drawn(0, miner.pool.pools[0].query_keys)  # type: ignore[union-attr,attr-defined]
     for row in rows:
         query = slow.queries.index(row["query"])
         own = slow.scores[drawn[query]][query]

@@ -33,11 +33,11 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     keep_all,
-    other,
-    same,
+    other_value,
+    same_value,
 )
-from hf_negmine.select.judges import FunctionJudge
-from hf_negmine.select.judging import Judged
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import ScoreFunction
 from hf_negmine.teachers.vector_store import VectorStore
 from tests.reference import text_set
@@ -93,17 +93,17 @@ FILTERS: dict[str, Any] = {
     ],
     "cosine": lambda: [NearDuplicates(0.8)],
     "minhash": lambda: [NearDuplicates(0.25, by="minhash")],
-    "where": lambda: [Where(same("half"), **HALVES)],
+    "where": lambda: [Where(same_value("half"), **HALVES)],
     "consistency": lambda: [Consistency(top_k=3)],
     "flag": lambda: [Consistency(min_score=0.6, action="flag")],
-    "judge": lambda: [Judged(overlap)],
-    "relabel": lambda: [Judged(overlap, budget=20, relabel=True)],
+    "judge": lambda: [Judge(overlap)],
+    "relabel": lambda: [Judge(overlap, budget=20, relabel=True)],
     "all": lambda: [
-        Where(other("half"), **HALVES),
+        Where(other_value("half"), **HALVES),
         NearDuplicates(0.9),
         Veto(RandomTeacher(3), "perc_pos:2"),
         Consistency(top_k=8),
-        Judged(overlap, budget=30, relabel=True),
+        Judge(overlap, budget=30, relabel=True),
     ],
 }
 
@@ -128,7 +128,9 @@ def test_map_equals_mine_with_every_filter(cache: Path, kind: str) -> None:
 def test_two_processes_filter_rows_on_the_fly_as_one_does(cache: Path) -> None:
     filters = [
         Where(
-            same("half"), queries=Dataset.from_dict(HALVES["queries"]), passages=Dataset.from_dict(HALVES["passages"])
+            same_value("half"),
+            queries=Dataset.from_dict(HALVES["queries"]),
+            passages=Dataset.from_dict(HALVES["passages"]),
         ),
         NearDuplicates(0.8),
         NearDuplicates(0.5, by="minhash"),
@@ -149,8 +151,8 @@ def test_rows_on_the_fly_are_filtered_as_those_of_a_fit(cache: Path, kind: str) 
 
 
 def test_a_judge_sees_no_row_on_the_fly(cache: Path) -> None:
-    later = miner_in(cache, filters=[Judged(overlap)]).fit(ROWS)
-    with pytest.raises(InputError, match=r"judge overlap has its say at fit\(\)"):
+    later = miner_in(cache, filters=[Judge(overlap)]).fit(ROWS)
+    with pytest.raises(InputError, match=r"judge overlap is asked at fit\(\)"):
         later.mine([{"query": "one more about sea", "positive": "answer 4 on sea"}])
 
 
@@ -388,7 +390,7 @@ def test_a_condition_is_asked_about_aligned_rows(cache: Path) -> None:
     half = {
         side: dict(zip(columns[next(iter(columns))], columns["half"], strict=True)) for side, columns in HALVES.items()
     }
-    mined = miner_in(cache, method="naive", filters=[Where(same("half"), **HALVES)]).mine(ROWS)
+    mined = miner_in(cache, method="naive", filters=[Where(same_value("half"), **HALVES)]).mine(ROWS)
     for row in mined:
         best = [text for text in eligible(row["query"]) if half["passages"][text] == half["queries"][row["query"]]]
         assert [row[name] for name in NEGATIVES] == best[:2]
@@ -412,9 +414,9 @@ TABLES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_metadata_comes_as_any_table(cache: Path, kind: str) -> None:
-    expected = listed(miner_in(cache, filters=[Where(same("half"), **HALVES)]).mine(ROWS))
+    expected = listed(miner_in(cache, filters=[Where(same_value("half"), **HALVES)]).mine(ROWS))
     tables = {side: TABLES[kind](columns) for side, columns in HALVES.items()}
-    condition = Where(same("half"), **tables)
+    condition = Where(same_value("half"), **tables)
     assert listed(miner_in(cache, filters=[condition]).mine(ROWS)) == expected
     thawed = pickle.loads(pickle.dumps(condition))
     assert thawed.settings == condition.settings
@@ -442,14 +444,19 @@ def kept_by(folder: Path, predicate: Any, queries: Any, passages: Any, **options
 def test_what_is_not_known_is_neither_same_nor_other(cache: Path) -> None:
     queries = {"query": ["q", None, "q"], "page": [7, 8, 8]}
     passages = {"text": ["b", "a", "a", "c"], "page": [8, 7, 8, None]}
-    assert kept_by(cache, same("page"), queries, passages) == [True, False, False, False]
-    assert kept_by(cache, other("page"), queries, passages) == [False, True, True, True]
+    assert kept_by(cache, same_value("page"), queries, passages) == [True, False, False, False]
+    assert kept_by(cache, other_value("page"), queries, passages) == [False, True, True, True]
     unknown = {"query": ["someone else"], "page": [7]}
-    assert kept_by(cache, same("page"), unknown, passages) == [False] * 4
-    assert kept_by(cache, other("page"), unknown, passages) == [True] * 4
+    assert kept_by(cache, same_value("page"), unknown, passages) == [False] * 4
+    assert kept_by(cache, other_value("page"), unknown, passages) == [True] * 4
     renamed = {"body": passages["text"], "leaf": passages["page"]}
-    assert kept_by(cache, same("page", "leaf"), queries, renamed, passage_column="body") == [True, False, False, False]
-    assert str(Where(same("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
+    assert kept_by(cache, same_value("page", "leaf"), queries, renamed, passage_column="body") == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert str(Where(same_value("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
         "where same page and leaf"
     )
 
@@ -506,9 +513,9 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
         ):
             Where(newer, **{**tables, "queries": wrong})
     with pytest.raises(InputError, match="same page cannot compare int64 of the queries with string of the passages"):
-        kept_by(cache, same("page"), **tables)
+        kept_by(cache, same_value("page"), **tables)
     with pytest.raises(ColumnError, match=r"Where: same site: queries: column 'site' is not among \['query', 'page'\]"):
-        kept_by(cache, same("site"), **tables)
+        kept_by(cache, same_value("site"), **tables)
 
 
 def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
@@ -522,9 +529,9 @@ def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
         return digest_of(Where(predicate, name=name, version=version, **tables).settings)
 
     assert settings() == settings()
-    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same("year"))}) == 5
+    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same_value("year"))}) == 5
     assert settings(version="2") != settings()
-    assert settings(same("year"), version="2") != settings(same("year"))
+    assert settings(same_value("year"), version="2") != settings(same_value("year"))
 
 
 REDEFINED = """
@@ -566,7 +573,7 @@ def test_a_condition_on_a_data_set_on_disk_travels_as_its_path(tmp_path: Path) -
     columns = {"text": [f"passage {number}" for number in range(10_000)], "page": list(range(10_000))}
     Dataset.from_dict(columns).save_to_disk(tmp_path / "passages")
     kept = Dataset.load_from_disk(tmp_path / "passages")
-    condition = Where(same("page"), queries=kept, passages=kept, query_column="text")
+    condition = Where(same_value("page"), queries=kept, passages=kept, query_column="text")
     settings = condition.settings
     frozen = pickle.dumps(condition)
     assert len(frozen) < 10_000
@@ -731,7 +738,7 @@ class Bench:
 
 def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path) -> None:
     bench = Bench()
-    miner = miner_in(cache, filters=[Judged(bench, budget=16)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, filters=[Judge(bench, budget=16)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.judged == len(bench.heard) == 16
     scores = [SCORES[query][passage] for query, passage in bench.heard]
     assert [score for at in range(0, 16, 2) for score in sorted(scores[at : at + 2], reverse=True)] == scores
@@ -742,10 +749,10 @@ def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path
 
 @pytest.mark.parametrize("budget", [None, 16])
 def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int | None) -> None:
-    first = miner_in(cache, filters=[Judged(Bench(), budget)], on_exhausted="keep", seed=1)
+    first = miner_in(cache, filters=[Judge(Bench(), budget)], on_exhausted="keep", seed=1)
     expected = listed(first.mine(ROWS))
     struck = Bench(most=0)
-    again = miner_in(cache, filters=[Judged(struck, budget)], on_exhausted="keep", seed=2)  # another fit
+    again = miner_in(cache, filters=[Judge(struck, budget)], on_exhausted="keep", seed=2)  # another fit
     assert listed(again.mine(ROWS)) == expected
     assert struck.heard == []
     assert again.summary.judged == first.summary.judged
@@ -755,12 +762,12 @@ def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int |
 @pytest.mark.parametrize("verdicts", [1, 9, 40])
 def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) -> None:
     whole = Bench()
-    expected = listed(miner_in(tmp_path / "a", filters=[Judged(whole)], on_exhausted="keep").mine(ROWS))
+    expected = listed(miner_in(tmp_path / "a", filters=[Judge(whole)], on_exhausted="keep").mine(ROWS))
     assert len(whole.heard) > 40
     struck, rested = Bench(most=verdicts), Bench()
     with pytest.raises(KeyboardInterrupt):
-        miner_in(tmp_path / "b", filters=[Judged(struck)], on_exhausted="keep").fit(ROWS)
-    assert listed(miner_in(tmp_path / "b", filters=[Judged(rested)], on_exhausted="keep").mine(ROWS)) == expected
+        miner_in(tmp_path / "b", filters=[Judge(struck)], on_exhausted="keep").fit(ROWS)
+    assert listed(miner_in(tmp_path / "b", filters=[Judge(rested)], on_exhausted="keep").mine(ROWS)) == expected
     assert len(struck.heard) == verdicts
     assert sorted([*struck.heard, *rested.heard]) == sorted(whole.heard)
 
@@ -770,7 +777,7 @@ def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) ->
 def test_what_is_relabelled_becomes_a_positive_once_a_query(cache: Path, format: str, positive_score: str) -> None:
     bench = Bench()
     settings = {"format": format, "positive_score": positive_score, "on_exhausted": "keep"}
-    miner = miner_in(cache, **settings, filters=[Judged(bench, relabel=True)]).fit(ROWS)
+    miner = miner_in(cache, **settings, filters=[Judge(bench, relabel=True)]).fit(ROWS)
     mined = listed(miner.mine(ROWS))
     for batch_size in (1, 7):
         assert listed(mapped(ROWS, miner, batch_size=batch_size)) == mined
@@ -789,14 +796,14 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
     """(query, passage) of all positives and of all negatives of mined rows."""
     positives, negatives = [], []
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             query = miner.queries[row["query_id"]]["query"]
             texts = [miner.corpus[place]["document"] for place in row["document_ids"]]
             positives.append((query, texts[0]))
             negatives += [(query, text) for text in texts[1:]]
-        elif miner.format == "labeled-pair":
+        elif miner.config.format == "labeled-pair":
             (positives if row["label"] else negatives).append((row["query"], row["positive"]))
-        elif miner.format == "labeled-list":
+        elif miner.config.format == "labeled-list":
             for text, label in zip(row["positive"], row["labels"], strict=True):
                 (positives if label else negatives).append((row["query"], text))
         else:
@@ -808,7 +815,7 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
 @pytest.mark.parametrize("relabel", [False, True])
 def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, relabel: bool) -> None:
     judge = FunctionJudge(lambda queries, passages: [True] * len(queries), name="yes")
-    miner = miner_in(cache, method="naive", filters=[Judged(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, method="naive", filters=[Judge(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.complete == 0
     assert miner.summary.judged == sum(len(eligible(query)) for query in QUERIES)
     positives, negatives = pairs_in(listed(miner.mine(ROWS)), miner)
@@ -820,7 +827,7 @@ def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, rela
 @pytest.mark.parametrize("budget", [None, 24])
 def test_an_ensemble_is_judged(cache: Path, ensemble: Any, budget: int | None) -> None:
     def miner_of(judge: Bench) -> NegativeMiner:
-        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judged(judge, budget)]
+        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judge(judge, budget)]
         teachers = ensemble([WordTeacher(), RandomTeacher(5)])
         return miner_in(cache, teacher=teachers, method="perc_pos:1.0", filters=filters, on_exhausted="keep")
 
@@ -845,7 +852,7 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
             yield 0, False
 
     with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
-        miner_in(cache, filters=[Judged(Lazy())]).fit(ROWS)
+        miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
 
 
 # ---- what filters= takes -----------------------------------------------------------------------------------------
@@ -854,12 +861,12 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ([Judged(overlap), Judged(overlap, budget=1)], "one Judged at most, got 2"),
+        ([Judge(overlap), Judge(overlap, budget=1)], "one Judge at most, got 2"),
         ([Consistency(top_k=1), Consistency(top_k=2)], "one Consistency at most, got 2"),
         ([Veto], "expected filters such as Veto.*got <class .*Veto"),
         ([NearDuplicates], "expected filters such as Veto.*got <class .*NearDuplicates"),
         ([Consistency], "expected filters such as Veto.*got <class .*Consistency"),
-        ([Judged], "expected filters such as Veto.*got <class .*Judged"),
+        ([Judge], "expected filters such as Veto.*got <class .*Judge"),
         (["bm25"], "expected filters such as Veto.*got 'bm25'"),
     ],
 )
@@ -870,8 +877,8 @@ def test_filters_that_are_none_or_too_many_are_refused(cache: Path, filters: Any
 
 @pytest.mark.parametrize("budget", [-1, 1.5])
 def test_a_budget_is_a_whole_number(budget: Any) -> None:
-    with pytest.raises(InputError, match=f"Judged: budget: a whole number, at least 0, got {budget}"):
-        Judged(overlap, budget)
+    with pytest.raises(InputError, match=f"Judge: budget: a whole number, at least 0, got {budget}"):
+        Judge(overlap, budget)
 
 
 def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> None:
@@ -933,5 +940,5 @@ def test_a_positive_that_sets_no_ceiling_sets_none_of_a_veto(tmp_path: Path) -> 
 
 def test_columns_of_which_nothing_is_known_are_compared(tmp_path: Path) -> None:
     unknown = pa.table({"text": ["a"], "language": pa.nulls(1)})
-    assert same("language")(unknown, unknown).to_pylist() == [False]
-    assert other("language")(unknown, unknown).to_pylist() == [True]
+    assert same_value("language")(unknown, unknown).to_pylist() == [False]
+    assert other_value("language")(unknown, unknown).to_pylist() == [True]

@@ -16,7 +16,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import rerank
-from hf_negmine.select.filters import Veto, Where, same
+from hf_negmine.select.filters import Veto, Where, same_value
 from hf_negmine.teachers import DenseTeacher, ScoreFunction
 from hf_negmine.teachers.pair_store import PairStore
 from tests.train.helpers import load_model, write_models
@@ -96,7 +96,7 @@ def test_a_veto_with_a_depth_sees_as_many_of_what_an_earlier_filter_has_kept(tmp
     rows = [{"query": f"word question {i}", "positive": f"word answer {i}"} for i in range(10)]
     corpus = [f"word passage {i}" for i in range(400)]
     languages = {"text": [row["query"] for row in rows] + corpus, "language": ["de"] * 10 + ["en"] * 380 + ["de"] * 20}
-    by_language = Where(same("language"), queries=languages, passages=languages, query_column="text")
+    by_language = Where(same_value("language"), queries=languages, passages=languages, query_column="text")
 
     def scores(queries: list[str], passages: list[str]) -> list[float]:
         return [float("answer" in passage) for passage in passages]

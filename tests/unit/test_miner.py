@@ -112,7 +112,7 @@ def miner_in(cache: Path, **settings: Any) -> NegativeMiner:
 
 
 def mapped(rows: Any, miner: NegativeMiner, **options: Any) -> Any:
-    remove = ["query", "positive"] if miner.format == "ids" else None
+    remove = ["query", "positive"] if miner.config.format == "ids" else None
     if isinstance(rows, Dataset):
         options = {"load_from_cache_file": False, **options}
     return rows.map(miner, batched=True, remove_columns=remove, **options)
@@ -736,5 +736,5 @@ class TestCopiesAndRefits:
         whole = mined("whole")
         monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
         monkeypatch.setattr("hf_negmine.pool.deepening.PLACES_A_STEP", 10)
-        monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
+        monkeypatch.setattr("hf_negmine.transform.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole

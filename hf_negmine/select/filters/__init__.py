@@ -11,7 +11,7 @@ from hf_negmine.select.filters.base import BoundFilter, Filter, Listed, Scene, k
 from hf_negmine.select.filters.consistency import Consistency
 from hf_negmine.select.filters.duplicates import NearDuplicates
 from hf_negmine.select.filters.veto import Veto
-from hf_negmine.select.filters.where import Where, other, same
+from hf_negmine.select.filters.where import Where, other_value, same_value
 
 __all__ = [
     "BoundFilter",
@@ -23,6 +23,6 @@ __all__ = [
     "Veto",
     "Where",
     "keep_all",
-    "other",
-    "same",
+    "other_value",
+    "same_value",
 ]

@@ -134,8 +134,8 @@ class _Compared:
         return equal if self.word == "same" else pc.invert(equal)
 
 
-def same(column: str, passage_column: str | None = None) -> _Compared:
-    """Query and passage have the same value in a column: ``Where(same("language"), …)``.
+def same_value(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage have the same value in a column: ``Where(same_value("language"), …)``.
 
     A passage of which it is not known (null on either side) goes.
 
@@ -146,10 +146,10 @@ def same(column: str, passage_column: str | None = None) -> _Compared:
     return _Compared("same", column, passage_column or column)
 
 
-def other(column: str, passage_column: str | None = None) -> _Compared:
-    """Query and passage are not known to have the same value in a column: ``Where(other("document"), …)``.
+def other_value(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage are not known to have the same value in a column: ``Where(other_value("document"), …)``.
 
-    A passage of which it is not known (null on either side) stays. For the arguments see `same`.
+    A passage of which it is not known (null on either side) stays. For the arguments see `same_value`.
     """
     return _Compared("other", column, passage_column or column)
 

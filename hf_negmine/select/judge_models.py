@@ -40,7 +40,7 @@ VERDICT = re.compile(r"\W*(yes|no)(?![\w-])", re.IGNORECASE)
 
 
 @runtime_checkable
-class Judge(Protocol):
+class PairJudge(Protocol):
     """Anything that says whether a passage answers a query."""
 
     @property
@@ -83,7 +83,7 @@ class FunctionJudge:
         return digest_of("function judge", self.name, self.version)
 
     def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[tuple[int, bool]]:
-        """A batch after the other (see `Judge`).
+        """A batch after the other (see `PairJudge`).
 
         Raises:
             TeacherError: the function does not return a bool for each pair.
@@ -175,7 +175,7 @@ class ChatJudge:
         )
 
     def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[tuple[int, bool]]:
-        """Verdicts as they come (see `Judge`).
+        """Verdicts as they come (see `PairJudge`).
 
         Raises:
             TeacherError: a server that refused a request, or gave no verdict after all retries.
@@ -201,9 +201,11 @@ class ChatJudge:
         return re.sub(r"\{(query|passage|mark)\}", lambda found: texts[found[1]], self._prompt)
 
 
-def resolve_judge(judge: Judge | Callable[[Sequence[str], Sequence[str]], Sequence[bool]]) -> Judge:
-    """A judge from what users write: an object that keeps the `Judge` protocol, or a function with a name."""
-    if isinstance(judge, Judge) and not isinstance(judge, type):
+def resolve_judge(judge: str | PairJudge | Callable[[Sequence[str], Sequence[str]], Sequence[bool]]) -> PairJudge:
+    """A judge from what users write: the name of a chat model, a `PairJudge`, or a function with a name."""
+    if isinstance(judge, str):
+        return ChatJudge(judge)
+    if isinstance(judge, PairJudge) and not isinstance(judge, type):
         return judge
     if callable(judge) and not isinstance(judge, type):
         name = getattr(judge, "__name__", "<none>")
@@ -211,8 +213,8 @@ def resolve_judge(judge: Judge | Callable[[Sequence[str], Sequence[str]], Sequen
             raise InputError(f"judge {judge!r} has no name of its own; give it one: FunctionJudge(function, name=...)")
         return FunctionJudge(judge, name=name)
     raise InputError(
-        f"judge {judge!r} is no function of queries and passages, and lacks what a judge needs: name, fingerprint() "
-        "and judge(queries, passages)"
+        f"judge {judge!r} is neither the name of a chat model nor a function of queries and passages, and lacks what a "
+        "judge needs: name, fingerprint() and judge(queries, passages)"
     )
 
 

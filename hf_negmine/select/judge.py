@@ -23,7 +23,7 @@ from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select import Selection
 from hf_negmine.select.filters import BoundFilter, Listed
-from hf_negmine.select.judges import Judge, resolve_judge
+from hf_negmine.select.judge_models import PairJudge, resolve_judge
 from hf_negmine.teachers.pair_store import PairStore, pair_digests
 from hf_negmine.teachers.vector_store import VectorStore
 
@@ -32,11 +32,12 @@ ROUNDS = 8
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judge:
     """Chosen negatives are judged, and those that answer their query are replaced.
 
     Attributes:
-        judge: a `ChatJudge`, a function of queries and passages to booleans, or a judge of your own.
+        judge: the name of a chat model, a `ChatJudge` with more to say about it, a function of queries and passages to
+            booleans, or a `PairJudge` of your own.
         budget: verdicts at most, the likeliest false negatives first; None for as many as it takes.
         relabel: make what is relevant another positive of its query, written with the query's first row. It keeps those
             of that row's negatives that are under its own ceiling; one that is short then is settled by the miner's
@@ -50,7 +51,7 @@ class Judged:
     def __post_init__(self) -> None:
         object.__setattr__(self, "judge", resolve_judge(self.judge))
         if self.budget is not None:
-            require_whole(self.budget, "Judged: budget", at_least=0)
+            require_whole(self.budget, "Judge: budget", at_least=0)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Verdicts:
 def judged_selection(
     select: Callable[[Sequence[BoundFilter]], Selection],
     queries: IdArray,
-    judged: Judged,
+    judged: Judge,
     texts: TextSet,
     store: VectorStore,
 ) -> tuple[Selection, Verdicts]:
@@ -109,7 +110,7 @@ def judged_selection(
 class _Bench:
     """The judge at work: what was asked, and what was found relevant."""
 
-    def __init__(self, judged: Judged, texts: TextSet, store: VectorStore) -> None:
+    def __init__(self, judged: Judge, texts: TextSet, store: VectorStore) -> None:
         self._judged, self._texts = judged, texts
         self._kept = verdicts_of(judged.judge, store)
         self._asked = np.empty(0, dtype=np.int64)
@@ -151,12 +152,12 @@ class _Bench:
         return None if budget is None else min(-(-budget // ROUNDS), budget - len(self._asked))
 
 
-def verdicts_of(judge: Judge, store: VectorStore) -> PairStore:
+def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
     """What a judge has said so far, kept under the folder of ``store``."""
     return PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
 
 
-def verdicts_on(judge: Judge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
+def verdicts_on(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
     """Whether a judge calls each passage relevant to its query. It is asked about a pair once, whoever asks again.
 
     Args:
