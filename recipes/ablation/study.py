@@ -31,7 +31,7 @@ RESULTS, REPORT, FIGURES, CACHE = "results", "report.md", "figures", "cache"
 
 
 def run(recipe: Ablation, output: Path, data: Path | None = None, tell: Tell = print) -> str:
-    """Mine, train and evaluate everything; see `recipes.common.command.Recipe.run`.
+    """Mine, train and evaluate everything; see `recipes.common.command.Run`.
 
     Args:
         recipe: its settings.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -16,29 +15,24 @@ Tell: TypeAlias = Callable[[str], None]
 """Is handed lines about what happens."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a recipe is made of.
+Run: TypeAlias = Callable[[Any, Path, Path | None, Tell], str]
+"""Does all of a recipe, and says in a few lines what came out.
 
-    Attributes:
-        settings: the dataclass that its YAML file is read into.
-        plan: what a run takes, for people, by arithmetic alone.
-        run: does all of it, and says in a few lines what came out. It is given the settings; the folder for everything
-            that is written, where an interrupted run continues; the folder with the data sets, or None for the Hub; and
-            what is handed lines about what happens.
-    """
-
-    settings: type[Any]
-    plan: Callable[[Any], str]
-    run: Callable[[Any, Path, Path | None, Tell], str]
+It is given the settings; the folder for everything that is written, where an interrupted run continues; the folder with
+the data sets, or None for the Hub; and what is handed lines about what happens.
+"""
 
 
-def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
-    """The command of a recipe.
+def command(
+    file: Path, settings: Callable[[], tuple[type[Any], Callable[[Any], str]]], study: Callable[[], Run]
+) -> typer.Typer:
+    """The command of a recipe. What it needs is imported only when it is needed, so that ``--help`` is quick.
 
     Args:
         file: the recipe's YAML file.
-        recipe: imports its parts when they are needed, so that ``--help`` loads no torch. Its docstring is the help.
+        settings: imports the dataclass that the file is read into, and what says for people what a run takes, by
+            arithmetic alone. Its docstring is the command's help.
+        study: imports what does the work.
     """
     app = typer.Typer(
         add_completion=False,
@@ -47,7 +41,7 @@ def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    @app.command(help=recipe.__doc__)
+    @app.command(help=settings.__doc__)
     def run(
         *,
         scale: Annotated[
@@ -59,7 +53,7 @@ def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
         data: Annotated[
             Path | None, typer.Option(metavar="DIR", help="The data sets, instead of the Hub; the README says how.")
         ] = None,
-        settings: Annotated[
+        recipe: Annotated[
             Path, typer.Option("--recipe", metavar="FILE", help="A copy of recipe.yaml, edited.", show_default=False)
         ] = file,
         dry_run: Annotated[
@@ -70,14 +64,14 @@ def command(file: Path, recipe: Callable[[], Recipe]) -> typer.Typer:
         with reported_errors(debug, to_save_memory="make the batches in the recipe smaller, or take a smaller --scale"):
             from recipes.common.config import load_recipe
 
-            parts = recipe()
-            loaded = load_recipe(settings, parts.settings, scale=scale)
+            kind, plan = settings()
+            loaded = load_recipe(recipe, kind, scale=scale)
             if dry_run:
-                typer.echo(parts.plan(loaded))
+                typer.echo(plan(loaded))
                 return
             if output is None:
                 raise InputError("--output: name a folder for what is written, or see with --dry-run what a run takes")
             set_up_libraries(quiet=False)
-            typer.echo(parts.run(loaded, output, data, lambda line: typer.echo(line, err=True)))
+            typer.echo(study()(loaded, output, data, lambda line: typer.echo(line, err=True)))
 
     return app

@@ -51,7 +51,7 @@ LOSSES_SHOWN = 5
 
 
 def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell = print) -> str:
-    """Mine, train both stages, merge, evaluate and push; see `recipes.common.command.Recipe.run`.
+    """Mine, train both stages, merge, evaluate and push; see `recipes.common.command.Run`.
 
     Raises:
         InputError: a package that is missing, data that cannot be used, or another run in ``output``.

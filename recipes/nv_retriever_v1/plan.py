@@ -323,6 +323,11 @@ class Plan:
         )
 
 
+def plan(recipe: NVRetriever) -> str:
+    """What a run takes, for people."""
+    return str(Plan(recipe))
+
+
 def _operations_per_hour(recipe: NVRetriever) -> float:
     machines = recipe.machines
     return machines.gpus * machines.teraflops * 1e12 * machines.utilisation * 3600

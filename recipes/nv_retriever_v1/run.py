@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the clone: recipes are not part of the package
 
-from recipes.common.command import Recipe, command
+from recipes.common.command import Run, command
 
 
-def recipe() -> Recipe:
+def settings() -> tuple[Any, Any]:
     """NV-Retriever-v1, from its training sets to its repository on the Hub."""
-    from recipes.nv_retriever_v1.pipeline import run
-    from recipes.nv_retriever_v1.plan import Plan
+    from recipes.nv_retriever_v1.plan import plan
     from recipes.nv_retriever_v1.recipe import NVRetriever
 
-    return Recipe(NVRetriever, lambda settings: str(Plan(settings)), run)
+    return NVRetriever, plan
 
 
-app = command(Path(__file__).with_name("recipe.yaml"), recipe)
+def study() -> Run:
+    """What does the work."""
+    from recipes.nv_retriever_v1.pipeline import run
+
+    return run
+
+
+app = command(Path(__file__).with_name("recipe.yaml"), settings, study)
 
 if __name__ == "__main__":
     app()

@@ -25,7 +25,7 @@ RESULTS, TABLE, UNTRAINED = "results.json", "table.md", "untrained"
 
 
 def run(recipe: Quickstart, output: Path, data: Path | None = None, tell: Tell = print) -> str:
-    """Train and evaluate every student; see `recipes.common.command.Recipe`.
+    """Train and evaluate every student; see `recipes.common.command.Run`.
 
     Args:
         recipe: its settings.

@@ -83,3 +83,8 @@ class Plan:
                 + ", ".join(f"{part} {value:.1f}" for part, value in hours.items()),
             ]
         )
+
+
+def plan(recipe: Reranker) -> str:
+    """What a run takes, for people."""
+    return str(Plan(recipe))

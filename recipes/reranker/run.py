@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the clone: recipes are not part of the package
 
-from recipes.common.command import Recipe, command
+from recipes.common.command import Run, command
 
 
-def recipe() -> Recipe:
+def settings() -> tuple[Any, Any]:
     """A reranker for each kind of negatives, and how well each ranks the candidates of a first stage."""
-    from recipes.reranker.plan import Plan
+    from recipes.reranker.plan import plan
     from recipes.reranker.recipe import Reranker
+
+    return Reranker, plan
+
+
+def study() -> Run:
+    """What does the work."""
     from recipes.reranker.study import run
 
-    return Recipe(Reranker, lambda settings: str(Plan(settings)), run)
+    return run
 
 
-app = command(Path(__file__).with_name("recipe.yaml"), recipe)
+app = command(Path(__file__).with_name("recipe.yaml"), settings, study)
 
 if __name__ == "__main__":
     app()

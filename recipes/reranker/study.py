@@ -28,7 +28,7 @@ MAY_GROW = ("negatives", "seeds", "pace", "corpus_size", "keep_models")
 
 
 def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = print) -> str:
-    """Mine, train and evaluate every kind of negatives with every seed; see `recipes.common.command.Recipe.run`.
+    """Mine, train and evaluate every kind of negatives with every seed; see `recipes.common.command.Run`.
 
     Args:
         recipe: its settings.

@@ -45,8 +45,8 @@ def test_help_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
 
 
 def test_a_script_runs_from_any_folder(tmp_path: Path) -> None:
-    command = [sys.executable, str(RECIPES / "quickstart" / "run.py")]
-    plan = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, cwd=tmp_path, env=WITHOUT_PATH)
+    command = [sys.executable, str(RECIPES / "quickstart" / "run.py"), "--dry-run"]
+    plan = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=WITHOUT_PATH)
     assert plan.returncode == 0, plan.stderr
     assert "TRAININGS: 5 kinds x 3 seeds" in plan.stdout
     assert not list(tmp_path.iterdir())
