@@ -10,7 +10,6 @@ import typer
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.running import reported_errors, set_up_libraries
-from recipes.common.packages import require_package
 
 Tell: TypeAlias = Callable[[str], None]
 """Is handed lines about what happens."""
@@ -63,7 +62,6 @@ def command(
         debug: Annotated[bool, typer.Option("--debug", help="Show the traceback when something fails.")] = False,
     ) -> None:
         with reported_errors(debug, to_save_memory="make the batches in the recipe smaller, or take a smaller --scale"):
-            require_package("pydantic", "a recipe")
             from recipes.common.config import load_recipe
 
             kind, plan = settings()

@@ -296,7 +296,6 @@ def test_seeds_change_draws_and_chance_and_nothing_else(mine: Mine) -> None:
 
 @pytest.mark.parametrize("relevant", [True, False])
 def test_a_judge_counts_false_negatives(mine: Mine, relevant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openai")
     with OpenAIServer() as server:
         server.reply = lambda question: "Yes" if relevant else "No"
         mine.recipe = dataclasses.replace(mine.recipe, judge=Judge("judge", queries=5, base_url=server.url))
@@ -396,7 +395,6 @@ def test_frozen_embeddings_stay_and_dropout_can_be_off(tiny: Ablation, mine: Min
 def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
     tiny: Ablation, mine: Mine, tmp_path: Path
 ) -> None:
-    pytest.importorskip("peft")
     folder = tmp_path / "mistral"
     shape = Architecture(
         **{field.name: 64 for field in dataclasses.fields(Architecture)} | {"layers": 2, "vocabulary": 600}

@@ -81,14 +81,6 @@ def test_a_wrong_key_is_one_line(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_without_pydantic_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydantic", None)
-    result = CliRunner().invoke(import_module("recipes.ablation.run").app, ["--dry-run"])
-    assert result.exit_code == 1
-    message = "a recipe needs the package pydantic, which is not installed: pip install -e '.[recipes]'"
-    assert result.stderr == f"Error: {message}\n"
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_gpu_is_met_with_options_of_the_command(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

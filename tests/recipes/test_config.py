@@ -90,7 +90,7 @@ def test_mistral_has_7_11_billion_weights_without_its_head(recipe: NVRetriever) 
 
 
 def test_every_value_is_an_argument_of_what_it_is_for(recipe: NVRetriever) -> None:
-    peft = pytest.importorskip("peft", reason="needs peft")
+    import peft
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     training = {field.name for field in dataclasses.fields(SentenceTransformerTrainingArguments)}
@@ -102,7 +102,7 @@ def test_every_value_is_an_argument_of_what_it_is_for(recipe: NVRetriever) -> No
 
 
 def test_every_value_is_taken(recipe: NVRetriever, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft", reason="needs peft")
+    import peft
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     lora = dataclasses.asdict(recipe.lora) | {"target_modules": list(recipe.lora.target_modules)}

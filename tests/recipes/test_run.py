@@ -27,8 +27,6 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import normalizers
 from typer.testing import CliRunner
 
-pytest.importorskip("peft", reason="needs peft")
-
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.data.sources import read_beir_texts
 from hf_negmine.train.losses import PositiveAwareMNRL

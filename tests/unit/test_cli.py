@@ -238,7 +238,7 @@ def test_a_wrong_argument_is_a_usage_error(
         (("-t", "bm25:klingon"), "language 'klingon' is not among"),
         (("-t", "./no-such-model"), "teacher './no-such-model' could not be loaded"),
         (("-t", "bm25", "-s", "sampled:3"), "sampled:3 cannot draw 4 negatives from 3 candidates"),
-        (("-t", "bm25", "-n", "10"), "10 negatives a query from a corpus of 10 passages"),
+        (("-t", "bm25", "-n", "10"), "10 negatives per query from a corpus of 10 passages"),
         (("-t", "bm25", "--corpus", "./nothing.jsonl"), "./nothing.jsonl does not exist"),
     ],
 )
