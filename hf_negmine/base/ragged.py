@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,3 +63,46 @@ def joined_pieces(values: AnyArray, starts: IdArray, sizes: IdArray) -> AnyArray
         joined[place : place + stop - start] = values[start:stop]
         place += stop - start
     return joined
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths: flat arrays side by side, and where each row begins in them.
+
+    Attributes:
+        offsets: int64, shape (rows + 1,).
+        arrays: each of shape (entries,) or (entries, …).
+    """
+
+    offsets: IdArray
+    arrays: tuple[AnyArray, ...]
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Ragged]) -> Ragged:
+        """The rows of one part after those of another."""
+        counts = [part.counts for part in parts]
+        columns = zip(*(part.arrays for part in parts), strict=True)
+        return cls(offsets_of_counts(np.concatenate(counts)), tuple(np.concatenate(column) for column in columns))
+
+    @property
+    def counts(self) -> IdArray:
+        """Entries of each row, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> IdArray:
+        """The row of each entry, shape (entries,)."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts)
+
+    def take(self, rows: IdArray, most: int | None = None) -> Ragged:
+        """Some rows in the order given, perhaps several times, with at most their ``most`` first entries."""
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        if most is not None:
+            counts = np.minimum(counts, most)
+        entries, _ = flat_positions(self.offsets[rows], counts)
+        return Ragged(offsets_of_counts(counts), tuple(array[entries] for array in self.arrays))
+
+    def kept(self, keep: BoolArray) -> Ragged:
+        """All rows with those entries that stay."""
+        offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
+        return Ragged(offsets, tuple(array[keep] for array in self.arrays))
