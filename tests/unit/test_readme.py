@@ -85,7 +85,9 @@ def test_python_blocks_run(
     assert mined.column_names == ["query", "answer", *(f"negative_{i}" for i in range(1, 5))]
     assert mined["query"] == rows["query"]
     assert all(row["answer"] not in [row[f"negative_{i}"] for i in range(1, 5)] for row in mined)
-    assert len(namespace["selection"].offsets) == len(rows) + 1
+    other = namespace["other"]
+    assert other.column_names == mined.column_names
+    assert set(other["query"]) <= set(rows["query"])
 
 
 def test_shell_command_runs(
@@ -183,6 +185,14 @@ def test_the_readmes_file_tree_is_the_repository() -> None:
         named.append(path)
     rooms = {path.parent for path in (ROOT / "hf_negmine").glob("*/__init__.py")}
     assert rooms - set(named) <= {ROOT / "hf_negmine" / "recipes"}
+
+
+def test_every_public_name_is_on_one_page_of_the_reference() -> None:
+    import hf_negmine
+
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")]
+    shown = re.findall(r"^::: hf_negmine\.(\w+)$", "\n".join(pages), flags=re.MULTILINE)
+    assert sorted(shown) == sorted(hf_negmine.__all__)
 
 
 def test_files_that_the_readme_and_the_docs_name_exist() -> None:
