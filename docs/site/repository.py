@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("benchmarks/README.md", "recipes/*/README.md", "CONTRIBUTING.md")
+PAGES = ("benchmarks/README.md", "recipes/README.md", "recipes/*/README.md", "CONTRIBUTING.md")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 PART = re.compile(r"^<!-- README\.md: (.+) -->$", re.MULTILINE)
 COMMAND_LINE = "<!-- hf-negmine -->"
