@@ -21,18 +21,18 @@ def offsets_of_rows(rows: IdArray, n_rows: int) -> IdArray:
 
 
 def flat_positions(starts: IdArray, counts: IdArray) -> tuple[IdArray, IdArray]:
-    """All positions start, start + 1, … of every row, and the row of each. Shapes (sum(counts),)."""
+    """All positions start, start + 1, … of every row, and the row of each; both of shape (sum(counts),)."""
     rows = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(len(rows)), rows
 
 
 def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:
-    """The first entry of each row for which ``holds``, else its stop: a binary search in all rows at once.
+    """The first entry of each row for which ``holds`` is true, else its stop: one binary search in all rows at once.
 
     Args:
         starts, stops: int64, shape (rows,): the entries of each row.
-        holds: says of an entry a row, shape (rows,), whether it does; once it holds, it holds for all that follow.
+        holds: takes one entry per row, shape (rows,), and says for which it is true; once true, it stays true.
     """
     low: IdArray = starts.copy()
     high: IdArray = stops.copy()
@@ -48,8 +48,8 @@ def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], Bool
 def joined_pieces(values: AnyArray, starts: IdArray, sizes: IdArray) -> AnyArray:
     """The entries start to start + size of every piece, one after the other.
 
-    Pieces that lie one behind the other are copied as one. A pool that was deepened for some of its queries has few
-    others, and copying these costs a fraction of what an index of every entry does.
+    Adjacent pieces are copied as one. A pool that was deepened for some of its queries consists of few such runs, and
+    copying these costs a fraction of indexing every entry.
     """
     filled = sizes > 0
     starts, stops = starts[filled], starts[filled] + sizes[filled]
