@@ -40,7 +40,7 @@ def _files(value: Any, where: str) -> None:
     """Paths by content, at least those of the rows."""
     shapes.record({}, required=["data"])(value, where)
     shapes.map_of(list_of(shapes.text))(value, where)
-    shapes.expect(all(value.values()), where, "a path for each of what it holds", value)
+    shapes.expect(all(value.values()), where, "a path for each kind of content", value)
 
 
 REQUIRED: dict[str, Shape] = {

@@ -189,7 +189,7 @@ class _ModelReader(ValueReader):
         except (RuntimeError, NotImplementedError, TypeError):  # on no device, or of a class that packs its numbers
             return super().hide(tensor)
         own_class = type(tensor) not in (torch.Tensor, torch.nn.Parameter)
-        more = self.digest(vars(tensor)) if own_class else b""  # such as the scales of quantised weights
+        more = self.digest(vars(tensor)) if own_class else b""  # such as the scales of quantized weights
         return joined(str(tensor.dtype), repr(tuple(tensor.shape)), content.data, more)
 
     def _module(self, module: torch.nn.Module) -> bytes:

@@ -69,7 +69,7 @@ class PairStore:
 
         Args:
             pairs: from `pair_digests`.
-            score: takes places in ``pairs``, and yields places in what it was given with their scores, as they arrive.
+            score: takes places in ``pairs``, and yields places among these with their scores, as they arrive.
         """
         scores = self.find(pairs)
         missing = np.flatnonzero(np.isnan(scores))
