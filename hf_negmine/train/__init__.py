@@ -1,4 +1,4 @@
-"""Training with hard negatives: batches, refreshed negatives and losses for the trainers of Sentence Transformers."""
+"""Training with hard negatives: batches, refreshed negatives and losses for Sentence Transformers' trainers."""
 
 from __future__ import annotations
 
