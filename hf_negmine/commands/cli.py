@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_negmine.commands import cache, demo, mine, recipe, share, train
+from hf_negmine.commands import cache, demo, mine, share, train
 
 app = typer.Typer(
     name="hf-negmine",
@@ -43,7 +43,6 @@ app.command(help=share.PUSH_HELP, short_help="Push what mine has written to the 
 app.command(
     help=share.REPRODUCE_HELP, short_help="Mine a pushed data set again, and compare.", epilog=share.REPRODUCE_EPILOG
 )(share.reproduce)
-app.add_typer(recipe.app, name="recipe")
 app.add_typer(cache.app, name="cache")
 app.command(epilog=demo.EPILOG)(demo.demo)
 

@@ -271,7 +271,6 @@ def test_a_bug_is_called_one(run: Run, rows_file: Path, tmp_path: Path, monkeypa
         ("train", ("ROWS", "-t", "bm25", "--model", "m", "-o", "OUT"), "give --device cpu, a smaller --batch-size or"),
         ("reproduce", ("tester/one",), "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"),
         ("demo", ("-o", "OUT"), "give --device cpu"),
-        ("recipe run", ("RECIPE", "--scale", "tiny", "--output", "OUT"), "make the batches in FILE smaller, or take a"),
     ],
 )
 def test_a_full_gpu_is_met_with_options_of_the_command(
@@ -288,15 +287,14 @@ def test_a_full_gpu_is_met_with_options_of_the_command(
     def fail(**_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    module = {"reproduce": "share", "recipe run": "recipe"}.get(command, command)
+    module = {"reproduce": "share"}.get(command, command)
     monkeypatch.setattr(f"hf_negmine.commands.{module}.set_up_libraries", fail)
-    recipe = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
-    names = {"ROWS": rows_file, "OUT": tmp_path / "out", "RECIPE": recipe}
-    result = run(*command.split(), *(names.get(word, word) for word in needs))
+    names = {"ROWS": rows_file, "OUT": tmp_path / "out"}
+    result = run(command, *(names.get(word, word) for word in needs))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: the GPU's memory is full, {advice}")
     assert result.stderr.endswith(": CUDA out of memory. Tried to allocate 2.00 GiB.\n")
-    options = re.findall(r"--[a-z-]+", run(*command.split(), "--help").stdout)
+    options = re.findall(r"--[a-z-]+", run(command, "--help").stdout)
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(options)
 
 
