@@ -15,7 +15,7 @@ def trainer_arguments(
     loss: Any = None,
     refresh: Literal["student", "easy"] | RemineCallback | None = None,
 ) -> dict[str, Any]:
-    """Everything a trainer needs of a collator, as in ``SentenceTransformerTrainer(model, **trainer_arguments(collator))``.
+    """All that a trainer needs of a collator: ``SentenceTransformerTrainer(model, …, **trainer_arguments(collator))``.
 
     Args:
         collator: makes the batches.
