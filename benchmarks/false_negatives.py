@@ -1,7 +1,7 @@
 """How many mined negatives are positives that the labels lack, by method and teacher.
 
-Two data sets have many judged positives a query. One of them is kept as the label (the first of the qrels), the others
-are hidden: a mined negative that is one of the hidden ones is a false negative for certain.
+Two data sets have many judged positives per query. One of them is kept as the label (the first of the qrels), the
+others are hidden: a mined negative that is one of the hidden ones is certainly a false negative.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ METHODS = (
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A data set with one positive a query left as its label."""
+class Judged:
+    """A data set with one positive per query left as its label."""
 
     rows: datasets.Dataset
     corpus: pa.ChunkedArray
     hidden: dict[str, set[str]]
 
 
-def open_judged(folder: Path, splits: tuple[str, ...]) -> Judge:
-    """Queries with two judged positives or more; the first is the label, the others are hidden."""
+def open_judged(folder: Path, splits: tuple[str, ...]) -> Judged:
+    """Queries with at least two judged positives; the first is the label, the others are hidden."""
     positives: dict[str, list[str]] = {}
     for split in splits:
         opened = open_rows(folder, split=split)
@@ -57,13 +57,13 @@ def open_judged(folder: Path, splits: tuple[str, ...]) -> Judge:
     distinct = {query: list(dict.fromkeys(texts)) for query, texts in positives.items()}
     distinct = {query: texts for query, texts in distinct.items() if len(texts) > 1}
     rows = datasets.Dataset.from_dict({"query": list(distinct), "positive": [texts[0] for texts in distinct.values()]})
-    return Judge(rows, opened.corpus, {query: set(texts[1:]) for query, texts in distinct.items()})
+    return Judged(rows, opened.corpus, {query: set(texts[1:]) for query, texts in distinct.items()})
 
 
 class HiddenPositives:
     """The hidden positives as ids of a `TextSet`."""
 
-    def __init__(self, judged: Judge, texts: TextSet) -> None:
+    def __init__(self, judged: Judged, texts: TextSet) -> None:
         self.n_passages = len(texts.corpus)
         queries = texts.queries.find(_digests(list(judged.hidden)))
         keys = [
@@ -94,7 +94,7 @@ def pair_scores(teacher: VectorTeacher, texts: TextSet, cache: Path, queries: An
 
 
 def measure(pool: CandidatePool, method: str, sampler: str, hidden: HiddenPositives, dense: Any) -> list[str]:
-    """One row of the table; what is drawn at random is averaged over several seeds."""
+    """One row of the table; random draws are averaged over several seeds."""
     shares, own, common, complete = [], [], [], []
     for seed in range(SAMPLINGS if "sampled" in sampler else 1):
         selection: Selection = pool.select(method, sampler, NEGATIVES, seed=seed)
@@ -116,7 +116,7 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     mean_hidden = np.mean([len(hidden) for hidden in judged.hidden.values()])
     print(
         f"### {name}: {len(judged.rows):,} queries, {len(judged.corpus):,} passages, {mean_hidden:.1f} hidden "
-        "positives a query\n"
+        "positives per query\n"
     )
     minilm = dense_teacher(arguments)
     for teacher in (minilm, BM25Teacher(), RandomTeacher()):
@@ -129,7 +129,7 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
             return pair_scores(minilm, texts, cache, queries, passages)
 
         positive = float(miner.pool.positives.scores.mean())
-        print(f"Teacher {teacher.name}; mean score of the labelled positives {positive:.3f}\n")
+        print(f"Teacher {teacher.name}; mean score of the labeled positives {positive:.3f}\n")
         headers = ["method", "hidden positives", "mean score", f"mean {minilm.name} score", "queries with 4"]
         print_table(headers, [measure(miner.pool, *method, hidden, dense) for method in METHODS])
 

@@ -1,4 +1,4 @@
-"""What a teacher's fingerprint costs: the whole model read, a few texts encoded, and how often a fit asks for it."""
+"""What a teacher's fingerprint costs: reading the model, encoding a few texts, and how often a fit asks for it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     ARGUMENTS = parser(__doc__.splitlines()[0], repeats=15).parse_args()
     prepare(ARGUMENTS)
     teacher = dense_teacher(ARGUMENTS)
-    teacher.fingerprint("query")  # the first one loads the model, and looks whether its use changes it
+    teacher.fingerprint("query")  # the first one loads the model, and checks whether using it changes it
     passages = open_squad(ARGUMENTS).corpus.slice(0, PASSAGES).to_pylist()
 
     def probe() -> None:

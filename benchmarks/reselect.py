@@ -1,8 +1,8 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 20 thresholds.
 
 Each method starts from the pool as it was retrieved: the best candidates of each query. Where these do not decide the
-selection, the first one searches again for the queries in question, and the second does not have to. The sweep puts
-all thresholds to one pool.
+selection, the first selection searches again for the queries in question, and the second no longer has to. The sweep
+applies all thresholds to one pool.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ SWEEP = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a selection took.
+    """The cost of a selection.
 
     Attributes:
         seconds: wall-clock time.
-        deepened: queries whose candidates did not decide it, so that they were searched for again.
+        deepened: queries whose candidates did not decide the selection, so that they were searched for again.
     """
 
     seconds: float
@@ -64,7 +64,7 @@ class Cost:
 
 @contextmanager
 def counting(owner: Any, name: str, size: Callable[..., int]) -> Iterator[list[int]]:
-    """Adds up the sizes of the calls of a function."""
+    """Add up the sizes of a function's calls."""
     real, total = getattr(owner, name), [0]
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -97,7 +97,7 @@ class Pools:
 
 
 def row_of(words: str, pools: Pools, method: str, sampler: str, repeats: int) -> list[str]:
-    """Cells of a method's line."""
+    """The cells of a method's line."""
     first, again = [], []
     for _ in range(repeats):
         pool = pools.fresh()
@@ -164,7 +164,7 @@ def main() -> None:
     teacher = dense_teacher(arguments)
     work = cache / "reselect"
     shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(cache / "pools", ignore_errors=True)  # a pool that a selection has deepened is not as retrieved
+    shutil.rmtree(cache / "pools", ignore_errors=True)  # a selection may have deepened an older pool
     searcher = open_searcher(teacher, texts, VectorStore(cache), device="cpu")
     pools = {}
     for depth in (POOL_DEPTH, BAND_DEPTH):

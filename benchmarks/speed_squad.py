@@ -1,7 +1,7 @@
-"""What mining costs once the vectors are there: hf_negmine, sentence-transformers, and the bare matrix product.
+"""What mining costs once the vectors exist: hf_negmine, sentence-transformers, and the bare matrix product.
 
-SQuAD's training questions against its paragraphs, 4 negatives a row by TopK-PercPos (95 %), on the CPU. Every run is a
-process of its own, so that its memory is its own; the three take turns.
+SQuAD's training questions against its paragraphs, 4 negatives per row by TopK-PercPos (95 %), on the CPU. Every run has
+its own process, so that its memory is its own; the three alternate.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, STORE, DEEPEN, SELECT, WRITE, OTHER)
 
 
 def peer_folder(cache: Path) -> Path:
-    """Where the vectors lie in sentence-transformers' own layout."""
+    """The folder of the vectors in sentence-transformers' own layout."""
     return cache / "sentence_transformers"
 
 
-# ---- one run, in a process of its own --------------------------------------------------------------------------------
+# ---- one run, in its own process -------------------------------------------------------------------------------------
 
 
 def run_product(cache: Path) -> dict[str, Any]:
     """The float32 product of all queries with all passages, a block of queries at a time, into one buffer.
 
-    By torch, which is what a user of Sentence Transformers has, and by numpy, whose library may be another.
+    By torch, which Sentence Transformers uses, and by numpy, which may use another library.
     """
     import numpy as np
     import torch
@@ -76,7 +76,7 @@ def run_product(cache: Path) -> dict[str, Any]:
 
 
 def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """`NegativeMiner.fit` and `mine` with stored vectors, nothing else stored."""
+    """`NegativeMiner.fit` and `mine` with stored vectors and nothing else stored."""
     import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
 
     import hf_negmine.miner
@@ -184,7 +184,7 @@ def _memory(idle: dict[str, float], loaded: dict[str, float], anonymous_peak: fl
 
 
 def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
-    """The stored vectors as sentence-transformers' cache wants them: keys as in its util/hard_negatives.py."""
+    """Store the vectors in sentence-transformers' cache layout, with keys as in its util/hard_negatives.py."""
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
@@ -203,7 +203,7 @@ def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
 
 
 def in_child(kind: str, arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """One run of a kind in a process of its own."""
+    """One run of a kind in its own process."""
     command = [sys.executable, __file__, "--run", kind, "--data", str(arguments.data), "--cache", str(cache)]
     command += ["--dtype", arguments.dtype]
     for option in ("teacher", "threads"):

@@ -65,7 +65,13 @@ if TYPE_CHECKING:
         ScoreFunction,
         SparseEncoderTeacher,
     )
-    from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL, RemineCallback
+    from hf_negmine.train import (
+        CachedPositiveAwareMNRL,
+        HardNegativeCollator,
+        PositiveAwareMNRL,
+        RemineCallback,
+        trainer_arguments,
+    )
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
@@ -116,7 +122,13 @@ _HOMES = {
         "ScoreFunction",
         "SparseEncoderTeacher",
     ),
-    "train": ("CachedPositiveAwareMNRL", "HardNegativeCollator", "PositiveAwareMNRL", "RemineCallback"),
+    "train": (
+        "CachedPositiveAwareMNRL",
+        "HardNegativeCollator",
+        "PositiveAwareMNRL",
+        "RemineCallback",
+        "trainer_arguments",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -187,6 +199,7 @@ __all__ = [
     "push_model",
     "reproduce",
     "same_value",
+    "trainer_arguments",
 ]
 
 try:

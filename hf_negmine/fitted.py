@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed
 from hf_negmine.base.files import digest_of, read_array, scratch_folder, write_array
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import PairFinder, RowPairs
@@ -103,8 +103,7 @@ class Fitted:
         """The negatives of some of the pairs, whose places the finder has found."""
         places = places[some]
         targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows[some]]
-        counts = np.diff(self.offsets)[targets]
-        entries, _ = flat_positions(self.offsets[targets], counts)
+        chosen = Ragged(self.offsets, (self.passages, self.scores)).take(targets)
         return RowNegatives(
             pairs.queries,
             pairs.query_ids,
@@ -112,9 +111,9 @@ class Fitted:
             pairs.positives.take(pa.array(some)),
             pairs.positive_ids[some],
             self.pair_scores[places],
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
+            chosen.offsets,
+            chosen.arrays[0],
+            chosen.arrays[1],
             None if self.consistent is None else self.consistent[places],
         )
 

@@ -12,7 +12,6 @@ import torch
 from hf_negmine.base.devices import is_fork
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import RowPairs
 from hf_negmine.data.texts import TextSet
@@ -57,8 +56,7 @@ def mine_fresh(
         seed=config.seed if seed is None else seed,
     )
     targets = np.arange(len(pairs.rows)) if config.positive_score == "each" else pairs.rows
-    counts = selection.counts[targets]
-    entries, _ = flat_positions(selection.offsets[targets], counts)
+    chosen = selection.ragged.take(targets)
     return RowNegatives(
         pairs.queries,
         pairs.query_ids,
@@ -66,8 +64,8 @@ def mine_fresh(
         pairs.positives,
         pairs.positive_ids,
         selection.pair_scores,
-        offsets_of_counts(counts),
-        selection.passages[entries],
-        selection.scores[entries],
+        chosen.offsets,
+        chosen.arrays[0],
+        chosen.arrays[1],
         pool.consistent() if isinstance(pool, CandidatePool) and config.consistency is not None else None,
     )

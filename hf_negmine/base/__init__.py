@@ -1,1 +1,1 @@
-"""What every room stands on: errors, protocols, ragged arrays, whole files, keyed random numbers, devices."""
+"""What every room builds on: errors, protocols, ragged arrays, atomic files, keyed random numbers, devices."""

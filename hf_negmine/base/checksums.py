@@ -1,9 +1,9 @@
-"""Sealed files: a JSON that holds the size and checksum of the files it is about, and its own.
+"""Sealed files: a JSON file that holds the size and checksum of the files it covers, and its own checksum.
 
-Whatever is kept under the cache folder is named in such a JSON: ``texts.json``, ``fit.json``, ``pool.json``, one for
+Everything kept under the cache folder is listed in such a file: ``texts.json``, ``fit.json``, ``pool.json``, one for
 each shard of vectors, one beside each single file. A file is verified when a process first uses it, before anything
-maps it: a truncated map would end the process, a changed number would be used without a word. What is damaged gets a
-name that nobody reads, and is made again by what made it.
+maps it: mapping a truncated file would kill the process, and a changed number would be used without a warning. A
+damaged file is renamed so that nothing reads it, and whatever wrote it writes it again.
 """
 
 from __future__ import annotations
@@ -35,39 +35,39 @@ from hf_negmine.base.schema import FORMAT_VERSION
 logger = logging.getLogger(__name__)
 
 DAMAGED_PREFIX = f"{TEMPORARY_PREFIX}damaged-"
-"""Nobody reads such a name, and it is swept in the end like all that is unfinished."""
+"""Nothing reads such a name, and it is swept away eventually, like everything unfinished."""
 VERSION, FILES, CHECKSUM = "format_version", "files", "checksum"
 PLACE = "place"
-"""The names of a published folder and of the one that holds it. They say what a folder is about, so one that is whole
-but in the place of another is not what was written there."""
+"""The names of a published folder and of its parent. They say what the folder is about, so that an intact folder in the
+wrong place is recognized as not what was written there."""
 BYTES_A_READ = 2**20
 USED_NOTED_AFTER = 12 * 3600
-"""Seconds after which it is noted again that something is used; few file systems note it themselves."""
+"""Seconds after which a file's use is noted again; few file systems note it themselves."""
 IS_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
-"""Other errors of the operating system, such as too many open files, say nothing of what a file holds."""
+"""Other errors of the operating system, such as too many open files, say nothing about what a file holds."""
 Sums: TypeAlias = dict[str, list[Any]]
-"""By the name of a file below the folder of the JSON: its size in bytes, and its XXH3 in 32 hexadecimal digits."""
+"""For each file, named relative to the JSON's folder: its size in bytes, and its XXH3 as 32 hexadecimal digits."""
 
 _verified: set[tuple[int, int, int, int, str]] = set()
-"""Device, inode, size, time of change (in ns) and checksum of each file that this process has read through."""
+"""Device, inode, size, modification time (in ns) and checksum of each file that this process has read through."""
 
 
 def write_sealed(
     path: Path, content: Mapping[str, Any], files: Iterable[Path] = (), *, kept: Sums | None = None
 ) -> None:
-    """Write ``content`` as a JSON that seals ``files``, which lie below its folder, and ``kept`` ones as they were."""
+    """Write ``content`` as a JSON that seals ``files``, which lie below its folder, and carries over ``kept`` sums."""
     sums = {**(kept or {}), **{file.relative_to(path.parent).as_posix(): _sum_of(file) for file in files}}
-    # As it will be read, where every key is a string.
+    # As it will be read back: every key is a string.
     body = json.loads(json.dumps({**content, VERSION: FORMAT_VERSION, FILES: dict(sorted(sums.items()))}))
     write_json(path, {**body, CHECKSUM: _checksum(body)})
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The content of a sealed JSON, once it and all files that it names are known to be whole.
+    """The content of a sealed JSON, after it and all files it names have been verified.
 
     Raises:
-        DamagedError: it, or one of the files, is not what was written.
-        StorageError: it is of another version, or a file cannot be opened.
+        DamagedError: the JSON or one of the files is not what was written.
+        StorageError: the JSON has another version, or a file cannot be opened.
     """
     content = check_sealed(path)
     with suppress(OSError):  # where nothing can be written, nothing is pruned either
@@ -77,7 +77,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def check_sealed(path: Path) -> dict[str, Any]:
-    """The same without a note that it is used, which ``hf-negmine cache prune`` goes by."""
+    """Like `read_sealed`, but without noting the use, which ``hf-negmine cache prune`` goes by."""
     content = _checked(path)
     for name, (size, checksum) in content[FILES].items():
         _verify(path.parent / name, size, checksum)
@@ -85,21 +85,21 @@ def check_sealed(path: Path) -> dict[str, Any]:
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What was sealed, without the seal."""
+    """The sealed content without the seal."""
     return {name: value for name, value in content.items() if name not in (VERSION, FILES, CHECKSUM, PLACE)}
 
 
 def sums_in(path: Path) -> Sums:
-    """The files that a sealed JSON names, which are not looked at."""
+    """The files that a sealed JSON names; they are not read."""
     sums: Sums = _checked(path)[FILES]
     return sums
 
 
 def is_whole(path: Path, *, aside: Path) -> bool:
-    """Whether a sealed JSON is there with all that it names. If it is damaged, ``aside`` gets another name.
+    """Whether a sealed JSON and everything it names are there, intact. If damaged, ``aside`` is renamed.
 
     Raises:
-        StorageError: see `read_sealed`; also what is damaged in a folder that cannot be written to.
+        StorageError: see `read_sealed`; also for damage in a folder that cannot be written to.
     """
     try:
         read_sealed(path)
@@ -111,18 +111,18 @@ def is_whole(path: Path, *, aside: Path) -> bool:
 
 
 def set_aside(path: Path, error: DamagedError) -> None:
-    """Give what is damaged a name that nobody reads, and say so; raises ``error`` where that cannot be done."""
+    """Rename a damaged file or folder so that nothing reads it, and log it; raises ``error`` if that fails."""
     if is_read_only(path.parent):
         raise error
     gone = path.with_name(f"{DAMAGED_PREFIX}{path.name}-{os.urandom(4).hex()}")
     with storage_errors(path), suppress(FileNotFoundError):  # another process was faster
         os.rename(path, gone)
         os.utime(gone)
-        logger.warning("%s; it is put aside and made again", str(error).rpartition("; ")[0])
+        logger.warning("%s; it is set aside and will be made again", str(error).rpartition("; ")[0])
 
 
 def publish_sealed(folder: Path, path: Path, name: str, content: Mapping[str, Any]) -> None:
-    """Seal a finished folder with a JSON of this name, and publish it; a whole one that is there already is kept."""
+    """Seal a finished folder with a JSON of this name, and publish it; an intact one that already exists is kept."""
     if not is_whole(path / name, aside=path):
         require_writable(path)
         files = [file for file in folder.rglob("*") if file.is_file()]
@@ -131,24 +131,24 @@ def publish_sealed(folder: Path, path: Path, name: str, content: Mapping[str, An
 
 
 def require_writable(path: Path) -> None:
-    """Raise `StorageError` if something that is to be written has no folder that can be written to."""
+    """Raise `StorageError` if the folder that ``path`` should be written to is read-only."""
     if is_read_only(path.parent):
         raise StorageError(
-            f"{path} is missing, and {path.parent} cannot be written to; run once where it can, or give another folder "
-            "as cache_dir"
+            f"{path} is missing, and {path.parent} cannot be written to; run once where it can be, or give another "
+            "folder as cache_dir"
         )
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """The whole JSON, whose own checksum holds; nothing is said of the files."""
+    """The whole JSON, after checking its own checksum but not its files."""
     content = read_versioned_json(path)
     said, sums = content.pop(CHECKSUM, None), content.get(FILES)
     if said != _checksum(content):
         raise _damaged(path, "it is not what was written")
     if not isinstance(sums, dict) or not all(_is_sum(name, value) for name, value in sums.items()):
-        raise _damaged(path, "it does not say which files it is about")
+        raise _damaged(path, "it does not say which files it covers")
     if content.get(PLACE, _place(path.parent)) != _place(path.parent):
-        raise _damaged(path, f"it was written as {content[PLACE]}, and is in another one's place")
+        raise _damaged(path, f"it was written as {content[PLACE]}, and is in the wrong place")
     return content
 
 
@@ -157,7 +157,7 @@ def _place(folder: Path) -> str:
 
 
 def _is_sum(name: str, value: Any) -> bool:
-    """Whether it is a file below the folder with a size and a checksum."""
+    """Whether this is a name below the folder with a size and a checksum."""
     path = PurePosixPath(name)
     inside = bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *name}
     pair = isinstance(value, list) and len(value) == 2 and isinstance(value[0], int) and isinstance(value[1], str)
@@ -186,7 +186,7 @@ def _verify(path: Path, size: int, checksum: str) -> None:
 
 
 def _sum_of(path: Path) -> list[Any]:
-    """Size and checksum of a file, which is known to have them from now on; read in pieces."""
+    """Size and checksum of a file, read in pieces; the file counts as verified from now on."""
     state, buffer = xxhash.xxh3_128(), memoryview(bytearray(BYTES_A_READ))
     with open(path, "rb", buffering=0) as file:
         status = os.fstat(file.fileno())

@@ -1,4 +1,4 @@
-"""Defaults that several rooms share. Nothing is imported, so that the command's help appears at once."""
+"""Defaults that several rooms share. This file imports nothing, so that ``hf-negmine --help`` appears at once."""
 
 POOL_DEPTH = 48
-"""Candidates a query that a pool is retrieved with; `benchmarks/reselect.py` shows how far they reach."""
+"""Candidates per query in a pool; `benchmarks/reselect.py` shows how far they reach."""

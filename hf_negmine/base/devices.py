@@ -19,17 +19,17 @@ def has_fast_bfloat16() -> bool:
 
 
 def is_fork() -> bool:
-    """Whether this process was forked off the one that loaded the package: it lacks the threads of that one."""
+    """Whether this process was forked from the one that loaded the package: its threads do not exist here."""
     return os.getpid() != PROCESS_OF_IMPORT
 
 
 def best_device() -> str:
-    """``"cuda"`` where there is one, else ``"cpu"``."""
+    """``"cuda"`` if it is available, else ``"cpu"``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def require_device(device: str | None) -> None:
-    """Raise `InputError` unless ``device`` is None or a device of this machine, by its name in torch."""
+    """Raise `InputError` unless ``device`` is None or names a device of this machine, as torch names them."""
     if device is None:
         return
     if not isinstance(device, str):
@@ -37,11 +37,11 @@ def require_device(device: str | None) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device: {device!r} is not a device of torch, such as 'cpu', 'cuda' or 'cuda:1'") from error
+        raise InputError(f"device: {device!r} is not a torch device, such as 'cpu', 'cuda' or 'cuda:1'") from error
     if (wanted.index or 0) >= _count(wanted.type):
         found = [f"{kind}:{index}" for kind in ("cuda", "mps", "xpu") for index in range(_count(kind))]
         raise InputError(
-            f"device: {device!r} is not on this machine, where torch finds {['cpu', *found]}; leave it out to take the "
+            f"device: {device!r} is not on this machine, where torch finds {['cpu', *found]}; leave it out to use the "
             "best of them"
         )
 
@@ -53,6 +53,6 @@ def _count(kind: str) -> int:
 
 
 def without_data_parallel(arguments: Any) -> None:
-    """Have a trainer with these arguments use one GPU a process: DataParallel hands a loss a part of the batch only."""
+    """Make a trainer with these arguments use one GPU per process: DataParallel gives a loss only part of the batch."""
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

@@ -1,4 +1,4 @@
-"""Exceptions. Each message is one sentence that holds both facts: what was given and what was expected."""
+"""Exceptions. Each message is one sentence that states both facts: what was given and what was expected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class NegmineError(Exception):
-    """Anything that hf_negmine raises on purpose; catching it catches all of them."""
+    """The base of everything that hf_negmine raises on purpose."""
 
 
 class InputError(NegmineError, ValueError):
@@ -31,19 +31,19 @@ class NotFittedError(NegmineError, RuntimeError):
 
 
 class FrozenError(NegmineError, AttributeError):
-    """A setting that was assigned to an object that has been made: its results are kept under the first one."""
+    """An attempt to change a setting of an existing object: its results are stored under the original settings."""
 
 
 class ShallowPoolError(NegmineError, RuntimeError):
-    """A stored pool that is not deep enough to answer a selection exactly, with no teacher at hand to deepen it."""
+    """A stored pool that is too shallow to answer a selection exactly, with no teacher available to deepen it."""
 
 
 class ExhaustedError(NegmineError, ValueError):
-    """Rows that cannot have the number of negatives that was asked for, under ``on_exhausted="error"``."""
+    """Rows that cannot have the requested number of negatives, under ``on_exhausted="error"``."""
 
 
 class StorageError(NegmineError, OSError):
-    """A cache or output folder that cannot be read or written: full, read-only, truncated, of another version."""
+    """A cache or output folder that cannot be read or written: full, read-only, truncated, or of another version."""
 
 
 class DamagedError(StorageError):
@@ -57,11 +57,11 @@ def require(condition: bool, message: str) -> None:
 
 
 MOST = 2**62
-"""No count is larger; numpy could not compute with it."""
+"""The largest count allowed; numpy could not compute with a larger one."""
 
 
 def require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
-    """Raise `InputError` unless ``value`` is a whole number and, if it is a count, from ``at_least`` to `MOST`."""
+    """Raise `InputError` unless ``value`` is a whole number; with ``at_least``, one between it and `MOST`."""
     least = "" if at_least is None else f", at least {at_least}"
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")

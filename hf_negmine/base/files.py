@@ -1,8 +1,7 @@
 """Finish-or-nothing writes, and digests of texts, arrays and settings.
 
-A reader never sees half a file: content goes to a temporary name in the same folder, is flushed to disk, and takes its
-own name last. A process killed at any moment leaves either the old file, the new file, or a temporary name that
-nobody reads.
+A reader never sees half a file: content goes to a temporary name in the same folder, is flushed to disk, and is renamed
+last. A process killed at any moment leaves the old file, the new file, or a temporary name that nothing reads.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ logger = logging.getLogger(__name__)
 TEMPORARY_PREFIX = ".unfinished-"
 LOCK = ".lock"
 ALIGNMENT = 64
-"""Bytes; where an array begins in a file of several is a multiple of it, as numpy has it for the numbers of one."""
+"""Bytes. Every array in a file of several starts at a multiple of this, as numpy aligns the one in its own files."""
 TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 ABANDONED_AFTER = 7 * 24 * 3600
-"""Seconds without a change after which nobody is going to finish something unfinished."""
+"""Seconds without a change after which an unfinished file counts as abandoned."""
 PATIENCE = 1.0
-"""Seconds until a process that waits for another says so."""
+"""Seconds until a process that waits for another one logs it."""
 ARRAY_HEADER = re.compile(
     r"{'descr': '(\|b1|\|[iu]1|[<>][iuf][248])', 'fortran_order': (True|False), "
     r"'shape': \(((?:\d{1,19}, ?)*\d{0,19})\), } *\n"
 )
-"""The header that numpy writes for numbers. No other is read, so that nobody else's is evaluated."""
+"""The header that numpy writes for arrays of numbers. No other is accepted, so no foreign header is ever evaluated."""
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno is None:  # of a network, say, which the rows are read from while they are written
+        if error.errno is None:  # not about the file: the rows may be streamed from a network while they are written
             raise
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(_existing_parent(path)).free
@@ -87,7 +86,7 @@ def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        if not _is_unfinished(path.parent):  # else it counts once the folder is published, and is synced then
+        if not _is_unfinished(path.parent):  # an unfinished folder is synced when it is published
             _sync_folder(path.parent)
 
 
@@ -120,14 +119,14 @@ def lasting_temporary_folder() -> Path:
 
 
 def is_read_only(folder: Path) -> bool:
-    """Whether a folder, or the one it would be made in, is there and cannot be written to."""
+    """Whether a folder, or the nearest existing parent it would be made in, cannot be written to."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
 
 
 def publish_folder(folder: Path, path: Path) -> None:
-    """Give a finished folder its own name. One that is there already is kept: the name is a digest of the content."""
+    """Give a finished folder its final name. An existing one is kept: the name is a digest of the content."""
     with storage_errors(path):
         os.chmod(folder, 0o755)
         for inner, _, _ in os.walk(folder):
@@ -142,9 +141,9 @@ def publish_folder(folder: Path, path: Path) -> None:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep other processes and threads that ask for it out of ``folder``, once those that are in it have left.
+    """Wait until no other process or thread is writing in ``folder``, then keep the others out.
 
-    Readers need not ask. The operating system lets go of the folder when a process dies.
+    Readers need no lock. The operating system releases it when a process dies.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +151,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=PATIENCE)
         except Timeout:
-            logger.warning("another process is at work in %s; this one goes on when that has finished", folder)
+            logger.warning("another process is at work in %s; this one continues when it has finished", folder)
             lock.acquire()
     try:
         yield
@@ -186,10 +185,10 @@ def read_array(path: Path) -> np.ndarray[Any, Any]:
 
 
 def read_arrays(path: Path, count: int) -> list[np.ndarray[Any, Any]]:
-    """Memory-map the ``count`` arrays of numbers of a file, or raise `DamagedError` if it is not what was written.
+    """Memory-map the ``count`` numeric arrays of a file, or raise `DamagedError` if it is not what was written.
 
-    By Arrow and not by numpy, whose map holds the file open as long as it lives: a store of a few million vectors has
-    more files than a process may have open.
+    Uses Arrow rather than numpy, whose map keeps the file open for as long as it lives: a store of a few million
+    vectors has more files than a process may have open.
     """
     try:
         with pa.memory_map(str(path)) as file:
@@ -199,14 +198,14 @@ def read_arrays(path: Path, count: int) -> list[np.ndarray[Any, Any]]:
             array, end = _array_at(content, end + -end % ALIGNMENT)
             arrays.append(array)
         if bytes(content[end : end + ALIGNMENT]).strip(b"\0") or len(content) - end >= ALIGNMENT:
-            raise ValueError(f"{len(content) - end:,} bytes behind the numbers")
+            raise ValueError(f"{len(content) - end:,} bytes after the numbers")
         return arrays
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
 def _array_at(content: memoryview, start: int) -> tuple[np.ndarray[Any, Any], int]:
-    """The array that begins at this byte of a file, and where it ends. Never takes more memory than the file has."""
+    """The array that begins at this byte of a file, and where it ends. Never allocates more than the file holds."""
     magic, length = bytes(content[start : start + 8]), int.from_bytes(bytes(content[start + 8 : start + 10]), "little")
     header = ARRAY_HEADER.fullmatch(bytes(content[start + 10 : start + 10 + length]).decode("latin-1"))
     if magic != b"\x93NUMPY\x01\x00" or header is None:
@@ -215,7 +214,7 @@ def _array_at(content: memoryview, start: int) -> tuple[np.ndarray[Any, Any], in
     array, begin = np.dtype(header[1]), start + 10 + length
     size = math.prod(shape) * array.itemsize
     if size > len(content) - begin:
-        raise ValueError(f"an array of shape {shape} and {len(content) - begin:,} bytes of numbers")
+        raise ValueError(f"an array of shape {shape} and {len(content) - begin:,} bytes left for it")
     numbers = np.frombuffer(content, dtype=array, count=math.prod(shape), offset=begin)
     return numbers.reshape(shape, order="F" if header[2] == "True" else "C"), begin + size
 
@@ -240,7 +239,7 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def read_versioned_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file with a ``format_version``, or raise `StorageError` if it is damaged or of another version."""
+    """Read a JSON file with a ``format_version``, or raise `StorageError` if it is damaged or has another version."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
@@ -268,7 +267,7 @@ def _unreadable(path: Path, error: Exception, remedy: str = "delete its folder a
 def text_digests(texts: pa.Array) -> DigestArray:
     """128-bit BLAKE2b digests of an Arrow string array without nulls, shape (n, 2), uint64.
 
-    Reads the UTF-8 bytes in place, so that no Python string is made.
+    Reads the UTF-8 bytes in place, without making Python strings.
     """
     large = texts.cast(pa.large_string())
     _, offsets_buffer, data_buffer = large.buffers()
@@ -310,13 +309,13 @@ def _existing_parent(path: Path) -> Path:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether it is a `scratch_folder`, or lies in one."""
+    """Whether this is a `scratch_folder`, or lies in one."""
     return any(part.startswith(TEMPORARY_PREFIX) for part in folder.parts)
 
 
-@lru_cache(maxsize=256)  # once for each folder that a process writes to
+@lru_cache(maxsize=256)  # once per folder that a process writes to
 def _sweep(folder: Path) -> None:
-    """Remove what runs that were killed long ago have left unfinished in a folder."""
+    """Remove the unfinished files that runs killed long ago have left in a folder."""
     if _is_unfinished(folder):
         return
     with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""What may be told to others: names of models and data sets, and never where something lies on this machine."""
+"""Names that may be published: those of models and data sets, never the paths where they lie on this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 MODEL = "model"
-"""The field whose text is a name as a whole, not a sentence with names in it."""
+"""The field whose whole text is a name, not a sentence with names in it."""
 UNNAMED = "unnamed"
 BEGINS_A_PATH = re.compile(r"file:|[A-Za-z]:[/\\]|[/\\~]|\.{1,2}([/\\]|$)", re.IGNORECASE)
 WORD = r"[^\s/\\'\"`=,;()<>\[\]{}|]"
@@ -23,32 +23,32 @@ PATH_IN_TEXT = re.compile(
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether it is a ``name`` or ``user/name`` as the Hub has them."""
+    """Whether this is a ``name`` or ``user/name`` as on the Hub."""
     return isinstance(name, str) and PLAIN.fullmatch(name) is not None
 
 
 def public_name(source: str | Path) -> str:
-    """The name of a model: its id on the Hub, or the last part of a path, whether or not anything lies there."""
+    """The name of a model: its id on the Hub, or the last part of a path, whether or not the path exists."""
     text = str(source)
-    if os.path.exists(text):  # unlike Path.exists, False for what cannot be a path
+    if os.path.exists(text):  # unlike Path.exists, False for text that cannot be a path
         return Path(text).resolve().name or UNNAMED
     return _without_folders(text)
 
 
 def is_public_name(name: Any) -> bool:
-    """Whether it is what `public_name` makes of a name where nothing lies."""
+    """Whether `public_name` would leave this name unchanged, existing paths aside."""
     return isinstance(name, str) and _without_folders(name) == name
 
 
 def public_text(text: str) -> str:
-    """The same text with the last part of each path in the place of the path; a text that begins as one is one."""
+    """The text with each path cut to its last part; a text that begins like a path is treated as one path."""
     if BEGINS_A_PATH.match(text):
         return _last_part(text)
     return PATH_IN_TEXT.sub(lambda found: _last_part(found[0]), text)
 
 
 def public_content(content: Any, kept: Collection[str] = ()) -> Any:
-    """JSON-able content with every text in it made public, names of fields included, but for the fields ``kept``."""
+    """JSON-able content with every text made public, field names included, except the values of the fields ``kept``."""
     if isinstance(content, dict):
         public = {}
         for name, value in content.items():

@@ -10,7 +10,7 @@ from hf_negmine.base.errors import InputError, require
 
 
 def folder_of(value: Any, argument: str) -> Path:
-    """The folder that an argument names, with its ``~`` resolved, or `InputError` for what can be no path."""
+    """The folder that an argument names, with ``~`` expanded, or `InputError` if it cannot be a path."""
     path = value if isinstance(value, str | os.PathLike) else None
     text = os.fspath(path) if path is not None else None
     require(

@@ -1,6 +1,6 @@
 """What the rooms expect of each other, in one place: teachers, scorers, query blocks, ceilings and samplers.
 
-A teacher of your own needs a name, a fingerprint and one method: `VectorTeacher.encode` if it makes vectors,
+Your own teacher needs a name, a fingerprint and one method: `VectorTeacher.encode` if it makes vectors,
 `ScoringTeacher.index` if it scores all passages of a corpus, or `PairTeacher.score` if it reads a query and a passage
 together.
 """
@@ -26,12 +26,12 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """How people call it; goes into summaries and provenance."""
+        """The name people know it by; appears in summaries and provenance."""
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of everything that changes what it makes of a text in ``role``: weights, prompt, lengths, dtype.
+        """Digest of everything that affects how it encodes a text in ``role``: weights, prompt, lengths, dtype.
 
-        Stored vectors and pools are reused exactly when it is equal.
+        Stored vectors and pools are reused only if it is equal.
         """
 
 
@@ -41,26 +41,26 @@ class VectorTeacher(Teacher, Protocol):
 
     @property
     def similarity(self) -> Similarity:
-        """``"cosine"`` or ``"dot"``; it scores positives and candidates alike."""
+        """``"cosine"`` or ``"dot"``; used for positives and candidates alike."""
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
-        """Vectors of ``texts``, shape (len(texts), width), one row a text, finite."""
+        """Vectors of ``texts``, shape (len(texts), width), one row per text, finite."""
 
 
 @runtime_checkable
 class StreamingTeacher(VectorTeacher, Protocol):
-    """A vector teacher whose vectors are worth keeping as they come, since each of them costs money."""
+    """A vector teacher whose vectors are worth storing as they arrive, because each of them costs money."""
 
     def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[tuple[IdArray, FloatArray]]:
         """Positions in ``texts`` and their vectors, in any order, each position once.
 
-        What was yielded is stored at once; an error later on loses nothing of it.
+        Whatever is yielded is stored at once, so that a later error loses none of it.
         """
 
 
 @dataclass(frozen=True)
 class SparseVectors:
-    """Vectors of which few dimensions are not zero, as CSR.
+    """Vectors with few nonzero dimensions, as CSR.
 
     Attributes:
         offsets: int64, shape (texts + 1,).
@@ -83,10 +83,10 @@ class SparseTeacher(Teacher, Protocol):
 
 @dataclass(frozen=True)
 class TokenVectors:
-    """Several vectors a text, as CSR.
+    """Several vectors per text, as CSR.
 
     Attributes:
-        offsets: int64, shape (texts + 1,); a text has one vector or more.
+        offsets: int64, shape (texts + 1,); every text has at least one vector.
         vectors: float32, shape (offsets[-1], width), finite.
     """
 
@@ -99,8 +99,8 @@ class TokenTeacher(Teacher, Protocol):
     """A late-interaction teacher (ColBERT, arXiv 2004.12832): each query token's best match in the passage, summed.
 
     Attributes:
-        first_stage: finds the candidates it scores; None for the mean of its own token vectors.
-        candidates: how many a query.
+        first_stage: finds the candidates it scores; None to use the mean of its own token vectors.
+        candidates: how many candidates it scores per query.
     """
 
     first_stage: Any
@@ -116,7 +116,7 @@ class PairTeacher(Teacher, Protocol):
 
     Attributes:
         first_stage: finds the candidates it scores.
-        candidates: how many a query. They and the positives are all that it ever sees.
+        candidates: how many candidates it scores per query; they and the positives are all it ever sees.
     """
 
     first_stage: Any
@@ -128,7 +128,7 @@ class PairTeacher(Teacher, Protocol):
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A teacher that can say how much it reads of a text, for the summary; no teacher need be one."""
+    """A teacher that can report how much of a text it reads, for the summary; optional for any teacher."""
 
     def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
         """Tokens of each text with its prompt, shape (len(texts),), and how many of them are read; None for all."""
@@ -136,7 +136,7 @@ class CountsTokens(Protocol):
 
 @runtime_checkable
 class CountsPairTokens(Protocol):
-    """The same for a teacher that reads a query and a passage together."""
+    """Like `CountsTokens`, for a teacher that reads a query and a passage together."""
 
     def count_pair_tokens(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[IdArray, int | None]:
         """Tokens of each pair, shape (len(queries),), and how many of them are read; None for all."""
@@ -148,7 +148,7 @@ class PassageScorer(Protocol):
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """Scores of every passage for each query, shape (len(queries), n_passages), finite.
 
-        A query's row may not depend on the other queries of the call.
+        A query's scores must not depend on the other queries in the call.
         """
 
 
@@ -162,23 +162,23 @@ class ScoringTeacher(Teacher, Protocol):
 
 @runtime_checkable
 class FusionTeacher(Teacher, Protocol):
-    """Several teachers that search, joined into one score."""
+    """Several teachers that search, joined into one score per passage."""
 
     stages: Any
 
     def fuse(self, scores: Sequence[FloatArray]) -> FloatArray:
-        """One score from each teacher's, all of shape (queries, n_passages); rows do not depend on one another."""
+        """One score from those of each teacher, all of shape (queries, n_passages); rows are independent."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The best passages of some queries as CSR, each row by falling score, equal scores by rising passage id.
+    """The best passages of some queries as CSR, in each row by falling score, ties by rising passage id.
 
     Attributes:
         offsets: int64, shape (rows + 1,).
         passages: int32 passage ids, shape (offsets[-1],).
         scores: float32, same shape.
-        exhausted: bool, shape (rows,): no eligible passage lies below the last one of the row.
+        exhausted: bool, shape (rows,): whether no eligible passage is left below the last one of the row.
     """
 
     offsets: IdArray
@@ -191,13 +191,13 @@ class QueryBlock(Protocol):
     """Some queries, loaded and ready to be scored. ``rows`` are positions within the block."""
 
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
-        """The score of each (row, passage) pair, float32, by the very rule that scores candidates."""
+        """The score of each (row, passage) pair, float32, by exactly the rule that scores candidates."""
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
-        """For each of ``rows`` exactly its best ``depth`` eligible passages strictly under its ceiling.
+        """The exact best ``depth`` eligible passages strictly under its ceiling, for each of ``rows``.
 
-        Eligible is every passage but the query's positives and a passage with the query's own text. The first ``skip``
-        eligible passages under the ceiling are left out.
+        Every passage is eligible except the query's positives and a passage with the query's own text. The first
+        ``skip`` eligible passages under the ceiling are left out.
         """
 
 
@@ -222,7 +222,7 @@ class Searcher(Protocol):
 class Ceiling(Protocol):
     """A rule that turns a positive score into the highest score (exclusive) a negative may have.
 
-    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    Its ``str`` names it with all its settings: it appears in summaries, and results are stored under it.
     """
 
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
@@ -233,7 +233,7 @@ class Ceiling(Protocol):
 class Sampler(Protocol):
     """A rule that picks n of a query's surviving candidates.
 
-    Its ``str`` names it with all its settings: it stands in summaries, and results are kept under it.
+    Its ``str`` names it with all its settings: it appears in summaries, and results are stored under it.
     """
 
     def depth(self, n: int) -> int:
@@ -243,6 +243,6 @@ class Sampler(Protocol):
         """Columns of the n chosen ones, shape (rows, n).
 
         ``scores`` has shape (rows, depth), falling along a row, -inf where a row has fewer survivors; such columns
-        are chosen only after all others. ``keys`` holds a random 64-bit number for each candidate, the same whatever
-        the batching.
+        are chosen only after all others. ``keys`` holds a random 64-bit number for each candidate, independent of
+        batching.
         """

@@ -25,7 +25,7 @@ def random_keys(seed: int, query_keys: KeyArray, passage_keys: KeyArray) -> KeyA
 
 
 def seed_of_epoch(seed: int, epoch: int) -> int:
-    """The seed of an epoch's draws; epoch 0 draws what ``seed`` itself draws."""
+    """The seed for the draws of an epoch; epoch 0 uses ``seed`` itself."""
     if epoch == 0:
         return seed
     both = np.array([seed % 2**64, epoch], dtype=np.uint64)
@@ -40,7 +40,7 @@ def uniform(keys: KeyArray) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _mix(values: KeyArray) -> KeyArray:
     """The finalizer of SplitMix64 (Steele, Lea and Flood 2014): every input bit moves every output bit.
 
-    uint64 arithmetic on arrays wraps around silently in numpy, as the algorithm wants.
+    uint64 arithmetic on arrays wraps around silently in numpy, as the algorithm requires.
     """
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -17,7 +17,7 @@ DigestArray: TypeAlias = npt.NDArray[np.uint64]
 """Shape (n, 2): the 128-bit digest of each text as two unsigned integers."""
 
 FORMAT_VERSION = 2
-"""Version of everything under the cache folder. A folder of another version is refused, never guessed at."""
+"""Version of everything under the cache folder. A folder of another version is refused, never reinterpreted."""
 
 MAX_PASSAGES = 2**31 - 1
 """Passage ids are int32."""

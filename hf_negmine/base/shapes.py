@@ -1,4 +1,4 @@
-"""The shape that content from somebody else must have (JSON, YAML), checked once, on the way in."""
+"""The shape that outside content (JSON, YAML) must have, checked once, on the way in."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, TypeAlias
 from hf_negmine.base.errors import StorageError
 
 Shape: TypeAlias = Callable[[Any, str], None]
-"""Given a value and where it stands, raises `StorageError` unless the value has the shape."""
+"""Takes a value and its location, and raises `StorageError` unless the value has the shape."""
 
 DEEPEST = 100
 MOST = 2**63 - 1
 
 
 def check_plain(content: Any, where: str) -> None:
-    """`StorageError` unless content can be walked through and written again: not nested deeply, all text UTF-8."""
+    """Raise `StorageError` unless content can be walked and written again: no deep nesting, all text valid UTF-8."""
     level = [content]
     for _ in range(DEEPEST):
         inner: list[Any] = []
@@ -42,13 +42,13 @@ def _encodable(value: str, where: str) -> None:
 
 
 def expect(holds: bool, where: str, expected: str, value: Any) -> None:
-    """`StorageError` that says what was expected, and what was there."""
+    """Raise a `StorageError` that states what was expected and what was found, unless ``holds``."""
     if not holds:
         raise StorageError(f"{where}: expected {expected}, got {reprlib.repr(value)}")
 
 
 def anything(value: Any, where: str) -> None:
-    """Whatever it is."""
+    """Accept any value."""
 
 
 def text(value: Any, where: str) -> None:
@@ -78,18 +78,18 @@ def whole(least: int = 0, most: int = MOST) -> Shape:
 
 
 def one_of(choices: Iterable[str]) -> Shape:
-    """One of some texts."""
+    """One of the given texts."""
     known = list(choices)
     return lambda value, where: expect(isinstance(value, str) and value in known, where, f"one of {known}", value)
 
 
 def optional(shape: Shape) -> Shape:
-    """Something of the shape, or None."""
+    """A value of the shape, or None."""
     return lambda value, where: None if value is None else shape(value, where)
 
 
 def list_of(shape: Shape, *, length: int | None = None) -> Shape:
-    """A list of things of one shape."""
+    """A list whose items all have one shape."""
 
     def check(value: Any, where: str) -> None:
         expected = "a list" if length is None else f"a list of {length}"
@@ -101,7 +101,7 @@ def list_of(shape: Shape, *, length: int | None = None) -> Shape:
 
 
 def map_of(shape: Shape) -> Shape:
-    """Names with things of one shape."""
+    """A mapping from names to values of one shape."""
 
     def check(value: Any, where: str) -> None:
         expect(isinstance(value, dict) and all(isinstance(name, str) for name in value), where, "a mapping", value)
@@ -115,9 +115,9 @@ def record(fields: Mapping[str, Shape], *, required: Iterable[str] = (), closed:
     """Fields of given shapes.
 
     Args:
-        fields: what is known, by name.
-        required: which of these must be there.
-        closed: whether no other field may be.
+        fields: the shape of each known field.
+        required: the fields that must be present.
+        closed: whether unknown fields are an error.
     """
     needed = list(required)
 

@@ -1,1 +1,1 @@
-"""Texts: what users have, opened; what they get, laid out and written."""
+"""Texts: opening what users have, and laying out and writing what they get."""

@@ -28,17 +28,17 @@ class Layout:
     """How a row with its negatives is written.
 
     Attributes:
-        format: ``n-tuple`` (query, positive, negative_1 … negative_n), ``triplet`` (a row a negative), ``labeled-pair``
-            (a row a passage, label 1 or 0), ``labeled-list`` (lists of passages and labels), or ``ids`` (query_id,
-            document_ids, scores; texts in lookup tables).
+        format: ``n-tuple`` (query, positive, negative_1 … negative_n), ``triplet`` (a row per negative),
+            ``labeled-pair`` (a row per passage, label 1 or 0), ``labeled-list`` (lists of passages and labels), or
+            ``ids`` (query_id, document_ids, scores; texts in lookup tables).
         query_column: name of the query column.
-        positive_column: name of the positive column; the labelled formats put all passages there.
-        n: negatives a query.
-        scores: also write the teacher's scores; in the labelled formats they take the labels' place.
-        on_exhausted: what becomes of a row with fewer than n negatives.
-        share_negatives: whether all positives of a row have the same negatives (one ceiling a query).
-        inconsistent: what becomes of a pair whose positive the teacher does not find: ``"drop"`` it, ``"flag"`` it in a
-            column `CONSISTENT`, or None if nobody asked.
+        positive_column: name of the positive column; the labeled formats put all passages there.
+        n: negatives per query.
+        scores: whether to write the teacher's scores too; in the labeled formats they replace the labels.
+        on_exhausted: what happens to a row with fewer than n negatives.
+        share_negatives: whether all positives of a row share the same negatives (one ceiling per query).
+        inconsistent: what happens to a pair whose positive the teacher does not find: ``"drop"`` leaves it out,
+            ``"flag"`` marks it in a column `CONSISTENT`; None if this was not asked for.
     """
 
     format: Format
@@ -56,14 +56,14 @@ class Layout:
 
     @property
     def replaced_columns(self) -> tuple[str, ...]:
-        """Columns of the input whose content the output has under other names."""
+        """Columns of the input whose content the output holds under other names."""
         return (self.query_column, self.positive_column) if self.format == "ids" else ()
 
     @property
     def groups_positives(self) -> bool:
         """Whether the positives of a row go into one group.
 
-        They share its negatives then, and labels must tell them apart. Where scores take the labels' place, the first
+        They then share its negatives, and labels must tell them apart. Where scores replace the labels, the first
         passage of a group is its only positive.
         """
         has_labels = self.format != "ids" and not (self.format == "labeled-list" and self.scores)
@@ -71,22 +71,22 @@ class Layout:
 
     @property
     def new_columns(self) -> dict[str, pa.DataType]:
-        """Columns that are written, with their types; the others are kept as they are."""
+        """Columns that are written, with their types; all others are kept as they are."""
         return {**self._columns_of_format, **({CONSISTENT: pa.bool_()} if self.inconsistent == "flag" else {})}
 
     def writes(self, column: str) -> bool:
-        """Whether it is one of the new columns, without listing them: a mistyped ``n`` may be a billion."""
+        """Whether this is one of the new columns, without listing them all: a mistyped ``n`` may be a billion."""
         numbered = re.fullmatch("negative_([1-9][0-9]*)", column)
         if self.format == "n-tuple" and numbered is not None:
             return (len(numbered[1]), numbered[1]) <= (len(str(self.n)), str(self.n))
         return column in replace(self, n=0).new_columns
 
     def check_new_columns(self, available: Sequence[str]) -> None:
-        """Raise `InputError` if rows have a column already that the format writes."""
+        """Raise `InputError` if rows already have a column that the format writes."""
         if clash := [name for name in available if name != self.positive_column and self.writes(name)]:
             raise InputError(
-                f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove them "
-                "or rename them"
+                f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove or "
+                "rename them"
             )
 
     def check_columns(self, available: Sequence[str], *, argument: str) -> None:
@@ -115,11 +115,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class RowNegatives:
-    """Some rows with their positives and negatives, one entry a (row, positive) pair.
+    """Some rows with their positives and negatives, one entry per (row, positive) pair.
 
     Attributes:
         queries: the query text of each row.
-        query_ids: int64, shape (rows,); -1 for a query that was not there at `fit`.
+        query_ids: int64, shape (rows,); -1 for a query that was not part of `fit`.
         rows: int64, shape (pairs,): the row of each pair, rising.
         positives: positive texts, shape (pairs,).
         positive_ids: int64 passage ids, shape (pairs,); -1 for one outside the corpus.
@@ -127,7 +127,7 @@ class RowNegatives:
         offsets: int64, shape (pairs + 1,): the negatives of each pair.
         passages: int32 passage ids of the negatives, by falling score.
         scores: float32, same shape.
-        consistent: bool, shape (pairs,): whether the teacher finds the positive; None where nobody asked.
+        consistent: bool, shape (pairs,): whether the teacher finds the positive; None if this was not asked for.
     """
 
     queries: pa.LargeStringArray
@@ -143,11 +143,11 @@ class RowNegatives:
 
     @property
     def counts(self) -> IdArray:
-        """Negatives of each pair."""
+        """The number of negatives of each pair."""
         return np.diff(self.offsets)
 
     def joined(self, other: RowNegatives) -> RowNegatives:
-        """The pairs of both, which are about the same rows, in the order of the rows."""
+        """The pairs of both, which must share their rows, in row order."""
         together = RowNegatives(
             self.queries,
             self.query_ids,
@@ -163,7 +163,7 @@ class RowNegatives:
         return together.of(np.argsort(together.rows, kind="stable"))
 
     def of(self, pairs: IdArray) -> RowNegatives:
-        """The same for some of the pairs, in the order given."""
+        """The selected pairs, in the order given."""
         counts = self.counts[pairs]
         entries, _ = flat_positions(self.offsets[pairs], counts)
         return RowNegatives(
@@ -181,7 +181,7 @@ class RowNegatives:
 
 
 def _joined_flags(one: RowNegatives, two: RowNegatives) -> BoolArray | None:
-    """Flags of the pairs of both; a fit on a corpus alone has no pair to ask about, and so no flags."""
+    """The flags of both sets of pairs; a fit on a corpus alone has no pairs to check, and therefore no flags."""
     if one.consistent is None and two.consistent is None:
         return None
     parts = [np.ones(len(part.rows), bool) if part.consistent is None else part.consistent for part in (one, two)]
@@ -190,7 +190,7 @@ def _joined_flags(one: RowNegatives, two: RowNegatives) -> BoolArray | None:
 
 @dataclass(frozen=True)
 class Written:
-    """Output rows: which input row each one continues, and the columns that are new or changed."""
+    """Output rows: the input row that each one continues, and the columns that are new or changed."""
 
     rows: IdArray
     columns: dict[str, pa.Array]
@@ -221,7 +221,7 @@ def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
         query = found.queries[int(found.rows[first])].as_py()
         raise ExhaustedError(
             f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} "
-            f"eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or take "
+            f"eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or use "
             "on_exhausted='drop' or 'keep'"
         )
     return found.of(np.flatnonzero(~short))
@@ -253,7 +253,7 @@ def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
 
 
 def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
-    """The formats that put positives and negatives into one column: a group is a row, or a pair of it."""
+    """Lay out the formats that put positives and negatives into one column; a group is a row, or one of its pairs."""
     first_of_group = np.ones(len(found.rows), dtype=bool)
     if layout.groups_positives and len(found.rows):
         first_of_group[1:] = np.diff(found.rows) > 0
@@ -271,7 +271,7 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
         ids = np.concatenate([found.positive_ids, negatives.passages.astype(np.int64)])[order]
         if (ids < 0).any() or (found.query_ids[negatives.rows] < 0).any():
             raise InputError(
-                "format 'ids' names queries and passages that were there at fit(), and a row has others; fit on these"
+                "format 'ids' names queries and passages that were part of fit(), and a row has others; fit on these"
             )
         columns = {
             "query_id": pa.array(found.query_ids[negatives.rows]),
@@ -298,12 +298,12 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
 
 
 def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegatives:
-    """The rows without negatives that a pair of their group lacks: a relabelled positive has a ceiling of its own."""
+    """Drop negatives that another pair of the group does not have: a relabeled positive has its own ceiling."""
     firsts = np.searchsorted(group_of_pair, group_of_pair)
-    if (found.counts == found.counts[firsts]).all():  # what one lacks is left out, never put in
+    if (found.counts == found.counts[firsts]).all():  # a negative that one pair lacks is left out, never added
         return found
     pair = np.repeat(np.arange(len(found.rows)), found.counts)
-    listed, passages = np.divmod(np.unique(pair * 2**32 + found.passages), 2**32)  # some list a passage twice
+    listed, passages = np.divmod(np.unique(pair * 2**32 + found.passages), 2**32)  # a list may hold a passage twice
     shared, pairs_with = np.unique(group_of_pair[listed] * 2**32 + passages, return_counts=True)
     place = np.searchsorted(shared, group_of_pair[pair] * 2**32 + found.passages)
     kept = pairs_with[place] == np.bincount(group_of_pair)[group_of_pair[pair]]
@@ -312,14 +312,14 @@ def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegativ
 
 
 def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.Array]:
-    """The column that flags inconsistent rows, with the flag of these pairs."""
+    """The column that flags inconsistent rows, with the flags of these pairs."""
     if layout.inconsistent != "flag" or found.consistent is None:
         return {}
     return {CONSISTENT: pa.array(found.consistent[pairs])}
 
 
 def _flags_of_groups(found: RowNegatives, layout: Layout, firsts: IdArray) -> dict[str, pa.Array]:
-    """The same for groups, of which these pairs are the first: all positives of one must be found."""
+    """Like `_flags` for groups, whose first pairs these are: all positives of a group must be found."""
     if layout.inconsistent != "flag" or found.consistent is None:
         return {}
     whole = np.logical_and.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
@@ -329,9 +329,9 @@ def _flags_of_groups(found: RowNegatives, layout: Layout, firsts: IdArray) -> di
 def _flags_of_passages(
     found: RowNegatives, layout: Layout, firsts: IdArray, group_of_negative: IdArray, order: IdArray
 ) -> dict[str, pa.Array]:
-    """The same for single passages: a positive has its own flag, a negative that of any positive of its group.
+    """Like `_flags` for single passages: a positive has its own flag, a negative that of any positive of its group.
 
-    So the rows that are flagged as consistent are those that ``"drop"`` leaves.
+    The rows flagged as consistent are therefore exactly those that ``"drop"`` leaves.
     """
     if layout.inconsistent != "flag" or found.consistent is None:
         return {}
@@ -340,7 +340,7 @@ def _flags_of_passages(
 
 
 def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:
-    """A list a pair: the positive's score, then its negatives'."""
+    """One list per pair: the positive's score, then those of its negatives."""
     groups = np.concatenate([group_of_first, np.repeat(np.arange(n_groups), found.counts)])
     order = np.argsort(groups, kind="stable")
     offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Rows of (query, positive), found again among those of a text set by their texts."""
+"""Rows of (query, positive), located by their texts among those of a text set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_negmine.data.texts import TextSet, check_texts, flatten_positives
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Rows with their positives, before anything is known of their negatives; fields as in `RowNegatives`."""
+    """Rows with their positives, before their negatives are known; fields as in `RowNegatives`."""
 
     queries: pa.LargeStringArray
     query_ids: IdArray
@@ -24,7 +24,7 @@ class RowPairs:
     positive_ids: IdArray
 
     def of_rows(self, rows: IdArray) -> RowPairs:
-        """The same for some rows (rising), numbered from 0."""
+        """The pairs of some rows (rising), renumbered from 0."""
         pairs = np.flatnonzero(np.isin(self.rows, rows))
         return RowPairs(
             self.queries.take(pa.array(rows)),
@@ -55,19 +55,19 @@ class PairFinder:
         )
 
     def find(self, pairs: RowPairs) -> tuple[IdArray, BoolArray]:
-        """Place of each pair among those of the text set, and whether it is one of them."""
+        """The place of each pair among those of the text set, and whether it is one of them."""
         query_ids = pairs.query_ids[pairs.rows]
         return self.places(query_ids, pairs.positive_ids), self.contains(query_ids, pairs.positive_ids)
 
     def places(self, query_ids: IdArray, passage_ids: IdArray) -> IdArray:
-        """Place of each (query, positive) pair of the text set; of any other pair, some place."""
+        """The place of each (query, positive) pair of the text set; for any other pair, some place."""
         if not len(self._keys):
             return np.zeros(len(query_ids), dtype=np.int64)
         keys = query_ids * len(self.texts.corpus) + passage_ids
         return np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
 
     def contains(self, query_ids: IdArray, passage_ids: IdArray) -> BoolArray:
-        """Whether each pair, of ids of which -1 stands for none, is a query with one of its positives."""
+        """Whether each pair of ids is a query with one of its positives; an id of -1 is never one."""
         if not len(self._keys):
             return np.zeros(len(query_ids), dtype=bool)
         keys = query_ids * len(self.texts.corpus) + passage_ids
@@ -76,6 +76,6 @@ class PairFinder:
 
     @cached_property
     def _keys(self) -> IdArray:
-        """One number a (query, positive) pair, rising."""
+        """One number per (query, positive) pair, rising."""
         query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
         return query * len(self.texts.corpus) + self.texts.positive_ids

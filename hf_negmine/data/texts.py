@@ -1,10 +1,10 @@
-"""Rows to unique queries, a corpus and positives as CSR.
+"""Turn rows into unique queries, a corpus, and positives as CSR.
 
 Identity is by text: two passages with the same text are one passage, two rows with the same query text share their
 positives, and a passage with the query's own text is never its negative.
 
-Passage ids do not depend on the order of the rows: a corpus that is given keeps its own order, and positives that it
-lacks follow in the order of their digests, so ties that are broken by the lower id fall the same way in any order.
+Passage ids do not depend on the order of the rows: a given corpus keeps its own order, and positives missing from it
+follow in the order of their digests, so ties, which are broken by the lower id, fall the same way in any row order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TEXTS_A_BATCH = 16_384
 
 
 class TextColumn:
-    """Unique texts on disk, read by memory map: one flat UTF-8 file, int64 offsets, and a digest a text."""
+    """Unique texts on disk, read by memory map: one flat UTF-8 file, int64 offsets, and one digest per text."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ class TextColumn:
     def find_keys(self, keys: np.ndarray[Any, np.dtype[np.uint64]]) -> IdArray:
         """Ids of the texts whose digest begins with these 64 bits, -1 where there is none. Shape (n,).
 
-        Two of a billion texts share them with a chance of 3 %; where that would do harm, use `find`.
+        Among a billion texts, some two share these bits with a chance of 3 %; where that would do harm, use `find`.
         """
         order, firsts = self._sorted_keys
         if not len(order):
@@ -92,16 +92,16 @@ class TextColumn:
 
 
 def sort_digests(digests: DigestArray) -> tuple[IdArray, DigestArray]:
-    """Order by first, then second half, and the digests in it, each half in one stretch of memory to be searched."""
+    """The order by first, then second half, and the sorted digests, each half contiguous in memory for searching."""
     order = np.lexsort((digests[:, 1], digests[:, 0]))
     return order, np.asfortranarray(digests[order])
 
 
 def find_digests(ordered: DigestArray, digests: DigestArray) -> IdArray:
-    """Position of each digest in ``ordered`` (from `sort_digests`), -1 where it is not. Shape (n,)."""
+    """Position of each digest in ``ordered`` (from `sort_digests`), -1 where there is none. Shape (n,)."""
     found = np.full(len(digests), -1, dtype=np.int64)
     at = np.searchsorted(np.ascontiguousarray(ordered[:, 0]), digests[:, 0], side="left")
-    # Different texts whose digests share the first half are neighbours: step on while any row has one more to try.
+    # Different texts whose digests share the first half are neighbors: step on while a row has another one to try.
     active = np.flatnonzero(at < len(ordered))
     while len(active):
         candidate, sought = ordered[at[active]], digests[active]
@@ -114,7 +114,7 @@ def find_digests(ordered: DigestArray, digests: DigestArray) -> IdArray:
 
 @dataclass(frozen=True)
 class TextSet:
-    """Everything the later rooms know about the user's data.
+    """Everything that later rooms know about the user's data.
 
     Attributes:
         queries: unique query texts.
@@ -137,7 +137,7 @@ class TextSet:
         return self.folder.name
 
     def excluded(self) -> tuple[IdArray, PassageArray]:
-        """Passages that are never a negative of a query, as CSR: its positives, and a passage with its own text."""
+        """The passages that are never negatives of a query, as CSR: its positives, and a passage with its own text."""
         counts = np.diff(self.positive_offsets)
         query_ids = np.repeat(np.arange(len(self.queries)), counts)
         with_own = np.flatnonzero(self.own_text >= 0)
@@ -149,7 +149,7 @@ class TextSet:
 
 
 def unique_digests(digests: DigestArray) -> tuple[IdArray, IdArray]:
-    """First position of each distinct digest, by rising digest, and for each digest its place among those."""
+    """The first position of each distinct digest, by rising digest, and the place of each digest among those."""
     order, ordered = sort_digests(digests)
     new = np.ones(len(order), dtype=bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
@@ -164,17 +164,17 @@ def check_texts(
     """Texts as a large-string array, or `InputError` naming the first of ``rows`` that is null, blank or not text.
 
     Args:
-        texts: one for each row.
-        rows: their numbers.
-        column: its name, for errors.
-        code: the rows as a Data set in Python, for what an error suggests.
-        remedy: Python that leaves blank texts out, where that is not a filter of these rows.
+        texts: one per row.
+        rows: the row numbers, for errors.
+        column: the column's name, for errors.
+        code: Python for the rows as a Dataset, used in suggested remedies.
+        remedy: Python that leaves blank texts out, if that is not a filter of these rows.
     """
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         texts = _cast_texts(texts, column, code if remedy is None else None)
     try:
         texts.validate(full=True)
-    except pa.ArrowInvalid as error:  # Parquet, for one, does not check what it calls a string
+    except pa.ArrowInvalid as error:  # Parquet, for example, does not check its strings
         raise InputError(
             f"column {column!r} has text that is not valid UTF-8 among rows {rows[0]} to {rows[-1]} ({error}); save it "
             "as UTF-8 and read it again"
@@ -191,7 +191,7 @@ def check_texts(
 
 
 def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
-    """Text of another Arrow type."""
+    """Cast text of another Arrow type, or raise `InputError` with a remedy."""
     kind = texts.type
     if _is_text(kind):
         return texts.cast(pa.large_string())
@@ -202,7 +202,7 @@ def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether it can be cast to text without a change of the texts; nulls are texts that are missing."""
+    """Whether it can be cast to text without changing any; nulls count as missing texts."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
@@ -226,16 +226,16 @@ def build_text_set(
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
     Args:
-        cache_dir: the set is kept in its folder ``texts``. If that cannot be written to, it may hold the set already.
+        cache_dir: the set is stored in its folder ``texts``. If that is read-only, it may already hold the set.
         query_column, positive_column: names for errors.
-        pairs: batches of equal-length Arrow arrays; a positive array may be text or lists of text. None at all is
-            fine if there is a corpus.
+        pairs: batches of equal-length Arrow arrays; a positive array may hold text or lists of text. There may be no
+            batch at all if there is a corpus.
         corpus: batches of Arrow text arrays, or None if the positives are the corpus.
-        code: the rows as a Data set in Python, for what an error suggests.
+        code: Python for the rows as a Dataset, used in suggested remedies.
         corpus_remedy: Python that leaves blank passages out of the corpus.
 
     Raises:
-        InputError: nothing in it, a text that is empty or no text, or a row without a positive.
+        InputError: the data is empty, a text is empty or not text, or a row has no positive.
     """
     home = cache_dir / "texts"
     with temporary_folder() if is_read_only(home) else scratch_folder(home) as folder:
@@ -299,7 +299,7 @@ def open_text_set(folder: Path) -> TextSet:
 
 
 class _Writer:
-    """Streams text batches into the files of a `TextColumn`; memory holds the offsets and digests only."""
+    """Streams text batches into the files of a `TextColumn`, keeping only offsets and digests in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -325,7 +325,7 @@ class _Writer:
         self._lengths.append(np.diff(bounds))
 
     def column(self) -> TextColumn:
-        """What was written, once the block has ended."""
+        """The column that was written; call this after the block has ended."""
         digests = np.concatenate(self._digests) if self._digests else np.empty((0, 2), dtype=np.uint64)
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
         write_array(self._folder / "digests.npy", digests)
@@ -358,7 +358,7 @@ def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, remedy: str
 
 
 def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:
-    """Like `unique_digests`, with the distinct ones in the order of their first position."""
+    """Like `unique_digests`, but ordered by first position instead of by digest."""
     first, place = unique_digests(digests)
     order = np.argsort(first)
     rank = np.empty_like(order)
@@ -369,7 +369,7 @@ def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:
 def flatten_positives(
     positives: pa.Array, rows: IdArray, *, column: str, code: str = "rows"
 ) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
-    """All positives of these rows one after another, and how many each row has; for ``code`` see `check_texts`."""
+    """All positives of these rows in one array, and how many each row has; for ``code`` see `check_texts`."""
     if not _is_list(positives.type):
         return check_texts(positives, rows, column=column, code=code), np.ones(len(positives), dtype=np.int64)
     lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -395,7 +395,7 @@ def flatten_positives(
 
 
 def _check_kind_in_lists(kind: pa.DataType, column: str, code: str) -> None:
-    """Raise `InputError`, with what to do, unless lists hold text."""
+    """Raise `InputError` with a remedy unless lists hold text."""
     if _is_text(kind):
         return
     remedy = "name a column of texts"
@@ -415,12 +415,12 @@ def _mapped(code: str, column: str, value: str, then: str = "") -> str:
 
 
 def in_code(code: str, call: str, name: str = "rows") -> str:
-    """Python that calls a method of what a user gave.
+    """Python that calls a method on the user's data.
 
     Args:
-        code: it as a Data set: its name, or an expression that makes one.
-        call: such as ``.filter(…)``.
-        name: under which the call takes it.
+        code: Python for the data as a Dataset: its name, or an expression that makes it.
+        call: the call, such as ``.filter(…)``.
+        name: the name to give the data if ``code`` is an expression.
     """
     return f"{code}{call}" if code.isidentifier() else f"{name}{call} (after {name} = {code})"
 

@@ -1,4 +1,4 @@
-"""Mined rows as a data set: features, lookup tables, and an Arrow file that is written in batches."""
+"""Mined rows as a data set: features, lookup tables, and an Arrow file written in batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS_A_STEP = 8192
 
 
 def mined_features(features: datasets.Features, layout: Layout) -> datasets.Features:
-    """Features of the result, from those of the rows."""
+    """The features of the result, derived from those of the rows."""
     kept = {name: kind for name, kind in features.items() if name not in layout.replaced_columns}
     new = {
         name: datasets.Features.from_arrow_schema(pa.schema([(name, kind)]))
@@ -29,7 +29,7 @@ def mined_features(features: datasets.Features, layout: Layout) -> datasets.Feat
 
 
 def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
-    """The rows of a batch that were written, with their new columns."""
+    """The written rows of a batch, with their new columns."""
     table = table.take(pa.array(written.rows))
     for name in layout.replaced_columns:
         if name in table.column_names:
@@ -43,7 +43,7 @@ def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
 
 
 def write_dataset(path: Path, tables: Iterator[pa.Table], features: datasets.Features) -> datasets.Dataset:
-    """Write tables one after another as one Arrow file, whole or not at all, and open it by memory map."""
+    """Write tables into one Arrow file, whole or not at all, and open it by memory map."""
     with (
         finish_or_nothing(path) as file,
         ArrowWriter(stream=pa.PythonFile(file, mode="w"), features=features) as writer,
@@ -55,7 +55,7 @@ def write_dataset(path: Path, tables: Iterator[pa.Table], features: datasets.Fea
 
 
 def in_memory(table: pa.Table) -> datasets.Dataset:
-    """A data set of a table, under a fingerprint of its content; datasets would pickle the whole table to make one."""
+    """A data set made from a table, fingerprinted by its content; datasets would pickle the whole table for that."""
     content = hashlib.blake2b(table.schema.serialize(), digest_size=16)
     for batch in table.to_batches(max_chunksize=ROWS_A_STEP):
         content.update(batch.serialize())
@@ -71,6 +71,6 @@ def dataset_of(found: RowNegatives, corpus: TextColumn, layout: Layout) -> datas
 
 
 def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:
-    """Texts under their ids, which count from 0."""
+    """A data set of texts under their ids, which count from 0."""
     table = pa.table({id_name: np.arange(len(texts)), text_name: texts.texts})
     return datasets.Dataset(table, fingerprint=digest_of("lookup", id_name, text_name, texts.digests))

@@ -37,7 +37,7 @@ def open_searcher(
 ) -> Searcher:
     """Make the teacher's view of ``texts`` ready to search, encoding what the store lacks.
 
-    Positives and a passage with the query's own text are no candidates, unless ``exclude_positives`` is False.
+    Positives and a passage with the query's own text are not candidates, unless ``exclude_positives`` is False.
     """
     index = Indexes(store, device, first_pass).open(teacher, texts.corpus)
     return index.searcher(Queries.of(texts, exclude_positives=exclude_positives))

@@ -12,7 +12,7 @@ import numpy as np
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.select.selection import Selection
@@ -104,18 +104,17 @@ class CrossSample(Ensemble):
         """See `Ensemble`."""
         by = self.drawn(seed, query_keys)
         targets = np.arange(len(by))
-        counts = np.stack([selection.counts for selection in selections])[by, targets]
-        bounds = np.cumsum([0] + [len(selection.passages) for selection in selections])[:-1]
-        starts = np.stack([selection.offsets[:-1] for selection in selections])[by, targets] + bounds[by]
-        entries, _ = flat_positions(starts, counts)
+        every = Ragged.concatenated([selection.ragged for selection in selections])
+        chosen = every.take(by * len(by) + targets)
+        passages, scores = chosen.arrays
         positive_scores = np.stack([selection.positive_scores for selection in selections])
         return replace(
             _common(selections, n),
-            offsets=offsets_of_counts(counts),
-            passages=np.concatenate([selection.passages for selection in selections])[entries],
-            scores=np.concatenate([selection.scores for selection in selections])[entries],
+            offsets=chosen.offsets,
+            passages=passages,
+            scores=scores,
             positive_scores=positive_scores[by, targets],
-            chosen_by=np.repeat(by, counts),
+            chosen_by=np.repeat(by, chosen.counts),
             positive_scores_by=positive_scores,
         )
 

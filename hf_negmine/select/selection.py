@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.layouts import Format, Layout, OnExhausted, RowNegatives
@@ -157,8 +157,7 @@ class Selection:
         """Each query with its positives and their negatives."""
         query = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets))
         targets = np.arange(len(query)) if self.positive_score == "each" else query
-        counts = self.counts[targets]
-        entries, _ = flat_positions(self.offsets[targets], counts)
+        chosen = self.ragged.take(targets)
         return RowNegatives(
             texts.queries.texts,
             np.arange(len(texts.queries)),
@@ -166,9 +165,9 @@ class Selection:
             texts.corpus.take(texts.positive_ids),
             texts.positive_ids.astype(np.int64),
             self.pair_scores,
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
+            chosen.offsets,
+            chosen.arrays[0],
+            chosen.arrays[1],
         )
 
     @classmethod
@@ -187,6 +186,11 @@ class Selection:
         if self.chosen_by is None or self.positive_scores_by is None:
             return self.positive_scores[targets]
         return np.asarray(self.positive_scores_by[self.chosen_by, targets])
+
+    @property
+    def ragged(self) -> Ragged:
+        """Passages and scores of each target."""
+        return Ragged(self.offsets, (self.passages, self.scores))
 
     @property
     def counts(self) -> IdArray:

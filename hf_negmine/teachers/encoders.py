@@ -23,14 +23,14 @@ NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 class EncoderTeacher(ABC, Generic[Model]):
-    """What all teachers share that are a Sentence Transformers model.
+    """The base of all teachers that are a Sentence Transformers model.
 
-    A model that was named by its id or folder is opened when first needed, and again in a copy of the teacher. The
-    arguments are described where they are public: in the teachers.
+    A model named by its id or folder is opened when first needed, and again in a copy of the teacher. The arguments are
+    described where they are public: in the teachers.
 
     Attributes:
-        takes_any_kind: Sentence Transformers opens every stored model as this kind without inventing weights.
-        methods: what it calls of the model.
+        takes_any_kind: whether Sentence Transformers opens every stored model as this kind without random weights.
+        methods: the methods of the model that the teacher calls.
     """
 
     takes_any_kind: ClassVar[bool] = False
@@ -62,7 +62,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         for role, prompt in self._prompts.items():
             require_prompt(prompt, f"{role}_prompt")
         self._source: str | Path | None = model if isinstance(model, str | Path) else None
-        # Now, while a folder is there: what it is called must not change when it is deleted.
+        # Resolved now, while a folder is there: the name must not change when the folder is deleted.
         self._source_name = None if self._source is None else public_name(self._source)
         self._model: Model | None = None if isinstance(model, str | Path) else model
         if self._model is not None and (max_length is not None or dtype is not None or revision is not None):
@@ -103,25 +103,25 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     @abstractmethod
     def _class(self) -> Any:
-        """The class of Sentence Transformers that opens it, imported only now."""
+        """The class of Sentence Transformers that opens the model, imported lazily."""
 
     @staticmethod
     def _holds(kind: str | None, architectures: list[str]) -> bool:
         """Whether a stored model is complete as one of this kind.
 
         Args:
-            kind: what Sentence Transformers called it when it was saved, if it was.
-            architectures: what transformers called it.
+            kind: Sentence Transformers' name for its kind, if it saved the model.
+            architectures: transformers' names for its classes.
         """
         return True
 
     def place(self, device: str | None) -> None:
-        """Have a model that is named load on this device, unless it is loaded or was given a device of its own."""
+        """Load a named model on this device, unless it is already loaded or was given its own device."""
         if self._device is None:
             self._device = device
 
     def _accept(self, model: Any) -> None:
-        """Raise `InputError` for a model that cannot be this teacher, or not with the arguments that were given."""
+        """Raise `InputError` for a model that cannot be this teacher, or not with the given arguments."""
         lacking = [name for name in (*self.methods, "modules", "model_card_data") if not hasattr(model, name)]
         require(
             not lacking,
@@ -137,20 +137,20 @@ class EncoderTeacher(ABC, Generic[Model]):
         """Raise `InputError` for a model that cannot be this teacher."""
 
     def _limit_length(self, model: Any, tokens: int) -> None:
-        """Cut what it reads to ``tokens``."""
+        """Make the model cut its input to ``tokens``."""
         limit_length(model, tokens, argument="max_length")
 
     def _length_limit(self, model: Any) -> int | None:
-        """What `_limit_length` would have to be given for what it reads now; None where there is no limit."""
+        """The value that `_limit_length` needs to restore the current limit; None if there is no limit."""
         limit = length_limit(model)
         routes = [route[0] for module in model.children() for route in getattr(module, "sub_modules", {}).values()]
-        # A router shows the longest of its routes' limits, which set again would be that of all.
+        # A router shows the longest of its routes' limits; setting that would apply it to all of them.
         same = all(getattr(route, "max_seq_length", limit) == limit for route in routes)
-        # That of a static embedding is infinite, and cannot be set.
+        # The limit of a static embedding is infinite, and cannot be set.
         return limit if same and isinstance(limit, int) else None
 
     def _loaded(self) -> dict[str, Any]:
-        """What opens the same model again, as far as it changes what it makes of a text."""
+        """The settings that open the same model again, as far as they affect how it encodes a text."""
         model: Any = self.model
         return {
             "model": self._model_name,
@@ -161,36 +161,36 @@ class EncoderTeacher(ABC, Generic[Model]):
         }
 
     def _in_effect(self, given: Any, own: Any) -> Any:
-        """What the settings say of an argument: what was given, or what is set on a model that was passed in.
+        """The value of an argument for the settings: the one given, or the one set on a model that was passed in.
 
-        Its user may have set that after loading, and then the model that is opened again has it otherwise.
+        Its user may have set it after loading, so that a freshly opened model would have another value.
         """
         return own if given is None and self._source is None else given
 
     @property
     def _loaded_revision(self) -> str | None:
-        """The commit on the Hub that the model comes from, as its card data say it; transformers 5 does not."""
+        """The model's commit on the Hub, according to its card data; transformers 5 does not record it."""
         model: Any = self.model
         card = model.model_card_data
         same = self._source is not None and getattr(card, "base_model", None) == str(self._source)
         return getattr(card, "base_model_revision", None) if same else None
 
     def _prompting(self, prompt: str | None) -> dict[str, Any]:
-        """What decides the text that goes before the user's: the prompt that was given, and the model's own."""
+        """Everything that decides the text put before the user's: the given prompt, and the model's own."""
         model: Any = self.model
         own = {"own_prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
         return {"prompt": prompt, **own}
 
     def _identity(self, role: Role) -> dict[str, Any]:
-        """What tells the model from any other as ``role``: its version, its digest, and what it makes of a few texts.
+        """What distinguishes the model in ``role`` from any other: version, digest, and its output for a few texts.
 
-        Vectors in other formats than float32 depend on the processor and on the texts that share a batch as well.
+        Vectors in formats other than float32 also depend on the processor and on the texts that share a batch.
 
         Raises:
-            InputError: a model that cannot be read, or that its use changes, without a version.
+            InputError: without a version, a model that cannot be read, or that changes whenever it is used.
         """
         model: Any = self.model
-        probe = self._probed(role)  # first, as using a model may set some of its attributes
+        probe = self._probed(role)  # first, because using a model may set some of its attributes
         read = model_digest(model, in_part=self._version is not None)
         if self._is_steady is None:
             self._is_steady = self._probed(role) == probe and model_digest(model, in_part=True).digest == read.digest
@@ -209,7 +209,7 @@ class EncoderTeacher(ABC, Generic[Model]):
 
     @abstractmethod
     def _probe(self, role: Role) -> FloatArray:
-        """What the model makes of the probe's texts in one batch, shape (texts, numbers)."""
+        """The model's output for the probe texts in one batch, shape (texts, numbers)."""
 
     def _load(self) -> Model:
         import torch
@@ -225,10 +225,10 @@ class EncoderTeacher(ABC, Generic[Model]):
                 device=self._device or best_device(),
                 revision=self._revision,
                 trust_remote_code=self._trust_remote_code,
-                # "auto" is how the checkpoint is stored, also where transformers 4 would make float32 of it.
+                # "auto" keeps the stored format, even where transformers 4 would convert to float32.
                 model_kwargs={"dtype": "auto" if self._dtype is None else getattr(torch, self._dtype)},
             )
-        except Exception as error:  # a spoilt folder makes each library raise what it likes
+        except Exception as error:  # each library raises its own errors for a damaged folder
             if type(error).__name__ == "OutOfMemoryError":
                 raise
             reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -238,34 +238,34 @@ class EncoderTeacher(ABC, Generic[Model]):
         return model
 
     def _refuse_other_kinds(self) -> None:
-        """Raise `InputError` for a model that Sentence Transformers would turn into another kind by random weights."""
+        """Raise `InputError` for a model that could only be opened as this kind by adding random weights."""
         stored = str(self._source)
         kind = _configuration(stored, "config_sentence_transformers.json", self._revision).get("model_type")
         architectures = _configuration(stored, "config.json", self._revision).get("architectures") or []
         if (kind or architectures) and not self._holds(kind, architectures):
             wanted = self._class().__name__
             raise InputError(
-                f"teacher {stored!r} holds a {kind or architectures[0]}, expected a {wanted}: what it lacks would be "
-                f"random weights; if that is wanted, pass a loaded {wanted}"
+                f"teacher {stored!r} holds a {kind or architectures[0]}, expected a {wanted}: the missing parts would "
+                f"be random weights; if that is wanted, pass a loaded {wanted}"
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model: a copy in another process loads it again, if it was named."""
+        """Leave out the model: a copy in another process loads a named one again."""
         return {**self.__dict__, "_model": None, "_is_steady": None}
 
 
 def dtype_of(model: Any) -> str | None:
-    """Number format of a model's weights, such as ``"bfloat16"``; None for a runtime that does not show them."""
+    """Number format of a model's weights, such as ``"bfloat16"``; None for a runtime that does not expose them."""
     weights = next(model.parameters(), None) if hasattr(model, "parameters") else None
     return None if weights is None else str(weights.dtype).removeprefix("torch.")
 
 
 def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] = MappingProxyType({})) -> None:
-    """Raise `InputError` unless a prompt is None, or a text that goes before texts.
+    """Raise `InputError` unless a prompt is None, or text to put before other texts.
 
     Args:
-        prompt: what was given as ``argument``.
-        names: prompts of the model by their names, which may be given by mistake.
+        prompt: the value given as ``argument``.
+        names: the model's prompts by name, as a name may be given by mistake.
     """
     if prompt is None:
         return
@@ -277,25 +277,26 @@ def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] =
     named = names.get(prompt, prompt)
     if named != prompt:
         raise InputError(
-            f"{argument}: {prompt!r} would go before every text as it stands, and is the name of the model's prompt "
-            f"{named!r}; give {argument}={named!r} for that prompt, or {f'{prompt} '!r} if the word itself is meant"
+            f"{argument}: {prompt!r} would be put before every text literally, but it is the name of the model's "
+            f"prompt {named!r}; give {argument}={named!r} for that prompt, or {f'{prompt} '!r} if the word itself is "
+            "meant"
         )
 
 
 def _configuration(source: str, file: str, revision: str | None) -> dict[str, Any]:
-    """A configuration in a folder or on the Hub; empty if there is none, or none to be had."""
+    """A configuration file from a folder or the Hub; empty if it does not exist or cannot be read."""
     from sentence_transformers.util import load_file_path
 
     try:
         path = load_file_path(source, file, revision=revision)
         found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path is not None else {}
-    except (OSError, ValueError):  # opening the model itself says more
+    except (OSError, ValueError):  # opening the model itself gives a better error
         return {}
     return found
 
 
 def _transformer_of(model: Any) -> Any:
-    """The model of transformers inside, or None."""
+    """The transformers model inside, or None."""
     for module in model.modules():
         if hasattr(module, "base_model_prefix") and hasattr(module, "config"):
             return module

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible endpoint, by the `openai` client: its key, what is asked again, how many requests at a time.
+"""An OpenAI-compatible endpoint through the `openai` client: its key, its retries, its concurrent requests.
 
-The key is read from an environment variable when requests begin and lives as long as they do: it stands in no
-attribute, and is taken out of whatever a server says before that becomes an error or a line in a log.
+The key is read from an environment variable when requests begin and lives only as long as they do: it is stored in no
+attribute, and is removed from every server message before that becomes an error or a log line.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ logger = logging.getLogger(__name__)
 
 OPENAI = "https://api.openai.com/v1"
 NO_KEY = "no-key"
-"""Sent to a server other than OpenAI's where no key is set: local servers ask for none, the client insists on one."""
+"""Sent to a server other than OpenAI's if no key is set: local servers need none, but the client insists on one."""
 
 VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
-"""Keys have small letters or dashes, so that a key given in the place of the variable's name is not shown as one."""
+"""Keys have lower-case letters or dashes, so a key given by mistake is not taken for a variable name and shown."""
 
 ASKED_AGAIN = (408, 409, 429)
-"""And every status from 500 on."""
+"""HTTP statuses; every status from 500 on is retried too."""
 
 LONGEST_DELAY = 60.0
-"""Seconds; where doubling the delay ends."""
+"""Seconds; the doubling delay stops growing here."""
 
 LONGEST_WAIT = 600.0
-"""Seconds; a server that wants a longer pause (a daily quota, say) is an error instead."""
+"""Seconds; if a server asks for a longer pause (a daily quota, say), that is an error instead."""
 
 CHARACTERS_SHOWN = 300
-"""Of what a server said."""
+"""Characters of a server's message that are shown."""
 
 SHORTEST_SECRET = 8
-"""Characters of a value in a base URL's query, which the client logs; a shorter one is a version or a switch."""
+"""Characters; in a base URL's query, which the client logs, a shorter value counts as a version or a switch."""
 DATED_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
-"""Such as Azure's ``api-version``: no secret either."""
+"""Such as Azure's ``api-version``; not a secret either."""
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 
-class BadAnswer(Exception):  # noqa: N818 - a call raises it to have its request asked again; it never gets out of `run`
-    """An answer that cannot be used, such as half of one; asked again like a server's fault.
+class BadAnswer(Exception):  # noqa: N818 - raised by a call to have its request retried; it never leaves `run`
+    """An answer that cannot be used, such as half of one; retried like a server error.
 
-    Its message holds the answer uncut: it is shortened when the key was looked for in it.
+    Its message holds the answer uncut: it is shortened only after the key was searched for in it.
     """
 
 
@@ -68,19 +68,19 @@ class Endpoint:
     """A model behind an OpenAI-compatible API.
 
     Attributes:
-        model: as the server calls it.
-        base_url: where the API is; None takes ``$OPENAI_BASE_URL``, or OpenAI's own. A query in it goes along with
-            every request and into logs, so none with a key is taken; a user name and password are sent in the place of
-            the key.
-        api_key_variable: the name of the environment variable that holds the key. A server that is not OpenAI's needs
-            none.
+        model: the server's name for the model.
+        base_url: the API's address; None takes ``$OPENAI_BASE_URL``, or OpenAI's own. A query string in it is sent with
+            every request and logged, so one that may hold a key is refused; a user name and password are sent in place
+            of the key.
+        api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         concurrency: requests at a time.
-        retries: how often a request is asked again after 408, 409, 429, 5xx, a broken connection, a time-out or an
-            unusable answer. The pauses double from about a second to a minute, and are as long as ``Retry-After`` says.
-        timeout: seconds that a server may be silent.
+        retries: how often a request is repeated after 408, 409, 429, 5xx, a broken connection, a time-out or an
+            unusable answer. The pauses double from about a second to a minute, and are never shorter than
+            ``Retry-After``.
+        timeout: seconds without data from the server before a request counts as failed.
 
     Raises:
-        InputError: an argument that cannot be.
+        InputError: an argument is invalid.
     """
 
     model: str
@@ -93,7 +93,8 @@ class Endpoint:
     _first_delay: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        require(isinstance(self.model, str) and bool(self.model), f"model: the server's name of it, got {self.model!r}")
+        named = isinstance(self.model, str) and bool(self.model)
+        require(named, f"model: the server's name for the model, got {self.model!r}")
         require(
             isinstance(self.api_key_variable, str) and bool(VARIABLE.fullmatch(self.api_key_variable)),
             "api_key_variable: the name of an environment variable, in capitals, digits and underscores; got something "
@@ -107,20 +108,20 @@ class Endpoint:
             object.__setattr__(self, "base_url", os.environ.get("OPENAI_BASE_URL") or OPENAI)
         try:
             whole = self._url.scheme in ("http", "https") and bool(self._url.hostname) and self._url.port != 0
-        except ValueError:  # a port that is no number
+        except ValueError:  # a port that is not a number
             whole = False
         shown = str(self.base_url).rpartition("@")[2].partition("?")[0]
         require(whole, f"base_url: http://… or https://…, got {shown!r}")
         in_query = [value or name for name, value in parse_qsl(self._url.query, keep_blank_values=True)]
         require(
             all(len(one) < SHORTEST_SECRET or DATED_VERSION.fullmatch(one) for one in in_query),
-            "base_url: its query holds a value that would stand in logs; give the key by the environment variable "
+            "base_url: its query holds a value that would appear in logs; give the key in the environment variable "
             f"{self.api_key_variable}",
         )
 
     @property
     def address(self) -> str:
-        """The base URL without a user, a password, a query and the last slash: what may be shown and kept."""
+        """The base URL without user, password, query and trailing slash: what may be shown and stored."""
         url = self._url
         return f"{url.scheme}://{url.netloc.rpartition('@')[2].lower()}{url.path.rstrip('/')}"
 
@@ -128,17 +129,17 @@ class Endpoint:
         return f"Endpoint({self.model!r}, base_url={self.address!r})"
 
     def run(self, requests: Iterable[Request], call: Callable[[Any, Request], Answer]) -> Iterator[Answer]:
-        """What ``call`` makes of each request, as answers come.
+        """Yield the result of ``call`` for each request, as answers arrive.
 
         Args:
-            requests: read as they are sent, not before. Every one of them is asked until it is answered.
-            call: sends one request by the `openai.OpenAI` that it is given, and returns what came; it raises
-                `BadAnswer` to have it asked again. It runs in several threads at a time.
+            requests: read only as they are sent. Each of them is retried until it is answered.
+            call: sends one request through the `openai.OpenAI` it is given, and returns the result; raises `BadAnswer`
+                to have the request retried. It runs in several threads at once.
 
         Raises:
             InputError: `openai` is not installed, or there is no key for OpenAI.
-            TeacherError: a server that refused a request, or did not answer it usefully after all retries. What is
-                under way then is waited for and comes first.
+            TeacherError: the server refused a request, or gave no usable answer after all retries. Requests already
+                under way are awaited, and their answers come first.
         """
         source = iter(requests)
         upcoming = list(islice(source, self.concurrency))
@@ -159,7 +160,7 @@ class Endpoint:
                     if failure is None:
                         try:
                             upcoming = list(islice(source, len(finished)))
-                        except Exception as error:  # what is under way is paid for: it comes first here, too
+                        except Exception as error:  # requests under way are paid for: their answers come first
                             upcoming, failure = [], error
                         running |= {send(request) for request in upcoming}
                     if failure is not None:
@@ -192,21 +193,21 @@ class Endpoint:
             if not fault.passing or asked > self.retries or stop.is_set():
                 break
             if fault.pause > LONGEST_WAIT:
-                text = f"{fault.text}; it asks to wait {fault.pause:,.0f} s, at most {LONGEST_WAIT:.0f} s are waited"
+                text = f"{fault.text}; it asks to wait {fault.pause:,.0f} s, the limit is {LONGEST_WAIT:.0f} s"
                 fault = _Fault(text)
                 break
             pause = max(fault.pause, min(delay, LONGEST_DELAY)) * random.uniform(1, 1.25)  # not all at the same moment
             delay *= 2
-            logger.info("%s at %s: %s; asked again in %.1f s", self.model, self.address, fault.text, pause)
+            logger.info("%s at %s: %s; retried in %.1f s", self.model, self.address, fault.text, pause)
             if stop.wait(pause):
                 break
-        # Outside of `except`, so that no error of the client, whose request holds the key, comes along as its context.
-        times = f" (asked {asked} times)" if asked > 1 else ""
+        # Outside of `except`, so that no client error, whose request holds the key, is attached as its context.
+        times = f" ({asked} attempts)" if asked > 1 else ""
         raise TeacherError(f"{self.model} at {self.address}: {fault.text}{times}")
 
     @contextmanager
     def _client(self) -> Iterator[tuple[Any, list[str]]]:
-        """The client, and what must not get out."""
+        """The client, and the secrets that must not leak."""
         try:
             import openai
         except ImportError as error:
@@ -214,7 +215,7 @@ class Endpoint:
         key, url = self._key(), self._url
         user, password = unquote(url.username or ""), unquote(url.password or "")
         headers = {}
-        if user or password:  # in the URL they would be seen in the transport's log
+        if user or password:  # in the URL they would appear in the transport's log
             basic = base64.b64encode(f"{user}:{password}".encode()).decode()
             headers = {"Authorization": f"Basic {basic}"}
         client = openai.OpenAI(
@@ -244,12 +245,13 @@ class Endpoint:
 
 
 def read_json(raw: Any) -> dict[str, Any]:
-    """The JSON object of a response that was asked for by ``with_raw_response``.
+    """The JSON object of a response requested through ``with_raw_response``.
 
-    Read here and not by the client, which takes half an answer, and fails on none in ways that its versions differ in.
+    Parsed here rather than by the client, which accepts half an answer, and fails on an empty one differently in each
+    version.
 
     Raises:
-        BadAnswer: it is none.
+        BadAnswer: the response is not a JSON object.
     """
     text = raw.http_response.text
     try:
@@ -266,9 +268,9 @@ class _Fault:
     """What went wrong with one request.
 
     Attributes:
-        text: without a secret in it.
-        passing: whether asking again may help.
-        pause: seconds that the server wants to be left alone.
+        text: the message, without secrets.
+        passing: whether a retry may help.
+        pause: seconds that the server asks to wait.
     """
 
     text: str
@@ -277,7 +279,7 @@ class _Fault:
 
 
 def _fault_of(error: Exception, secrets: list[str]) -> _Fault | None:
-    """None for an error that has nothing to do with the server."""
+    """The fault behind an error; None for an error that has nothing to do with the server."""
     import openai
 
     if isinstance(error, BadAnswer):
@@ -288,7 +290,7 @@ def _fault_of(error: Exception, secrets: list[str]) -> _Fault | None:
         if isinstance(body, dict):
             said = body.get("message") or json.dumps(body, ensure_ascii=False)
         text = f"HTTP {status}: {_told(str(said or error.response.reason_phrase), secrets)}"
-        if isinstance(body, dict) and body.get("code") == "insufficient_quota":  # a 429 that no patience mends
+        if isinstance(body, dict) and body.get("code") == "insufficient_quota":  # a 429 that no waiting will fix
             return _Fault(text)
         return _Fault(text, status in ASKED_AGAIN or status >= 500, _pause(error.response.headers))
     if isinstance(error, openai.APITimeoutError):
@@ -302,7 +304,7 @@ def _fault_of(error: Exception, secrets: list[str]) -> _Fault | None:
 
 
 def _told(text: str, secrets: list[str]) -> str:
-    """What may be shown of a text: secrets go first, lest half of one stays at the cut."""
+    """The part of a text that may be shown: secrets are removed first, lest half of one survives the cut."""
     for secret in secrets:
         text = text.replace(secret, "***")
     line = " ".join(text.split())
@@ -310,7 +312,7 @@ def _told(text: str, secrets: list[str]) -> str:
 
 
 def _pause(headers: Any) -> float:
-    """Seconds of ``Retry-After``, which is a number or a date; 0 where there is none."""
+    """Seconds of ``Retry-After``, which is a number or a date; 0 if absent."""
     given = str(headers.get("retry-after") or "")
     try:
         seconds = float(given)

@@ -12,17 +12,17 @@ from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import IdArray
 
 NO_LIMIT = 10**9
-"""What a tokenizer without a limit says it has is far larger."""
+"""Tokens. A tokenizer without a limit reports a far larger number."""
 
 
 def length_limit(model: Any) -> int | None:
-    """Tokens that a model of Sentence Transformers cuts its input to."""
+    """Tokens that a Sentence Transformers model cuts its input to."""
     limit: int | None = getattr(model, _limit_name(model), None)
     return limit
 
 
 def limit_length(model: Any, tokens: int, *, argument: str) -> None:
-    """Have a model cut its texts to so many tokens.
+    """Make a model cut its texts to this many tokens.
 
     Raises:
         InputError: the model has fewer positions, or reads texts of any length (static embeddings).
@@ -30,13 +30,13 @@ def limit_length(model: Any, tokens: int, *, argument: str) -> None:
     require_positions(model, tokens, argument)
     if not isinstance(length_limit(model), int):
         raise InputError(
-            f"{argument}: {tokens} tokens, and the model reads texts of any length and cannot cut them; leave it out"
+            f"{argument}: {tokens} tokens, but the model reads texts of any length and cannot cut them; leave it out"
         )
     special = _special_tokens(model)
     if tokens <= special:
         raise InputError(
-            f"{argument}: {tokens} tokens, of which the model puts {special} around every text; give at least "
-            f"{special + 1}, so that something of a text is read"
+            f"{argument}: {tokens} tokens, of which the model itself puts {special} around every text; give at least "
+            f"{special + 1}, so that some of the text is read"
         )
     setattr(model, _limit_name(model), tokens)
 
@@ -48,36 +48,36 @@ def _special_tokens(model: Any) -> int:
 
 
 def require_positions(model: Any, tokens: int, argument: str) -> None:
-    """Raise `InputError` if a text of so many tokens is longer than a model can read."""
+    """Raise `InputError` if a text of this many tokens is longer than the model can read."""
     positions = positions_of(model)
     if positions is not None and tokens > positions:
         raise InputError(
-            f"{argument}: {tokens} tokens, and the model has positions for {positions}; give at most {positions}"
+            f"{argument}: {tokens} tokens, but the model has positions for {positions}; give at most {positions}"
         )
 
 
 def require_own_limit(model: Any, name: str) -> None:
-    """Raise `InputError` for a model that would fail on long texts, as it reads more tokens than it has positions.
+    """Raise `InputError` for a model that would fail on long texts, because its limit exceeds its positions.
 
-    That happens where a tokenizer was saved without a limit.
+    That happens if a tokenizer was saved without a limit.
     """
     limit, positions = length_limit(model), positions_of(model)
     if isinstance(limit, int) and positions is not None and limit > positions and _has_position_table(model):
         raise InputError(
-            f"{name} would read up to {limit} tokens, and has positions for {positions}; give "
-            f"max_length={positions}, or max_seq_length={positions} where you load or train it yourself"
+            f"{name} would read up to {limit} tokens, but has positions for {positions}; give "
+            f"max_length={positions}, or max_seq_length={positions} if you load or train it yourself"
         )
 
 
 def positions_of(model: Any) -> int | None:
-    """Tokens of a text that a model was made for; None where nothing says so (as for T5 and static embeddings)."""
+    """Text length in tokens that a model was built for; None if unknown (as for T5 and static embeddings)."""
     found = []
     for module in model.modules():
         if not (hasattr(module, "base_model_prefix") and hasattr(module, "config")):
-            continue  # no model of transformers
+            continue  # not a transformers model
         config = module.config.get_text_config() if hasattr(module.config, "get_text_config") else module.config
         positions = getattr(config, "max_position_embeddings", None)
-        if isinstance(positions, int) and positions > 0:  # XLNet's -1 is none
+        if isinstance(positions, int) and positions > 0:  # XLNet has -1 for no limit
             found.append(positions - _first_position(module))
     return min(found, default=None)
 
@@ -85,18 +85,18 @@ def positions_of(model: Any) -> int | None:
 def count_tokens(
     model: Any, texts: Sequence[str], role: Role, prompt: str | None, second: Sequence[str] | None = None
 ) -> tuple[IdArray, int | None]:
-    """Tokens of texts as a model is handed them, and how many of them it reads.
+    """Count the tokens that a model is given for each text, and how many of them it reads.
 
     Args:
-        model: of Sentence Transformers.
-        texts: with them goes the prompt.
-        role: as which they are encoded.
-        prompt: None takes the model's own.
+        model: a Sentence Transformers model.
+        texts: the texts, without the prompt.
+        role: the role they are encoded in.
+        prompt: text put before each of them; None takes the model's own.
         second: passages that a cross-encoder reads together with ``texts``.
 
     Returns:
         The tokens of each text (or pair), special ones included, int64, shape (len(texts),); and the limit, None for a
-        model that reads all, or whose texts become messages of a chat first.
+        model that reads everything, or that first turns texts into chat messages.
     """
     module = _input_module(model, role)
     limit = _limit_of(module, role)
@@ -110,7 +110,7 @@ def count_tokens(
 
 
 def _input_module(model: Any, role: Role) -> Any:
-    """What cuts texts into tokens; a router has one for each role."""
+    """The module that tokenizes texts; a router has one for each role."""
     first = next(model.children(), None)
     routes = getattr(first, "sub_modules", {})
     task = "query" if role == "query" else "document"
@@ -118,7 +118,7 @@ def _input_module(model: Any, role: Role) -> Any:
 
 
 def _limit_of(module: Any, role: Role) -> int | None:
-    """Tokens that are read in a role: late-interaction models have limits of their own for each, and widen queries."""
+    """Tokens that are read in a role: late-interaction models have a limit for each, and may expand queries."""
     own = getattr(module, "query_length" if role == "query" else "document_length", None)
     expansion = getattr(module, "query_expansion", None) if role == "query" else None
     if expansion is not None and (expansion["strategy"] == "fixed" or own is not None):
@@ -136,7 +136,7 @@ def _own_prompt(model: Any, role: Role) -> str:
 
 
 def _first_position(transformer: Any) -> int:
-    """The place in its table at which a model begins to count; RoBERTa and its kin begin after that of padding."""
+    """The index in its table at which a model's positions start; in RoBERTa and similar models, after the padding's."""
     for module in transformer.modules():
         if _is_table(getattr(module, "position_embeddings", None)) and isinstance(
             padding := getattr(module, "padding_idx", None), int
@@ -157,5 +157,5 @@ def _is_table(module: Any) -> bool:
 
 
 def _limit_name(model: Any) -> str:
-    """A CrossEncoder calls it ``max_length`` up to Sentence Transformers 5."""
+    """The name of the limit; up to Sentence Transformers 5 a CrossEncoder calls it ``max_length``."""
     return "max_seq_length" if hasattr(model, "max_seq_length") else "max_length"

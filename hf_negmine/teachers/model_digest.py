@@ -1,8 +1,8 @@
-"""What a model computes with, as a digest: its modules and their settings, every tensor, and its tokenizer.
+"""A digest of everything a model computes with: its modules and their settings, every tensor, and its tokenizer.
 
-Two models with the same digest make the same of every text. So it holds all that decides a vector, whatever route a
-change took: an attribute of a module, an adapter that was switched off, a hook, a tensor written to behind torch's
-back. Everything is read each time; no counter of changes is trusted.
+Two models with the same digest encode every text alike. The digest therefore covers everything that affects a vector,
+however a change was made: an attribute of a module, an adapter that was switched off, a hook, a tensor written to
+behind torch's back. Everything is read every time; no change counter is trusted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hf_negmine.teachers.value_digest import UNREADABLE, ValueReader, joined, na
 
 OVERRIDDEN = {"prompts", "default_prompt_name", "truncate_dim", "max_active_dims", "activation_fn"}
 OVERRIDDEN |= {"_similarity_fn_name", "_similarity", "_similarity_pairwise"}
-"""Attributes of the model itself in whose place a teacher may have its own; what is in effect stands in its
+"""Attributes of the model itself that a teacher may override; the value in effect is part of the teacher's
 fingerprint."""
 OF_THE_CARD = {"model_card_data", "_model_card_text", "_model_card_vars", "_model_config", "module_kwargs"}
 OF_THE_CARD |= {"name_or_path", "trust_remote_code"}
@@ -31,38 +31,38 @@ OF_TORCH = {*vars(torch.nn.Module()), "_compiled_call_impl", "gradient_checkpoin
 SET_IN_USE = {"embedding_dimension", "_prompt_length_mapping", "prompt_length_mapping", "_modules_placed"}
 SET_IN_USE |= {"device", "_device", "_target_device", "_device_map", "_accelerate_placement_hook"}
 NOT_SETTINGS = OF_THE_CARD | OF_TORCH | SET_IN_USE
-"""Attributes that say nothing of what a module computes, or are read in another way."""
+"""Attributes that do not affect what a module computes, or are read in another way."""
 OF_A_CONFIGURATION = {"_name_or_path", "transformers_version", "_commit_hash", "dtype", "torch_dtype", "architectures"}
 OF_A_CONFIGURATION |= {"base_model_name_or_path", "inference_mode", "peft_version", "auto_mapping", "revision"}
-"""What a configuration says of the file it came from; number formats are read off the tensors."""
+"""Entries of a configuration about the file it came from; number formats are read from the tensors."""
 WEIGHT_FILES = {".onnx", ".ort", ".xml", ".bin", ".engine", ".plan", ".tflite", ".gguf", ".pt", ".pth", ".pte"}
 WEIGHT_FILES |= {".safetensors", ".npy", ".npz"}
-"""Endings of files that a runtime opens; more of its weights may lie beside one, under the same name."""
+"""Endings of files that a runtime opens; further weights may lie beside such a file, under the same name."""
 A_FEW = 1024
-"""Bytes; more of them are weights."""
+"""Bytes; anything larger counts as weights."""
 
 
 class ModelDigest(NamedTuple):
-    """A digest, and the number formats of the weights behind it, such as ``{"float32"}``; none if they do not show."""
+    """A digest, and the number formats of the weights behind it, such as ``{"float32"}``; empty if they are hidden."""
 
     digest: str
     formats: frozenset[str]
 
     @property
     def is_exact(self) -> bool:
-        """Whether vectors are the same, up to last digits, on any processor and in any batch."""
+        """Whether vectors are the same, up to the last digits, on any processor and in any batch."""
         return bool(self.formats) and self.formats <= {"float32", "float64"}
 
 
 def model_digest(model: Any, *, in_part: bool = False) -> ModelDigest:
-    """Digest of a model's modules with their settings, of its tensors, and of its tokenizer.
+    """The digest of a model's modules with their settings, of its tensors, and of its tokenizer.
 
     Args:
-        model: of Sentence Transformers, or an object that wraps one.
-        in_part: be content with what can be read.
+        model: a Sentence Transformers model, or an object that wraps one.
+        in_part: whether to accept parts that cannot be read.
 
     Raises:
-        InputError: something of the model cannot be read, or there are no weights in it.
+        InputError: part of the model cannot be read, or it has no weights.
     """
     reader = _ModelReader(model)
     with reader.owner():
@@ -77,17 +77,17 @@ def model_digest(model: Any, *, in_part: bool = False) -> ModelDigest:
 
 
 def setting_digest(value: Any) -> str:
-    """Digest of a setting of any kind, such as a function or a module."""
+    """The digest of a setting of any kind, such as a function or a module."""
     return _ModelReader().digest(value).hex()
 
 
 class _ModelReader(ValueReader):
-    """Reads modules and tensors, too, and the files that the session of a runtime was opened from.
+    """Also reads modules and tensors, and the files that a runtime's session was opened from.
 
     Attributes:
-        has_weights: a tensor, an array or a file of weights was read.
-        formats: number formats of the parameters and of quantised tensors.
-        unreadable: as there, but for objects beside whose attributes there is a file of weights.
+        has_weights: whether a tensor, an array or a file of weights was read.
+        formats: number formats of the parameters and of quantized tensors.
+        unreadable: as in `ValueReader`, but only objects with no file of weights among the attributes beside them.
     """
 
     def __init__(self, model: Any = None) -> None:
@@ -101,10 +101,10 @@ class _ModelReader(ValueReader):
 
     @contextmanager
     def owner(self) -> Iterator[list[bytes]]:
-        """Read what belongs together, such as a module's attributes: a session, and the path of its file.
+        """Read attributes that belong together, such as a module's: a session, and the path of its file.
 
         Yields:
-            A list; at the end it has got the digests of files of which only the folder is named.
+            A list; at the end it holds the digests of files of which only the folder is named.
         """
         outer = self.unreadable, self._has_files, self._folders
         self.unreadable, self._has_files, self._folders = "", False, []
@@ -136,7 +136,7 @@ class _ModelReader(ValueReader):
         return super().read(value)
 
     def text(self, value: Any) -> bytes:
-        """Of a text; a path counts as what lies there, since the same model may lie elsewhere."""
+        """The digest of a text; a path counts as the content of its file, since the same model may lie elsewhere."""
         text = "" if value is None else str(value)
         if len(text) < 4096 and (os.sep in text or Path(text).suffix in WEIGHT_FILES) and os.path.exists(text):
             path = Path(text)
@@ -153,15 +153,15 @@ class _ModelReader(ValueReader):
         return super().array(array)
 
     def attributes(self, attributes: Mapping[str, Any]) -> bytes:
-        """But for those that are no settings, and for what is kept to save time."""
+        """The digest of the attributes, except those that are not settings or are caches."""
         chosen = {key: one for key, one in attributes.items() if key not in NOT_SETTINGS and "cache" not in key}
         digests = {key: self.digest(one) for key, one in chosen.items()}
-        if UNREADABLE in digests.values():  # a runtime, whose numbers are its own affair, such as when it started
+        if UNREADABLE in digests.values():  # a runtime; its numbers, such as its start time, are not settings
             digests = {key: one for key, one in digests.items() if not isinstance(chosen[key], int | float)}
         return joined(*[part for key in sorted(digests) for part in (key, digests[key])])
 
     def hide(self, value: Any) -> bytes:
-        """See `ValueReader.hide`; torch's own objects that do not show anything are streams and the like."""
+        """See `ValueReader.hide`; torch's own objects that hide their content are streams and the like."""
         return joined(name_of(type(value))) if type(value).__module__ in ("torch", "torch._C") else super().hide(value)
 
     def _file(self, path: Path) -> bytes:
@@ -189,7 +189,7 @@ class _ModelReader(ValueReader):
         except (RuntimeError, NotImplementedError, TypeError):  # on no device, or of a class that packs its numbers
             return super().hide(tensor)
         own_class = type(tensor) not in (torch.Tensor, torch.nn.Parameter)
-        more = self.digest(vars(tensor)) if own_class else b""  # such as the scales of quantised weights
+        more = self.digest(vars(tensor)) if own_class else b""  # such as the scales of quantized weights
         return joined(str(tensor.dtype), repr(tuple(tensor.shape)), content.data, more)
 
     def _module(self, module: torch.nn.Module) -> bytes:
@@ -214,14 +214,14 @@ class _ModelReader(ValueReader):
         if not hasattr(backend, "to_str"):
             words = repr(sorted(tokenizer.get_vocab().items(), key=str))
             return joined(name_of(type(tokenizer)), own, words, self.attributes(tokenizer.init_kwargs))
-        # Its serialisation begins with truncation and padding, which every call that encodes sets; what they are set
-        # from is told as the length limit.
+        # Its serialization begins with truncation and padding, which every encoding call sets; the value they are set
+        # from is digested as the length limit.
         text = backend.to_str()
         return joined(name_of(type(tokenizer)), own, text[text.find('"added_tokens"') :])
 
 
 def _of_configuration(settings: Any) -> Any:
-    """The same, without what it says of its file, as JSON would have it: a stored one has lists and texts as keys."""
+    """The configuration without its file's entries, as JSON would store it: lists for tuples, texts as keys."""
     if isinstance(settings, Mapping):
         kept = {str(key): one for key, one in settings.items() if key not in OF_A_CONFIGURATION}
         return {key: _of_configuration(one) for key, one in kept.items()}

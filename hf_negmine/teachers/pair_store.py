@@ -1,8 +1,8 @@
-"""The pair store: what was said of each (query, passage) pair by something slow or dear, once, on disk.
+"""The pair store: the score of each (query, passage) pair from a slow or expensive scorer, stored once, on disk.
 
-A folder a scorer; in it a file a run, to which records are appended as they come. A record carries a check, so that
-what a killed run has half written is not read, nor what was damaged since. Nothing is ever rewritten, and two runs
-never share a file.
+Each scorer has a folder, and each run a file in it, to which records are appended as they arrive. A record carries a
+checksum, so that neither a record half written by a killed run nor one damaged since is read. Nothing is ever
+rewritten, and two runs never share a file.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def pair_digests(queries: DigestArray, passages: DigestArray) -> DigestArray:
 
 @dataclass
 class PairStore:
-    """Scores of pairs under one scorer.
+    """The scores of pairs by one scorer.
 
     Attributes:
-        folder: of the scorer.
-        name: how the scorer is called, on bars.
-        progress: show bars.
+        folder: the scorer's folder.
+        name: the scorer's name on progress bars.
+        progress: whether to show bars.
     """
 
     folder: Path
@@ -65,11 +65,11 @@ class PairStore:
     def complete(
         self, pairs: DigestArray, score: Callable[[IdArray], Iterator[tuple[IdArray, FloatArray]]]
     ) -> FloatArray:
-        """The score of each pair, asking for those that are not stored, each once.
+        """The score of each pair, computing those that are not stored, each once.
 
         Args:
             pairs: from `pair_digests`.
-            score: given places in ``pairs``, yields places in what it was given, and their scores, as they come.
+            score: takes places in ``pairs``, and yields places among these with their scores, as they arrive.
         """
         scores = self.find(pairs)
         missing = np.flatnonzero(np.isnan(scores))
@@ -91,7 +91,7 @@ class PairStore:
                     writer.add(pairs[asked[places]], values)
                     found.append((pairs[asked[places]], values))
                     bar.update(len(places))
-            finally:  # what came before an error is kept here, too
+            finally:  # scores from before an error are kept in memory, too
                 self._add(found)
         scores[missing] = self.find(pairs[missing])
         return scores
@@ -106,12 +106,12 @@ class PairStore:
         runs = self._read()
         if parts:
             runs.append(_merged(parts))
-        while len(runs) > 1 and len(runs[-2][1]) < 2 * len(runs[-1][1]):  # so every run is twice as long as the next
+        while len(runs) > 1 and len(runs[-2][1]) < 2 * len(runs[-1][1]):  # runs at least halve in length
             runs[-2:] = [_merged(runs[-2:])]
 
 
 class _Writer:
-    """Appends records to a file, which is made with the first one."""
+    """Appends records to a file, which is created with the first one."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class _Writer:
             if self._descriptor is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                # A disk that was full may have left half a record, behind which no other would be found.
+                # A full disk may have left half a record, which would misalign all records after it.
                 os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size // RECORD.itemsize * RECORD.itemsize)
             rest = memoryview(records.tobytes())
             while rest:
@@ -141,7 +141,7 @@ class _Writer:
 
 
 def damaged_records(path: Path) -> int:
-    """How many records of a file are not what was written; half a record at its end is only unfinished."""
+    """The number of records in a file that are damaged; half a record at its end is only unfinished."""
     return int(np.count_nonzero(~_read_records(path)[1]))
 
 
@@ -149,14 +149,14 @@ def _read_file(path: Path) -> tuple[DigestArray, FloatArray]:
     records, whole = _read_records(path)
     if not whole.all():
         logger.warning(
-            "%s has %d damaged records of %d; these pairs are asked about again", path, (~whole).sum(), len(records)
+            "%s has %d damaged records of %d; these pairs are scored again", path, (~whole).sum(), len(records)
         )
     records = records[whole]
     return records["pair"].astype(np.uint64), records["score"].astype(np.float32)
 
 
 def _read_records(path: Path) -> tuple[AnyArray, BoolArray]:
-    """All whole records of a file, and which of them are what was written."""
+    """All complete records of a file, and which of them are undamaged."""
     with storage_errors(path):
         content = path.read_bytes()
     records = np.frombuffer(content, dtype=RECORD, count=len(content) // RECORD.itemsize)

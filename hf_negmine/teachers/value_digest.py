@@ -1,6 +1,6 @@
-"""Digests of values of any kind: numbers, containers, functions, classes, and objects with all that they hold.
+"""Digests of values of any kind: numbers, containers, functions, classes, and objects with everything they hold.
 
-They depend on what a value is and not on where it lies, so that they are the same in another process.
+They depend on the value and not on its address, so that they are the same in another process.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ import xxhash
 from hf_negmine.base.schema import AnyArray
 
 UNREADABLE = b"unreadable"
-"""In the place of the digest of an object that does not show what it holds, as many of those made by C."""
+"""Stands in for the digest of an object that hides its content, as many objects implemented in C do."""
 NAMED_ONLY = {"torch", "transformers", "sentence_transformers", "tokenizers", "peft", "accelerate", "numpy"}
 NAMED_ONLY |= sys.stdlib_module_names
-"""Packages whose classes have the same code wherever they have the same name."""
+"""Packages whose classes are identified by name alone: the same name means the same code."""
 WITHOUT_EFFECT = {"_thread", "threading", "logging", "weakref", "_weakref", "_io", "_contextvars"}
-"""Where objects come from that decide nothing: locks, loggers, streams."""
+"""Modules whose objects affect no result: locks, loggers, streams."""
 PLAIN = (bool, int, float, complex, range, types.EllipsisType)
 FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, np.ufunc)
 
 
 class ValueReader:
-    """Digests of values, each made of the digests of its parts; equal values have the same.
+    """Digests of values, each computed from the digests of its parts; equal values have equal digests.
 
     Attributes:
-        unreadable: the class of the first object that does not show what it holds; empty if there is none.
+        unreadable: the class of the first object that hides its content; empty if there is none.
     """
 
     def __init__(self) -> None:
         self.unreadable = ""
-        self._known: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its address is not given again
+        self._known: dict[int, tuple[Any, bytes]] = {}  # holds the value, so that its address is not reused
 
     def digest(self, value: Any) -> bytes:
         """The digest of a value."""
         kind = type(value)
-        if kind in (bool, int, float):  # most of what there is
+        if kind in (bool, int, float):  # the most frequent kinds
             return joined(kind.__name__, repr(value))
         if value is None or isinstance(value, str) or hasattr(kind, "__fspath__"):
             return self.text(value)
@@ -53,7 +53,7 @@ class ValueReader:
         return self._known[id(value)][1]
 
     def read(self, value: Any) -> bytes:
-        """The digest of a value that is no text, and was not met before."""
+        """The digest of a value that is not text and was not met before."""
         kind = name_of(type(value))
         if isinstance(value, enum.Enum):
             return joined(kind, value.name)
@@ -95,12 +95,12 @@ class ValueReader:
         return self.digest(attributes)
 
     def hide(self, value: Any) -> bytes:
-        """Note that there is something that cannot be read."""
+        """Note that a value cannot be read."""
         self.unreadable = self.unreadable or name_of(type(value))
         return UNREADABLE
 
     def _class(self, kind: type) -> bytes:
-        """By name; of a class that is not a library's also its code, which may be edited."""
+        """The digest of a class: its name, and for a user's class also its code, which may be edited."""
         if package_of(kind) in NAMED_ONLY:
             return joined("class", name_of(kind))
         parts: list[str | bytes] = []
@@ -124,7 +124,7 @@ class ValueReader:
         return joined("function", name, self.digest(getattr(value, "__self__", None)))
 
     def _object(self, value: Any) -> bytes:
-        """By its attributes; without any, or with more than they show, by what pickling it would write."""
+        """The digest of an object: its attributes, or if they may not be everything, what pickling it would write."""
         kind = type(value)
         if kind.__module__ in WITHOUT_EFFECT:
             return joined(name_of(kind))
@@ -136,7 +136,7 @@ class ValueReader:
                 reduced = (
                     copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
                 )
-            except Exception:  # whatever a class that cannot be pickled raises
+            except Exception:  # a class that cannot be pickled may raise anything
                 hidden = self.hide(value)
                 if not attributes:
                     return hidden
@@ -166,7 +166,7 @@ def package_of(kind: type) -> str:
 
 
 def _is_pickled_as_any_object(kind: type) -> bool:
-    """Whether no class of its own leaves something out, as one does that drops a session."""
+    """Whether none of its classes customizes pickling, which may leave something out, such as a session."""
     names = ("__reduce_ex__", "__reduce__", "__getstate__")
     return all(getattr(kind, name, None) is getattr(object, name, None) for name in names)
 

@@ -1,10 +1,10 @@
-"""The vector store: what a teacher made of each text, once, on disk, read by memory map.
+"""The vector store: a teacher's vectors for each text, stored once, on disk, read by memory map.
 
-A folder a (teacher fingerprint, role); in it shards of at most `TEXTS_A_SHARD` texts, each with the digests of its
-texts. What lies in a shard depends on the kind of vectors: dense ones are one matrix, sparse ones and those of single
-tokens are ragged. A shard appears whole or not at all, so a run that is killed loses at most the shard in progress,
-and adding texts encodes only the new ones. The order in which missing texts are encoded depends only on the texts, so
-a continued run makes the same shards. Vectors that cost money come in parts, and each part is kept at once.
+Each (teacher fingerprint, role) has a folder with shards of at most `TEXTS_A_SHARD` texts, each with the digests of its
+texts. What a shard holds depends on the kind of vectors: dense ones form one matrix, sparse and token vectors are
+ragged. A shard appears whole or not at all, so a killed run loses at most the shard in progress, and adding texts
+encodes only the new ones. The order in which missing texts are encoded depends only on the texts, so a continued run
+makes the same shards. Vectors that cost money arrive in parts, and each part is stored at once.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ from hf_negmine.teachers.vectors import check_positions, check_sparse, check_tok
 ABOUT, SHARD = "store.json", "shard.json"
 TEXTS_A_SHARD = 2048
 TEXTS_A_STREAM = 65_536
-"""Texts that a streaming teacher is handed at a time; it decides itself how many go into a request."""
+"""Texts that a streaming teacher is given at a time; it decides itself how many go into a request."""
 MANY_TEXTS = 256
-"""From here on the bar is there before the first shard is: on a slow processor that takes more than a minute."""
+"""Texts from which on the bar appears before the first shard, which takes over a minute on a slow processor."""
 Arrays: TypeAlias = dict[str, AnyArray]
-"""What is kept of some texts, by file name: ``vectors`` with a row a text; or ``offsets``, and arrays of entries."""
+"""The stored arrays of some texts, by file name: ``vectors`` with one row per text; or ``offsets`` and entries."""
 
 
 class StoredVectors:
@@ -88,7 +88,7 @@ class StoredRagged:
         return len(self._row_of)
 
     def counts(self, ids: np.ndarray[Any, Any]) -> IdArray:
-        """How many entries the rows with these ids have."""
+        """The number of entries in each of the rows with these ids."""
         counts = np.empty(len(ids), dtype=np.int64)
         shard_of, row_of = self._shard_of[ids], self._row_of[ids]
         for shard in np.unique(shard_of):
@@ -98,7 +98,7 @@ class StoredRagged:
         return counts
 
     def arrays(self, ids: np.ndarray[Any, Any]) -> Arrays:
-        """Offsets, and the arrays of entries, of the rows with these ids, in this order."""
+        """The offsets and the arrays of entries of the rows with these ids, in this order."""
         shard_of, row_of = self._shard_of[ids], self._row_of[ids]
         counts = self.counts(ids)
         parts: list[Arrays] = []
@@ -125,7 +125,7 @@ class StoredSparse(StoredRagged):
     """Sparse vectors of a list of texts."""
 
     def gather(self, ids: np.ndarray[Any, Any]) -> SparseVectors:
-        """Those of the texts with these ids, in this order."""
+        """The vectors of the texts with these ids, in this order."""
         return SparseVectors(**self.arrays(ids))
 
 
@@ -133,7 +133,7 @@ class StoredTokens(StoredRagged):
     """Token vectors of a list of texts."""
 
     def gather(self, ids: np.ndarray[Any, Any]) -> TokenVectors:
-        """Those of the texts with these ids, in this order."""
+        """The vectors of the texts with these ids, in this order."""
         return TokenVectors(**self.arrays(ids))
 
 
@@ -142,8 +142,8 @@ class VectorStore:
     """Vectors of every text that was ever encoded under one cache folder.
 
     Attributes:
-        folder: where they are kept.
-        progress: show a bar while encoding.
+        folder: the cache folder.
+        progress: whether to show a bar while encoding.
     """
 
     folder: Path
@@ -153,9 +153,9 @@ class VectorStore:
         """Dense vectors of all ``texts``, encoding those that the store lacks.
 
         Raises:
-            TeacherError: vectors that are not finite or not of one width; nothing of that shard is stored.
-            StorageError: the folder cannot be written, or is of another version. A shard that is damaged is put aside,
-                and its texts are encoded again.
+            TeacherError: vectors are not finite or not of one width; nothing of that shard is stored.
+            StorageError: the folder cannot be written, or has another version. A damaged shard is set aside, and its
+                texts are encoded again.
         """
         require_choice(teacher.similarity, ("cosine", "dot"), argument=f"similarity of teacher {teacher.name!r}")
         parts = teacher.encode_parts if isinstance(teacher, StreamingTeacher) else _one_part(teacher.encode)
@@ -208,9 +208,9 @@ class VectorStore:
         encode: Callable[[list[str], Arrays | None], Iterator[tuple[IdArray, Arrays]]],
         step: int | None = None,
     ) -> tuple[list[Arrays], IdArray, IdArray]:
-        """The shards with everything that was missing, and shard and row of each text."""
+        """The shards, with everything that was missing, and the shard and row of each text."""
         folder = self._open_folder(teacher, kind, role)
-        _join_parts(folder, names)  # of a run that was killed: there may be more than a process can map
+        _join_parts(folder, names)  # left by a killed run; there may be more than a process can map
         shards, index = self._read_shards(folder, names)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
@@ -224,7 +224,7 @@ class VectorStore:
             raise InputError(f"no {role} texts to encode")
         shard_of, row_of = index.find(texts.digests)
         if (shard_of < 0).any():
-            raise StorageError(f"{folder} lost {int((shard_of < 0).sum())} vectors while it was used; run again")
+            raise StorageError(f"{folder} lost {int((shard_of < 0).sum())} vectors while it was in use; run again")
         return shards, shard_of, row_of
 
     def _open_folder(self, teacher: Teacher, kind: str, role: Role) -> Path:
@@ -246,7 +246,7 @@ class VectorStore:
             except StorageError:
                 if path.exists():
                     raise
-                return self._read_shards(folder, names)  # another run has joined it with others by now
+                return self._read_shards(folder, names)  # another run has joined it with others meanwhile
             width = shard.get("vectors", its_digests).shape[1]
             if shards and "vectors" in shard and width != shards[0]["vectors"].shape[1]:
                 raise StorageError(
@@ -300,22 +300,22 @@ def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) 
 
 
 def _whole_shards(folder: Path) -> list[Path]:
-    """The shards of a folder, and then the parts; damaged ones are put aside, so that their texts are missing."""
+    """The shards of a folder, then the parts; damaged ones are set aside, so that their texts count as missing."""
     while True:
         paths = [path for kind in ("shard-*", "part-*") for path in sorted(folder.glob(kind))]
-        if not [path for path in paths if not is_whole(path / SHARD, aside=path)]:  # else look what is left
+        if not [path for path in paths if not is_whole(path / SHARD, aside=path)]:  # else look again at what is left
             return paths
 
 
 def _read_shard(path: Path, names: tuple[str, ...]) -> tuple[Arrays, DigestArray]:
     shard = {name: read_array(path / f"{name}.npy") for name in names}
-    return shard, np.array(read_array(path / "digests.npy"))  # no map: a process may have so many
+    return shard, np.array(read_array(path / "digests.npy"))  # a copy: the number of maps per process is limited
 
 
 def _join_parts(folder: Path, names: tuple[str, ...]) -> None:
     """Join the small shards of a streaming teacher into larger ones.
 
-    If it is killed, some texts are there twice until the next run, which takes the parts away.
+    If it is killed, some texts are stored twice until the next run, which removes the parts.
     """
     if is_read_only(folder) or not next(folder.glob("part-*"), None):
         return
@@ -351,7 +351,7 @@ def _join(folder: Path, parts: list[tuple[Path, Arrays, DigestArray]]) -> None:
 
 
 def _remove(part: Path) -> None:
-    """Remove a part by a name that nobody reads, so that none is ever seen half removed."""
+    """Rename a part to a name that nothing reads, then delete it, so that it is never seen half deleted."""
     with storage_errors(part), suppress(FileNotFoundError):  # another run was faster
         gone = part.with_name(TEMPORARY_PREFIX + part.name)
         os.rename(part, gone)
@@ -360,7 +360,7 @@ def _remove(part: Path) -> None:
 
 @dataclass(frozen=True)
 class _ShardIndex:
-    """Where the vector of a text digest lies, over all shards."""
+    """The location of each text digest's vector, over all shards."""
 
     digests: DigestArray
     shard_of: IdArray
@@ -376,7 +376,7 @@ class _ShardIndex:
         return cls(ordered, shard_of[order], row_of[order])
 
     def find(self, digests: DigestArray) -> tuple[IdArray, IdArray]:
-        """Shard and row of each text digest, -1 where there is none."""
+        """The shard and row of each text digest, -1 where there is none."""
         at = find_digests(self.digests, digests)
         shard_of, row_of = np.full(len(digests), -1, dtype=np.int64), np.full(len(digests), -1, dtype=np.int64)
         known = at >= 0

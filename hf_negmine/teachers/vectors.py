@@ -1,4 +1,4 @@
-"""What teachers gave, checked: dense, sparse and token vectors as finite float32 of one shape."""
+"""Checks of what teachers return: dense, sparse and token vectors must be finite float32 of one shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
 
 LONGEST_VECTOR = 1e18
 LONGEST_TOKEN = 1e16
-"""Less than that, since a score sums over tokens."""
+"""Smaller than `LONGEST_VECTOR`, since a score sums over tokens."""
 
 
 def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width: int | None) -> FloatArray:
@@ -25,7 +25,7 @@ def check_vectors(vectors: Any, teacher: VectorTeacher, texts: list[str], width:
         )
     if width is not None and array.shape[1] != width:
         raise TeacherError(
-            f"teacher {teacher.name!r} gave vectors of width {array.shape[1]}, and {width} for earlier texts"
+            f"teacher {teacher.name!r} gave vectors of width {array.shape[1]}, but {width} for earlier texts"
         )
     with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, and is refused below
         array = np.ascontiguousarray(array, dtype=np.float32)
@@ -55,18 +55,18 @@ def check_widths(queries: int, passages: int, teacher: Teacher) -> None:
 
 
 def as_array(values: Any, teacher: Teacher) -> AnyArray:
-    """What a teacher gave as a numpy array, or `TeacherError` if it is none, such as rows of different lengths."""
+    """A teacher's output as a numpy array, or `TeacherError` if it is not one, as for rows of different lengths."""
     try:
         return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # of numpy, or of torch
+    except (ValueError, TypeError, RuntimeError) as error:  # from numpy, or from torch
         raise TeacherError(
-            f"teacher {teacher.name!r} gave {type(values).__name__} that is no array ({' '.join(str(error).split())}); "
-            "expected numbers, with as many in each row"
+            f"teacher {teacher.name!r} gave {type(values).__name__} that is not an array "
+            f"({' '.join(str(error).split())}); expected numbers, equally many in each row"
         ) from error
 
 
 def check_positions(positions: Any, left: BoolArray, teacher: Teacher) -> IdArray:
-    """Positions of a part as int64, or `TeacherError` unless each is of a text that was still ``left``."""
+    """Positions of a part as int64, or `TeacherError` unless each is that of a text still ``left``."""
     array = as_array(positions, teacher)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and len(array)):
         raise TeacherError(
@@ -82,7 +82,7 @@ def check_positions(positions: Any, left: BoolArray, teacher: Teacher) -> IdArra
 
 
 def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> SparseVectors:
-    """The vectors, or `TeacherError` unless there is a row of finite weights of terms (from 0) a text."""
+    """The vectors, or `TeacherError` unless they are one row per text with finite weights of terms from 0 on."""
     offsets = _check_offsets(found.offsets, {"terms": found.terms, "weights": found.weights}, teacher, texts)
     terms, weights = as_array(found.terms, teacher), as_array(found.weights, teacher)
     if terms.ndim != 1 or weights.ndim != 1 or (len(terms) and terms.dtype.kind not in "iu"):
@@ -98,7 +98,7 @@ def check_sparse(found: SparseVectors, teacher: Teacher, texts: list[str]) -> Sp
 
 
 def check_tokens(found: TokenVectors, teacher: Teacher, texts: list[str], width: int | None = None) -> TokenVectors:
-    """The vectors, or `TeacherError` unless there are one or more finite vectors of the expected width a text."""
+    """The vectors, or `TeacherError` unless each text has at least one, finite and of the expected width."""
     offsets = _check_offsets(found.offsets, {"vectors": found.vectors}, teacher, texts)
     vectors = as_array(found.vectors, teacher)
     if vectors.ndim != 2 or not vectors.shape[1] or (width is not None and vectors.shape[1] != width):

@@ -9,16 +9,16 @@ from itertools import pairwise
 import regex
 
 VERSION = 1
-"""Another one whenever a text may come to have other words; it is part of the fingerprint of whoever uses them."""
+"""Changed whenever a text may get other words; part of the fingerprint of every teacher that uses them."""
 
 UNSPACED = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\N{KATAKANA-HIRAGANA PROLONGED SOUND MARK}\p{Bopomofo}\p{Yi}\p{Hangul}"
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Javanese}\p{Balinese}"
 )
-"""Scripts without spaces between words. Hangul has them, but around a word together with its endings."""
+"""Scripts without spaces between words. Hangul has spaces, but only around a word together with its endings."""
 
 PLAIN = re.compile(r"[\0-\u02ff\u0370-\u0482\u048a-\u0590\u1e00-\u1eff\u2000-\u20cf\u2100-\u2bff]*")
-"""Latin, Greek and Cyrillic without combining marks, punctuation and symbols; most texts, and `re` is faster."""
+"""Latin, Greek and Cyrillic without combining marks, punctuation and symbols: most texts, for which `re` is faster."""
 PLAIN_WORD = re.compile(r"\b\w\w+\b")
 """As in bm25s and scikit-learn."""
 
@@ -39,16 +39,16 @@ PIECE = regex.compile(
     rf"|[[\p{{L}}\p{{N}}_]--[{UNSPACED}]][[\p{{L}}\p{{N}}_{MARK}]--[{UNSPACED}]]+",
     regex.VERSION1,
 )
-r"""A run of unspaced script, or a word of two characters or more: those that `re` has in ``\w``, and the marks on them,
-which it takes for the end of a word."""
+r"""A run of unspaced script, or a word of two characters or more: those that `re` matches by ``\w``, and the marks on
+them, which `re` takes for the end of a word."""
 
 
 def words_of(text: str) -> list[str]:
     """The words of ``text`` in lower case, in their order.
 
-    Text in scripts with spaces has the words that bm25s finds: two letters, digits or underscores or more; marks on
-    letters are part of the word. A run of text without spaces (Chinese, Japanese, Thai, …) and of Hangul has every pair
-    of neighbouring characters, or its only character.
+    In scripts with spaces the words are those that bm25s finds: two or more letters, digits or underscores; marks on
+    letters are part of the word. A run of text without spaces (Chinese, Japanese, Thai, …) or of Hangul gives every
+    pair of neighboring characters, or its only character.
     """
     text = text.lower()
     if PLAIN.fullmatch(text):

@@ -148,7 +148,7 @@ def test_what_a_later_version_wrote_is_refused(hub: Hub, mined: Dataset) -> None
 )
 def test_provenance_that_is_none(hub: Hub, mined: Dataset, how: Callable[[Any], Any]) -> None:
     text = json.dumps(how({**json.loads(PROVENANCE), "provenance_version": 1}))
-    with pytest.raises(StorageError, match="here is no provenance"):
+    with pytest.raises(StorageError, match="here is not provenance"):
         Provenance.from_json(text, where="here")
 
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_missing_or_damaged(hub: Hub, mined: Dataset) -> None:
     push_dataset(mined, NAME, license="mit")
     path = "data/default/train-00000-of-00001.parquet"
     hub.commit("dataset", NAME, {path: b"PAR1 no more"})
-    with pytest.raises(StorageError, match=f"{path} is no Parquet file"):
+    with pytest.raises(StorageError, match=f"{path} is not a Parquet file"):
         load_mined(NAME)
     hub.commit("dataset", NAME, {path: None})
     with pytest.raises(HubError, match=f"names {path}, which it does not have"):

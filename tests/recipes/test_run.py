@@ -462,7 +462,7 @@ def test_the_pushed_model_is_the_one_here(first: Run, hub: Hub) -> None:
             getattr(ours, encode)(texts, show_progress_bar=False),
         )
     card = files["README.md"].decode()
-    assert "5 hard negatives a query, mined by `perc\\_pos:0.95`" in card or "mined by `perc_pos:0.95`" in card
+    assert "5 hard negatives per query, mined by `perc\\_pos:0.95`" in card or "mined by `perc_pos:0.95`" in card
     assert "the teacher is base" in card
     mined = [one for one in first.recipe.sets if one.kind in ("retrieval", "sts")]
     assert f"{sum(len(first.rows(one.name)) for one in mined)} rows with" in card

@@ -164,7 +164,7 @@ def test_sources_that_make_no_sense_are_errors(tmp_path: Path, frozen: SentenceT
         HardNegativeCollator(frozen, 3)  # type: ignore[arg-type]
     with pytest.raises(NegmineError):
         HardNegativeCollator(frozen, tmp_path / "nothing", num_negatives=2)
-    with pytest.raises(InputError, match="rows hold negatives, and negatives= was given besides"):
+    with pytest.raises(InputError, match="rows hold negatives, and negatives= was given as well"):
         draw(HardNegativeCollator(frozen, miner), miner.mine(rows()), 0)
     with pytest.raises(InputError, match="no place to take them from"):
         draw(HardNegativeCollator(frozen), rows(), 0)
@@ -474,10 +474,10 @@ def test_data_sets_without_names_keep_their_own_corpora_and_numbers(
         assert drawn == draw(HardNegativeCollator(frozen, miners[name], fill="random"), data, 1)
         assert {len(texts) for texts in drawn.values()} == {1 + n}
         assert {text for texts in drawn.values() for text in texts} <= set(own[name])
-    with pytest.raises(InputError, match=r"one batch come from data sets with \[2, 3\] negatives a row"):
+    with pytest.raises(InputError, match=r"one batch come from data sets with \[2, 3\] negatives per row"):
         draw(together, rows(6, 10), 1)
     unknown = datasets.Dataset.from_dict({"query": ["q w1"], "positive": [CORPUS[3]]})
-    with pytest.raises(InputError, match=r"not in the pool, .*'q w1'.* say which data set rows belong to"):
+    with pytest.raises(InputError, match=r"not in the pool, .*'q w1'.* tell which data set each row belongs to"):
         draw(together, unknown, 1)
 
 
@@ -498,7 +498,7 @@ def test_a_miner_that_is_fitted_anew_is_noticed(frozen: SentenceTransformer, min
     collator = HardNegativeCollator(frozen, miner.fit(rows(0, 8)))
     miner.fit(rows(8, 16))
     collator.set_epoch(0)
-    with pytest.raises(InputError, match="fitted anew after the collator was made"):
+    with pytest.raises(InputError, match="fitted again after the collator was made"):
         collator(list(rows(8, 12)))
 
 

@@ -291,9 +291,7 @@ def test_the_command_trains_on_rows_of_a_file(student: Path, tmp_path: Path, mon
         assert said in (tmp_path / name / "README.md").read_text(encoding="utf-8")
     result = CliRunner().invoke(app, [*command[:-1], str(tmp_path / "none"), *given[:-2], "--device", "cpu"])
     assert result.exit_code == 1
-    assert result.stderr.startswith(
-        "Error: num_negatives: how many negatives a row? Rows that hold lists do not say, and"
-    )
+    assert result.stderr.startswith("Error: num_negatives: how many negatives per row? Rows with lists do not say, and")
 
 
 def test_labelled_pairs_of_any_order_train_by_the_command(

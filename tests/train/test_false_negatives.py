@@ -176,7 +176,7 @@ def test_an_inconsistent_positive_sets_no_ceiling(
         collator = HardNegativeCollator(frozen, miner)
     finally:
         logger.removeHandler(caplog.handler)
-    assert "1 of 5 positives do not keep the consistency (top 10)" in caplog.text
+    assert "1 of 5 positives fail consistency (top 10)" in caplog.text
     source = collator.sources[""]
     source = pickle.loads(pickle.dumps(source)) if travelled else source
     negatives = [row for row in miner.mine(data) if row["query"] == QUERIES[0]]

@@ -163,6 +163,6 @@ def test_it_learns(models: Path, tmp_path: Path) -> None:
 
 def test_a_collator_that_makes_scores_is_not_taken_over(frozen: SentenceTransformer, tmp_path: Path) -> None:
     collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()), labels="scores")
-    with pytest.raises(InputError, match="a collator of its own"):
+    with pytest.raises(InputError, match="give it its own collator"):
         PositiveAwareMNRL(frozen, collator)
     assert collator.labels == "scores"

@@ -474,7 +474,7 @@ def test_a_folder_of_the_users_is_left_alone(frozen: SentenceTransformer, tmp_pa
     collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
     remine = RemineCallback(collator, folder=tmp_path / "data", progress=False)
     trainer = make_trainer(frozen, collator, rows(), Remembering(frozen), arguments(tmp_path), [remine])
-    with pytest.raises(StorageError, match="holds something else than negatives"):
+    with pytest.raises(StorageError, match="holds something other than negatives"):
         trainer.train()
     assert mine.read_bytes() == b"rows"
 

@@ -166,7 +166,7 @@ def test_lists_of_any_length_become_n_columns(frozen: SentenceTransformer) -> No
     assert found[QUERIES[2]][1:] == (CORPUS[33], CORPUS[34], CORPUS[33])
     unsaid = HardNegativeCollator(frozen)
     unsaid.set_epoch(0)
-    with pytest.raises(InputError, match="num_negatives: how many negatives a row"):
+    with pytest.raises(InputError, match="num_negatives: how many negatives per row"):
         unsaid(features)
 
 

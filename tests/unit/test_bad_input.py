@@ -280,7 +280,7 @@ CASES = {
     ),
     "ids of new rows": Case(
         lambda folder: miner_in(folder, format="ids").fit(ROWS).mine([{"query": "new", "positive": "new too"}]),
-        ["format 'ids'", "were there at fit()", "fit on these"],
+        ["format 'ids'", "were part of fit()", "fit on these"],
     ),
 }
 

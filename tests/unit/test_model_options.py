@@ -338,7 +338,7 @@ def test_nor_is_it_in_the_shell_and_in_training(folder: Path, tmp_path: Path, mi
     model = load_model(folder)
     model.prompts = {"query": "w1: "}
     model.save(str(tmp_path / "e5"))
-    assert "query_prompt: 'query' would go before every text as it stands" in mine(
+    assert "query_prompt: 'query' would be put before every text literally" in mine(
         "-t", tmp_path / "e5", "--query-prompt", "query"
     )
     settings = TrainingSettings(device="cpu", query_prompt="query")
@@ -355,7 +355,7 @@ def test_scores_of_a_cross_encoder_by_name_are_those_of_predict(folder: Path) ->
 
 def test_a_length_that_leaves_nothing_of_a_text_is_refused(minilm: str, tmp_path: Path) -> None:
     for tokens in (1, 2):
-        with pytest.raises(InputError, match=f"max_length: {tokens} tokens, of which the model puts 2 .*at least 3"):
+        with pytest.raises(InputError, match=f"max_length: {tokens} tokens, .* the model itself puts 2 .*at least 3"):
             DenseTeacher(minilm, max_length=tokens).encode(["text"], "query")
     assert DenseTeacher(minilm, max_length=3).encode(["text", "tea"], "query").std(axis=0).max() > 0
 

@@ -176,7 +176,7 @@ def test_of_several_runs_that_need_a_pool_one_searches_and_the_others_wait(
         pools = [run.result(10) for run in (first, *others)]
     assert [chosen(pool, "naive", n=4) for pool in pools] == [chosen(pools[0], "naive", n=4)] * 3
     assert str(tmp_path / "pool") in caplog.text
-    assert "this one goes on when that has finished" in caplog.text
+    assert "this one continues when it has finished" in caplog.text
 
 
 def test_runs_that_write_and_load_one_pool_do_not_get_in_each_others_way(tmp_path: Path) -> None:

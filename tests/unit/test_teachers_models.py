@@ -411,7 +411,7 @@ def test_pairs_are_cut_to_max_length(folder: Path) -> None:
 
 
 def test_a_cross_encoder_with_several_labels_is_refused(folder: Path) -> None:
-    message = r"labels gives 3 scores a pair \(num_labels\), a teacher needs a model with 1"
+    message = r"labels gives 3 scores per pair \(num_labels\), a teacher needs a model with 1"
     with pytest.raises(InputError, match=message):
         named(CrossEncoderTeacher, folder, "labels").score(["w1"], ["w2"])
     with pytest.raises(InputError, match=message):
@@ -598,7 +598,7 @@ def test_passages_are_cut_to_max_length_and_queries_as_the_model_wants_them(fold
 
 
 def test_a_model_that_scores_only_images_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"patches of images and no word of a passage \(keep_only_token_ids\)"):
+    with pytest.raises(InputError, match=r"image patches and no words of a passage \(keep_only_token_ids\)"):
         LateInteractionTeacher(make_tokens(folder, keep=[3]))
 
 

@@ -307,5 +307,5 @@ def test_a_truncated_file_is_reported(tmp_path: Path, name: str, left: int) -> N
 def test_a_folder_of_other_texts_is_reported(tmp_path: Path) -> None:
     texts = text_set(tmp_path, QUERIES, POSITIVES)
     shutil.copytree(texts.folder, tmp_path / "renamed")
-    with pytest.raises(StorageError, match=f"written as texts/{texts.fingerprint}, and is in another"):
+    with pytest.raises(StorageError, match=f"written as texts/{texts.fingerprint}, and is in the wrong place"):
         open_text_set(tmp_path / "renamed")

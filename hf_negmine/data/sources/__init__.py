@@ -1,4 +1,4 @@
-"""What users have, opened: data sets, tables, files, addresses, Hub ids and BEIR folders, as rows and a corpus."""
+"""Opening what users have, as rows and a corpus: data sets, tables, files, addresses, Hub ids and BEIR folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BEIR folders: a corpus, queries, and judgements by their ids."""
+"""BEIR folders: a corpus, queries, and relevance judgements by id."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hf_negmine.data.writing import in_memory
 
 
 def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -> OpenedRows:
-    """Rows (query, positive, query-id, corpus-id) and the corpus of a BEIR folder.
+    """Open the rows (query, positive, query-id, corpus-id) and the corpus of a BEIR folder.
 
     ``corpus`` and ``queries`` are JSONL or Parquet files with an id (``_id`` or ``id``) and a text; a title is put
-    before the text. ``qrels`` is a folder with a TSV (or Parquet) file a split, or one Parquet file with a ``split``
-    column. A score of 0 or less is no positive.
+    before the text. ``qrels`` is a folder with one TSV (or Parquet) file per split, or one Parquet file with a
+    ``split`` column. A score of 0 or less does not make a positive.
 
     Args:
-        folder: that holds them.
-        split: of the judgements; None takes the only one, or the ``default``.
-        default: taken of several.
+        folder: the BEIR folder.
+        split: the split of the judgements; None takes the only one, or the ``default``.
+        default: the split to take if there are several.
 
     Raises:
-        InputError: several splits without the default among them, an id that stands for two texts, or a judged id
+        InputError: there are several splits without the default among them, an id with two texts, or a judged id
             without a text.
     """
     corpus_ids, corpus = read_beir_texts(folder, "corpus")
@@ -49,7 +49,7 @@ def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -
 
 
 def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
-    """Ids and texts of ``corpus`` or ``queries``."""
+    """The ids and texts of ``corpus`` or ``queries``."""
     path = find_texts(folder, name)
     if path is None:
         raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
@@ -74,13 +74,11 @@ def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path) -> None:
     for name in repeated.to_pylist():
         its_texts = pc.unique(texts.filter(pc.equal(ids, name))).to_pylist()
         if len(its_texts) > 1:
-            raise InputError(
-                f"{path}: the id {name!r} stands for two texts, {its_texts[0][:60]!r} and {its_texts[1][:60]!r}"
-            )
+            raise InputError(f"{path}: the id {name!r} has two texts, {its_texts[0][:60]!r} and {its_texts[1][:60]!r}")
 
 
 def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.Array, pa.Array]:
-    """Ids of the queries and of the passages that a split of a BEIR folder says are relevant; see `open_beir`."""
+    """The query and passage ids of the pairs judged relevant in a split of a BEIR folder; see `open_beir`."""
     single, several = folder / "qrels.parquet", folder / "qrels"
     if single.is_file():
         table = _read_parquet(single)
@@ -93,7 +91,7 @@ def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.A
         path = files[choose_split(list(files), split, where=str(several), default=default)]
         table = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
     else:
-        raise InputError(f"{folder} lacks qrels (a folder with a TSV file a split, or qrels.parquet)")
+        raise InputError(f"{folder} lacks qrels (a folder with one TSV file per split, or qrels.parquet)")
     names = {name.replace("-", "_"): name for name in table.column_names}
     missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
     if missing:

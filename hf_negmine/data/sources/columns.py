@@ -1,4 +1,4 @@
-"""Splits, columns and batches of what was opened."""
+"""Splits, columns and batches of opened data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class OpenedRows:
 
     Attributes:
         corpus: the corpus that came with them, if any.
-        columns: the query and the positive column, where the source itself says which they are.
-        code: Python that makes a Data set of what was given, for what an error suggests.
+        columns: the query and the positive column, if the source itself names them.
+        code: Python that makes a Dataset of the user's data, for the remedy in an error.
     """
 
     rows: Rows
@@ -38,7 +38,7 @@ class OpenedRows:
 
 
 def choose_split(available: list[str], wanted: str | None, *, where: str, default: str = TRAIN) -> str:
-    """The split that was asked for, the only one, or the ``default``."""
+    """The requested split, the only one, or the ``default``."""
     if wanted is not None:
         if wanted not in available:
             raise InputError(f"split: {wanted!r} is not among {available} in {where}")
@@ -50,7 +50,7 @@ def choose_split(available: list[str], wanted: str | None, *, where: str, defaul
 
 
 def column_names(rows: Rows) -> list[str]:
-    """Names of the columns; a stream that does not know them is asked for its first row."""
+    """The names of the columns; for a stream without them, those of its first row."""
     available = list(rows.column_names or [])
     if not available and isinstance(rows, datasets.IterableDataset):
         available = list(next(iter(rows.take(1)), {}))
@@ -70,7 +70,7 @@ def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple
         if len(others) != len(lacking):
             raise InputError(
                 f"query_column and positive_column: name them, the data set has the columns {available} and only one "
-                "with exactly two is clear by itself"
+                "with exactly two needs no names"
             )
         query = query if query is not None else others.pop(0)
         positive = positive if positive is not None else others.pop(0)
@@ -82,12 +82,12 @@ def pair_batches(rows: Rows, query: str, positive: str, *, code: str = "rows") -
     """Batches of the two columns as Arrow arrays, in order.
 
     Args:
-        rows: that hold them.
-        query, positive: their names.
-        code: the rows as a Data set in Python, for errors.
+        rows: the rows.
+        query, positive: the names of the two columns.
+        code: the rows as a Dataset in Python, for errors.
 
     Raises:
-        InputError: after the last batch, if another column says that some of the passages are not relevant.
+        InputError: after the last batch, if another column marks some of the passages as not relevant.
     """
     labels = Labels.of(label_columns(column_names(rows), query, positive), rows.features)
     for table in table_batches(rows, [query, positive, *labels.columns]):
@@ -108,12 +108,12 @@ def table_batches(rows: Rows, columns: list[str] | None = None, size: int = TEXT
 
 
 def table_of(columns: Mapping[str, Any]) -> pa.Table:
-    """Columns of Python values as an Arrow table, or `InputError` naming a column that is not of one type."""
+    """Columns of Python values as an Arrow table, or `InputError` naming a column whose values differ in type."""
     return pa.table({name: array_of(values, f"column {name!r}") for name, values in columns.items()})
 
 
 def table_of_batch(batch: LazyBatch) -> pa.Table:
-    """What `datasets.Dataset.map` hands to a function, as the Arrow table beneath it, with what was set since then."""
+    """The Arrow table behind the batch that `datasets.Dataset.map` passes to a function, with later changes to it."""
     features = batch.formatter.features or {}
     columns = {
         name: batch.pa_table[name]
@@ -125,7 +125,7 @@ def table_of_batch(batch: LazyBatch) -> pa.Table:
 
 
 def array_of(values: Any, what: str) -> pa.Array:
-    """Python values as an Arrow array, or `InputError` that says what they are of."""
+    """Python values as an Arrow array, or `InputError` naming ``what`` they belong to."""
     try:
         return pa.array(values)
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are these, too

@@ -1,4 +1,4 @@
-"""A corpus of passages, opened."""
+"""Opening a corpus of passages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hf_negmine.data.texts import batches_of, in_code
 CorpusSource: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray | pa.Table | Any
 )
-"""Any: frames and series of pandas, polars and others, and columns of values by their names."""
+"""Any: frames and series of pandas, polars and others, and columns of values by name."""
 
 EXPECTED = "corpus: expected texts, a data set, a data frame or a file, got"
 TEXT_COLUMNS = ("text", "passage", "document")
@@ -35,8 +35,8 @@ class OpenedCorpus:
     """Batches of passage texts.
 
     Attributes:
-        batches: to be read once.
-        without_blanks: Python that makes a corpus without the blank passages of this one, for errors.
+        batches: the texts, which can be read once.
+        without_blanks: Python that makes this corpus without its blank passages, for errors.
     """
 
     batches: Iterable[pa.Array]
@@ -47,17 +47,17 @@ class OpenedCorpus:
 
 
 def open_corpus(source: CorpusSource, *, column: str | None = None, config_name: str | None = None) -> OpenedCorpus:
-    """The passages of a corpus.
+    """Open the passages of a corpus.
 
     Args:
         source: texts in a list, a series or an Arrow array; a data set, a data frame, an Arrow table or a list of
-            dictionaries with a column of texts; a file of them, or with a text in each line (``.txt``, or TSV lines of
-            a number and a text); a BEIR folder, of which its corpus is taken; a data set id on the Hub.
-        column: of the texts; may be left out for ``text``, ``passage``, ``document``, or the only column of texts.
-        config_name: of a Hub data set that has several.
+            dictionaries with a column of texts; a file of these, or one with a text per line (``.txt``, or TSV lines of
+            a number and a text); a BEIR folder, whose corpus is taken; a data set id on the Hub.
+        column: the column of texts; may be left out for ``text``, ``passage``, ``document``, or the only text column.
+        config_name: the config of a Hub data set that has several.
 
     Raises:
-        InputError: what is no text, or where it is not clear which text is meant.
+        InputError: something is not text, or it is not clear which text is meant.
     """
     if isinstance(source, str | os.PathLike):
         return _open_path(source, column, config_name)
@@ -93,7 +93,7 @@ def _open_path(source: str | os.PathLike[str], column: str | None, config_name: 
             return opened
         return OpenedCorpus(_lines_with_text(opened.batches, path))
     if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
-        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name is here; give a list of texts")
+        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
     opened_rows = open_rows(source, config_name=config_name)
     if isinstance(opened_rows.rows, datasets.IterableDataset):
         raise InputError(f"corpus: {source} does not hold a data set that can be read twice")
@@ -106,7 +106,7 @@ def _lines_with_text(batches: Iterable[pa.Array], path: str) -> Iterator[pa.Arra
         lines = batch.filter(pc.not_equal(pc.utf8_trim_whitespace(batch), ""))
         found += len(lines)
         yield lines
-    require(found > 0, f"{path} holds blank lines only")
+    require(found > 0, f"{path} holds only blank lines")
 
 
 def _texts(source: Any) -> list[str]:
@@ -117,11 +117,11 @@ def _texts(source: Any) -> list[str]:
         remedy = (
             "list(corpus.values())" if all(isinstance(text, str) for text in source.values()) else "a list of texts"
         )
-        raise InputError(f"{EXPECTED} a {kind} that is no table of columns; give {remedy}")
+        raise InputError(f"{EXPECTED} a {kind} that is not a table of columns; give {remedy}")
     if isinstance(source, set | frozenset):
-        raise InputError(f"{EXPECTED} a {kind}, which has no order to number passages in; give sorted(corpus)")
+        raise InputError(f"{EXPECTED} a {kind}, which has no order for numbering passages; give sorted(corpus)")
     if isinstance(source, Iterator):
-        raise InputError(f"{EXPECTED} a {kind}, which can be read once only; give list(corpus)")
+        raise InputError(f"{EXPECTED} a {kind}, which can only be read once; give list(corpus)")
     if isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
         raise InputError(f"{EXPECTED} {kind}")
     try:
@@ -143,6 +143,6 @@ def _of_column(source: datasets.Dataset, column: str | None, code: str) -> Opene
         column = candidates[0]
     elif column not in available:
         raise ColumnError(column, available, argument="corpus_column")
-    require(len(source) > 0, f"corpus: it has the column {column!r} and no rows")
+    require(len(source) > 0, f"corpus: it has the column {column!r} but no rows")
     batches = (whole(table[column]) for table in table_batches(source, [column]))
     return OpenedCorpus(batches, in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())", "corpus"))

@@ -1,4 +1,4 @@
-"""Files, here or at an address, compressed or not, as data sets."""
+"""Reading files, local or at an address, compressed or not, as data sets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
 def local_path(source: str | os.PathLike[str], what: str) -> str:
-    """A path with its ``~`` and ``file://`` resolved; addresses stay as they are.
+    """A path with ``~`` and ``file://`` resolved; addresses are left unchanged.
 
     Raises:
-        InputError: what can be no path: bytes, nothing, a NUL in it.
+        InputError: it cannot be a path: bytes, empty, or with a NUL in it.
     """
     path = os.fspath(source)
     require(isinstance(path, str), f"{what}: expected a path of text, got {path!r:.80}")
@@ -33,12 +33,12 @@ def local_path(source: str | os.PathLike[str], what: str) -> str:
 
 
 def is_address(path: str) -> bool:
-    """Whether it is something like ``https://…``, ``s3://…`` or ``hf://…``."""
+    """Whether this looks like ``https://…``, ``s3://…`` or ``hf://…``."""
     return "://" in path
 
 
 def endings(path: str) -> tuple[str, str]:
-    """The ending that tells the format, and the one that tells the compression, each with its dot or empty."""
+    """The ending for the format, and the one for the compression, each with its dot or empty."""
     name = urlsplit(path).path if is_address(path) else path
     name = name.rsplit("/", 1)[-1].lower()
     stem, last = os.path.splitext(name)
@@ -54,19 +54,19 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
     """A file as a data set, and the code that makes it.
 
     Args:
-        path: of a Parquet, JSONL, CSV or TSV file, or of a text file with a passage in each line; compressed or not; an
-            address is opened by the libraries of `datasets`.
+        path: a Parquet, JSONL, CSV or TSV file, or a text file with one passage per line; compressed or not; an
+            address is opened by the libraries behind `datasets`.
         named: columns that the user has named: a first line that holds them is a header.
-        as_corpus: a file without a header may be lines of texts, or of numbers and texts.
+        as_corpus: whether a file without a header may consist of texts, or of numbers and texts.
 
     Raises:
-        InputError: a file that cannot be read, with the reason.
+        InputError: the file cannot be read; the message gives the reason.
     """
     ending, compression = endings(path)
     builder = BUILDERS.get(ending)
     if builder is None or (builder == "text" and not as_corpus):
         known = sorted(known for known in BUILDERS if as_corpus or known != ".txt")
-        only = "; lines of text are a corpus and no rows" if builder == "text" else ""
+        only = "; lines of text can be a corpus, not rows" if builder == "text" else ""
         raise InputError(f"{path}: the ending {ending!r} is not among {known}{only}")
     options: dict[str, Any] = {}
     try:
@@ -78,7 +78,7 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
         if builder == "csv":
             options = reading_options(local, path, "\t" if ending == ".tsv" else ",", named, as_corpus=as_corpus)
         elif builder == "text":
-            options = {"encoding": "utf-8-sig"}  # a byte order mark is no part of the first passage
+            options = {"encoding": "utf-8-sig"}  # a byte order mark is not part of the first passage
         rows = datasets.load_dataset(builder, data_files=glob.escape(local), split="train", **options)
     except InputError:
         raise

@@ -1,7 +1,7 @@
-"""Columns that say whether a passage is relevant, beside rows that are all read as (query, positive).
+"""Columns that label passages as relevant or not, beside rows that are all read as (query, positive).
 
-Such rows are refused when some of their passages are labelled as not relevant: mined as they are, those would set
-ceilings as positives. Grades (fractions, such as a similarity) do not say what a positive is, and are not read.
+Such rows are refused if some of their passages are labeled as not relevant: mined unchanged, those would act as
+positives and set ceilings. Grades (fractions, such as a similarity) do not define what a positive is, and are not read.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ NOT_RELEVANT = re.compile(
     r"false|no|n|f|negative|irrelevant|contradiction|neutral|different|hard_negative|non(_?)relevant|(not|non)_.*"
 )
 MOST_SHOWN = 5
-"""Different labels that a message lists."""
+"""Most distinct labels that a message lists."""
 
 
 def label_columns(available: Iterable[str], query: str, positive: str) -> list[str]:
-    """The columns whose name says that they label or grade the rows."""
+    """The columns whose name indicates that they label or grade the rows."""
     return [name for name in available if name not in (query, positive) and NAMES.fullmatch(_plain(name))]
 
 
 def check_labels(batch: pa.Table, query: str, positive: str) -> None:
-    """Raise `InputError` if a label column says that passages of these rows are not relevant."""
+    """Raise `InputError` if a label column marks passages of these rows as not relevant."""
     labels = Labels.of(label_columns(batch.column_names, query, positive), None)
     labels.add(batch, positive)
     labels.check(positive, "rows", tell_grades=False)
@@ -47,13 +47,13 @@ def check_labels(batch: pa.Table, query: str, positive: str) -> None:
 
 @dataclass
 class Labels:
-    """What the label columns of rows say, collected batch by batch."""
+    """The content of the label columns of rows, collected batch by batch."""
 
     columns: dict[str, _Column]
 
     @classmethod
     def of(cls, names: Iterable[str], features: Mapping[str, Any] | None) -> Labels:
-        """Of these columns; ``features`` name the classes of those that have some."""
+        """Start with these columns; ``features`` give the class names of those that have classes."""
         kinds = {name: (features or {}).get(name) for name in names}
         return cls(
             {
@@ -68,12 +68,12 @@ class Labels:
             column.add(table[name], table[positive])
 
     def check(self, positive: str, code: str, *, tell_grades: bool = True) -> None:
-        """Raise `InputError` for the first column with labels of 0 and the like; say which grades were not read.
+        """Raise `InputError` for the first column with labels of 0 and the like; warn about grades that are not read.
 
         Args:
             positive: the column of the passages.
-            code: the rows as a Data set in Python.
-            tell_grades: whether to say so.
+            code: the rows as a Dataset in Python.
+            tell_grades: whether to give that warning.
         """
         for name, column in self.columns.items():
             if column.refused and (column.in_lists or not column.graded):
@@ -81,7 +81,7 @@ class Labels:
             if column.graded and column.in_lists:
                 raise InputError(
                     f"column {name!r} grades the passages in {positive!r} (from {column.low:g} to {column.high:g}), "
-                    "and all of them would be positives; keep those that are, for example with "
+                    "and all of them would be positives; keep only the real ones, for example with "
                     f"{_kept_in_lists(code, positive, name, f'float(label or 0) >= {column.middle}')}, or leave the "
                     f"column out with remove_columns({name!r}) if they all are"
                 )
@@ -96,14 +96,14 @@ class Labels:
 
 @dataclass
 class _Column:
-    """What one column has said so far.
+    """The content of one column so far.
 
     Attributes:
-        names: of its classes, if it has such.
-        rows: labels that were read.
-        refused: how many of them say that a passage is not relevant, and ``values`` which do.
-        graded: whether some are fractions, and from where to where they go.
-        in_lists: whether they stand in lists, beside lists of passages.
+        names: the names of its classes, if it has classes.
+        rows: number of labels that were read.
+        refused: how many of them mark a passage as not relevant; ``values`` holds which ones.
+        graded: whether some are fractions; ``low`` and ``high`` hold their range.
+        in_lists: whether the labels are in lists, beside lists of passages.
     """
 
     names: list[str] | None
@@ -117,13 +117,13 @@ class _Column:
 
     @property
     def middle(self) -> str:
-        """Of the grades."""
+        """The middle of the range of grades."""
         return f"{(self.low + self.high) / 2:.2g}"
 
     def add(self, labels: pa.ChunkedArray, positives: pa.ChunkedArray) -> None:
         if _is_list(labels.type):
             if not _is_list(positives.type):
-                return  # of something else than this passage
+                return  # the labels belong to something other than this passage
             same = pc.equal(pc.list_value_length(labels), pc.list_value_length(positives))
             labels = pc.list_flatten(labels.filter(pc.fill_null(same, False)))
             self.in_lists |= len(labels) > 0
@@ -181,9 +181,9 @@ def _refusal(name: str, column: _Column, positive: str, code: str) -> str:
     else:
         kept = in_code(code, f".filter(lambda row: row[{name!r}] {is_kept})")
     return (
-        f"column {name!r} is {listed} for {column.refused:,} of {column.rows:,} {what}, which says that they are not "
+        f"column {name!r} is {listed} for {column.refused:,} of {column.rows:,} {what}, which marks them as not "
         f"relevant, and all of them would be mined as positives; keep the others, for example with {kept}, or leave "
-        f"the column out with remove_columns({name!r}) if it says something else"
+        f"the column out with remove_columns({name!r}) if it means something else"
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of (query, positive), opened."""
+"""Opening rows of (query, positive)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hf_negmine.data.sources.tables import as_dataset
 RowSource: TypeAlias = (
     Rows | datasets.DatasetDict | str | Path | Sequence[Mapping[str, Any]] | Sequence[tuple[str, Any]] | pa.Table | Any
 )
-"""Any: frames of pandas, polars and others, and columns of values by their names."""
+"""Any: frames of pandas, polars and others, and columns of values by name."""
 
 EXPECTED = (
     "rows: expected a data set, a file, a data frame, or a list of dictionaries or of (query, positive) pairs, got"
@@ -33,18 +33,19 @@ MOST_CONFIGS = 30
 def open_rows(
     source: RowSource, *, split: str | None = None, config_name: str | None = None, named: Iterable[str | None] = ()
 ) -> OpenedRows:
-    """Open what a user calls rows.
+    """Open rows in any form that a user may have.
 
     Args:
         source: a data set, a list of dictionaries or of pairs, a data frame, an Arrow table, a Parquet, JSONL, CSV or
-            TSV file (compressed or not, here or at an address), a BEIR folder, a folder of `Dataset.save_to_disk`, or a
-            data set id on the Hub.
-        split: of a DatasetDict, a Hub data set or a BEIR folder; may be left out where there is one, or a "train".
-        config_name: of a Hub data set that has several.
+            TSV file (compressed or not, local or at an address), a BEIR folder, a folder from `Dataset.save_to_disk`,
+            or a data set id on the Hub.
+        split: the split of a DatasetDict, a Hub data set or a BEIR folder; may be left out if there is only one, or a
+            "train".
+        config_name: the config of a Hub data set that has several.
         named: columns that the user has named, which tell a header from data.
 
     Raises:
-        InputError: rows that cannot be read, a split that is not there, or one of rows that have no splits.
+        InputError: the rows cannot be read, the split does not exist, or a split of rows without splits.
     """
     if isinstance(source, str | os.PathLike):
         return _open_path(source, split, config_name, [name for name in named if name is not None])
@@ -64,12 +65,12 @@ def open_rows(
 
 
 def refuse_config(config_name: str | None, where: str) -> None:
-    """Raise `InputError` for the config of something that has none."""
-    require(config_name is None, f"config_name: {config_name!r}, and {where} has no configs; leave it out")
+    """Raise `InputError` if a config is given for something that has none."""
+    require(config_name is None, f"config_name: {config_name!r}, but {where} has no configs; leave it out")
 
 
 def _refuse_split(split: str | None, where: str) -> None:
-    require(split is None, f"split: {split!r}, and {where} has no splits; leave it out")
+    require(split is None, f"split: {split!r}, but {where} has no splits; leave it out")
 
 
 def _rows_of_list(source: Any) -> OpenedRows:
@@ -102,7 +103,7 @@ def _open_path(
     source: str | os.PathLike[str], split: str | None, config_name: str | None, named: list[str]
 ) -> OpenedRows:
     path = local_path(source, "rows")
-    if os.path.isdir(path):  # unlike Path.is_dir(), False for a text that is too long for a path
+    if os.path.isdir(path):  # unlike Path.is_dir(), False for text that is too long for a path
         refuse_config(config_name, path)
         return _open_folder(Path(path), split)
     if (of_hub := hub_id(path)) is not None:
@@ -118,7 +119,7 @@ def _open_path(
 
 
 def hub_id(path: str) -> str | None:
-    """The data set that ``hf://datasets/USER/NAME`` or its page stands for; None for anything else, such as a file."""
+    """The data set behind ``hf://datasets/USER/NAME`` or its web page; None for anything else, such as a file."""
     found = re.fullmatch(r"(?:hf:/|https://huggingface\.co)/datasets/([^/]+/[^/@?#]+)/?", path)
     return found[1] if found else None
 
@@ -130,9 +131,9 @@ def _open_folder(path: Path, split: str | None) -> OpenedRows:
         saved = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
         raise InputError(
-            f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one of Dataset.save_to_disk"
+            f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one from Dataset.save_to_disk"
         ) from error
-    except Exception as error:  # a damaged one, by whichever library reads it first
+    except Exception as error:  # for a damaged folder, from whichever library reads it first
         raise InputError(f"{path} could not be read: {' '.join(str(error).split())[:300]}") from error
     code = f"load_from_disk({str(path)!r})"
     if isinstance(saved, datasets.Dataset):
@@ -145,7 +146,7 @@ def _open_folder(path: Path, split: str | None) -> OpenedRows:
 def _load_from_hub(name: str, split: str | None, config_name: str | None) -> OpenedRows:
     try:
         loaded = datasets.load_dataset(name, config_name, split=split)
-    except Exception as error:  # of datasets, of the Hub, of the network
+    except Exception as error:  # from datasets, the Hub, or the network
         raise InputError(_why_not_loaded(name, config_name, error)) from error
     arguments = ", ".join(repr(one) for one in (name, config_name) if one is not None)
     if isinstance(loaded, dict):
@@ -163,4 +164,4 @@ def _why_not_loaded(name: str, config_name: str | None, error: Exception) -> str
         given = "name one" if config_name is None else f"{config_name!r} is not among them"
         return f"config_name: {name} on the Hub has the configs {configs[:MOST_CONFIGS]}{more}; {given}"
     reason = (message or type(error).__name__).splitlines()[0][:200]
-    return f"{name[:80]!r} is no file or folder here, and could not be loaded from the Hub: {reason}"
+    return f"{name[:80]!r} is not a file or folder here, and could not be loaded from the Hub: {reason}"

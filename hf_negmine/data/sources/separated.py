@@ -1,4 +1,4 @@
-"""CSV and TSV files before they are read: whether the first line names the columns, and what a quote is in them."""
+"""CSV and TSV files before they are read: whether the first line names the columns, and what quotes mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_negmine.base.errors import InputError, require
 
 ROWS_LOOKED_AT = 50
 ENOUGH_ROWS = 3
-"""From here on lines that are all unlike the first one say that it is a header."""
+"""From this many lines on, lines that all differ in kind from the first one show that it is a header."""
 NAME = re.compile(r"[^\W\d][\w.:/\-]{0,39}")
 KNOWN = re.compile(
     r"(quer(y|ies)|questions?|anchor|positives?|pos|negatives?|neg|answers?|passages?|documents?|docs?|docid|texts?|id"
@@ -26,18 +26,18 @@ KNOWN = re.compile(
 def reading_options(
     local: str, path: str, separator: str, named: Iterable[str], *, as_corpus: bool = False
 ) -> dict[str, Any]:
-    """Arguments of the CSV builder of `datasets` for a file.
+    """Arguments for the CSV builder of `datasets` that fit a file.
 
     Args:
-        local: where the file lies.
-        path: what the user calls it.
+        local: the local file.
+        path: the user's name for it.
         separator: a comma, or a tab.
         named: columns that the user has named.
         as_corpus: whether lines of one text, or of a number and a text, are understood without a header.
 
     Raises:
-        InputError: a first line that may be data, a name twice, lines of different lengths, quotes that do not match,
-            or a file that is not UTF-8.
+        InputError: a first line that may be data, a duplicate name, lines of different lengths, quotes that do not
+            match, or a file that is not UTF-8.
     """
     options: dict[str, Any] = {"sep": separator} if separator != "," else {}
     options["keep_default_na"] = False  # "NA" and "None" are texts
@@ -60,12 +60,12 @@ def reading_options(
         options["column_names"] = names
     twice = [name for name in first if first.count(name) > 1]
     require("column_names" in options or not twice, f"{path}: the first line names {twice[:1]} twice; rename one")
-    require("column_names" in options or len(rows) > 1, f"{path} has a line with names and no rows")
+    require("column_names" in options or len(rows) > 1, f"{path} has a line with names but no rows")
     return options
 
 
 def _is_header(first: list[str], others: list[list[str]], named: set[str]) -> bool:
-    """Whether the first line surely names the columns: it has a name that was given, or is unlike the other lines."""
+    """Whether the first line surely names the columns: it holds a given name, or differs from the other lines."""
     if named & set(first):
         return True
     cells = [cell for cell in first if cell.strip()]  # pandas writes an index without a name
@@ -86,7 +86,7 @@ def _is_known(cell: str) -> bool:
 
 
 def _names_without_header(first: list[str], others: list[list[str]]) -> list[str] | None:
-    """Names for lines of one text, or of a number and a text; None where it is not clear what the lines are."""
+    """Names for lines of one text, or of a number and a text; None if it is not clear what the lines are."""
     if len(first) == 1 and not _is_name(first[0]):
         return ["text"]
     if len(first) == 2 and all(row[0].isdecimal() and not row[1].isdecimal() for row in [first, *others]):
@@ -95,10 +95,10 @@ def _names_without_header(first: list[str], others: list[list[str]]) -> list[str
 
 
 def _quotes_are_letters(local: str, path: str, separator: str) -> bool:
-    """Whether a quote is a letter like any other, as in files that were written without a thought of it.
+    """Whether quotes are ordinary characters, as in files that were written without quoting.
 
-    In a TSV file it is one if each line by itself has all fields, and some quotes do not go around a field. Else all
-    quotes must go around fields; of those that do not, some would swallow the lines that follow.
+    In a TSV file they are if each line by itself has all its fields, and some quotes do not enclose a field. Otherwise
+    all quotes must enclose fields; one that does not could swallow the lines that follow.
     """
     with open(local, "rb") as file:
         if not any(b'"' in chunk for chunk in iter(lambda: file.read(1 << 20), b"")):
@@ -117,8 +117,8 @@ def _quotes_are_letters(local: str, path: str, separator: str) -> bool:
                 raise _ragged(path, line, len(row), width)
     except csv.Error as error:
         raise InputError(
-            f"{path}: after line {line}, {error}; a text with quotes in it stands between quotes, each of its own "
-            "doubled; or save the file as JSONL or Parquet"
+            f"{path}: after line {line}, {error}; a text with quotes in it must be enclosed in quotes, with its own "
+            "quotes doubled; or save the file as JSONL or Parquet"
         ) from error
     return False
 
@@ -145,8 +145,8 @@ def _records(local: str, separator: str, *, literal: bool) -> Iterator[tuple[int
 
 def _ragged(path: str, line: int, found: int, expected: int) -> InputError:
     return InputError(
-        f"{path}: line {line} has {found} field(s) and the first one {expected}; a text with separators in it stands "
-        "between quotes, or save the file as JSONL or Parquet"
+        f"{path}: line {line} has {found} field(s) and the first one {expected}; enclose a text with separators in "
+        "quotes, or save the file as JSONL or Parquet"
     )
 
 
@@ -158,7 +158,7 @@ def _no_header(path: str, separator: str, first: list[str], *, as_corpus: bool) 
     names = names if len(names) == len(first) else [f"column_{place + 1}" for place in range(len(first))]
     sep = f", sep={separator!r}" if separator != "," else ""
     return InputError(
-        f"{path}: the first line, {shown}, may be data and not the names of the columns; if it names them, say which "
+        f"{path}: the first line, {shown}, may be data rather than column names; if it names the columns, say which "
         f"to take ({arguments}); if not, put a line with names on top, or give "
         f"load_dataset('csv', data_files={path!r}{sep}, column_names={names}, split='train')"
     )

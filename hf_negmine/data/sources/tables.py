@@ -1,4 +1,4 @@
-"""Tables and columns in memory, of whichever library, as Arrow."""
+"""Tables and columns in memory, from any library, as Arrow."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hf_negmine.data.writing import in_memory
 
 
 def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
-    """The Data set of a data frame (pandas, polars, …), an Arrow table or batch, or columns of values.
+    """Turn a data frame (pandas, polars, …), an Arrow table or batch, or columns of values into a Dataset.
 
     Args:
         source: anything.
-        what: whose it is, for errors and code: ``rows`` or ``corpus``.
+        what: its name in errors and code: ``rows`` or ``corpus``.
 
     Returns:
-        It, and the code that makes one of ``what``; None for what is no table.
+        The Dataset, and the code that makes one of ``what``; None if the source is not a table.
     """
     try:
         if isinstance(source, pd.DataFrame):
@@ -40,12 +40,12 @@ def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
         else:
             return None
         if len(set(table.column_names)) < len(table.column_names):
-            raise InputError(f"{what}: the columns {table.column_names} have a name twice; rename one")
+            raise InputError(f"{what}: the columns {table.column_names} include a name twice; rename one")
         return in_memory(_with_plain_text(table)), code
     except InputError:
         raise
     except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError) as error:
-        # of pyarrow, whose errors are these, too, or of datasets
+        # from pyarrow, whose errors are subclasses of these, or from datasets
         raise InputError(
             f"{what}: {_first_line(error)}; expected columns of equal length, each with values of one type"
         ) from error
@@ -71,7 +71,7 @@ def _is_column(values: Any) -> bool:
 
 
 def _with_plain_text(table: pa.Table) -> pa.Table:
-    """Text in the types that data sets know: polars hands out views."""
+    """The table with its text in types that data sets support: polars exports string views."""
     for place, kind in enumerate(table.schema):
         if pa.types.is_string_view(kind.type):
             table = table.set_column(place, kind.name, table[place].cast(pa.large_string()))

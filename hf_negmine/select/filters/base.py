@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.protocols import Teacher
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
 from hf_negmine.search import Indexes, Queries, TeacherIndex, pair_scores
@@ -39,24 +39,21 @@ class Listed:
     @property
     def target_of(self) -> IdArray:
         """The place in ``targets`` of each candidate."""
-        return np.repeat(np.arange(len(self.targets)), np.diff(self.offsets))
+        return self._ragged.rows
+
+    @property
+    def _ragged(self) -> Ragged:
+        return Ragged(self.offsets, (self.passages, self.scores))
 
     def kept(self, keep: BoolArray) -> Listed:
         """Those candidates that stay."""
-        offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
-        return Listed(self.targets, self.queries, offsets, self.passages[keep], self.scores[keep])
+        kept = self._ragged.kept(keep)
+        return Listed(self.targets, self.queries, kept.offsets, *kept.arrays)
 
     def best(self, places: IdArray, most: int) -> Listed:
         """Some of the targets, by their places, with the best ``most`` candidates of each."""
-        counts = np.minimum(np.diff(self.offsets)[places], most)
-        entries, _ = flat_positions(self.offsets[places], counts)
-        return Listed(
-            self.targets[places],
-            self.queries[places],
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
-        )
+        best = self._ragged.take(places, most)
+        return Listed(self.targets[places], self.queries[places], best.offsets, *best.arrays)
 
 
 @dataclass(frozen=True)
