@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require_choice
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import Ragged, offsets_of_rows
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
 
@@ -146,8 +146,14 @@ class RowNegatives:
         """The number of negatives of each pair."""
         return np.diff(self.offsets)
 
+    @property
+    def _negatives(self) -> Ragged:
+        return Ragged(self.offsets, (self.passages, self.scores))
+
     def joined(self, other: RowNegatives) -> RowNegatives:
         """The pairs of both, which must share their rows, in row order."""
+        negatives = Ragged.concatenated([self._negatives, other._negatives])
+        passages, scores = negatives.arrays
         together = RowNegatives(
             self.queries,
             self.query_ids,
@@ -155,17 +161,17 @@ class RowNegatives:
             pa.concat_arrays([self.positives, other.positives]),
             np.concatenate([self.positive_ids, other.positive_ids]),
             np.concatenate([self.positive_scores, other.positive_scores]),
-            offsets_of_counts(np.concatenate([self.counts, other.counts])),
-            np.concatenate([self.passages, other.passages]),
-            np.concatenate([self.scores, other.scores]),
+            negatives.offsets,
+            passages,
+            scores,
             _joined_flags(self, other),
         )
         return together.of(np.argsort(together.rows, kind="stable"))
 
     def of(self, pairs: IdArray) -> RowNegatives:
         """The selected pairs, in the order given."""
-        counts = self.counts[pairs]
-        entries, _ = flat_positions(self.offsets[pairs], counts)
+        negatives = self._negatives.take(pairs)
+        passages, scores = negatives.arrays
         return RowNegatives(
             self.queries,
             self.query_ids,
@@ -173,9 +179,9 @@ class RowNegatives:
             self.positives.take(pa.array(pairs)),
             self.positive_ids[pairs],
             self.positive_scores[pairs],
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
+            negatives.offsets,
+            passages,
+            scores,
             None if self.consistent is None else self.consistent[pairs],
         )
 

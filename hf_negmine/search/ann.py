@@ -27,7 +27,7 @@ import torch
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.protocols import QueryBlock, Ranking
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, flat_positions
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ann_index import VECTORS_A_STEP
 from hf_negmine.search.corpus import VectorSource
@@ -302,12 +302,9 @@ def _with_exhausted(ranking: Ranking, exhausted: np.ndarray[Any, np.dtype[np.boo
 
 
 def _concatenated(parts: list[Ranking]) -> Ranking:
-    return Ranking(
-        offsets_of_counts(np.concatenate([np.diff(part.offsets) for part in parts])),
-        np.concatenate([part.passages for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.exhausted for part in parts]),
-    )
+    every = Ragged.concatenated([Ragged(part.offsets, (part.passages, part.scores)) for part in parts])
+    passages, scores = every.arrays
+    return Ranking(every.offsets, passages, scores, np.concatenate([part.exhausted for part in parts]))
 
 
 def _replaced(ranking: Ranking, rows: IdArray, other: Ranking) -> Ranking:
@@ -315,6 +312,6 @@ def _replaced(ranking: Ranking, rows: IdArray, other: Ranking) -> Ranking:
     both = _concatenated([ranking, other])
     source = np.arange(len(ranking.exhausted))
     source[rows] = len(source) + np.arange(len(rows))
-    counts = np.diff(both.offsets)[source]
-    entries, _ = flat_positions(both.offsets[source], counts)
-    return Ranking(offsets_of_counts(counts), both.passages[entries], both.scores[entries], both.exhausted[source])
+    chosen = Ragged(both.offsets, (both.passages, both.scores)).take(source)
+    passages, scores = chosen.arrays
+    return Ranking(chosen.offsets, passages, scores, both.exhausted[source])

@@ -17,7 +17,7 @@ import numpy as np
 
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.protocols import Teacher
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.pool import retrieve
 from hf_negmine.search import open_searcher, pair_scores
@@ -143,15 +143,11 @@ class Reserve:
 
 def with_fallback(new: BankVersion, old: BankVersion) -> BankVersion:
     """The new version, in which a target with no negatives keeps its old ones."""
-    keeps = np.diff(new.offsets) == 0
-    starts = np.where(keeps, old.offsets[:-1] + len(new.passages), new.offsets[:-1])
-    counts = np.where(keeps, np.diff(old.offsets), np.diff(new.offsets))
-    entries, _ = flat_positions(starts, counts)
-    return BankVersion(
-        offsets_of_counts(counts),
-        np.concatenate([new.passages, old.passages])[entries],
-        np.concatenate([new.scores, old.scores])[entries],
-    )
+    both = Ragged.concatenated([Ragged(one.offsets, (one.passages, one.scores)) for one in (new, old)])
+    targets = np.arange(len(new.offsets) - 1)
+    kept = both.take(np.where(np.diff(new.offsets) == 0, targets + len(targets), targets))
+    passages, scores = kept.arrays
+    return BankVersion(kept.offsets, passages, scores)
 
 
 def changed_entries(old: BankVersion, new: BankVersion, n_passages: int) -> int:
