@@ -1,6 +1,6 @@
 """Positive-aware hard negatives for retrieval training sets (NV-Retriever, arXiv 2407.15831).
 
-The names below are loaded when they are first used: ``import hf_negmine`` itself costs no torch.
+The names below are loaded when they are first used: ``import hf_negmine`` itself does not load torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`MiningConfig`: every setting of a miner, once, checked and frozen."""
+"""`MiningConfig`: every setting of a miner, in one place, checked and frozen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Held = TypeVar("Held", covariant=True)
 
     class Read(Generic[Given, Held]):
-        """A field that takes one type and, once `MiningConfig` has read it, holds another."""
+        """A field that takes one type and, once `MiningConfig` has resolved it, holds another."""
 
         def __get__(self, config: object, owner: object = None) -> Held: ...
         def __set__(self, config: object, given: Given) -> None: ...
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 NOTHING: Any = None
 NO_FILTERS: Any = ()
-"""Defaults of `Read` fields, which type checkers take for what a field holds."""
+"""Defaults of `Read` fields; type checkers take a default for the type that the field holds."""
 
 SHARED = (
     "num_negatives",
@@ -53,51 +53,52 @@ SHARED = (
     "pool_depth",
     "seed",
 )
-"""Settings that are written down as they are."""
+"""Settings that are recorded as they are."""
 
 
 @dataclass(frozen=True, eq=False)
 class MiningConfig:
-    """How negatives are mined; everything that `NegativeMiner` takes.
+    """All settings for mining; everything that `NegativeMiner` takes.
 
     Attributes:
         teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, or any other spec of `resolve_teacher`,
-            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that keeps the `Teacher` protocol;
+            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that follows the `Teacher` protocol;
             an ensemble of them (`CrossSample`, `IntraSample`, or ``"cross-sample(bm25, MODEL)"``).
         method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
             the paper's best (NV-Retriever, table 3).
         sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``); the best
             ones if None.
         num_negatives: negatives per query.
-        filters: what a negative must be besides under its ceiling: a `Veto`, `NearDuplicates`, `Where`; a `Consistency`
-            that rows must keep; a `Judge` that has the last word. Cheap ones first.
-        corpus: passages to search, besides the positives: texts, a Dataset, a file. None: the positives alone.
-        query_column: column of the queries in the rows. May be left out for a data set with just two columns.
-        positive_column: column of the positives, texts or lists of texts; may be left out likewise.
-        corpus_column: column of the passage texts in ``corpus``.
-        corpus_config_name: config of a ``corpus`` on the Hub that has several.
+        filters: conditions on negatives besides the ceiling, cheap ones first: `Veto`, `NearDuplicates`, `Where`; a
+            `Consistency` rule for rows; a `Judge`, which has the last word.
+        corpus: passages to search besides the positives: texts, a Dataset, a file. None: only the positives.
+        query_column: the column of the queries in the rows. Optional for a data set with just two columns.
+        positive_column: the column of the positives, texts or lists of texts; optional likewise.
+        corpus_column: the column of the passage texts in ``corpus``.
+        corpus_config_name: the config of a ``corpus`` on the Hub that has several.
         format: layout of the result: ``n-tuple``, ``triplet``, ``labeled-pair``, ``labeled-list`` or ``ids``.
-        include_scores: also write the teacher's scores.
+        include_scores: whether to write the teacher's scores, too.
         positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
             (``"min"``) or each positive has its own (``"each"``).
-        include_positives: leave positives (and a passage with the query's own text) among the candidates; for full
+        include_positives: whether positives (and a passage with the query's own text) stay candidates; for full
             rankings that rerankers are evaluated on, not for training.
-        on_exhausted: what becomes of a row whose query has fewer than ``num_negatives`` eligible passages in the whole
-            corpus: ``"drop"`` it, ``"keep"`` it with what there is, or ``"error"``.
-        pool_depth: candidates per query that are kept for later selections.
-        seed: of the sampler. The same seed gives the same negatives whatever the batch size or the row order.
-        cache_dir: where vectors, pools and results are kept; None takes ``$HF_NEGMINE_CACHE`` or
+        on_exhausted: how to treat a row whose query has fewer than ``num_negatives`` eligible passages in the whole
+            corpus: ``"drop"`` it, ``"keep"`` it with those there are, or ``"error"``.
+        pool_depth: candidates per query that are stored for later selections.
+        seed: the sampler's seed. The same seed gives the same negatives for any batch size or row order.
+        cache_dir: where vectors, pools and results are stored; None takes ``$HF_NEGMINE_CACHE`` or
             ``~/.cache/hf_negmine``.
-        device: for encoding and search; None takes a GPU if there is one. Models given by name, including those of
-            first stages, vetoes and ensembles, are loaded there; a model that is loaded already stays where it is,
-            and ``device`` is then for the search.
-        first_pass: number format of the search's first pass; it changes the speed, never the result.
-        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers over a corpus that is too
-            large for it. Scores stay exact and rows full; the summary says how many of the best candidates it finds.
-        progress: show progress bars.
+        device: the device for encoding and search; None takes a GPU if there is one. Models given by name, including
+            those of first stages, vetoes and ensembles, are loaded there; a model that is already loaded stays where it
+            is, and ``device`` is then only for the search.
+        first_pass: number format of the search's first pass; it affects the speed, never the result.
+        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers, if the corpus is too
+            large for exact search. Scores stay exact and rows full; the summary reports how many of the best candidates
+            it finds.
+        progress: whether to show progress bars.
 
     Raises:
-        InputError: a setting of a wrong type or out of range, or two that exclude one another.
+        InputError: a setting has the wrong type or is out of range, or two settings exclude each other.
     """
 
     teacher: Read[str | Path | Teacher | SentenceTransformer, Teacher] = NOTHING
@@ -138,7 +139,7 @@ class MiningConfig:
             sampler=resolve_sampler(self.sampler),
             filters=ordered_filters(self.filters),
             cache_dir=cache_dir,
-            # A whole number of numpy's could not be written as JSON.
+            # numpy's integers cannot be written as JSON.
             **{name: int(getattr(self, name)) for name in ("num_negatives", "pool_depth", "seed")},
         )
         ensemble = teacher if isinstance(teacher, Ensemble) else None
@@ -146,7 +147,7 @@ class MiningConfig:
         for each in (teacher, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
             place(each, self.device)
         if ensemble is not None and self.consistency is not None:
-            raise InputError("filters: a Consistency is about one teacher's ranking, and an ensemble has several")
+            raise InputError("filters: a Consistency rule needs one teacher's ranking, but an ensemble has several")
         if isinstance(ensemble, IntraSample) and self.include_scores:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
@@ -154,7 +155,7 @@ class MiningConfig:
         if self.engine != "exact":
             self._hold(engine=str(Engine.parse(self.engine)))
             if not any(_has_vectors(teacher) for teacher in self.members):
-                raise InputError(f"engine: {self.engine!r} is for dense teachers, and {teacher.name} is not one")
+                raise InputError(f"engine: {self.engine!r} is for dense teachers, but {teacher.name} is not one")
         self.layout("query", "positive")  # checks format and on_exhausted
 
     def _hold(self, **values: Any) -> None:
@@ -162,26 +163,26 @@ class MiningConfig:
 
     @property
     def members(self) -> tuple[Teacher, ...]:
-        """The teachers that search, each for itself: one, or those of an ensemble."""
+        """The teachers that search: one, or those of an ensemble, each by itself."""
         return self.teacher.stages if isinstance(self.teacher, Ensemble) else (self.teacher,)
 
     @property
     def candidate_filters(self) -> tuple[Filter, ...]:
-        """Those of the filters that are about candidates."""
+        """The filters that apply to candidates."""
         return tuple(one for one in self.filters if not isinstance(one, Consistency | Judge))
 
     @property
     def consistency(self) -> Consistency | None:
-        """The rule that rows must keep."""
+        """The rule that rows must meet."""
         return next((one for one in self.filters if isinstance(one, Consistency)), None)
 
     @property
     def judge(self) -> Judge | None:
-        """The judge that has the last word."""
+        """The judge, which has the last word."""
         return next((one for one in self.filters if isinstance(one, Judge)), None)
 
     def layout(self, query_column: str, positive_column: str) -> Layout:
-        """How rows with these columns are written."""
+        """The layout of written rows, for these columns."""
         return Layout(
             format=self.format,
             query_column=query_column,
@@ -194,7 +195,7 @@ class MiningConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that decide which rows come out, as JSON: for summaries, cards, provenance, and digests."""
+        """The settings that determine the result, as JSON: for summaries, cards, provenance, and digests."""
         return {
             "teacher_settings": settings_of(self.teacher),
             "method": str(self.method),
@@ -206,14 +207,14 @@ class MiningConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any], **given: Any) -> MiningConfig:
-        """The configuration whose `to_dict` went into provenance.
+        """Recreate a configuration from the `to_dict` in provenance.
 
         Args:
-            settings: what `to_dict` gave; other entries are left alone.
-            given: settings in place of those that are written down, and those that never are, such as ``cache_dir``.
+            settings: the result of `to_dict`; other entries are ignored.
+            given: settings that replace recorded ones, and those that are never recorded, such as ``cache_dir``.
 
         Raises:
-            InputError: a teacher or a filter that cannot be made from its settings.
+            InputError: a teacher or a filter cannot be recreated from its settings.
         """
         known = {name: settings[name] for name in ("method", "sampler", *SHARED, "engine") if name in settings}
         if "teacher" not in given:
@@ -223,13 +224,13 @@ class MiningConfig:
         return cls(**{**known, **given})
 
     def without_corpus(self) -> MiningConfig:
-        """The same for another process, which finds the corpus in the cache once it is fitted."""
+        """A copy for another process, which finds the corpus in the cache after the fit."""
         other = copy.copy(self)
         other._hold(corpus=None)
         return other
 
 
 def _has_vectors(teacher: Teacher) -> bool:
-    """Whether a dense teacher searches the corpus, for itself or as the first stage of another."""
+    """Whether a dense teacher searches the corpus, by itself or as the first stage of another."""
     first = getattr(teacher, "first_stage", None)
     return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))

@@ -1,4 +1,4 @@
-"""What `NegativeMiner.fit` leaves on disk: the chosen negatives of every query, found again by the texts of a row."""
+"""The result of `NegativeMiner.fit` on disk: the negatives chosen for every query, found by the texts of a row."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Fitted:
     """A fit, opened by memory map.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is stored.
         texts: queries, corpus and positives.
         offsets, passages, scores: the negatives of each target (see `Selection`).
         pair_scores: float32, shape (pairs,): the score of every positive.
         positive_score: whether a target is a query (``min``) or a pair (``each``).
         query_column, positive_column: names of the columns.
-        pool_keys: names of the folders of the pools: one, or with an ensemble one a teacher.
-        summary: what was mined.
-        consistent: bool, shape (pairs,): whether the teacher finds each positive; None where nobody asked.
-        relevant: query ids, passage ids and scores of what a judge called relevant, by query; None without one.
-        relabelled_keeps: bool, for each of these in turn which of the negatives of its query's first pair are under its
-            own ceiling as a positive; None where they did not become positives.
+        pool_keys: names of the pools' folders: one, or with an ensemble one per teacher.
+        summary: the summary of the mining.
+        consistent: bool, shape (pairs,): whether the teacher finds each positive; None without a consistency rule.
+        relevant: query ids, passage ids and scores of the passages a judge called relevant, by query; None without one.
+        relabelled_keeps: bool, for each of these in turn: which negatives of its query's first pair are under its own
+            ceiling as a positive; None if they did not become positives.
     """
 
     folder: Path
@@ -62,10 +62,10 @@ class Fitted:
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
-        """Open what `write_fit` wrote.
+        """Open a fit that `write_fit` wrote.
 
         Raises:
-            DamagedError: a file of the fit or of its texts is not what was written; another `fit` makes it again.
+            DamagedError: a file of the fit or of its texts is not what was written; another `fit` writes it again.
         """
         content = read_sealed(folder / ABOUT)
         return cls(
@@ -87,7 +87,7 @@ class Fitted:
 
     @cached_property
     def finder(self) -> PairFinder:
-        """Finds the pairs of rows."""
+        """Looks up the pairs of rows."""
         return PairFinder(self.texts)
 
     def pairs_of(self, batch: pa.Table) -> RowPairs:
@@ -100,7 +100,7 @@ class Fitted:
         )
 
     def negatives(self, pairs: RowPairs, some: IdArray, places: IdArray) -> RowNegatives:
-        """The negatives of some of the pairs, whose places the finder has found."""
+        """The negatives of some of the pairs, given the places that the finder returned."""
         places = places[some]
         targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows[some]]
         chosen = Ragged(self.offsets, (self.passages, self.scores)).take(targets)
@@ -118,10 +118,10 @@ class Fitted:
         )
 
     def relabelled_negatives(self, found: RowNegatives) -> RowNegatives | None:
-        """What a judge made positives of the rows in ``found``, with negatives of the query's first pair.
+        """The positives that a judge added to the queries in ``found``, with negatives of the query's first pair.
 
-        These are the ones under its own ceiling. A query of several rows has it with its first pair only, so that no
-        batch needs to know the others.
+        Each gets those negatives that are under its own ceiling. If a query has several rows, they come with its first
+        pair only, so that no batch depends on another.
         """
         if self.relevant is None or self.relabelled_keeps is None:
             return None
@@ -149,19 +149,19 @@ class Fitted:
 
     @cached_property
     def _keeps_offsets(self) -> IdArray:
-        """Where ``relabelled_keeps`` begins for each relevant passage."""
+        """Where the part of ``relabelled_keeps`` for each relevant passage begins."""
         assert self.relevant is not None
         targets = first_targets(self.texts, self.relevant[0], self.positive_score)
         return offsets_of_counts(np.diff(self.offsets)[targets])
 
 
 def first_targets(texts: TextSet, queries: IdArray, positive_score: PositiveScore) -> IdArray:
-    """The target of the first pair of some queries."""
+    """The target of each query's first pair."""
     return queries if positive_score == "min" else texts.positive_offsets[queries]
 
 
 def fit_name(settings: dict[str, Any]) -> str:
-    """Name of the folder of a miner's fit, from the settings in its summary alone."""
+    """The name of a fit's folder, which depends only on the settings in its summary."""
     return digest_of("fits", FORMAT_VERSION, settings)
 
 
@@ -177,7 +177,7 @@ def write_fit(
     relevant: tuple[IdArray, IdArray, FloatArray] | None = None,
     relabelled_keeps: BoolArray | None = None,
 ) -> None:
-    """Write a fit, whole or not at all; one that is there already is kept."""
+    """Write a fit, whole or not at all; an existing one is kept."""
     if is_whole(folder / ABOUT, aside=folder):
         return
     arrays: dict[str, Any] = {

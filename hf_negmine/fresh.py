@@ -1,7 +1,7 @@
-"""Negatives for rows that were not part of `fit`, such as those of a stream, from the fitted corpus.
+"""Negatives from the fitted corpus for rows that were not part of `fit`, such as those of a stream.
 
-Texts are encoded a batch at a time: a model whose vectors differ in their last digits from batch to batch (in bfloat16
-they do) may order candidates of nearly the same score differently with another batch size.
+Texts are encoded one batch at a time: a model whose vectors differ in their last digits from batch to batch (as they do
+in bfloat16) may order candidates with nearly equal scores differently at another batch size.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ def mine_fresh(
     """Negatives of every row of ``pairs``.
 
     Args:
-        builder: of the miner's pools.
-        texts: what the miner is fitted on.
+        builder: makes the miner's pools.
+        texts: the texts that the miner is fitted on.
         pairs: the rows with their positives.
-        n, sampler, seed: in place of the configuration's.
+        n, sampler, seed: used instead of the configuration's.
 
     Raises:
-        InputError: a miner with a judge, which is asked about the rows of a fit only.
+        InputError: the miner has a judge, which is only asked about the rows of a fit.
     """
     config = builder.config
     if config.judge is not None:
         raise InputError(
-            f"{config.judge} is asked at fit(), and these rows were not part of it; fit on all rows, or leave the "
-            "judge out of filters="
+            f"{config.judge} is only asked at fit(), and these rows were not part of it; fit on all rows, or leave "
+            "the judge out of filters="
         )
     if is_fork():
-        # A fork, such as map(num_proc=…) makes, has none of OpenMP's threads and would wait for them forever.
+        # A fork, such as those of map(num_proc=…), lacks OpenMP's threads and would wait for them forever.
         torch.set_num_threads(1)
     pool = builder.pool_of_rows(texts, pairs)
     selection = pool.select(

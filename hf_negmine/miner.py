@@ -1,4 +1,4 @@
-"""`NegativeMiner`: the rooms joined, as a transform for ``dataset.map`` and as one call."""
+"""`NegativeMiner` joins the rooms: a transform for ``dataset.map``, and one call for everything."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ P = ParamSpec("P")
 
 
 def _taking(config: Callable[P, object]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-    """Give ``__init__`` the signature of what it makes, so that settings are listed once."""
+    """Give ``__init__`` the signature of the configuration it makes, so that settings are listed once."""
 
     def typed(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
         own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -58,8 +58,8 @@ class NegativeMiner:
     ``miner.fit(rows)`` encodes, searches and selects, all of it on disk and resumable; then ``rows.map(miner,
     batched=True)`` adds the negatives, or ``miner.mine(rows)`` does everything at once.
 
-    Its arguments are those of `MiningConfig`: a teacher, and by name ``method``, ``sampler``, ``num_negatives``,
-    ``filters``, ``corpus``, ``format`` and the others. They cannot be assigned afterwards, since results are kept under
+    The arguments are those of `MiningConfig`: a teacher, and by name ``method``, ``sampler``, ``num_negatives``,
+    ``filters``, ``corpus``, ``format`` and the others. They cannot be changed later, since results are stored under
     them; `with_` makes another miner.
 
     Attributes:
@@ -74,13 +74,13 @@ class NegativeMiner:
 
     @classmethod
     def from_config(cls, config: MiningConfig) -> NegativeMiner:
-        """A miner with these settings."""
+        """Make a miner with these settings."""
         miner = cls.__new__(cls)
         miner._take(config)
         return miner
 
     def with_(self, **changes: Any) -> NegativeMiner:
-        """Another miner with some other settings; it takes from the cache what both have in common."""
+        """Make another miner with some settings changed; it reuses what both have in common from the cache."""
         return self.from_config(replace(self.config, **changes))
 
     def _take(self, config: MiningConfig) -> None:
@@ -93,8 +93,8 @@ class NegativeMiner:
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
             raise FrozenError(
-                f"{name} = {value!r:.60}: a miner's settings are fixed, since what it mines is kept under them; make "
-                f"another one, miner.with_({name}=…), which takes from the cache what both have in common"
+                f"{name} = {value!r:.60}: a miner's settings are fixed, since its results are stored under them; make "
+                f"another one, miner.with_({name}=…), which reuses what both have in common from the cache"
             )
         super().__setattr__(name, value)
 
@@ -108,24 +108,24 @@ class NegativeMiner:
         split: str | None = None,
         config_name: str | None = None,
     ) -> NegativeMiner:
-        """Encode, search and select for ``rows``; everything is kept on disk, and a killed run continues.
+        """Encode, search and select for ``rows``; everything is stored on disk, and a killed run continues.
 
         Args:
-            rows: a data set, a file, a BEIR folder, a Hub id. None fits on the corpus alone, for rows that come later.
-            corpus: passages to search, besides the positives; None takes the one given to the miner, or the positives.
-            split: of a DatasetDict, a Hub data set or a BEIR folder.
-            config_name: of a Hub data set that has several.
+            rows: a data set, a file, a BEIR folder or a Hub id. None fits on the corpus alone, for later rows.
+            corpus: passages to search besides the positives; None takes the one given to the miner, or the positives.
+            split: the split of a DatasetDict, a Hub data set or a BEIR folder.
+            config_name: the config of a Hub data set that has several.
 
         Raises:
-            InputError: rows or arguments that cannot be used.
-            TeacherError: a teacher that gives something else than finite numbers of the right shape.
-            StorageError: a cache folder that is full, read-only, damaged or of another version.
-            ExhaustedError: queries without enough eligible passages, under ``on_exhausted="error"``.
+            InputError: the rows or an argument cannot be used.
+            TeacherError: the teacher returns something other than finite numbers of the right shape.
+            StorageError: the cache folder is full, read-only, damaged or of another version.
+            ExhaustedError: queries lack eligible passages, under ``on_exhausted="error"``.
         """
         if corpus is None and self.config.corpus is None and self._has_corpus:
             raise InputError("fit: the miner's corpus is not part of its copies; give it as corpus=")
         done = steps.fit(self._builder, rows, corpus, split=split, config_name=config_name)
-        # Only now: a fit that fails leaves the miner as it was.
+        # Assigned only now, so that a fit that fails leaves the miner as it was.
         self._folder, self._summary, self._pool = done.folder, done.summary, done.pool
         for opened in ("fitted", "_transform"):
             self.__dict__.pop(opened, None)
@@ -135,8 +135,8 @@ class NegativeMiner:
     def pool(self) -> CandidatePool | EnsemblePool:
         """The candidate pool, to select from again: ``miner.pool.select("margin_pos:0.05", "sampled:10", n=4)``.
 
-        It keeps the miner's filters and its consistency rule, and leaves out what a judge called relevant at `fit`,
-        without asking the judge again.
+        It keeps the miner's filters and its consistency rule, and leaves out passages that a judge called relevant at
+        `fit`, without asking the judge again.
         """
         if self._pool is None:
             fitted, texts = self.fitted, self.fitted.texts
@@ -150,7 +150,7 @@ class NegativeMiner:
 
     @property
     def summary(self) -> MiningSummary:
-        """What was mined and how; print it."""
+        """A printable summary of what was mined, and how."""
         return self._summary or self.fitted.summary
 
     @property
@@ -168,23 +168,23 @@ class NegativeMiner:
     def __call__(self, batch: Mapping[str, Any] | pa.Table) -> dict[str, Any] | pa.Table:
         """Rows with their negatives, for ``rows.map(miner, batched=True)``.
 
-        ``rows.map(miner)`` does as well where a row becomes one row: in the formats ``n-tuple``, ``labeled-list`` and
+        ``rows.map(miner)`` works too where one row becomes one row: in the formats ``n-tuple``, ``labeled-list`` and
         ``ids``, if no row has to be dropped.
 
         Args:
-            batch: columns of equal length, as ``map(batched=True)`` hands them, an Arrow table, or a single row.
+            batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, or a single row.
 
         Returns:
             All columns of the batch (rows may be fewer or more), and the new ones, except that format ``ids`` leaves
-            the two text columns out. An Arrow table for one, and for what ``map`` hands over: a table keeps its types
-            where no row is left, or a column holds nothing but nulls. A dictionary for a dictionary, as streams and
-            data sets formatted for NumPy or PyTorch hand them: there give ``map(features=miner.features(rows))``, and
-            with format ``ids`` the names of the text columns as ``map(remove_columns=…)``, too. The same for single
-            rows.
+            out the two text columns. An Arrow table for an Arrow table and for what ``map`` passes: a table keeps its
+            types even if no row is left, or a column holds only nulls. A dictionary for a dictionary, as streams and
+            data sets formatted for NumPy or PyTorch pass them: there give ``map(features=miner.features(rows))``, and
+            with format ``ids`` also the names of the text columns as ``map(remove_columns=…)``. The same holds for
+            single rows.
 
         Raises:
             NotFittedError: before `fit`.
-            InputError: a batch without the columns that the miner was fitted on, or a row that becomes none or several.
+            InputError: the batch lacks the columns that the miner was fitted on, or a single row does not become one.
         """
         return self._transform(batch)
 
@@ -198,14 +198,14 @@ class NegativeMiner:
     ) -> datasets.Dataset:
         """``rows`` with their negatives, fitting first if the miner is not fitted yet; `summary` says how it went.
 
-        The result lies in the cache folder as an Arrow file and is memory-mapped; if that cannot be written to, in a
-        folder for temporary files until the process ends. For the arguments see `fit`.
+        The result is a memory-mapped Arrow file in the cache folder; if that is read-only, in a temporary folder until
+        the process ends. For the arguments see `fit`.
         """
         config = self.config
         if self._folder is None:
             self.fit(rows, corpus=corpus, split=split, config_name=config_name)
         elif corpus is not None:
-            raise InputError("mine: the miner is fitted already; give another corpus to fit()")
+            raise InputError("mine: the miner is already fitted; give another corpus to fit()")
         columns = config.query_column, config.positive_column
         opened = open_rows(rows, split=split, config_name=config_name, named=columns).rows
         started = time.perf_counter()
@@ -219,14 +219,14 @@ class NegativeMiner:
         return mined_features(rows.features or datasets.Features(), self._transform.layout)
 
     def mine_fresh(self, pairs: RowPairs, **changes: Any) -> RowNegatives:
-        """Negatives of rows that were not part of `fit`; see `fresh.mine_fresh`."""
+        """Mine negatives for rows that were not part of `fit`; see `fresh.mine_fresh`."""
         return mine_fresh(self._builder, self.fitted.texts, pairs, **changes)
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
     @cached_property
     def fitted(self) -> Fitted:
-        """What `fit` left on disk, opened.
+        """The result of `fit` on disk, opened.
 
         Raises:
             NotFittedError: before `fit`.
@@ -241,14 +241,14 @@ class NegativeMiner:
         return self._folder is not None
 
     def open_searcher(self) -> Searcher:
-        """The teacher's searcher over what the miner is fitted on.
+        """The teacher's searcher over the fitted texts.
 
         Raises:
-            InputError: an ensemble, which has several.
+            InputError: the teacher is an ensemble, which has several searchers.
         """
         teacher = self.config.teacher
         if isinstance(teacher, Ensemble):
-            raise InputError(f"{teacher.name} has a searcher for each of its teachers, and none of its own")
+            raise InputError(f"{teacher.name} has a searcher per teacher, but none of its own")
         return self._builder.searcher(teacher, self.fitted.texts)
 
     @cached_property
@@ -260,7 +260,7 @@ class NegativeMiner:
         return Transform(self._builder, self.fitted)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A path and settings, never arrays: ``map(num_proc=…)`` sends it to every process, and hashes it."""
+        """A path and settings, never arrays: ``map(num_proc=…)`` hashes the state and sends it to every process."""
         config = self.config if self._folder is None else self.config.without_corpus()
         kept = {"config": config, "_has_corpus": self._has_corpus, "_folder": self._folder}
         return {**kept, "library_version": version("hf_negmine")}

@@ -1,4 +1,4 @@
-"""The steps of a fit: rows are read, negatives selected, a judge asked, and all of it written down."""
+"""The steps of a fit: read rows, select negatives, ask a judge, and write the result."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from hf_negmine.teachers.vector_store import writable_folder
 
 @dataclass(frozen=True)
 class Given:
-    """What a fit was given, read.
+    """The input of a fit, after reading.
 
     Attributes:
         texts: queries, corpus and positives.
         columns: names of the query and the positive column.
-        rows: how many there were.
+        rows: the number of rows.
     """
 
     texts: TextSet
@@ -56,12 +56,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fit that is done.
+    """A finished fit.
 
     Attributes:
-        folder: where it lies (see `Fitted`); its name is the digest of all settings.
-        summary: what was mined.
-        pool: that it selected from; None where it lacks what a judge said since, or there are no queries.
+        folder: where it is stored (see `Fitted`); its name is the digest of all settings.
+        summary: the summary of the mining.
+        pool: the pool it selected from; None if it lacks a judge's later verdicts, or there are no queries.
     """
 
     folder: Path
@@ -79,7 +79,7 @@ def fit(
 ) -> Fit:
     """Read, encode, search, select, and write the result; see `NegativeMiner.fit`."""
     config, started = builder.config, time.perf_counter()
-    if not (config.cache_dir.is_dir() and is_read_only(config.cache_dir)):  # it may hold everything
+    if not (config.cache_dir.is_dir() and is_read_only(config.cache_dir)):  # it may hold all that is needed
         writable_folder(config.cache_dir)
     given = read(config, rows, corpus, split=split, config_name=config_name)
     texts = given.texts
@@ -174,10 +174,10 @@ def read(
 def select(
     builder: PoolBuilder, pool: CandidatePool | EnsemblePool | None, texts: TextSet
 ) -> tuple[Selection, Verdicts | None]:
-    """The configuration's own selection from a pool, and what a judge said of it; of nothing, if there are no queries.
+    """The configuration's own selection from a pool (empty if there are no queries), and a judge's verdicts on it.
 
     Raises:
-        ExhaustedError: queries without enough eligible passages, under ``on_exhausted="error"``.
+        ExhaustedError: queries lack eligible passages, under ``on_exhausted="error"``.
     """
     config = builder.config
     n, seed, positive_score = config.num_negatives, config.seed, config.positive_score
@@ -199,7 +199,7 @@ def select(
         raise ExhaustedError(
             f"{len(short):,} of {len(selection.counts):,} queries have fewer than {n} eligible passages under "
             f"{config.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the method, lower "
-            "num_negatives, or take on_exhausted='drop' or 'keep'"
+            "num_negatives, or use on_exhausted='drop' or 'keep'"
         )
     return selection, verdicts
 
@@ -212,14 +212,14 @@ def _relabelled_keeps(
     if verdicts is None or config.judge is None or not config.judge.relabel:
         return None
     scores = verdicts.scores[None]
-    if isinstance(config.teacher, Ensemble):  # a ceiling each
+    if isinstance(config.teacher, Ensemble):  # each with its own ceiling
         pairs = verdicts.queries, verdicts.passages.astype(np.int32)
         scores = np.stack([pair_scores(builder.searcher(teacher, texts), *pairs) for teacher in config.members])
     return negatives_under(selection, first_targets(texts, verdicts.queries, config.positive_score), scores)
 
 
 class _Counted:
-    """Batches passed on under a bar, and how many rows they had."""
+    """Passes batches on while showing a bar, and counts their rows."""
 
     def __init__(self, batches: Iterable[tuple[pa.Array, pa.Array]], *, progress: bool = False) -> None:
         self._batches, self._progress = batches, progress

@@ -1,4 +1,4 @@
-"""Rows with their negatives, from what a fit left on disk: a batch of them, a single row, or a whole data set."""
+"""Adds negatives to rows from a fit on disk: to a batch, a single row, or a whole data set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from hf_negmine.select.rules import settings_of_filters
 ROWS_A_BATCH = 8192
 PASSAGES_A_BATCH = 65_536
 SINGLE_ROWS = ("n-tuple", "labeled-list", "ids")
-"""Formats that make one row of one row."""
+"""Formats that turn one row into one row."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Transform:
     """Adds negatives to rows.
 
     Attributes:
-        builder: of the miner's pools, for rows that were not part of the fit.
-        fitted: the negatives of those that were.
+        builder: makes the pools for rows that were not part of the fit.
+        fitted: the negatives of the rows that were.
     """
 
     builder: PoolBuilder
@@ -55,7 +55,7 @@ class Transform:
 
     @cached_property
     def layout(self) -> Layout:
-        """How rows are written."""
+        """The layout of written rows."""
         return self.builder.config.layout(self.fitted.query_column, self.fitted.positive_column)
 
     def __call__(self, batch: Mapping[str, Any] | pa.Table) -> dict[str, Any] | pa.Table:
@@ -88,7 +88,7 @@ class Transform:
     def _row(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         config, query = self.builder.config, batch[self.layout.query_column][0]
         if config.format not in SINGLE_ROWS:
-            raise InputError(f"format {config.format!r} makes several rows of one; call rows.map(miner, batched=True)")
+            raise InputError(f"format {config.format!r} turns one row into several; call rows.map(miner, batched=True)")
         found = self._columns(batch)
         if (rows := len(next(iter(found.values())))) != 1:
             keep = " or mine with on_exhausted='keep'" if not rows and config.on_exhausted == "drop" else ""
@@ -99,7 +99,7 @@ class Transform:
         return {name: values[0] for name, values in found.items()}
 
     def _negatives(self, batch: pa.Table) -> RowNegatives:
-        """The negatives of a batch, looked up, or mined now for rows that were not part of `fit`."""
+        """The negatives of a batch: looked up, or mined now for rows that were not part of `fit`."""
         fitted = self.fitted
         pairs = fitted.pairs_of(batch)
         places, seen = fitted.finder.find(pairs)
@@ -115,7 +115,7 @@ class Transform:
         return fitted.negatives(pairs, np.flatnonzero(~np.isin(pairs.rows, unseen_rows)), places).joined(fresh)
 
     def require_unchanged(self) -> None:
-        """Raise `InputError` if the teacher, or that of a filter, is no longer what it was at `fit`."""
+        """Raise `InputError` if the teacher or a filter's teacher is no longer what it was at `fit`."""
         self.builder.require_same(self.fitted.pool_keys, self.fitted.texts)
         now, then = settings_of_filters(self.builder.config.filters), self.fitted.summary.settings.get("filters", [])
         require(
@@ -132,7 +132,7 @@ class Transform:
         if first is not None:
             layout.check_columns(first.column_names, argument="mine")
         features = rows.features
-        if features is None and first is not None:  # a stream need not know its features before it is read
+        if features is None and first is not None:  # a stream may not know its features before it is read
             features = datasets.Features.from_arrow_schema(first.schema)
 
         def tables() -> Iterator[pa.Table]:
@@ -147,7 +147,7 @@ class Transform:
         elsewhere = is_read_only(folder)
         path = (lasting_temporary_folder() if elsewhere else folder) / f"{name}.arrow"
         mined = write_dataset(path, tables(), mined_features(features or datasets.Features(), layout))
-        # So that the rows alone tell how they were mined.
+        # Records how the rows were mined, beside the rows.
         note = {"fit": fit, **({"cache_dir": str(config.cache_dir.resolve())} if elsewhere else {})}
         write_sealed(path.with_suffix(".json"), note, [path])
         return mined

@@ -15,13 +15,13 @@ app = typer.Typer(
 )
 
 PRUNE_HELP = """
-Remove from the cache what is of no more use, and say what it was.
+Remove from the cache what is no longer useful, and report what was removed.
 
-That is what runs that were killed left unfinished (a day without a change), what was put aside as damaged, and fits
-whose texts are gone, which cannot be opened any more. With [cyan]--unused-for[/], also fits, mined rows, banks, pools
-and indexes that no run has used for so long, and texts that are left without any of these: a run makes them again,
-without encoding. Vectors, and scores and verdicts on pairs, which a teacher was asked for, are never removed; nor is a
-pool that a run is at work on, nor any file that hf_negmine has not written.
+That is: what killed runs left unfinished (a day without a change), what was set aside as damaged, and fits whose texts
+are gone, which can no longer be opened. With [cyan]--unused-for[/], also fits, mined rows, banks, pools and indexes
+that no run has used for that long, and texts that are left without any of these: a run makes them again, without
+encoding. Vectors, and scores and verdicts on pairs, are never removed, because a teacher or a judge had to compute
+them; nor is a pool that a run is working on, nor any file that hf_negmine has not written.
 """
 
 
@@ -40,7 +40,7 @@ def _folder(cache_dir: Path | None) -> Path:
 def verify(
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put what is damaged aside, so that the next run makes it again.")
+        bool, typer.Option("--repair", help="Set damaged files aside, so that the next run makes them again.")
     ] = False,
     cache_dir: options.CacheDir = None,
     debug: options.Debug = False,
@@ -54,7 +54,7 @@ def verify(
             checked += 1
             if damage is not None:
                 damaged += 1
-                aside = "; put aside" if repair and damage.repair() else ""
+                aside = "; set aside" if repair and damage.repair() else ""
                 typer.echo(f"{damage.kind}: {damage.error}{aside}")
         typer.echo(f"{checked:,} checked, {damaged:,} damaged")
     if damaged:
@@ -63,7 +63,7 @@ def verify(
 
 @app.command()
 def size(*, cache_dir: options.CacheDir = None, debug: options.Debug = False) -> None:
-    """How many things of each kind the cache holds, and how large they are."""
+    """Show how many entries of each kind the cache holds, and how large they are."""
     with reported_errors(debug):
         from hf_negmine.commands import cache_folder as cache
 
@@ -81,14 +81,14 @@ def prune(
     unused_for: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Also what no run has used for so long, such as [cyan]30d[/].", show_default=False
+            metavar="TIME", help="Also what no run has used for this long, such as [cyan]30d[/].", show_default=False
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, but remove nothing.")] = False,
     cache_dir: options.CacheDir = None,
     debug: options.Debug = False,
 ) -> None:
-    """Remove what is of no more use; see `cache.prune`."""
+    """Remove what is no longer useful; see `cache_folder.prune`."""
     with reported_errors(debug):
         from hf_negmine.commands import cache_folder as cache
 

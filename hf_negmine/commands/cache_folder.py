@@ -1,7 +1,7 @@
-"""What lies in a cache folder: verified, measured, and pruned of what is of no more use.
+"""Verifying, measuring and pruning a cache folder.
 
-Nothing is looked at that hf_negmine has not written: its kinds of things have folders of their own, and in them names
-of 32 hexadecimal digits, or names that nobody reads (`OURS`, `LEFT_BEHIND`). Links are not followed.
+Only files that hf_negmine has written are touched: each kind of entry has its own folder, and in it names of 32
+hexadecimal digits, or names that nothing reads (`OURS`, `LEFT_BEHIND`). Links are not followed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from hf_negmine.teachers.pair_store import damaged_records
 
 OURS = re.compile(r"[0-9a-f]{32}(\.arrow|\.faiss|\.json)?")
 LEFT_BEHIND = re.compile(r"\.unfinished-([a-z0-9_]{8}|part-[0-9a-f]{32}|damaged-.+-[0-9a-f]{8})")
-"""What runs that were killed have left, and what was put aside as damaged."""
+"""What killed runs have left, and what was set aside as damaged."""
 CHECKED: dict[str, tuple[str, ...]] = {
     "texts": ("*/texts.json",),
     "vectors": ("*/store.json", "*/shard-*/shard.json", "*/part-*/shard.json"),
@@ -43,11 +43,11 @@ CHECKED: dict[str, tuple[str, ...]] = {
     "banks": ("*/*/bank.json", "*/versions.json"),
     "pairs": ("*/*.pairs",),
 }
-"""By kind: the files that tell whether what is kept is whole."""
+"""For each kind, the files that tell whether an entry is intact."""
 MADE_AGAIN = ("fits", "mined", "banks", "pools", "indexes", "texts")
-"""Kinds that a run makes again without asking the teacher anything it has answered already."""
+"""Kinds that a run makes again without asking the teacher anything it has already answered."""
 UNFINISHED_FOR = 24 * 3600
-"""Seconds without a change after which nobody is taken to finish something unfinished."""
+"""Seconds without a change after which an unfinished file counts as abandoned."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Damage:
     """Something in a cache that is not what was written.
 
     Attributes:
-        kind: of what is damaged, such as ``vectors``.
-        path: of the file that tells.
-        error: names the damaged file, and says what is wrong.
+        kind: the kind of entry, such as ``vectors``.
+        path: the file that revealed the damage.
+        error: names the damaged file, and states what is wrong.
     """
 
     kind: str
@@ -65,9 +65,9 @@ class Damage:
     error: StorageError
 
     def repair(self) -> bool:
-        """Put it aside, so that a run makes it again.
+        """Set it aside, so that a run makes it again; returns whether it did.
 
-        False for pairs, of which the other records are still good, and for what is only of another version.
+        It does not for pairs, whose other records are still good, nor for what only has another version.
         """
         if self.kind == "pairs" or not isinstance(self.error, DamagedError):
             return False
@@ -77,7 +77,7 @@ class Damage:
 
 
 def verify(cache_dir: Path) -> Iterator[Damage | None]:
-    """What is wrong with each thing in a cache, None where nothing is."""
+    """Yield the damage of each entry in a cache, None for an intact one."""
     for kind, patterns in CHECKED.items():
         home, entries = cache_dir / kind, set(_entries(cache_dir, kind))
         for path in (path for pattern in patterns for path in sorted(home.glob(pattern))):
@@ -91,14 +91,14 @@ def _damage(kind: str, path: Path) -> Damage | None:
         if kind != "pairs":
             check_sealed(path)
         elif count := damaged_records(path):
-            raise DamagedError(f"{path} is damaged: {count:,} of its records; these pairs are asked about again")
+            raise DamagedError(f"{path} is damaged: {count:,} of its records; these pairs will be asked about again")
     except StorageError as error:
         return Damage(kind, path, error)
     return None
 
 
 def measure(cache_dir: Path) -> dict[str, tuple[int, int]]:
-    """How many things of each kind a cache holds, and their bytes; at last what is left behind by all of them."""
+    """How many entries of each kind a cache holds, and their bytes; last, everything unfinished or damaged."""
     found: dict[str, tuple[int, int]] = {}
     left_count = left_bytes = 0
     for kind in CHECKED:
@@ -114,7 +114,7 @@ def measure(cache_dir: Path) -> dict[str, tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Something that `prune` takes away: its files or folder, why, and its bytes."""
+    """Something that `prune` removes: its files or folder, why, and its bytes."""
 
     paths: tuple[Path, ...]
     why: str
@@ -122,20 +122,20 @@ class Pruned:
 
 
 def prune(cache_dir: Path, *, unused_for: float | None = None, dry_run: bool = False) -> Iterator[Pruned]:
-    """Remove what is of no more use, as it is found.
+    """Remove what is no longer useful, and yield each removal.
 
-    That is: what was put aside as damaged; what was left unfinished a day ago or earlier; fits whose texts are gone,
+    That is: what was set aside as damaged; what was left unfinished a day ago or earlier; fits whose texts are gone,
     which cannot be opened. With ``unused_for`` also fits, mined rows, banks, pools and indexes that no run has used for
-    so long, and, after a week at the earliest, texts that no fit and no pool is about any more: a run makes them again
-    from vectors, which stay, as do scores and verdicts on pairs. A pool that a run is at work on stays.
+    that long, and, after a week at the earliest, texts that no fit or pool refers to any more: a run makes them again
+    from vectors, which stay, as do scores and verdicts on pairs. A pool that a run is working on stays.
 
     Args:
         cache_dir: the cache.
-        unused_for: seconds.
-        dry_run: remove nothing.
+        unused_for: seconds without use.
+        dry_run: whether to remove nothing.
 
     Raises:
-        StorageError: something that cannot be removed.
+        StorageError: something cannot be removed.
     """
     if is_read_only(cache_dir) and not dry_run:
         raise StorageError(f"{cache_dir} cannot be written to, so nothing can be removed from it")
@@ -173,7 +173,7 @@ def _of_no_use(cache_dir: Path, unused_for: float | None) -> Iterator[Pruned]:
 
 
 def _texts_of(entry: Path, kind: str) -> str | None:
-    """The text set that a fit or a pool is about."""
+    """The name of the text set that a fit or a pool belongs to."""
     with suppress(StorageError):
         if kind in ("fits", "pools"):
             return str(read_versioned_json(entry / CHECKED[kind][0].rpartition("/")[2]).get("texts"))
@@ -181,14 +181,14 @@ def _texts_of(entry: Path, kind: str) -> str | None:
 
 
 def _entries(cache_dir: Path, kind: str) -> list[Path]:
-    """What is kept of a kind: folders, or files with their JSON."""
+    """The entries of a kind: folders, or files with their JSON."""
     home = cache_dir / kind
     found = [] if home.is_symlink() or not home.is_dir() else sorted(home.iterdir())
     return [path for path in found if OURS.fullmatch(path.name) and not path.is_symlink()]
 
 
 def _left_behind(cache_dir: Path, kind: str) -> Iterator[tuple[Path, bool]]:
-    """What has a name that nobody reads, and whether it was put aside as damaged."""
+    """Paths whose names nothing reads, and whether each was set aside as damaged."""
     home = cache_dir / kind
     if home.is_symlink() or not home.is_dir():
         return
@@ -198,7 +198,7 @@ def _left_behind(cache_dir: Path, kind: str) -> Iterator[tuple[Path, bool]]:
             for name in sorted([*folders, *files]):
                 if LEFT_BEHIND.fullmatch(name):
                     yield Path(inner, name), name.startswith(f"{TEMPORARY_PREFIX}damaged-")
-            # In the kind's own folder, what it holds comes in its turn; and nothing is listed twice.
+            # The entries of the kind's own folder are walked in their turn; nothing is listed twice.
             folders[:] = [] if folder == home else [name for name in folders if not LEFT_BEHIND.fullmatch(name)]
 
 
@@ -213,16 +213,16 @@ def _size(path: Path) -> int:
 
 
 def _last_used(path: Path) -> float:
-    """When any of its files was written, or noted as used (see `read_sealed`); for mined rows also when they were read.
+    """When any of its files was last written or noted as used (see `read_sealed`); for mined rows, also last read.
 
-    Who reads those need not ask this library, so the file system's own note counts, though `verify` renews it.
+    Mined rows can be read without this library, so the file system's access time counts, though `verify` renews it.
     """
     times = [path.lstat().st_mtime, *(file.lstat().st_mtime for file in _files(path))]
     return max([*times, path.lstat().st_atime] if path.suffix == ".arrow" else times)
 
 
 class _unlocked:  # noqa: N801 - a context
-    """Whether no run is at work on the pool that a path belongs to, which is kept from it in the block."""
+    """Whether no run is working on the pool that a path belongs to; in the block none can start."""
 
     def __init__(self, path: Path, cache_dir: Path) -> None:
         inside = [parent for parent in (path, *path.parents) if cache_dir in parent.parents]
@@ -243,7 +243,7 @@ class _unlocked:  # noqa: N801 - a context
 
 
 def _remove(paths: tuple[Path, ...]) -> None:
-    """Remove files, of which the JSON goes first, or a folder by a name that nobody reads."""
+    """Remove files, the JSON first, or a folder, renamed first so that nothing reads it."""
     for path in sorted(paths, key=lambda path: path.suffix != ".json"):
         with storage_errors(path), suppress(FileNotFoundError):
             if path.is_symlink() or not path.is_dir():

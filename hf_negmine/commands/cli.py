@@ -1,4 +1,4 @@
-"""The command ``hf-negmine`` (also ``hf negmine``): its commands, joined."""
+"""The command ``hf-negmine`` (also ``hf negmine``) with all its commands."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The demonstration: negatives for real text that every Python carries, and what naive mining would have taken.
+"""The demonstration: negatives for real text that comes with every Python, and what naive mining would have taken.
 
-Docstrings of the standard library are the queries; the code that they describe, without them, is the passages.
+Docstrings of the standard library are the queries; the code that they describe, without docstrings, is the passages.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Pair:
 
 
 def standard_library_pairs(n: int) -> list[Pair]:
-    """``n`` pairs (or all, if there are fewer), the same ones every time, spread over the modules."""
+    """``n`` pairs (or all, if there are fewer), always the same ones, spread over the modules."""
     ranked: list[tuple[int, str, Pair]] = []
     root = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(root.rglob("*.py")):
@@ -74,7 +74,7 @@ def _pairs_of_module(path: Path, module: str) -> Iterator[Pair]:
             warnings.simplefilter("ignore")  # old modules hold invalid escapes
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError):
-        return  # some installations carry templates and files for other versions
+        return  # some installations include templates and files for other versions
     lines, docstrings = source.splitlines(), _docstring_lines(tree)
     for name, node in _definitions(tree, module):
         query = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
@@ -95,7 +95,7 @@ def _definitions(parent: ast.Module | ast.ClassDef, prefix: str) -> Iterator[tup
 
 
 def _docstring_lines(tree: ast.Module) -> set[int]:
-    """Numbers of the lines that docstrings stand on."""
+    """Numbers of the lines that docstrings occupy."""
     found: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, Definition) and ast.get_docstring(node, clean=False) is not None:
@@ -115,7 +115,7 @@ def run_demo(
     """Mine the pairs, write them to ``output``, and print what happened.
 
     Args:
-        n_pairs: how many functions and classes take part.
+        n_pairs: how many functions and classes to use.
         teacher: None takes all-MiniLM-L6-v2 if its package is installed, else BM25.
     """
     import datasets
@@ -178,10 +178,11 @@ class Comparison:
     """The miner's own selection and the naive one, from the same pool.
 
     Attributes:
-        queries: their texts.
+        queries: the texts of the queries.
         passages: the pair of each passage.
-        positives: the labelled passages and their scores.
-        seconds: what the naive selection took.
+        positives: the labeled passages and their scores.
+        ours, naive: the two selections.
+        seconds: the duration of the naive selection.
     """
 
     queries: list[str]
@@ -209,13 +210,13 @@ class Comparison:
 
     @cached_property
     def kept_out(self) -> BoolArray:
-        """For each naive negative, whether it scores at its query's ceiling or over it."""
+        """For each naive negative, whether it scores at or over its query's ceiling."""
         return self.naive.scores >= np.repeat(self.ceilings, self.naive.counts)
 
     def likeness(self, query: int) -> float:
-        """How much the passages that are kept out look like right answers, by what the teacher has not seen.
+        """How much the passages that are kept out look like right answers, judged by what the teacher has not seen.
 
-        That is the words of their docstrings, and whether they have the name of the query's own function or class.
+        That is the words of their docstrings, and whether they have the same name as the query's function or class.
         """
         own = self.passages[self.positives.ids[self.positives.offsets[query]]]
         entries = range(int(self.naive.offsets[query]), int(self.naive.offsets[query + 1]))
@@ -224,7 +225,7 @@ class Comparison:
         return float(sum(sorted(alike, reverse=True)[:2]))
 
     def telling_queries(self) -> list[int]:
-        """Queries with one positive that the teacher finds well, whose naive negatives read most like right answers."""
+        """Queries with one positive that scores high, whose naive negatives read most like right answers."""
         offsets = self.positives.offsets
         good = self.ours.positive_scores >= np.quantile(self.ours.positive_scores, 0.6)
         single = np.flatnonzero((np.diff(offsets) == 1) & self.ours.complete & good).tolist()
@@ -246,10 +247,10 @@ def _print_comparison(comparison: Comparison) -> None:
     _heading(f"{len(telling)} queries, and what naive mining takes")
     naive, kept_out = comparison.naive, int(comparison.kept_out.sum())
     text = (
-        f"Naive mining takes the {NUM_NEGATIVES} best passages whatever they score. Selecting so from the same pool of "
-        f"candidates took {1000 * comparison.seconds:.0f} ms for {len(naive.counts):,} queries. {kept_out:,} of its "
-        f"{len(naive.passages):,} negatives score at or over 95 % of the positive (marked !): too near to be trusted "
-        "as wrong answers. Beside each name stands the docstring of that code, which was not part of the passage."
+        f"Naive mining takes the {NUM_NEGATIVES} best passages whatever they score. Selecting them from the same pool "
+        f"took {1000 * comparison.seconds:.0f} ms for {len(naive.counts):,} queries. {kept_out:,} of its "
+        f"{len(naive.passages):,} negatives score at or over 95 % of the positive (marked !): too close to be trusted "
+        "as wrong answers. Beside each name is the docstring of that code, which was not part of the passage."
     )
     typer.echo(textwrap.fill(text, WIDTH))
     for number, query in enumerate(telling, start=1):

@@ -22,13 +22,13 @@ DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parq
 
 @dataclass(frozen=True)
 class SavedData:
-    """What lies in an output folder.
+    """The content of an output folder.
 
     Attributes:
         folder: the folder, as it was given.
-        rows: rows of ``data.parquet``.
-        size: bytes of it.
-        lookups: whether ``queries.parquet`` and ``corpus.parquet`` lie beside it.
+        rows: number of rows in ``data.parquet``.
+        size: its size in bytes.
+        lookups: whether ``queries.parquet`` and ``corpus.parquet`` are beside it.
     """
 
     folder: Path
@@ -54,9 +54,9 @@ class MinedData:
     """Mined rows, opened.
 
     Attributes:
-        rows: as they were written.
+        rows: the rows as they were written.
         lookups: queries and corpus of format ``ids``.
-        summary: how they were mined; None for rows that another program wrote.
+        summary: the summary of their mining; None for rows that another program wrote.
     """
 
     rows: datasets.Dataset
@@ -65,10 +65,10 @@ class MinedData:
 
 
 def open_mined(source: str | Path, *, split: str | None = None, config_name: str | None = None) -> MinedData:
-    """What `save` wrote into a folder, or rows from anywhere else.
+    """Open what `save` wrote into a folder, or rows from anywhere else.
 
     Raises:
-        InputError: a source that cannot be read.
+        InputError: the source cannot be read.
     """
     from hf_negmine.data.sources import open_file, open_rows
     from hf_negmine.report.summary import MiningSummary
@@ -87,7 +87,7 @@ def open_mined(source: str | Path, *, split: str | None = None, config_name: str
 
 
 def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Make ``folder`` and see that it can be written to, before any long work.
+    """Make ``folder`` and check that it can be written to, before any long work.
 
     Raises:
         StorageError: it holds something that these commands did not write (without ``overwrite``), or is not writable.
@@ -105,7 +105,7 @@ def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def is_output(folder: Path) -> bool:
-    """Whether an earlier run wrote ``folder``: its summary says so."""
+    """Whether an earlier run wrote ``folder``, as its summary shows."""
     try:
         content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return "teacher_fingerprints" in content["settings"]
@@ -114,9 +114,9 @@ def is_output(folder: Path) -> bool:
 
 
 def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedData:
-    """Write ``mined`` and what belongs to it into ``folder``, in batches; what an earlier run left there goes.
+    """Write ``mined`` and what belongs to it into ``folder``, in batches; an earlier run's files there are replaced.
 
-    Everything is written under a temporary name first, and the names change only when all of it is on disk.
+    Everything is written under a temporary name first, and renamed only when all of it is on disk.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
@@ -125,7 +125,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
     if not len(mined):
         settings = miner.summary.settings
         raise ExhaustedError(
-            f"no row is left to write: of {miner.summary.rows:,} rows none has the negatives that were asked for "
+            f"no row is left to write: none of {miner.summary.rows:,} rows has the requested negatives "
             f"({settings['num_negatives']} under {settings['method']}); relax the method or ask for fewer"
         )
     tables = {DATA: mined}
@@ -140,7 +140,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
                     table.to_parquet(file)
             write_json(scratch / SUMMARY, miner.summary.as_dict())
             ours = is_output(folder)
-            # The summary goes first: it marks the folder as ours, so that a run killed right here can be repeated.
+            # The summary goes first: it marks the folder as ours, so that a run killed at this point can be repeated.
             for name in (SUMMARY, *tables):
                 (scratch / name).replace(folder / name)
             if ours:
@@ -150,7 +150,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
 
 
 def note_on_exhausted(summary: MiningSummary) -> str:
-    """A sentence on the rows that were left out for want of negatives; empty if there are none."""
+    """A sentence about the rows that were left out because they lack negatives; empty if there are none."""
     settings = summary.settings
     if not summary.exhausted or settings["on_exhausted"] != "drop":
         return ""
@@ -162,6 +162,6 @@ def note_on_exhausted(summary: MiningSummary) -> str:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed left half-written."""
+    """Remove what killed runs left half-written."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Makes the pools of a configuration: of a fit, searched once and stored, and of rows that come later."""
+"""Makes the pools of a configuration: those of a fit, searched once and stored, and those of later rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PoolBuilder:
-    """Makes and opens the pools of a configuration's teacher, or of each of its ensemble's."""
+    """Makes and opens the pool of a configuration's teacher, or of each teacher of its ensemble."""
 
     def __init__(self, config: MiningConfig) -> None:
         self.config = config
@@ -41,7 +41,7 @@ class PoolBuilder:
 
     @cached_property
     def indexes(self) -> Indexes:
-        """Opens teachers over a corpus, each once."""
+        """Opens each teacher's index of a corpus, once."""
         config = self.config
         store = VectorStore(config.cache_dir, progress=config.progress)
         return Indexes(store, config.device, config.first_pass, config.engine)
@@ -49,7 +49,7 @@ class PoolBuilder:
     # ---- pools of a fit ----------------------------------------------------------------------------------------
 
     def about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
-        """What a teacher's pool is about."""
+        """The identity of a teacher's pool: teacher, texts, version and engine."""
         about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
         return about if self.config.engine == "exact" else {**about, "engine": self.config.engine}
 
@@ -58,16 +58,16 @@ class PoolBuilder:
         return [self._pool_name(self.about(teacher, texts)) for teacher in self.config.members]
 
     def require_same(self, names: Sequence[str], texts: TextSet) -> None:
-        """Raise `InputError` unless the pools that the teachers would have now are the ones with these ``names``."""
+        """Raise `InputError` unless the teachers' pools would still have these ``names``."""
         _require_same(list(names) == self.pool_names(texts), self.config.teacher)
 
     def open_corpus(self, texts: TextSet) -> None:
-        """Encode and index the corpus now, rather than at the first query in every process of a map."""
+        """Encode and index the corpus now, rather than at the first query of every process of a map."""
         for teacher in self.config.members:
             open_engine(self.searcher(teacher, texts))
 
     def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
-        """A teacher's searcher for the queries of ``texts``, kept for as long as the same texts are asked for."""
+        """A teacher's searcher for the queries of ``texts``, kept until other texts are requested."""
         key = (texts.fingerprint, digest_of(identity_of(teacher)))
         if key not in self._searchers:
             self._searchers = {other: kept for other, kept in self._searchers.items() if other[0] == key[0]}
@@ -77,12 +77,12 @@ class PoolBuilder:
     def pool(
         self, texts: TextSet, columns: tuple[str, str], not_relevant: NotRelevant | None = None
     ) -> CandidatePool | EnsemblePool:
-        """The pool of all queries of ``texts`` with the filters, made if it is not there.
+        """Open the pool of all queries of ``texts``, with the filters; it is made if missing.
 
         Args:
             texts: queries, corpus and positives.
-            columns: what the rows call queries and positives.
-            not_relevant: keeps out what a judge called relevant.
+            columns: names of the query and positive columns in the rows.
+            not_relevant: keeps out passages that a judge called relevant.
         """
         pools = [self._pool(teacher, texts) for teacher in self.config.members]
         for pool in pools:
@@ -91,7 +91,7 @@ class PoolBuilder:
         return self._joined(pools)
 
     def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
-        about = self.about(teacher, texts)  # asked for once: a model is read whole each time
+        about = self.about(teacher, texts)  # computed once: it reads a whole model each time
 
         def searcher() -> Searcher:
             _require_same(self.about(teacher, texts) == about, teacher)
@@ -126,13 +126,13 @@ class PoolBuilder:
     # ---- pools of rows that come later -------------------------------------------------------------------------
 
     def pool_of_rows(self, texts: TextSet, pairs: RowPairs) -> CandidatePool | EnsemblePool:
-        """The pool of some rows, searched now and kept nowhere.
+        """The pool of some rows, searched now and not stored.
 
-        Each row stands for itself: the positives it names set its ceiling, and those that ``texts`` have of its query
-        are no candidates either. A positive outside the corpus is scored, but is no candidate for others.
+        Rows are independent: the positives in a row set its ceiling, and the positives that ``texts`` has for its query
+        are not candidates either. A positive outside the corpus is scored, but is not a candidate for other rows.
 
         Args:
-            texts: of the fit; what is searched.
+            texts: the texts of the fit, whose corpus is searched.
             pairs: the rows.
         """
         known = _known_positives(texts, pairs)
@@ -230,7 +230,7 @@ class PoolBuilder:
 
 
 def _known_positives(texts: TextSet, pairs: RowPairs) -> tuple[IdArray, IdArray]:
-    """The positives that ``texts`` have of the rows' queries: row (rising) and passage id of each."""
+    """The positives that ``texts`` has for the rows' queries: row (rising) and passage id of each."""
     rows = np.flatnonzero(pairs.query_ids >= 0)
     queries = pairs.query_ids[rows]
     starts = texts.positive_offsets[queries]

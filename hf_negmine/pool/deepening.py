@@ -1,4 +1,4 @@
-"""Candidate lists from a searcher: of many queries, block by block, and deeper where a demand begins."""
+"""Candidate lists from a searcher: for many queries, block by block, and deeper where a demand begins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.select.candidates import CandidateLists, Demand
 
 PLACES_A_STEP = 2**20
-"""Ranked places that one step of looking deeper may hold; a band of a large corpus takes few queries at a time."""
+"""Ranked passages held by one step of deepening; a band in a large corpus leaves room for few queries at a time."""
 
 
 def search_queries(
@@ -24,7 +24,7 @@ def search_queries(
     positive_ids: np.ndarray[Any, Any],
     depth: int,
 ) -> tuple[CandidateLists, FloatArray]:
-    """Top candidates of a block of queries, and the scores of their positives (rows are places in ``queries``)."""
+    """Top candidates of a block of queries, and the scores of their positives (rows are indices in ``queries``)."""
     block = searcher.block(queries)
     no_ceiling = np.full(len(queries), np.inf, dtype=np.float32)
     ranking = block.best(np.arange(len(queries)), no_ceiling, depth)
@@ -39,7 +39,7 @@ def search_in_blocks(
     depth: int,
     done: Callable[[int], Any] = lambda _: None,
 ) -> tuple[CandidateLists, FloatArray]:
-    """`search_queries`, for as many at a time as the searcher likes; ``positive_rows`` rise."""
+    """Run `search_queries` on blocks of the searcher's size; ``positive_rows`` must rise."""
     lists: list[CandidateLists] = []
     scores: list[FloatArray] = []
     for start in range(0, len(queries), searcher.block_size):
@@ -63,7 +63,7 @@ def deepen(
 ) -> CandidateLists:
     """The lists with one more segment for every query of ``demand``, where the demand begins.
 
-    A query with several targets is served at the highest ceiling first; asking again serves the next.
+    A query with several targets is served at its highest ceiling first; another call serves the next.
     """
     order = np.lexsort((-demand.ceilings, demand.queries))
     queries, first = np.unique(demand.queries[order], return_index=True)
@@ -88,7 +88,7 @@ def deepen(
 
 
 def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
-    """Whether each target's demand begins at a rank, rather than at its ceiling further down, for all we know."""
+    """Whether each target's demand begins, as far as is known, at a rank rather than at its ceiling further down."""
     if demand.first_rank == 0 and demand.last_rank is None:
         return np.zeros(len(demand.queries), dtype=bool)
     if demand.last_rank is not None:
@@ -102,7 +102,7 @@ def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
 
 
 def _deeper(demand: Demand, by_rank: bool) -> int:
-    """How many candidates to fetch: what is wanted, twice, so that the next question is likely answered, too."""
+    """How many candidates to fetch: twice the number wanted, so that the next question is likely answered, too."""
     if by_rank and demand.last_rank is not None:
         return demand.last_rank - demand.first_rank
     return 2 * demand.wanted

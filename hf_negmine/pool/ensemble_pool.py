@@ -1,4 +1,4 @@
-"""The candidate pools of several teachers, selected from together."""
+"""The candidate pools of several teachers, for selecting from them together."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hf_negmine.select.methods import Method, resolve_method
 
 
 class EnsemblePool:
-    """A pool a teacher, and the rule that joins what is selected from them.
+    """One pool per teacher, and the rule that joins the selections from them.
 
     Attributes:
         ensemble: the rule.
-        pools: of its teachers, in their order.
+        pools: the pools of its teachers, in their order.
     """
 
     def __init__(self, ensemble: Ensemble, pools: Sequence[CandidatePool]) -> None:
@@ -100,7 +100,7 @@ class EnsemblePool:
         ]
 
     def _pair_scores(self, seed: int) -> FloatArray:
-        """The score of every positive by the teacher that its query has drawn, else by the first one."""
+        """The score of every positive by the teacher that its query draws, or by the first if queries draw none."""
         scores = np.stack([np.asarray(pool.positives.scores) for pool in self.pools])
         if not isinstance(self.ensemble, CrossSample):
             return np.asarray(scores[0])

@@ -1,6 +1,6 @@
 """Retrieval of a pool: every query's best candidates and the scores of its positives.
 
-It writes a part for every `QUERIES_A_PART` queries, whole or not at all, so a killed run goes on where it stopped.
+It writes one part per `QUERIES_A_PART` queries, whole or not at all, so that a killed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def retrieve(
     notes: Callable[[], dict[str, Any]] | None = None,
     progress: bool = True,
 ) -> CandidatePool:
-    """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
+    """Open the pool in ``folder``, made if missing: the best ``depth`` candidates and all positive scores.
 
     Args:
         texts: queries, corpus and positives.
-        open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
-        folder: where the pool is kept.
-        progress: show bars.
-        about: provenance that is kept with the pool.
-        depth: candidates a query at first; selections deepen the pool where they need more.
-        notes: provenance that is known once the pool is made.
+        open_searcher: makes the teacher's searcher over ``texts``; called only if a search is needed.
+        folder: where the pool is stored.
+        progress: whether to show bars.
+        about: provenance that is stored with the pool.
+        depth: candidates per query at first; selections deepen the pool where they need more.
+        notes: provenance that is only known once the pool is made.
     """
-    require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
+    require(depth >= 1, f"pool_depth: at least 1 candidate per query, got {depth}")
     if not has_pool(folder, about=about):
         require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
@@ -74,7 +74,7 @@ def _candidates(
     n_queries = len(texts.queries)
     paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
     if not all(map(_has_part, paths.values())):
-        open_engine(open_searcher())  # encodes and indexes, under bars of their own
+        open_engine(open_searcher())  # encodes and indexes, with their own bars
     with _bar("Searching", paths, n_queries, progress) as bar:
         for start, path in paths.items():
             if not _has_part(path):
@@ -97,7 +97,7 @@ def _search_part(
 
 
 def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
-    """A bar over queries; those of parts that an earlier run has stored count as done, and not for the rate."""
+    """A bar over queries; those in parts stored by an earlier run count as done, but not for the rate."""
     stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if _has_part(path))
     return tqdm(total=n_queries, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
 

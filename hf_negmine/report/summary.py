@@ -1,4 +1,4 @@
-"""What was mined and how, in numbers: printed as a table, kept as JSON beside the data set."""
+"""A summary of a mining run in numbers: printed as a table, stored as JSON beside the data set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreStatistics:
-    """Mean, standard deviation, extremes and quartiles of some scores; None for each where there is no score."""
+    """Mean, standard deviation, extremes and quartiles of some scores; None for each if there are no scores."""
 
     count: int
     mean: float | None = None
@@ -60,25 +60,25 @@ class ScoreStatistics:
 
 @dataclass(frozen=True)
 class MiningSummary:
-    """What was mined and how; printed as a table, kept as JSON beside the data set.
+    """A summary of what was mined, and how; printed as a table, stored as JSON beside the data set.
 
     Attributes:
         settings: teacher, method, sampler and every other setting, with digests and versions.
-        rows: rows that were given.
-        queries, passages: unique texts.
-        positives_per_query: mean number of labelled passages.
-        complete, exhausted: queries (or pairs, with one ceiling a positive) that have n negatives, or for which the
+        rows: number of rows that were given.
+        queries, passages: numbers of unique texts.
+        positives_per_query: mean number of labeled passages.
+        complete, exhausted: queries (or pairs, with one ceiling per positive) that have n negatives, or for which the
             corpus holds fewer eligible passages.
         removed: for each rule, how many of the pool's candidates it kept out.
         positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
             set the ceiling minus a negative's score.
-        histograms: of the scores; None in a summary of a version that had none.
-        rows_written: rows of the result, None before it is written.
-        inconsistent: labelled pairs whose positive the teacher does not find; None where nobody asked.
-        judged: pairs that a judge was asked about; None without one.
-        recall: with an approximate engine, by teacher: the share of the best candidates it finds, of a sample.
+        histograms: histograms of the scores; None in a summary from a version without them.
+        rows_written: rows of the result; None before it is written.
+        inconsistent: labeled pairs whose positive the teacher does not find; None without a consistency rule.
+        judged: pairs that a judge was asked about; None without a judge.
+        recall: with an approximate engine, by teacher: the share of the best candidates it finds, on a sample.
         agreement: with an ensemble, its teachers and the mean Jaccard similarity of their best negatives (table 6).
-        truncation: what of the texts was longer than each teacher reads; empty where no teacher can say.
+        truncation: how many texts were longer than each teacher reads; empty if no teacher can tell.
     """
 
     settings: dict[str, Any]
@@ -102,7 +102,7 @@ class MiningSummary:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-able content."""
+        """The summary as JSON-able content."""
         return {**asdict(self), "truncation": [asdict(one) for one in self.truncation]}
 
     @classmethod
@@ -119,7 +119,7 @@ class MiningSummary:
         recall: dict[str, float] | None = None,
         truncation: tuple[Truncation, ...] = (),
     ) -> MiningSummary:
-        """Sum up a selection."""
+        """Summarize a selection."""
         agreement = None
         if selection.agreement is not None:
             agreement = {
@@ -131,7 +131,7 @@ class MiningSummary:
         removed = dict(selection.removed)
         if not settings.get("include_positives"):
             own_text = {"having the query's own text": own} if own else {}
-            removed = {"being labelled positives": len(texts.positive_ids), **own_text, **removed}
+            removed = {"being labeled positives": len(texts.positive_ids), **own_text, **removed}
         return cls(
             settings=settings,
             rows=rows,
@@ -160,7 +160,7 @@ class MiningSummary:
         """The inverse of `as_dict`; nothing in it is trusted.
 
         Raises:
-            StorageError: content of another shape.
+            StorageError: the content has another shape.
         """
         check_plain(content, where)
         SHAPE(content, where)
@@ -175,12 +175,12 @@ class MiningSummary:
         """The histograms as a picture; a notebook shows it.
 
         Raises:
-            InputError: a summary without histograms, or no matplotlib.
+            InputError: the summary has no histograms, or matplotlib is not installed.
         """
         from hf_negmine.report.plots import plot_scores
 
         if self.histograms is None:
-            raise InputError("plot: this summary was written by a version that kept no histograms; mine again")
+            raise InputError("plot: this summary was written by a version without histograms; mine again")
         return plot_scores(
             self.histograms,
             title=f"{self.settings['method']} with {self.settings['sampler']}, {self.settings['teacher']}",
@@ -190,12 +190,12 @@ class MiningSummary:
         settings = self.settings
         repeats = self.rows - self.positive_scores.count
         lines = [
-            f"{settings['num_negatives']} negatives a query by {settings['method']} with {settings['sampler']}, "
+            f"{settings['num_negatives']} negatives per query by {settings['method']} with {settings['sampler']}, "
             f"teacher {settings['teacher']}",
             f"{self.rows:,} rows: {self.queries:,} queries with {self.positives_per_query:.2f} positives each, "
             f"corpus of {self.passages:,} passages",
             *(
-                [f"{repeats:,} rows repeat the query and positive of another, and come out as often"]
+                [f"{repeats:,} rows repeat the query and positive of another row, and are written as often"]
                 if repeats > 0
                 else []
             ),
@@ -216,7 +216,7 @@ class MiningSummary:
             lines.append(f"{self.judged:,} pairs were judged")
         if self.inconsistent is not None:
             lines.append(
-                f"{self.inconsistent:,} labelled pairs are inconsistent: the teacher does not find the positive"
+                f"{self.inconsistent:,} labeled pairs are inconsistent: the teacher does not find the positive"
             )
         for teacher, share in (self.recall or {}).items():
             lines.append(f"{settings['engine']} finds {100 * share:.1f} % of the best candidates of {teacher}")
@@ -226,7 +226,7 @@ class MiningSummary:
 
 
 def _agreement(value: Any, where: str) -> None:
-    """Names of teachers, and a square of similarities."""
+    """The names of teachers, and a square matrix of similarities."""
     record({"teachers": list_of(text)}, required=("teachers", "jaccard"))(value, where)
     n = len(value["teachers"])
     list_of(list_of(number, length=n), length=n)(value["jaccard"], f"{where}.jaccard")
@@ -272,11 +272,11 @@ SHAPE = record(
     required=_REQUIRED,
     closed=True,
 )
-"""Of `MiningSummary.as_dict`, but for the settings (`hub.settings`)."""
+"""The shape of `MiningSummary.as_dict`, except for the settings (`hub.settings`)."""
 
 
 def agreement_table(teachers: Sequence[str], jaccard: Sequence[Sequence[float]]) -> list[str]:
-    """The matrix of table 6 as lines of text."""
+    """The matrix of the paper's table 6 as lines of text."""
     names = [name if len(name) <= 24 else name[:23] + "…" for name in teachers]
     lines = ["agreement of the teachers (mean Jaccard similarity of their best negatives)"]
     lines.append(" " * 26 + "".join(f"{place + 1:>7}" for place in range(len(names))))

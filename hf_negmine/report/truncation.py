@@ -1,4 +1,4 @@
-"""How many texts are longer than a teacher reads, so that a summary can say what was cut."""
+"""How many texts are longer than a teacher reads, so that a summary can report what was cut."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hf_negmine.select import Selection
 from hf_negmine.teachers import stages_of
 
 SAMPLE = 300
-"""Texts that are cut into tokens for a share: within 3 points of it two times of three, for a third of a second."""
+"""Texts tokenized to estimate a share: two times out of three within 3 points of it, for a third of a second."""
 TEXTS_A_STEP = 64
 CHARACTERS_A_TOKEN = 8
-"""More than a token has: a beginning of so many for each token that is read mostly tells whether a text is cut."""
+"""More than a token has: the first limit * this many characters mostly tell whether a text is cut."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Truncation:
     """How much of some texts a teacher did not read.
 
     Attributes:
-        teacher: its name.
-        texts: ``"queries"``, ``"positives"`` or ``"passages"``; of a teacher that reads a query and a passage together,
-            ``"positives"`` or ``"negatives"``, each with its query.
-        limit: tokens that it reads of one, prompts and special tokens included.
-        share: of them that are longer, from 0 to 1.
-        sampled: whether the share is that of a sample.
+        teacher: the teacher's name.
+        texts: ``"queries"``, ``"positives"`` or ``"passages"``; for a teacher that reads a query and a passage
+            together, ``"positives"`` or ``"negatives"``, each with its query.
+        limit: tokens of one that it reads, including prompts and special tokens.
+        share: the share of texts that are longer, from 0 to 1.
+        sampled: whether the share was estimated on a sample.
     """
 
     teacher: str
@@ -44,10 +44,10 @@ class Truncation:
 
 
 def find_truncations(teacher: Teacher, texts: TextSet, selection: Selection) -> tuple[Truncation, ...]:
-    """What a teacher, and those that it stands on, cut of the texts of a data set; nothing of one that cannot say.
+    """What a teacher, and those that it builds on, cut from a data set's texts; empty if it cannot tell.
 
-    Only texts of more bytes than the limit has tokens can be cut. Of these at most `SAMPLE` are looked at, chosen by
-    their digests, so that the order of the rows does not matter.
+    Only texts with more bytes than the limit has tokens can be cut. At most `SAMPLE` of these are tokenized, chosen by
+    their digests, so that the row order does not matter.
     """
     found = [each for one in _with_stages(teacher) for each in _of_one(one, texts, selection)]
     return tuple(dict.fromkeys(found))
@@ -106,11 +106,11 @@ def _of_one(teacher: Teacher, texts: TextSet, selection: Selection) -> Iterator[
 def _estimate(
     count: Callable[..., tuple[IdArray, int | None]], parts: Sequence[tuple[TextColumn, IdArray]]
 ) -> tuple[int, float, bool] | None:
-    """Limit, share of what is longer, and whether a sample has told it; None if there is nothing or no limit.
+    """The limit, the share of longer texts, and whether it is from a sample; None without texts or a limit.
 
     Args:
-        count: tokens of texts, given one list for each part, and the limit.
-        parts: columns of texts and ids in them, all of the same length: entry i is the i-th text of each.
+        count: returns the number of tokens of each entry, given one list per part, and the limit.
+        parts: columns of texts and ids in them, all of the same length: entry i joins the i-th text of each part.
     """
     (added,), limit = count(*([""] for _ in parts))
     total = len(parts[0][1])
@@ -131,7 +131,7 @@ def _estimate(
 
 
 def _longer(count: Callable[..., Any], limit: int, texts: list[list[str]]) -> BoolArray:
-    """Which entries have more tokens than ``limit``; of long texts the beginnings are counted first."""
+    """Which entries have more tokens than ``limit``; for long texts the beginnings are counted first."""
     beginnings = [[text[: CHARACTERS_A_TOKEN * limit] for text in part] for part in texts]
     longer = np.asarray(count(*beginnings)[0]) > limit
     open_ = [

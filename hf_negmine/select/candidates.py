@@ -1,9 +1,9 @@
-"""Candidate lists: what is known of each query's ranking, and exactly how far that knowledge reaches.
+"""Candidate lists: the known parts of each query's ranking, and exactly how far that knowledge reaches.
 
-The eligible passages of a query (all but its positives and its own text), by falling score and rising id, are its
-ranking. A *segment* is an unbroken stretch of it. A query has one segment or several with unknown stretches between
-them: one from the top, perhaps another further down under a low ceiling. Because each segment says where it begins,
-where it ends and whether anything lies below, every question is answered exactly or known to need a deeper search.
+The ranking of a query is its eligible passages (all but its positives and its own text), by falling score and rising
+id. A *segment* is an unbroken stretch of it. A query has one segment or several, with unknown stretches between them:
+one from the top, perhaps another further down under a low ceiling. Because each segment records where it begins, where
+it ends and whether anything lies below, every question is answered exactly or known to need a deeper search.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 
 @dataclass(frozen=True)
 class Demand:
-    """What a selection needs to know of a query's ranking, for each of its targets.
+    """What a selection needs to know about a query's ranking, for each of its targets.
 
     Attributes:
         queries: int64 query ids, shape (targets,).
-        ceilings: float32, shape (targets,); candidates score strictly under it.
-        floor: candidates score at least this.
+        ceilings: float32, shape (targets,); candidates must score strictly under them.
+        floor: candidates must score at least this.
         first_rank: ranks below it are left out.
         last_rank: ranks from it on are left out; None for all.
-        wanted: how many of the best remaining candidates are looked at.
+        wanted: how many of the best remaining candidates are needed.
     """
 
     queries: IdArray
@@ -40,7 +40,7 @@ class Demand:
     wanted: int
 
     def of(self, targets: np.ndarray[Any, Any]) -> Demand:
-        """The same for some of the targets."""
+        """The same demand for some of the targets."""
         return Demand(
             self.queries[targets], self.ceilings[targets], self.floor, self.first_rank, self.last_rank, self.wanted
         )
@@ -48,12 +48,12 @@ class Demand:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the candidates of a `Demand` lie: entries start to start + count of the lists, for each target.
+    """Where the candidates of a `Demand` are: entries start to start + count of the lists, for each target.
 
     Attributes:
         starts: int64, shape (targets,).
         counts: int64, at most ``wanted``.
-        certain: bool; False where the lists do not reach far enough to know.
+        certain: bool; False where the lists do not reach far enough to tell.
     """
 
     starts: IdArray
@@ -70,10 +70,10 @@ class CandidateLists:
         scores: float32, shape (entries,).
         offsets: int64, shape (n_queries + 1,): the segments of each query, by falling ceiling.
         starts, stops: int64, shape (segments,): the entries of each segment.
-        ceilings: float32, shape (segments,): every eligible passage that scores under it, down to the last entry, is in
-            the segment.
+        ceilings: float32, shape (segments,): the segment holds every eligible passage that scores under it, down to
+            the last entry.
         first_ranks: int64, shape (segments,): rank of the first entry, -1 where unknown.
-        exhausted: bool, shape (segments,): nothing eligible lies below the last entry.
+        exhausted: bool, shape (segments,): whether nothing eligible lies below the last entry.
     """
 
     passages: PassageArray
@@ -97,7 +97,7 @@ class CandidateLists:
 
     @classmethod
     def from_ranking(cls, ranking: Ranking, ceilings: FloatArray, skipped: int = 0) -> CandidateLists:
-        """One segment a query, from a search under ``ceilings`` that left out the first ``skipped`` places."""
+        """One segment per query, from a search under ``ceilings`` that left out the first ``skipped`` places."""
         starts, stops = ranking.offsets[:-1], ranking.offsets[1:]
         complete_under = ceilings
         first_ranks = np.where(np.isposinf(ceilings), skipped, -1).astype(np.int64)
@@ -119,7 +119,7 @@ class CandidateLists:
 
     @classmethod
     def concatenated(cls, parts: Sequence[CandidateLists]) -> CandidateLists:
-        """Lists of successive queries as one."""
+        """Join the lists of successive queries."""
         entries = np.cumsum([0] + [len(part.passages) for part in parts])
         segments = np.cumsum([0] + [len(part.starts) for part in parts])
         return cls(
@@ -134,7 +134,7 @@ class CandidateLists:
         )
 
     def answer(self, demand: Demand) -> Answer:
-        """Find the candidates of each target, or see that the lists do not reach far enough."""
+        """Find the candidates of each target, or report that the lists do not reach far enough."""
         by_score = self._segment_by_ceiling(demand)
         if demand.first_rank == 0 and demand.last_rank is None:
             return self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
@@ -144,8 +144,8 @@ class CandidateLists:
         ranked = self._window(demand, by_rank, skip, stop)
         if demand.last_rank is not None:
             return ranked
-        # Past the last entry of a segment that holds rank `first_rank`, every passage has a higher rank: there the
-        # ceiling alone decides.
+        # Past the last entry of a segment that holds rank `first_rank`, every passage has a higher rank: only the
+        # ceiling matters there.
         beyond = (by_rank >= 0) & ~ranked.certain & (ranked.counts == 0) & (self._sizes[by_rank] > skip)
         scored = self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
         return Answer(
@@ -155,12 +155,12 @@ class CandidateLists:
         )
 
     def count_at_or_over(self, queries: IdArray, ceilings: FloatArray) -> IdArray:
-        """How many candidates of each query's first segment score at or over the ceiling, shape (targets,)."""
+        """How many candidates in each query's first segment score at or over the ceiling, shape (targets,)."""
         top = self.offsets[queries]
         return self._first_under(self.starts[top], self.stops[top], ceilings) - self.starts[top]
 
     def merged(self, queries: IdArray, found: CandidateLists) -> CandidateLists:
-        """These lists with one more segment for each of ``queries``; segments that touch become one."""
+        """These lists with one more segment for each of ``queries``; segments that touch are joined."""
         every = np.concatenate([self._query_of_segment, queries])
         ceilings = np.concatenate([self.ceilings, found.ceilings])
         ranks = np.concatenate([self.first_ranks, found.first_ranks])
@@ -178,7 +178,7 @@ class CandidateLists:
         if not together._touching().any():
             return together._compact()
         while (touching := together._touching()).any():
-            together = together._join(touching)  # leaves the entries compact, too
+            together = together._join(touching)  # also leaves the entries compact
         return together
 
     @property
@@ -190,7 +190,7 @@ class CandidateLists:
         return np.repeat(np.arange(self.n_queries), np.diff(self.offsets))
 
     def _segment_by_ceiling(self, demand: Demand) -> IdArray:
-        """The lowest segment that begins at or over each ceiling, -1 without one."""
+        """The lowest segment that begins at or over each ceiling, -1 if there is none."""
         chosen = np.full(len(demand.queries), -1, dtype=np.int64)
         for segment, here in self._each_segment(demand.queries):
             fits = here & (self.ceilings[segment] >= demand.ceilings)
@@ -198,7 +198,7 @@ class CandidateLists:
         return chosen
 
     def _segment_by_rank(self, demand: Demand) -> IdArray:
-        """The lowest segment of known rank that begins at or before ``first_rank``, -1 without one."""
+        """The lowest segment of known rank that begins at or before ``first_rank``, -1 if there is none."""
         chosen = np.full(len(demand.queries), -1, dtype=np.int64)
         for segment, here in self._each_segment(demand.queries):
             fits = here & (self.first_ranks[segment] >= 0) & (self.first_ranks[segment] <= demand.first_rank)
@@ -227,11 +227,11 @@ class CandidateLists:
         return Answer(begin, np.where(known, counts, 0), certain)
 
     def _first_under(self, start: IdArray, end: IdArray, limit: FloatArray | float) -> IdArray:
-        """First entry in [start, end) that scores under ``limit``, else end."""
+        """The first entry in [start, end) that scores under ``limit``, else end."""
         return first_where(start, end, lambda entry: self.scores[entry] < limit)
 
     def _touching(self) -> BoolArray:
-        """For each segment, whether the next one belongs to the same query and leaves no gap to it."""
+        """For each segment, whether the next one belongs to the same query and follows it without a gap."""
         query = self._query_of_segment
         touching = np.zeros(len(query), dtype=bool)
         one, two = np.arange(len(query) - 1), np.arange(1, len(query))
@@ -241,13 +241,13 @@ class CandidateLists:
         by_score = self.ceilings[two] > last_score
         known = (self.first_ranks[one] >= 0) & (self.first_ranks[two] >= 0)
         by_rank = known & (self.first_ranks[two] <= self.first_ranks[one] + self._sizes[one])
-        # An empty segment of known rank says that the ranking ends before it, which one of unknown rank cannot tell.
+        # An empty segment of known rank shows that the ranking ends before it; one of unknown rank cannot show that.
         tells_end = (self.first_ranks[one] < 0) & (self.first_ranks[two] >= 0) & (self._sizes[two] == 0)
         touching[:-1] = (query[one] == query[two]) & ~tells_end & (self.exhausted[one] | by_score | by_rank)
         return touching
 
     def _join(self, touching: BoolArray) -> CandidateLists:
-        """Join each touching segment with the next, the first of a run first."""
+        """Join each touching segment with the next, starting with the first of a run."""
         joined = touching.copy()
         joined[1:] &= ~touching[:-1]
         one = np.flatnonzero(joined)
@@ -264,7 +264,7 @@ class CandidateLists:
         return replace(self, first_ranks=first_ranks)._gathered(kept, more_starts, more_sizes, exhausted)
 
     def _place_of_first(self, one: IdArray, two: IdArray) -> IdArray:
-        """The entry of segments ``one`` that is the first one of segments ``two``."""
+        """The entry of segments ``one`` that is the first entry of segments ``two``."""
         score, passage = self.scores[self.starts[two]], self.passages[self.starts[two]]
         return first_where(
             self.starts[one],
@@ -275,7 +275,7 @@ class CandidateLists:
         )
 
     def _after_last_of(self, one: IdArray, two: IdArray) -> IdArray:
-        """The first entry of segments ``two`` that ranks below the last one of segments ``one``."""
+        """The first entry of segments ``two`` that ranks below the last entry of segments ``one``."""
         if not len(self.scores):
             return self.stops[two]
         last = np.maximum(self.stops[one] - 1, 0)

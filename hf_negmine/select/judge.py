@@ -1,11 +1,11 @@
-"""Negatives shown to a judge: what it calls relevant is none, and may become a positive (RLHN, arXiv 2505.16967).
+"""Judging negatives: a passage the judge calls relevant is dropped, or relabeled a positive (RLHN, arXiv 2505.16967).
 
-A judge is slow and dear, so it sees only what would be chosen, the likeliest false negatives first: those with the
-highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and near it lies
-what nobody would call relevant; ``benchmarks/README.md`` compares.) What it calls relevant is replaced by the next
-candidate, which is judged in its turn, until nothing chosen is unjudged or the budget is used up. Verdicts are kept by
-the digests of the texts and of the judge's prompt; a kept one counts against the budget, too, so that running again
-gives the same rows.
+A judge is slow and expensive, so it sees only the negatives that would be chosen, the likeliest false negatives first:
+those with the highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and
+passages near that are clearly irrelevant; ``benchmarks/README.md`` compares the two.) A passage it calls relevant is
+replaced by the next candidate, which is judged in its turn, until everything chosen has been judged or the budget is
+spent. Verdicts are stored by the digests of the texts and of the judge's prompt; a stored one counts against the
+budget, too, so that running again gives the same rows.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from hf_negmine.teachers.pair_store import PairStore, pair_digests
 from hf_negmine.teachers.vector_store import VectorStore
 
 ROUNDS = 8
-"""A budget is spent in so many parts at least, so that replacements are judged before less likely false negatives."""
+"""A budget is spent in at least this many parts, so that replacements are judged before less likely false negatives."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Chosen negatives are judged, and those that answer their query are replaced.
+    """Has chosen negatives judged, and those that answer their query replaced.
 
     Attributes:
-        judge: the name of a chat model, a `ChatJudge` with more to say about it, a function of queries and passages to
-            booleans, or a `PairJudge` of your own.
-        budget: verdicts at most, the likeliest false negatives first; None for as many as it takes.
-        relabel: make what is relevant another positive of its query, written with the query's first row. It keeps those
-            of that row's negatives that are under its own ceiling; one that is short then is settled by the miner's
-            ``on_exhausted``. Where positives share their negatives, they share what is under the ceilings of all.
+        judge: the name of a chat model, a `ChatJudge` with more settings, a function of queries and passages that
+            returns booleans, or your own `PairJudge`.
+        budget: most verdicts, the likeliest false negatives first; None for no limit.
+        relabel: make a relevant passage another positive of its query, written with the query's first row. The new
+            positive gets those of that row's negatives that are under its own ceiling; if they are too few, the miner's
+            ``on_exhausted`` applies. Positives that share their negatives share those under the ceilings of all.
     """
 
     judge: Any
@@ -55,7 +55,7 @@ class Judge:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What goes into provenance."""
+        """The settings that go into provenance."""
         return {
             "filter": str(self),
             "judge": self.judge.name,
@@ -70,12 +70,12 @@ class Judge:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a judge said.
+    """The result of judging.
 
     Attributes:
-        asked: pairs that it was asked about, those included whose verdict was kept from an earlier run.
-        queries, passages: int64, the pairs that it called relevant, by query.
-        scores: float32, the mining teacher's.
+        asked: number of judged pairs, including those whose verdict was stored by an earlier run.
+        queries, passages: int64, the pairs that the judge called relevant, by query.
+        scores: float32, the mining teacher's scores of these.
     """
 
     asked: int
@@ -91,14 +91,14 @@ def judged_selection(
     texts: TextSet,
     store: VectorStore,
 ) -> tuple[Selection, Verdicts]:
-    """A selection without what the judge calls relevant.
+    """A selection without the passages that the judge calls relevant.
 
     Args:
-        select: chooses negatives that more filters allow.
-        queries: query id of each target.
+        select: chooses negatives, given additional filters.
+        queries: the query id of each target.
         judged: the judge and its budget.
-        texts: what the ids are about.
-        store: under whose folder verdicts are kept.
+        texts: the texts that ids refer to.
+        store: verdicts are stored in its folder.
     """
     verdicts = _Bench(judged, texts, store)
     while True:
@@ -108,7 +108,7 @@ def judged_selection(
 
 
 class _Bench:
-    """The judge at work: what was asked, and what was found relevant."""
+    """A judging in progress: the pairs that were asked about, and those found relevant."""
 
     def __init__(self, judged: Judge, texts: TextSet, store: VectorStore) -> None:
         self._judged, self._texts = judged, texts
@@ -119,11 +119,11 @@ class _Bench:
 
     @property
     def relevant_keys(self) -> IdArray:
-        """Query * passages + passage of the relevant pairs, rising."""
+        """The keys (query * n_passages + passage) of the relevant pairs, rising."""
         return np.sort(self._relevant)
 
     def hear(self, queries: IdArray, selection: Selection) -> bool:
-        """Ask about what is chosen and was not asked yet; False if there is nothing more to ask."""
+        """Ask about the chosen pairs that were not asked about yet; False if there is nothing more to ask."""
         query = np.repeat(queries, selection.counts)
         keys = query * len(self._texts.corpus) + selection.passages
         likely = _likelihood(selection)
@@ -142,7 +142,7 @@ class _Bench:
         return True
 
     def result(self) -> Verdicts:
-        """What was said."""
+        """The verdicts so far."""
         order = np.argsort(self._relevant)
         queries, passages = np.divmod(self._relevant[order], len(self._texts.corpus))
         return Verdicts(len(self._asked), queries, passages, self._scores[order])
@@ -153,21 +153,21 @@ class _Bench:
 
 
 def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
-    """What a judge has said so far, kept under the folder of ``store``."""
+    """The verdicts that a judge has given so far, stored in the folder of ``store``."""
     return PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
 
 
 def verdicts_on(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
-    """Whether a judge calls each passage relevant to its query. It is asked about a pair once, whoever asks again.
+    """Whether a judge calls each passage relevant to its query. It is asked about each pair only once.
 
     Args:
-        judge: who is asked.
+        judge: the judge to ask.
         kept: its verdicts, from `verdicts_of`.
-        texts: what the ids are about.
+        texts: the texts that ids refer to.
         queries, passages: int64 ids of the pairs, same shape.
 
     Raises:
-        TeacherError: a judge that does not give a verdict a pair.
+        TeacherError: the judge does not give one verdict per pair.
     """
 
     def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
@@ -185,7 +185,7 @@ def verdicts_on(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdAr
 
 
 def _likelihood(selection: Selection) -> AnyArray:
-    """How likely each negative is a false one: its score, or with several teachers its place among theirs."""
+    """How likely each negative is a false one: its score, or with several teachers its rank among its teacher's."""
     if selection.chosen_by is None:
         return selection.scores
     places = np.empty(len(selection.scores))
@@ -198,12 +198,12 @@ def _likelihood(selection: Selection) -> AnyArray:
 
 @dataclass(frozen=True)
 class NotRelevant:
-    """Keeps out what was called relevant; a `BoundFilter`.
+    """Keeps out passages that were called relevant; a `BoundFilter`.
 
     Attributes:
-        name: of the judge.
+        name: the name of the judge.
         keys: int64, rising: query * n_passages + passage of each relevant pair.
-        n_passages: in the corpus.
+        n_passages: number of passages in the corpus.
     """
 
     name: str
@@ -213,7 +213,7 @@ class NotRelevant:
 
     @classmethod
     def of(cls, name: str, relevant: tuple[IdArray, IdArray, FloatArray], n_passages: int) -> NotRelevant:
-        """From query ids, passage ids (and scores) of relevant pairs, by query."""
+        """Make it from the query ids, passage ids and scores of relevant pairs, by query."""
         queries, passages, _ = relevant
         return cls(name, np.sort(queries * n_passages + passages), n_passages)
 
@@ -227,12 +227,12 @@ class NotRelevant:
 
 
 def negatives_under(selection: Selection, targets: IdArray, positive_scores: FloatArray) -> BoolArray:
-    """Which negatives of some targets stay under the ceilings of other positives, for all of these one after the other.
+    """Which negatives of some targets are under the ceilings of other positives, concatenated over these positives.
 
     Args:
-        selection: what was chosen.
-        targets: one for each positive, shape (positives,).
-        positive_scores: of these positives by each teacher, in its own scale, shape (teachers, positives).
+        selection: the chosen negatives.
+        targets: one target for each positive, shape (positives,).
+        positive_scores: these positives' scores by each teacher, in its own scale, shape (teachers, positives).
     """
     entries, positive = flat_positions(selection.offsets[targets], selection.counts[targets])
     ceilings = np.stack([selection.method.ceilings(scores) for scores in positive_scores])
@@ -241,5 +241,5 @@ def negatives_under(selection: Selection, targets: IdArray, positive_scores: Flo
 
 
 def relabelled_texts(verdicts: Verdicts, texts: TextSet) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
-    """Query and passage text of the pairs that were called relevant."""
+    """Query and passage texts of the pairs that were called relevant."""
     return texts.queries.take(verdicts.queries), texts.corpus.take(verdicts.passages)

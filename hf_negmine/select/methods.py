@@ -1,8 +1,8 @@
-"""The mining methods: which candidates of a query may become negatives. One formula a function, its source beside it.
+"""The mining methods: which candidates of a query may become negatives. One function per formula, with its source.
 
 A method is a ceiling (the score a negative must stay under), a floor, and a window of ranks. Section and table numbers
 are those of NV-Retriever (arXiv 2407.15831). Methods combine with ``&``: ``TopKPercPos(0.95) & RankBand(10, 100)``
-takes what both allow.
+takes the candidates that both allow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hf_negmine.base.schema import FloatArray
 
 
 def perc_pos_ceiling(positive_scores: FloatArray, percentage: float) -> FloatArray:
-    """Section 3.1, TopK-PercPos: ``p * percentage``, as ``p - |p| (1 - percentage)`` so that p < 0 lowers it, too."""
+    """Section 3.1, TopK-PercPos: ``p * percentage``, as ``p - |p| (1 - percentage)``, lower than p for p < 0, too."""
     scores = positive_scores.astype(np.float64)
     return (scores - np.abs(scores) * (1.0 - percentage)).astype(np.float32)
 
@@ -37,12 +37,12 @@ def abs_ceiling(positive_scores: FloatArray, threshold: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class Rule:
-    """One limit on the score of a negative that hangs on the positive score.
+    """One limit on the score of a negative that depends on the positive score.
 
     Attributes:
         name: the rule's word in a method's spec.
-        value: its only number.
-        formula: positive scores and the number to ceilings.
+        value: the rule's only number.
+        formula: maps positive scores and the number to ceilings.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Rule:
     formula: Callable[[FloatArray, float], FloatArray]
 
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
-        """Ceiling of each positive score (exclusive), float32, same shape."""
+        """The ceiling for each positive score (exclusive), float32, same shape."""
         return self.formula(positive_scores, self.value)
 
     def __str__(self) -> str:
@@ -62,10 +62,10 @@ class Method:
     """Which candidates of a query may become its negatives.
 
     Attributes:
-        rules: ceilings (a `Rule`, or anything that keeps the `Ceiling` protocol); the lowest one counts.
+        rules: ceilings (a `Rule`, or anything that follows the `Ceiling` protocol); the lowest one counts.
         floor: the lowest score (inclusive) a negative may have.
-        first_rank: ranks below it are left out. Ranks count from 0 among the passages that are no positive of the
-            query (nor its own text), before any ceiling. A float is a fraction of the corpus.
+        first_rank: ranks below it are left out. Ranks count from 0 among the passages that are neither a
+            positive of the query nor its own text, before any ceiling. A float is a fraction of the corpus.
         last_rank: ranks from it on are left out; None for all. A float is a fraction of the corpus.
     """
 
@@ -75,14 +75,14 @@ class Method:
     last_rank: int | float | None = None
 
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
-        """Ceiling of each positive score (exclusive; +inf for none), float32, same shape."""
+        """The ceiling for each positive score (exclusive; +inf for none), float32, same shape."""
         limits = np.full(positive_scores.shape, np.inf, dtype=np.float32)
         for rule in self.rules:
             limits = np.minimum(limits, rule.ceilings(positive_scores))
         return limits
 
     def ranks(self, n_passages: int) -> tuple[int, int | None]:
-        """First rank and the rank to stop before, for a corpus of this size."""
+        """The first rank and the rank to stop before, for a corpus of this size."""
         first = _rank(self.first_rank, n_passages)
         return first, None if self.last_rank is None else max(_rank(self.last_rank, n_passages), first + 1)
 
@@ -145,7 +145,7 @@ def TopKPercPos(percentage: float = 0.95) -> Method:
 
 
 def RankBand(first: int | float, last: int | float) -> Method:
-    """Keep ranks ``first`` (from 0) up to but without ``last`` (SFR-Embedding-Mistral: 30 to 100).
+    """Keep ranks from ``first`` (from 0) up to but excluding ``last`` (SFR-Embedding-Mistral: 30 to 100).
 
     Two floats are fractions of the corpus: ``RankBand(0.03, 0.04)`` is ConFit v2's runner-up mining.
     """
@@ -169,7 +169,7 @@ _RANK = r"(\d+(?:\.\d+)?(?:e-\d+)?)(%?)"
 
 
 def resolve_method(method: Any) -> Method:
-    """A method from what users write: a `Method`, its spec, or None for the paper's best (table 3)."""
+    """Make a method from what users write: a `Method`, its spec, or None for the paper's best (table 3)."""
     if method is None:
         return TopKPercPos()
     if isinstance(method, str):
@@ -179,7 +179,7 @@ def resolve_method(method: Any) -> Method:
 
 
 def parse_method(spec: str) -> Method:
-    """A method from its spec, the inverse of ``str(method)``.
+    """Make a method from its spec, the inverse of ``str(method)``.
 
     ``naive``, ``shifted:10``, ``abs:0.7``, ``margin_pos:0.05``, ``perc_pos:0.95``, ``band:30-100``, ``band:3%-4%``,
     ``min:0.2``; several joined by ``+`` must all allow a candidate.

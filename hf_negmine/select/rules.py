@@ -1,4 +1,4 @@
-"""A miner's filters: sorted by what they are about, and as settings that go into provenance and make them again."""
+"""A miner's filters: sorted by kind, and as settings that go into provenance and recreate them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hf_negmine.select.judge import Judge
 from hf_negmine.teachers import settings_of, teacher_of_settings
 
 WHY_NOT = {
-    "judge": "a judge is not asked by what somebody else wrote down: it costs money, and a key would be sent for it",
-    "custom": "it is code or a table of the user's",
+    "judge": "a judge is never called on settings that somebody else wrote: it costs money, and a key would be sent",
+    "custom": "it is the user's own code or table",
 }
-"""Why settings of a kind cannot make a filter."""
+"""Why settings of this kind cannot recreate a filter."""
 
 
 def ordered_filters(
     filters: Sequence[Filter | Consistency | Judge],
 ) -> tuple[Filter | Consistency | Judge, ...]:
-    """Filters of candidates in the order given, then the rule for rows, then the judge, who has the last word."""
+    """Filters of candidates in the given order, then the rule for rows, then the judge, which has the last word."""
     if not isinstance(filters, Sequence):
         raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
     candidates, rows, judges = [], [], []
@@ -29,30 +29,30 @@ def ordered_filters(
             judges.append(one)
         elif isinstance(one, Consistency):
             rows.append(one)
-        # To look for a veto's settings is to load its model, up to Python 3.11.
+        # Up to Python 3.11, looking for a veto's settings loads its model.
         elif isinstance(one, Veto) or (isinstance(one, Filter) and not isinstance(one, type)):
             candidates.append(one)
         else:
             raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
     for kind in (rows, judges):
-        require(len(kind) <= 1, f"filters: one {type(kind[0]).__name__ if kind else ''} at most, got {len(kind)}")
+        require(len(kind) <= 1, f"filters: at most one {type(kind[0]).__name__ if kind else ''}, got {len(kind)}")
     return (*candidates, *rows, *judges)
 
 
 def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:
-    """What each filter says of itself, with its kind, its name, and what makes its teacher again."""
+    """The settings of each filter, with its kind, its name, and the settings that recreate its teacher."""
     return [_settings_of(one) for one in filters]
 
 
 def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
-    """The filters whose settings went into provenance (`settings_of_filters`); nothing in them is trusted.
+    """Recreate filters from the settings in provenance (`settings_of_filters`); nothing in them is trusted.
 
     Raises:
-        InputError: one that settings cannot make: a judge, a `Where`, one of the user's own, or one by a teacher that
-            settings cannot make.
+        InputError: settings that cannot recreate a filter: of a judge, a `Where`, a user's own filter, or one with a
+            teacher that settings cannot recreate.
     """
     if not isinstance(settings, list) or not all(isinstance(one, dict) for one in settings):
-        raise InputError(f"filters: the settings {settings!r} are none that this version knows")
+        raise InputError(f"filters: the settings {settings!r} are not known to this version")
     made = []
     for one in settings:
         try:
@@ -61,7 +61,7 @@ def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
             every = ", ".join(repr(str(other.get("filter"))) for other in settings)
             raise InputError(
                 f"filters: {str(one.get('filter'))!r} cannot be made from its settings ({error}); give all that were "
-                f"used as filters=[…]: {every}"
+                f"used, as filters=[…]: {every}"
             ) from error
     return made
 
@@ -95,5 +95,5 @@ def _filter_of(settings: dict[str, Any]) -> Any:
         if kind == "consistency":
             return Consistency(settings["top_k"], settings["min_score"], settings["action"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"its settings are none that this version knows: {error!r}") from error
+        raise InputError(f"its settings are not known to this version: {error!r}") from error
     raise InputError(WHY_NOT["judge" if kind == "judge" else "custom"])

@@ -1,4 +1,4 @@
-"""Choosing negatives among scored candidates: array operations only, no loop over rows."""
+"""Choosing negatives among scored candidates, by array operations without a loop over rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import datasets
 
 PositiveScore: TypeAlias = Literal["min", "each"]
-"""Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
+"""The positive score that sets the ceiling for a query with several: the lowest one, or each row's own."""
 
 CANDIDATES_A_STEP = 2**20
 
@@ -35,8 +35,8 @@ class Positives:
     Attributes:
         offsets: int64, shape (n_queries + 1,).
         ids: int32 passage ids, rising within a query.
-        scores: float32, the teacher's score of each.
-        counted: bool, which of them set a ceiling, same shape; None for all. One that is inconsistent does not, unless
+        scores: float32, the teacher's scores.
+        counted: bool, which of them set a ceiling, same shape; None for all. An inconsistent positive does not, unless
             its query has no other.
     """
 
@@ -51,7 +51,7 @@ class Positives:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def targets(self, positive_score: PositiveScore) -> tuple[IdArray, FloatArray]:
-        """Query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
+        """The query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
         if positive_score == "each":
             return self.query_of_pair, self.scores
         lowest = np.minimum.reduceat(self.scores, self.offsets[:-1])
@@ -61,13 +61,13 @@ class Positives:
         return np.arange(len(self.offsets) - 1), lowest
 
     def warn_of_zeros(self, teacher: str) -> None:
-        """Warn if the teacher scores most of them 0: a lexical one then finds no word that query and positive share."""
+        """Warn if the teacher scores most positives 0: a lexical one finds no word that query and positive share."""
         zeros = int(np.count_nonzero(self.scores == 0))
         if zeros > max(2, len(self.scores) / 2):  # one or two say nothing about a teacher
             warnings.warn(
                 f"teacher {teacher!r} scores {zeros:,} of {len(self.scores):,} positives 0, like passages that have "
-                "nothing in common with the query, so it cannot tell how near a negative is; check that queries and "
-                "positives are in one language and that the teacher suits it (BM25 takes a language, as in "
+                "nothing in common with the query, so it cannot tell how close a negative is; check that queries and "
+                "positives are in the same language and that the teacher suits it (BM25 takes a language, as in "
                 "'bm25:german', or a tokenizer=)",
                 stacklevel=2,
             )
@@ -84,14 +84,14 @@ class Selection:
         scores: float32, same shape.
         positive_scores: float32, shape (targets,): the score that set each ceiling.
         pair_scores: float32, shape (pairs,): the score of every positive.
-        removed: for each rule, how many candidates of the pool it kept out; for each filter, how many of those that it
-            looked at.
-        chosen_by: for each negative, the place of the teacher that chose it in an ensemble; None for a single teacher.
+        removed: for each rule, how many of the pool's candidates it kept out; for each filter, how many of those that
+            it looked at.
+        chosen_by: for each negative, the index of the ensemble's teacher that chose it; None for a single teacher.
         positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
             (teachers, targets).
         agreement: with an ensemble, how much the teachers agree (`ensembles.agreement`), shape (teachers, teachers).
-        source: the texts that ids are about; None for a pool that came without them.
-        columns: what the user's rows call queries and positives.
+        source: the texts that ids refer to; None for a pool that came without them.
+        columns: names of the query and positive columns in the user's rows.
     """
 
     method: Method
@@ -114,14 +114,14 @@ class Selection:
     def to_dataset(
         self, format: Format = "n-tuple", *, include_scores: bool = False, on_exhausted: OnExhausted = "drop"
     ) -> datasets.Dataset:
-        """Every labelled (query, positive) pair with its negatives, as a data set in memory.
+        """Every labeled (query, positive) pair with its negatives, as a data set in memory.
 
         Args:
             format, include_scores, on_exhausted: as in `MiningConfig`.
 
         Raises:
-            InputError: a pool that came without its texts, such as one loaded from the Hub.
-            ExhaustedError: queries without enough negatives, under ``on_exhausted="error"``.
+            InputError: the pool came without its texts, such as one loaded from the Hub.
+            ExhaustedError: queries lack negatives, under ``on_exhausted="error"``.
         """
         from hf_negmine.data.writing import dataset_of
 
@@ -141,7 +141,7 @@ class Selection:
         """The texts of the negatives of each target, best first.
 
         Raises:
-            InputError: a pool that came without its texts.
+            InputError: the pool came without its texts.
         """
         flat = self._texts("texts").corpus.take(self.passages).to_pylist()
         return [flat[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
@@ -174,14 +174,14 @@ class Selection:
     def of_nothing(
         cls, method: Method, sampler: Sampler, n: int, seed: int, positive_score: PositiveScore
     ) -> Selection:
-        """A selection for no query at all."""
+        """The selection for a data set without queries."""
         scores = np.empty(0, dtype=np.float32)
         offsets, passages = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32)
         return cls(method, sampler, n, seed, positive_score, offsets, passages, scores, scores, scores, {})
 
     @property
     def references(self) -> FloatArray:
-        """For each negative, the positive score that set its ceiling, in the scale of its own score."""
+        """For each negative, the positive score that set its ceiling, in the same scale as its own score."""
         targets = np.repeat(np.arange(len(self.counts)), self.counts)
         if self.chosen_by is None or self.positive_scores_by is None:
             return self.positive_scores[targets]
@@ -189,24 +189,24 @@ class Selection:
 
     @property
     def ragged(self) -> Ragged:
-        """Passages and scores of each target."""
+        """The passages and scores of each target."""
         return Ragged(self.offsets, (self.passages, self.scores))
 
     @property
     def counts(self) -> IdArray:
-        """Negatives of each target, shape (targets,)."""
+        """The number of negatives of each target, shape (targets,)."""
         return np.diff(self.offsets)
 
     @property
     def complete(self) -> BoolArray:
-        """Status of each target: True if it has n negatives, False if the corpus is exhausted."""
+        """The status of each target: True if it has n negatives, False if the corpus is exhausted."""
         return np.asarray(self.counts == self.n)
 
 
 def demand_of(
     queries: IdArray, positive_scores: FloatArray, method: Method, sampler: Sampler, n: int, n_passages: int
 ) -> Demand:
-    """What a selection by ``method`` and ``sampler`` needs to know of each target's ranking."""
+    """What a selection by ``method`` and ``sampler`` needs to know about each target's ranking."""
     first_rank, last_rank = method.ranks(n_passages)
     return Demand(
         queries=queries,
@@ -220,7 +220,7 @@ def demand_of(
 
 @dataclass(frozen=True)
 class Survivors:
-    """The candidates that may become negatives, for some targets: entries start to start + count of two flat arrays.
+    """The candidates of some targets that may become negatives: entries start to start + count of two flat arrays.
 
     Attributes:
         passages: int32 passage ids.
@@ -243,15 +243,15 @@ def choose(
     query_keys: KeyArray,
     passage_keys: KeyArray,
 ) -> tuple[IdArray, PassageArray, FloatArray]:
-    """Offsets, passages and scores of the n negatives (or as many as there are) of each target.
+    """Draw n negatives for each target, or as many as there are; returns their offsets, passages and scores.
 
     Args:
-        survivors: what is drawn from, at most ``wanted`` a target.
+        survivors: the candidates to draw from, at most ``wanted`` per target.
         wanted: how many of them the sampler looks at.
         sampler: draws n of them.
-        n: negatives a target.
-        seed: of the draws.
-        query_keys: first half of the query's digest of each target, uint64, shape (targets,).
+        n: negatives per target.
+        seed: the seed of the draws.
+        query_keys: for each target, the first half of its query's digest, uint64, shape (targets,).
         passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
     """
     passages: list[PassageArray] = []
@@ -274,7 +274,7 @@ def choose(
 
 
 def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
-    """For each ceiling and shift, on its own, the candidates at the top of the pool's rankings that it kept out."""
+    """Count, for each ceiling and shift on its own, the candidates at the top of the pool's rankings it kept out."""
     removed = {
         str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
         for rule in method.rules

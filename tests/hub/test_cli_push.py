@@ -140,7 +140,7 @@ def test_ids_go_with_their_lookup_tables(
     forget_cache(tmp_path)
     result = run("push", folder, "tester/without", *LICENSE)
     assert result.exit_code == 0, result.output
-    assert "rows, queries, corpus and summary go alone" in result.stderr
+    assert "only rows, queries, corpus and summary are pushed" in result.stderr
     whole, without = load_mined(NAME), load_mined("tester/without")
     assert whole.pairs is not None
     assert without.pairs is None
@@ -161,7 +161,7 @@ def test_without_its_cache_rows_and_summary_go_alone(
     result = run("push", folder, NAME, *LICENSE, "--quiet")
     assert result.exit_code == 0, result.output
     assert len(result.stderr.splitlines()) == 1
-    assert "no longer holds what these rows were mined from; rows and summary go alone" in result.stderr
+    assert "no longer holds what these rows were mined from; only rows and summary are pushed" in result.stderr
     assert not [path for path in hub.files("dataset", NAME) if path.startswith("lookups/")]
     pushed = load_mined(NAME)
     assert pushed.rows.to_list() == read(folder).to_list()
@@ -176,7 +176,7 @@ def test_without_its_cache_rows_and_summary_go_alone(
 
 def test_another_cache_folder_is_looked_into(run: Run, mine: Callable[..., Path], tmp_path: Path) -> None:
     folder = mine("--cache-dir", str(tmp_path / "elsewhere"))
-    assert "go alone" in run("push", folder, NAME, *LICENSE).stderr
+    assert "are pushed, and" in run("push", folder, NAME, *LICENSE).stderr
     assert run("push", folder, NAME, "--cache-dir", tmp_path / "elsewhere").stderr == ""
     assert load_mined(NAME).pairs is not None
 
@@ -231,7 +231,7 @@ def test_a_folder_that_mine_did_not_write_is_refused(run: Run, hub: Hub, tmp_pat
     (tmp_path / "notes" / "summary.json").write_text("{}", encoding="utf-8")
     for folder in (tmp_path / "notes", tmp_path / "absent"):
         message = failure(run("push", folder, NAME, *LICENSE))
-        assert f"{folder} is no folder that hf-negmine mine has written" in message
+        assert f"{folder} is not a folder that hf-negmine mine has written" in message
     assert hub.requests == []
 
 

@@ -297,7 +297,7 @@ def test_a_pool_that_was_swapped_is_checked_although_an_honest_one_is_in_the_cac
     )
     write_table(tmp_path / "candidates.arrow", table)
     hub.commit("dataset", NAME, {name: (tmp_path / "candidates.arrow").read_bytes()})
-    with pytest.raises(StorageError, match=r"a candidate is a positive|a candidate twice|do not fall"):
+    with pytest.raises(StorageError, match=r"a candidate is a positive|a candidate twice|not in falling order"):
         load_mined(NAME, cache_dir=tmp_path / "other")
     assert len(list((tmp_path / "other" / "pools").iterdir())) == 1, "what was refused is not kept"
 

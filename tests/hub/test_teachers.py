@@ -131,7 +131,7 @@ def test_conditions_on_metadata_must_be_given(hub: Hub, tmp_path: Path) -> None:
     table = pa.table(kinds)
     where = Where(same_value("kind"), queries=table, passages=table, query_column="text", passage_column="text")
     push_dataset(mine(tmp_path / "cache", "random", filters=[where]), NAME, license="mit")
-    with pytest.raises(InputError, match="it is code or a table of the user's"):
+    with pytest.raises(InputError, match="it is the user's own code or table"):
         reproduce(NAME, progress=False)
     assert reproduce(NAME, filters=[where], progress=False).identical
 

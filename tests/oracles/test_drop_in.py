@@ -264,7 +264,7 @@ def test_verbose_prints_the_summary(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours(rows, model, corpus=corpus, relative_margin=0.05, cache_folder=caches[ours])
-    assert "3 negatives a query by perc_pos:0.95" in capsys.readouterr().out
+    assert "3 negatives per query by perc_pos:0.95" in capsys.readouterr().out
 
 
 def test_a_cross_encoder_that_gives_no_number_is_an_error(

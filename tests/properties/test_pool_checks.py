@@ -156,7 +156,7 @@ def other_keys(name: str) -> Corruption:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "a candidate is a labelled positive": a_positive,
+    "a candidate is a labeled positive": a_positive,
     "a candidate is not there": an_entry("passages", lambda pool, entry: len(pool.passage_keys)),
     "a candidate below 0": an_entry("passages", lambda pool, entry: -1),
     "a candidate twice": twice,

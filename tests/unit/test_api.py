@@ -860,7 +860,7 @@ def test_judges_from_what_users_write() -> None:
     function = resolve_judge(long_enough)
     assert isinstance(function, FunctionJudge)
     assert function.name == "long_enough"
-    with pytest.raises(InputError, match=r"has no name of its own; give it one: FunctionJudge\(function, name=...\)"):
+    with pytest.raises(InputError, match=r"has no name of its own; give it one, FunctionJudge\(function, name=...\)"):
         resolve_judge(lambda queries, passages: [True])
     named = resolve_judge("gpt")
     assert (type(named), named.name) == (ChatJudge, "gpt")

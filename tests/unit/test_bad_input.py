@@ -276,7 +276,7 @@ CASES = {
     ),
     "mine with another corpus": Case(
         lambda folder: miner_in(folder).fit(ROWS).mine(ROWS, corpus=["x"]),
-        ["fitted already", "another corpus to fit()"],
+        ["already fitted", "another corpus to fit()"],
     ),
     "ids of new rows": Case(
         lambda folder: miner_in(folder, format="ids").fit(ROWS).mine([{"query": "new", "positive": "new too"}]),

@@ -94,7 +94,7 @@ def test_what_is_damaged_is_listed_and_repaired(folder: Path, say: Callable[...,
     assert all(str(path) in said for path in damaged)
     assert said.endswith("3 damaged\n")
     code, said = say("verify", "--repair", "--cache-dir", folder)
-    assert (code, said.count("; put aside")) == (1, 2)
+    assert (code, said.count("; set aside")) == (1, 2)
     mine(folder)
     code, said = say("verify", "--cache-dir", folder)
     assert (code, said.endswith("1 damaged\n")) == (1, True)  # the record that was lost, which is asked about again

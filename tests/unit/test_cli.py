@@ -90,7 +90,7 @@ def test_the_summary_is_printed_and_kept(run: Run, rows_file: Path, tmp_path: Pa
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     assert summary["rows"] == summary["rows_written"] == len(ROWS)
     assert summary["settings"]["method"] == "naive"
-    assert "4 negatives a query by naive with top, teacher random" in result.stdout
+    assert "4 negatives per query by naive with top, teacher random" in result.stdout
     assert f"Written: {output / 'data.parquet'} (10 rows" in result.stdout
 
 
@@ -142,7 +142,7 @@ def test_rows_without_enough_negatives_are_named(run: Run, rows_file: Path, tmp_
     impossible = ("mine", rows_file, "-t", "random", "-m", "perc_pos:0", "-n", "2")
     result = run(*impossible, "-o", tmp_path / "dropped")
     assert result.exit_code == 1
-    assert "no row is left to write: of 10 rows none has the negatives that were asked for" in result.stderr
+    assert "no row is left to write: none of 10 rows has the requested negatives" in result.stderr
     assert run(*impossible, "-o", tmp_path / "kept", "--on-exhausted", "keep").exit_code == 0
     assert load(tmp_path / "kept" / "data.parquet")["negative_1"][:] == [None] * 10
     result = run(*impossible, "-o", tmp_path / "error", "--on-exhausted", "error")
@@ -269,7 +269,11 @@ def test_a_bug_is_called_one(run: Run, rows_file: Path, tmp_path: Path, monkeypa
     [
         ("mine", ("ROWS", "-t", "bm25", "-o", "OUT"), "give --device cpu, or a smaller --max-length"),
         ("train", ("ROWS", "-t", "bm25", "--model", "m", "-o", "OUT"), "give --device cpu, a smaller --batch-size or"),
-        ("reproduce", ("tester/one",), "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"),
+        (
+            "reproduce",
+            ("tester/one",),
+            "set CUDA_VISIBLE_DEVICES= to nothing, so that the command runs without the GPU",
+        ),
         ("demo", ("-o", "OUT"), "give --device cpu"),
     ],
 )

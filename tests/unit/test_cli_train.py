@@ -174,7 +174,7 @@ def test_plain_rows_are_mined_on_the_way(run: Run, beir: Path, tiny: Path, tmp_p
         "-o", output,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "2 negatives a query by naive with sampled:10, teacher tiny" in result.stdout
+    assert "2 negatives per query by naive with sampled:10, teacher tiny" in result.stdout
     card = card_of(output)
     for line in (
         "- **Rows:** 24, 2 negatives each",
@@ -237,7 +237,7 @@ def test_rows_without_a_negative_are_left_out(run: Run, tiny: Path, tmp_path: Pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = run("train", path, "--model", tiny, "--no-in-batch-negatives", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "Note: rows that are not trained on, because they lack negatives: 1." in result.stdout
+    assert "Note: rows not trained on, because they lack negatives: 1." in result.stdout
     card = card_of(tmp_path / "out")
     assert "- **Rows:** 47, 1 negative each; 1 left out for lack of negatives" in card
     assert "how those were mined is not recorded" in card
@@ -353,16 +353,16 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
     [
         ((), "nothing to train on: give ROWS and --teacher, or --mined"),
         (("ROWS",), "the rows have no negatives, their columns are ['query', 'positive']; give --teacher"),
-        (("--mined", "MINED", "-t", "bm25"), "--teacher 'bm25', and MINED holds mined negatives already"),
-        (("MINED", "-t", "bm25"), "--teacher 'bm25', and MINED holds mined negatives already"),
+        (("--mined", "MINED", "-t", "bm25"), "--teacher 'bm25': MINED already holds mined negatives"),
+        (("MINED", "-t", "bm25"), "--teacher 'bm25': MINED already holds mined negatives"),
         (("MINED", "-m", "naive", "--refresh", "easy"), "--method, --refresh: for rows that are mined first"),
         (("MINED", "--model", "./no-such-model"), "model './no-such-model' could not be loaded"),
         (("MINED", "--loss", "mnrl", "--no-in-batch-negatives"), "the loss 'mnrl' always has them"),
         (("MINED", "--mini-batch-size", "8"), "mini_batch_size: 8, but the loss 'positive-aware' holds the whole"),
         (("MINED", "--loss", "mnrl", "--mini-batch-size", "32"), "mini_batch_size: 32, but the loss 'mnrl' holds the"),
-        (("MINED", "--cache-dir", "c"), "--cache-dir: for rows that are mined first, and no --teacher is given"),
-        (("MINED", "--split", "test"), "--split: 'test', and MINED has no splits, as hf-negmine mine has written it"),
-        (("--mined", "MINED", "--split", "x"), "--split: 'x', and MINED has no splits, as hf-negmine mine has"),
+        (("MINED", "--cache-dir", "c"), "--cache-dir: for rows that are mined first, but no --teacher is given"),
+        (("MINED", "--split", "test"), "--split: 'test', but MINED has no splits, as hf-negmine mine has written it"),
+        (("--mined", "MINED", "--split", "x"), "--split: 'x', but MINED has no splits, as hf-negmine mine has"),
         (("MINED", "--epochs", "0"), "epochs: more than 0, got 0"),
         (("MINED", "--device", "cuda:93"), "device: 'cuda:93' is not on this machine"),
         (("MINED", "--eval-split", "test"), "--eval-split: 'test' is a split of the folder that --eval names"),
@@ -380,7 +380,7 @@ def test_what_cannot_be_done_is_one_sentence(
     pairs.write_text('{"query": "a", "positive": "b", "label": 1}\n', encoding="utf-8")
     names = {"ROWS": str(rows_file), "MINED": str(mined), "PAIRS": str(pairs)}
     for name, path in names.items():
-        message = message.replace(f"{name} ha", f"{path} ha").replace(f"{name} ho", f"{path} ho")
+        message = message.replace(f"{name} ha", f"{path} ha").replace(f"{name} al", f"{path} al")
     given = [names.get(argument, argument) for argument in arguments]
     result = run("train", "-o", tmp_path / "out", "-q", "--model", tiny, *given)
     assert result.exit_code == 1, result.output

@@ -326,7 +326,9 @@ def test_teachers_that_cannot_share_equally_are_an_error(folder: Path, n: int) -
     with pytest.raises(InputError, match=rf"each of its 3 teachers, and {n} is not a multiple of 3"):
         miner_in(folder, IntraSample(TEACHERS), num_negatives=n)
     pool = miner_in(folder, IntraSample(TEACHERS, dedup=True)).fit(ROWS).pool
-    with pytest.raises(InputError, match=rf"intra-sample-dedup takes as many .*, and {n} is not a multiple of 3"):
+    with pytest.raises(
+        InputError, match=rf"intra-sample-dedup takes the same number .*, and {n} is not a multiple of 3"
+    ):
         pool.select("naive", n=n)
 
 
@@ -463,5 +465,5 @@ def test_an_ensemble_needs_two_teachers_and_shares_their_pools(folder: Path) -> 
     alone = miner_in(folder, TEACHERS[2]).fit(ROWS)
     assert cross.fitted.pool_keys == intra_.fitted.pool_keys
     assert cross.fitted.pool_keys[2] == alone.fitted.pool_keys[0]
-    with pytest.raises(InputError, match="has a searcher for each of its teachers"):
+    with pytest.raises(InputError, match="has a searcher per teacher"):
         cross.open_searcher()

@@ -152,7 +152,7 @@ def test_rows_on_the_fly_are_filtered_as_those_of_a_fit(cache: Path, kind: str) 
 
 def test_a_judge_sees_no_row_on_the_fly(cache: Path) -> None:
     later = miner_in(cache, filters=[Judge(overlap)]).fit(ROWS)
-    with pytest.raises(InputError, match=r"judge overlap is asked at fit\(\)"):
+    with pytest.raises(InputError, match=r"judge overlap is only asked at fit\(\)"):
         later.mine([{"query": "one more about sea", "positive": "answer 4 on sea"}])
 
 
@@ -221,8 +221,8 @@ def test_a_candidate_at_the_ceiling_of_a_veto_goes(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "naive"}, "a veto is a ceiling such as perc_pos:0.95, and naive is none"),
-        ({"method": "perc_pos:0.9+shifted:3"}, "a veto is a ceiling.*shifted:3"),
+        ({"method": "naive"}, "expected a ceiling alone, such as perc_pos:0.95, got naive"),
+        ({"method": "perc_pos:0.9+shifted:3"}, "expected a ceiling alone.*shifted:3"),
         ({"depth": 0}, "Veto: depth: a whole number, at least 1, got 0"),
         ({"abstain_at": float("nan")}, "Veto: abstain_at: a finite number, got nan"),
     ],
@@ -358,7 +358,7 @@ def test_vectors_and_signatures_are_made_once(cache: Path, monkeypatch: pytest.M
 
 def test_near_duplicates_need_vectors_or_words(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"teacher": RandomTeacher(1), "method": "naive"}
-    with pytest.raises(InputError, match=r"random-1 has no vector a passage.*teacher=, or by='minhash'"):
+    with pytest.raises(InputError, match=r"random-1 has no vector per passage.*teacher=, or by='minhash'"):
         miner_in(cache, **settings, filters=[NearDuplicates(0.9)]).fit(ROWS)
     by_words = miner_in(cache, **settings, filters=[NearDuplicates(0.8, teacher=WordTeacher())])
     assert "being near duplicates of positives or negatives (cosine by words 0.8)" in by_words.fit(ROWS).summary.removed
@@ -374,8 +374,8 @@ def test_near_duplicates_need_vectors_or_words(cache: Path, monkeypatch: pytest.
         ({"threshold": "0.9"}, "threshold: a finite number, got '0.9'"),
         ({"of": "all"}, "NearDuplicates: of: 'all' is not among"),
         ({"by": "words"}, "NearDuplicates: by: 'words' is not among"),
-        ({"teacher": "bm25"}, "teacher bm25-english has no vector a passage, expected a dense one"),
-        ({"by": "minhash", "teacher": WordTeacher()}, "by='minhash' compares words, and teacher= makes vectors"),
+        ({"teacher": "bm25"}, "teacher bm25-english has no vector per passage, expected a dense one"),
+        ({"by": "minhash", "teacher": WordTeacher()}, "by='minhash' compares words, but teacher= makes vectors"),
     ],
 )
 def test_near_duplicates_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -480,7 +480,10 @@ def test_null_counts_as_false(cache: Path, form: Any) -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (np.ones(3, dtype=bool), r"an array of bool with shape \(3,\) for 4 candidates, expected a bool each"),
+        (
+            np.ones(3, dtype=bool),
+            r"an array of bool with shape \(3,\) for 4 candidates, expected one bool per candidate",
+        ),
         (np.ones(4), r"an array of float64 with shape \(4,\) for 4 candidates"),
         (True, r"an array of bool with shape \(\) for 4"),
         (None, "NoneType for 4"),
@@ -496,7 +499,7 @@ def test_a_wrong_answer_of_a_predicate_is_an_error(cache: Path, found: Any, mess
 
 def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> None:
     tables: dict[str, Any] = {"queries": {"query": ["q"], "page": [1]}, "passages": {"text": ["a"], "page": ["1"]}}
-    with pytest.raises(InputError, match=r"kept under the predicate's name.*'<lambda>'; give it one with name="):
+    with pytest.raises(InputError, match=r"stored under the predicate's name.*'<lambda>'; give it one with name="):
         Where(lambda queries, passages: None, **tables)
     with pytest.raises(InputError, match="a function of two tables, got 'language'"):
         Where("language", **tables)  # type: ignore[arg-type]
@@ -504,7 +507,7 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
         Where(newer, **{**tables, "passages": {"body": ["a"]}})
     with pytest.raises(InputError, match="Where: queries: column 'query' holds int64, expected text"):
         Where(newer, **{**tables, "queries": {"query": [1]}})
-    with pytest.raises(InputError, match="Where: queries: these columns make no table"):
+    with pytest.raises(InputError, match="Where: queries: these columns do not make a table"):
         Where(newer, **{**tables, "queries": {"query": ["a"], "page": [1, 2]}})
     stream = IterableDataset.from_generator(lambda: iter([{"query": "q"}]))
     for wrong in (["q"], stream):
@@ -693,7 +696,7 @@ def test_rows_on_the_fly_are_held_to_the_same_consistency(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "give top_k .*both are None"),
+        ({}, "give top_k .*got neither"),
         ({"top_k": 0}, "top_k: a whole number, at least 1, got 0"),
         ({"min_score": "high"}, "min_score: a finite number, got 'high'"),
         ({"top_k": 1, "action": "keep"}, "action: 'keep' is not among"),
@@ -861,8 +864,8 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ([Judge(overlap), Judge(overlap, budget=1)], "one Judge at most, got 2"),
-        ([Consistency(top_k=1), Consistency(top_k=2)], "one Consistency at most, got 2"),
+        ([Judge(overlap), Judge(overlap, budget=1)], "at most one Judge, got 2"),
+        ([Consistency(top_k=1), Consistency(top_k=2)], "at most one Consistency, got 2"),
         ([Veto], "expected filters such as Veto.*got <class .*Veto"),
         ([NearDuplicates], "expected filters such as Veto.*got <class .*NearDuplicates"),
         ([Consistency], "expected filters such as Veto.*got <class .*Consistency"),
@@ -900,7 +903,9 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
 
     assert isinstance(Mine(None), Filter)
     for answer, got in ((lambda n: np.ones(n), "float64"), (lambda n: np.ones(n + 1, dtype=bool), "bool with shape")):
-        with pytest.raises(InputError, match=f"filter mine returned an array of {got}.*expected a bool each"):
+        with pytest.raises(
+            InputError, match=f"filter mine returned an array of {got}.*expected one bool per candidate"
+        ):
             miner_in(cache, filters=[Mine(answer)]).fit(ROWS)
     assert miner_in(cache, filters=[Mine(lambda n: np.zeros(n, dtype=bool))]).fit(ROWS).summary.complete == 0
     nothing = np.empty(0, dtype=np.int64)

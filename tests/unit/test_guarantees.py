@@ -88,7 +88,7 @@ def test_a_selection_from_the_pool_keeps_the_ceilings_of_a_veto(tmp_path: Path, 
         selection.passages.tolist() == miner.pool.select("naive", n=3, positive_score=positive_score).passages.tolist()
     )
     other = {"min": "each", "each": "min"}[positive_score]
-    with pytest.raises(InputError, match=f"{other!r}, and the pool's filters are made for {positive_score!r}"):
+    with pytest.raises(InputError, match=f"{other!r}, but the pool's filters are made for {positive_score!r}"):
         miner.pool.select("naive", n=3, positive_score=other)  # type: ignore[arg-type]
 
 

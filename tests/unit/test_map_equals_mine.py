@@ -141,8 +141,8 @@ def test_a_map_of_single_rows_gives_the_same(tmp_path: Path, rows: Any, format: 
 @pytest.mark.parametrize(
     ("settings", "rows", "message"),
     [
-        ({"format": "triplet"}, ROWS, r"format 'triplet' makes several rows of one; call .*batched=True"),
-        ({"format": "labeled-pair"}, ROWS, r"format 'labeled-pair' makes several rows of one"),
+        ({"format": "triplet"}, ROWS, r"format 'triplet' turns one row into several; call .*batched=True"),
+        ({"format": "labeled-pair"}, ROWS, r"format 'labeled-pair' turns one row into several"),
         (
             {"on_exhausted": "drop"},
             ROWS,

@@ -666,7 +666,7 @@ def test_the_summary_counts_what_the_output_holds(cache: Path) -> None:
         found = (statistics.mean, statistics.std, statistics.min, statistics.median, statistics.max)
         expected = (np.mean(values), np.std(values), np.min(values), np.median(values), np.max(values))
         assert found == pytest.approx(expected, abs=2e-6)
-    assert summary.removed["being labelled positives"] == 30
+    assert summary.removed["being labeled positives"] == 30
     assert summary.removed["having the query's own text"] == 1
 
 
@@ -674,7 +674,7 @@ def test_the_summary_prints_its_numbers(cache: Path) -> None:
     miner = miner_in(cache)
     mined = miner.mine(ROWS)
     text = str(miner.summary)
-    assert "2 negatives a query by perc_pos:0.95 with top, teacher words" in text
+    assert "2 negatives per query by perc_pos:0.95 with top, teacher words" in text
     assert "30 rows: 24 queries with 1.25 positives each" in text
     assert f"{len(mined)} rows written (n-tuple)" in text
 

@@ -68,7 +68,7 @@ def test_a_pool_that_is_too_shallow_says_so_without_a_teacher(tmp_path: Path) ->
     pool = CandidatePool.load(tmp_path / "pool")
     assert pool.select("naive", n=3).complete.all()
     with pytest.raises(
-        ShallowPoolError, match=r"10 of 10 queries need more candidates for naive with top .*\(3 a query\)"
+        ShallowPoolError, match=r"10 of 10 queries need more candidates for naive with top .*\(3 per query\)"
     ):
         pool.select("naive", n=4)
     with pytest.raises(ShallowPoolError, match=r"perc_pos:0\.1 with sampled:10 .*pool_depth"):
@@ -282,7 +282,7 @@ def test_a_scoring_teacher_fills_a_pool_too(tmp_path: Path) -> None:
     ("ask", "message"),
     [
         (lambda pool: pool.select("naive", n=0), "n: a whole number, at least 1, got 0"),
-        (lambda pool: pool.select("naive", n=60), "n: 60 negatives a query from a corpus of 60 passages"),
+        (lambda pool: pool.select("naive", n=60), "n: 60 negatives per query from a corpus of 60 passages"),
         (lambda pool: pool.select("naive", "sampled:3", n=4), "sampled:3 cannot draw 4 negatives"),
         (
             lambda pool: pool.select("naive", n=2, positive_score="max"),
@@ -301,7 +301,7 @@ def test_a_wrong_argument_is_an_error_with_both_facts(
 
 
 def test_a_depth_of_zero_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pool_depth: at least 1 candidate a query, got 0"):
+    with pytest.raises(InputError, match="pool_depth: at least 1 candidate per query, got 0"):
         make_pool(tmp_path, teacher(), texts_in(tmp_path), 0)
 
 

@@ -58,7 +58,7 @@ def test_histograms_survive_json_and_older_summaries_lack_them(summary: MiningSu
     del content["histograms"]
     older = MiningSummary.from_dict(content)
     assert older == replace(summary, histograms=None)
-    with pytest.raises(InputError, match="kept no histograms"):
+    with pytest.raises(InputError, match="without histograms"):
         older.plot()
 
 
