@@ -250,7 +250,10 @@ CASES = {
     ),
     "pool before fit": Case(lambda folder: miner_in(folder).pool, ["not fitted"], NotFittedError),
     "pool of a corpus alone": Case(lambda folder: miner_in(folder).fit(corpus=POSITIVES).pool, ["corpus alone"]),
-    "map one row at a time": Case(then_map(ROWS), ["takes batches", "one row", "batched=True"]),
+    "map one row at a time into triplets": Case(
+        lambda folder: Dataset.from_list(ROWS).map(miner_in(folder, format="triplet").fit(ROWS)),
+        ["'triplet'", "one row into several", "batched=True"],
+    ),
     "map other columns": Case(
         then_map([{"question": "x", "positive": "y"}], batched=True),
         ["map: column 'query'", "['question', 'positive']"],

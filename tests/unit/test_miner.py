@@ -231,7 +231,7 @@ def test_a_lexical_teacher_mines_on_the_fly_but_needs_the_positive_in_its_corpus
     expected = listed(miner_in(cache, **settings).mine(rows))
     later = miner_in(cache, **settings).fit(corpus=CORPUS)
     assert listed(later.mine(rows)) == expected
-    with pytest.raises(InputError, match=r"random-1 scores passages of its corpus only.*'a new answer'"):
+    with pytest.raises(InputError, match=r"random-1 only scores passages of its corpus.*'a new answer'"):
         later.mine([{"query": "new", "positive": "a new answer"}])
 
 
