@@ -1,7 +1,7 @@
-"""What indexing a corpus for BM25 takes: passages per second, and memory at its peak, beside bm25s called by hand.
+"""What indexing a corpus for BM25 costs: passages per second and peak memory, compared with bm25s called directly.
 
-Every figure is of a process of its own. Memory is what the process holds more than with the texts alone. The last
-corpus is made up: words drawn by Zipf's law.
+Every figure comes from its own process. Memory is what the process holds beyond the texts themselves. The last corpus
+is made up: words drawn by Zipf's law.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MADE_UP, WORDS, VOCABULARY = 75_000, (60, 180), 200_000
 
 
 def made_up_texts() -> pa.LargeStringArray:
-    """Passages of 120 words on average, made a part at a time."""
+    """Passages of 120 words on average, generated part by part."""
     rng = np.random.default_rng(0)
     words = np.array([f"w{number:x}" for number in range(VOCABULARY)], dtype=object)
     shares = np.cumsum(1 / np.arange(1, VOCABULARY + 1))
@@ -45,7 +45,7 @@ def by_hf_negmine(texts: pa.LargeStringArray) -> Any:
 
 
 def by_bm25s(texts: pa.LargeStringArray) -> Any:
-    """The same with bm25s alone."""
+    """The scores of bm25s alone."""
     import bm25s
     import Stemmer
 
@@ -60,13 +60,13 @@ WAYS: dict[str, Callable[[pa.LargeStringArray], Any]] = {"hf_negmine": by_hf_neg
 
 def measure(name: str, way: str, data: Path) -> dict[str, Any]:
     """Index a corpus in this process."""
-    from hf_negmine.sources import read_beir_texts
+    from hf_negmine.data.sources import read_beir_texts
 
     texts = made_up_texts() if name == "made up" else read_beir_texts(data / name, "corpus")[1].combine_chunks()
     WAYS[way](texts[:100])  # imports
     gc.collect()
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     started, used = time.perf_counter(), time.process_time()
     index = WAYS[way](texts)
     seconds, processor = time.perf_counter() - started, time.process_time() - used

@@ -1,6 +1,6 @@
 """What negatives add to a training batch: held by the rows, drawn from a bank, or mined on the fly; and the mask.
 
-The collator of Sentence Transformers on the same rows is the yardstick: cutting texts into tokens is part of all.
+Sentence Transformers' collator on the same rows is the yardstick: tokenizing texts is part of every figure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
-from hf_negmine.sources import open_beir
+from hf_negmine.data.sources import open_beir
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 
 NEGATIVES = 4
@@ -24,12 +24,12 @@ BATCHES = 20
 
 
 def batches_of(rows: datasets.Dataset, size: int) -> list[list[dict[str, Any]]]:
-    """The first batches of rows, as a data loader hands them over."""
+    """The first batches of rows, as a data loader passes them on."""
     return [[rows[place] for place in range(first, first + size)] for first in range(0, BATCHES * size, size)]
 
 
 def times(work: Callable[[Any], Any], inputs: Sequence[Any]) -> list[float]:
-    """Milliseconds of each call, after one that warms up."""
+    """Milliseconds of each call, after one to warm up."""
     work(inputs[0])
     measured = []
     for value in inputs:
@@ -71,17 +71,15 @@ def main() -> None:
     measured = {
         "Sentence Transformers' collator, rows that hold negatives": times(plain, with_negatives),
         "ours, rows that hold negatives": times(holds, with_negatives),
-        "ours, drawn from the bank, another draw every epoch": times(bank, without),
+        "ours, drawn from the bank, redrawn every epoch": times(bank, without),
         "ours, mined on the fly by the teacher": times(fly, without),
         "the loss's mask of false negatives": times(mask, [bank(batch) for batch in without]),
     }
     yardstick = median(measured["Sentence Transformers' collator, rows that hold negatives"])
     print(f"{machine()}\n")
-    print(
-        f"{arguments.set}: {len(rows):,} rows, {len(miner.corpus):,} passages; {size} rows a batch, {NEGATIVES} each\n"
-    )
+    print(f"{arguments.set}: {len(rows):,} rows, {len(miner.corpus):,} passages; batches of {size}, {NEGATIVES} each\n")
     print_table(
-        ["a batch", "ms, median", "range", "of Sentence Transformers'"],
+        ["batch", "ms, median", "range", "relative to Sentence Transformers'"],
         [
             [name, f"{median(values):.1f}", spread(values), f"{median(values) / yardstick:.2f}"]
             for name, values in measured.items()

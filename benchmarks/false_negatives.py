@@ -1,7 +1,7 @@
 """How many mined negatives are positives that the labels lack, by method and teacher.
 
-Two data sets have many judged positives a query. One of them is kept as the label (the first of the qrels), the others
-are hidden: a mined negative that is one of the hidden ones is a false negative for certain.
+Two data sets have many judged positives per query. One of them is kept as the label (the first of the qrels), the
+others are hidden: a mined negative that is one of the hidden ones is certainly a false negative.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pyarrow as pa
 from common import dense_teacher, machine, parser, prepare, print_table
 
 from hf_negmine import BM25Teacher, CandidatePool, NegativeMiner, RandomTeacher, Selection, VectorTeacher
-from hf_negmine.files import text_digests
-from hf_negmine.sources import open_rows
-from hf_negmine.store import VectorStore
-from hf_negmine.texts import TextSet, open_text_set
+from hf_negmine.base.files import text_digests
+from hf_negmine.data.sources import open_rows
+from hf_negmine.data.texts import TextSet, open_text_set
+from hf_negmine.teachers.vector_store import VectorStore
 
 SPLITS = {"vaswani": ("test",), "nfcorpus": ("train", "dev", "test")}
 NEGATIVES = 4
@@ -39,7 +39,7 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Judged:
-    """A data set with one positive a query left as its label."""
+    """A data set with one positive per query left as its label."""
 
     rows: datasets.Dataset
     corpus: pa.ChunkedArray
@@ -47,7 +47,7 @@ class Judged:
 
 
 def open_judged(folder: Path, splits: tuple[str, ...]) -> Judged:
-    """Queries with two judged positives or more; the first is the label, the others are hidden."""
+    """Queries with at least two judged positives; the first is the label, the others are hidden."""
     positives: dict[str, list[str]] = {}
     for split in splits:
         opened = open_rows(folder, split=split)
@@ -94,7 +94,7 @@ def pair_scores(teacher: VectorTeacher, texts: TextSet, cache: Path, queries: An
 
 
 def measure(pool: CandidatePool, method: str, sampler: str, hidden: HiddenPositives, dense: Any) -> list[str]:
-    """One row of the table; what is drawn at random is averaged over several seeds."""
+    """One row of the table; random draws are averaged over several seeds."""
     shares, own, common, complete = [], [], [], []
     for seed in range(SAMPLINGS if "sampled" in sampler else 1):
         selection: Selection = pool.select(method, sampler, NEGATIVES, seed=seed)
@@ -116,7 +116,7 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     mean_hidden = np.mean([len(hidden) for hidden in judged.hidden.values()])
     print(
         f"### {name}: {len(judged.rows):,} queries, {len(judged.corpus):,} passages, {mean_hidden:.1f} hidden "
-        "positives a query\n"
+        "positives per query\n"
     )
     minilm = dense_teacher(arguments)
     for teacher in (minilm, BM25Teacher(), RandomTeacher()):
@@ -129,7 +129,7 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
             return pair_scores(minilm, texts, cache, queries, passages)
 
         positive = float(miner.pool.positives.scores.mean())
-        print(f"Teacher {teacher.name}; mean score of the labelled positives {positive:.3f}\n")
+        print(f"Teacher {teacher.name}; mean score of the labeled positives {positive:.3f}\n")
         headers = ["method", "hidden positives", "mean score", f"mean {minilm.name} score", "queries with 4"]
         print_table(headers, [measure(miner.pool, *method, hidden, dense) for method in METHODS])
 

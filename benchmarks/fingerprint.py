@@ -1,4 +1,4 @@
-"""What a teacher's fingerprint costs: the whole model read, a few texts encoded, and how often a fit asks for it."""
+"""What a teacher's fingerprint costs: reading the model, encoding a few texts, and how often a fit asks for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 from common import dense_teacher, machine, median, open_squad, parser, prepare, print_table
 
 from hf_negmine import NegativeMiner
-from hf_negmine.model_digest import model_digest
-from hf_negmine.probes import one_thread
 from hf_negmine.teachers import DenseTeacher
+from hf_negmine.teachers.model_digest import model_digest
+from hf_negmine.teachers.probes import one_thread
 
 PASSAGES = 200
 ROWS = 100
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     ARGUMENTS = parser(__doc__.splitlines()[0], repeats=15).parse_args()
     prepare(ARGUMENTS)
     teacher = dense_teacher(ARGUMENTS)
-    teacher.fingerprint("query")  # the first one loads the model, and looks whether its use changes it
+    teacher.fingerprint("query")  # the first one loads the model, and checks whether using it changes it
     passages = open_squad(ARGUMENTS).corpus.slice(0, PASSAGES).to_pylist()
 
     def probe() -> None:

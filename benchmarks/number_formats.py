@@ -1,6 +1,6 @@
-"""Which negatives become others when only the number format, the batch, the threads or the processor do.
+"""Which negatives change if only the number format, the batch, the threads or the processor changes.
 
-Every line is a process of its own that encodes and mines the same rows. Of vaswani one judged positive per query is the
+Every line is its own process, which encodes and mines the same rows. In vaswani one judged positive per query is the
 label and the others are hidden, so that false negatives can be counted.
 """
 
@@ -20,7 +20,7 @@ from common import machine, parser, prepare, print_table, teacher_folder
 from false_negatives import open_judged
 
 from hf_negmine import DenseTeacher, NegativeMiner
-from hf_negmine.sources import open_rows
+from hf_negmine.data.sources import open_rows
 
 NEGATIVES = 4
 OLD_PROCESSOR = {
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 class Timed(DenseTeacher):
-    """Counts what it encodes, and the processor seconds that it takes: a busy machine does not change them much."""
+    """Counts the texts it encodes, and the processor seconds it takes, which a busy machine hardly changes."""
 
     texts, seconds = 0, 0.0
 
@@ -73,7 +73,7 @@ def open_data(name: str, arguments: argparse.Namespace) -> tuple[list[dict[str, 
 
 
 def mine(name: str, variant: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Negatives and positive score by query, and the texts a second."""
+    """Negatives and positive score by query, and the texts per second."""
     rows, corpus, hidden = open_data(name, arguments)
     if variant.get("reverse"):
         rows, corpus = rows[::-1], corpus[::-1]
@@ -99,7 +99,7 @@ def mine(name: str, variant: dict[str, Any], arguments: argparse.Namespace) -> d
 
 
 def in_a_process(name: str, variant: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """`mine` where the threads and the instruction set can still be chosen."""
+    """Run `mine` in a new process, where the threads and the instruction set can still be chosen."""
     threads = str(variant.get("threads", arguments.threads or os.cpu_count()))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, **variant.get("environment", {})}
     command = [sys.executable, __file__, "--one", name, json.dumps(variant), "--data", str(arguments.data)]
@@ -133,17 +133,17 @@ def compare(name: str, arguments: argparse.Namespace) -> None:
         )
     total = sum(map(len, rows.values()))
     print(f"### {name}: {len(rows):,} rows, {total:,} negatives from {base['passages']:,} passages\n")
-    headers = ["", "rows with others", "other negatives", "positive scores moved by", "hidden positives", "texts/CPU s"]
+    headers = ["", "rows changed", "negatives changed", "positive scores moved by", "hidden positives", "texts/CPU s"]
     print_table(headers, lines)
 
 
 def main() -> None:
     assert __doc__
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--rows", type=int, default=200, help="of each data set")
-    arguments.add_argument("--characters", type=int, default=200, help="of each passage of scifact")
+    arguments.add_argument("--rows", type=int, default=200, help="rows of each data set")
+    arguments.add_argument("--characters", type=int, default=200, help="length to which scifact's passages are cut")
     arguments.add_argument("--data-sets", nargs="+", choices=("scifact", "vaswani"), default=["scifact", "vaswani"])
-    arguments.add_argument("--passages", type=int, default=1000, help="to search, and all that are labelled")
+    arguments.add_argument("--passages", type=int, default=1000, help="passages to search, besides all labeled ones")
     arguments.add_argument("--one", nargs=2, default=None, help=argparse.SUPPRESS)
     given = arguments.parse_args()
     prepare(given)

@@ -1,8 +1,8 @@
 """What another selection from a stored pool costs: every method at its paper setting, and a sweep of 20 thresholds.
 
-Each method starts from the pool as it was retrieved: the best candidates of each query, and shortlists. Where the
-candidates do not decide the first selection deepens the pool, and the second does not have to. The sweep puts all
-thresholds to one pool.
+Each method starts from the pool as it was retrieved: the best candidates of each query. Where these do not decide the
+selection, the first selection searches again for the queries in question, and the second no longer has to. The sweep
+applies all thresholds to one pool.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from common import dense_teacher, machine, median, parser, prepare, print_table,
 from tqdm.auto import tqdm
 
 from hf_negmine import CandidatePool
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.config import MiningConfig
 from hf_negmine.pool import candidate_pool
-from hf_negmine.protocols import Searcher
-from hf_negmine.retrieval import Retrieval
-from hf_negmine.search import exact, open_searcher
-from hf_negmine.store import VectorStore
+from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.search import open_searcher
+from hf_negmine.teachers.vector_store import VectorStore
 
 NEGATIVES = 4
 BAND, BAND_DEPTH = ("band:30-100", "sampled:70"), 100
@@ -50,22 +51,20 @@ SWEEP = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What a selection took.
+    """The cost of a selection.
 
     Attributes:
         seconds: wall-clock time.
-        deepened: queries whose candidates did not decide it.
-        searched: those of them that no shortlist decided either, so that the corpus was searched.
+        deepened: queries whose candidates did not decide the selection, so that they were searched for again.
     """
 
     seconds: float
     deepened: int
-    searched: int
 
 
 @contextmanager
 def counting(owner: Any, name: str, size: Callable[..., int]) -> Iterator[list[int]]:
-    """Adds up the sizes of the calls of a function."""
+    """Add up the sizes of a function's calls."""
     real, total = getattr(owner, name), [0]
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -78,13 +77,10 @@ def counting(owner: Any, name: str, size: Callable[..., int]) -> Iterator[list[i
 
 def cost_of(pool: CandidatePool, method: str, sampler: str = "top") -> Cost:
     """Select once."""
-    with (
-        counting(candidate_pool, "deepen", lambda _, __, demand, *___: len(np.unique(demand.queries))) as deepened,
-        counting(exact._VectorBlock, "best", lambda _, rows, *__: len(rows)) as searched,
-    ):
+    with counting(candidate_pool, "deepen", lambda _, __, demand: len(np.unique(demand.queries))) as deepened:
         started = time.perf_counter()
         pool.select(method, sampler, NEGATIVES)
-        return Cost(time.perf_counter() - started, deepened[0], searched[0])
+        return Cost(time.perf_counter() - started, deepened[0])
 
 
 class Pools:
@@ -101,7 +97,7 @@ class Pools:
 
 
 def row_of(words: str, pools: Pools, method: str, sampler: str, repeats: int) -> list[str]:
-    """Cells of a method's line."""
+    """The cells of a method's line."""
     first, again = [], []
     for _ in range(repeats):
         pool = pools.fresh()
@@ -109,7 +105,7 @@ def row_of(words: str, pools: Pools, method: str, sampler: str, repeats: int) ->
         again.append(cost_of(pool, method, sampler))
     seconds = [median([cost.seconds for cost in costs]) for costs in (first, again)]
     share = f"{100 * first[0].deepened / pool.n_queries:.1f} %"
-    return [words, f"{seconds[0]:.2f}", f"{seconds[1]:.3f}", f"{first[0].deepened:,}", share, f"{first[0].searched:,}"]
+    return [words, f"{seconds[0]:.2f}", f"{seconds[1]:.3f}", f"{first[0].deepened:,}", share]
 
 
 def report_methods(pools: Pools, deep_pools: Pools, repeats: int) -> None:
@@ -118,7 +114,7 @@ def report_methods(pools: Pools, deep_pools: Pools, repeats: int) -> None:
         for method, sampler in METHODS
     ]
     rows.append(row_of(f"{', '.join(BAND)}, {BAND_DEPTH} candidates", deep_pools, *BAND, repeats))
-    print_table(["method", "first, s", "again, s", "deepened queries", "share", "searched"], rows)
+    print_table(["method", "first, s", "again, s", "deepened queries", "share"], rows)
 
 
 def report_sweep(pools: Pools, repeats: int) -> None:
@@ -138,7 +134,6 @@ def report_sweep(pools: Pools, repeats: int) -> None:
             f"{sum(cost.seconds for cost in costs):.1f}",
             f"{sum(again[method] for method in methods):.2f}",
             f"{sum(cost.deepened for cost in costs):,}",
-            f"{sum(cost.searched for cost in costs):,}",
         ]
 
     rows = []
@@ -146,12 +141,12 @@ def report_sweep(pools: Pools, repeats: int) -> None:
         methods = [method for method in SWEEP if method.startswith(kind)]
         rows.append(summed(f"{methods[0]} to {methods[-1].partition(':')[2]}", methods))
     rows.append(summed("all", SWEEP))
-    print_table(["thresholds", "number", "first, s", "again, s", "queries deepened", "searched"], rows)
+    print_table(["thresholds", "number", "first, s", "again, s", "queries deepened"], rows)
     print(f"The pool grew from {candidates:,} to {len(pool.lists.passages):,} candidates.\n")
     print_table(
-        ["threshold", "first, s", "again, s", "deepened queries", "searched"],
+        ["threshold", "first, s", "again, s", "deepened queries"],
         [
-            [method, f"{cost.seconds:.2f}", f"{again[method]:.3f}", f"{cost.deepened:,}", f"{cost.searched:,}"]
+            [method, f"{cost.seconds:.2f}", f"{again[method]:.3f}", f"{cost.deepened:,}"]
             for method, cost in first.items()
         ],
     )
@@ -169,12 +164,12 @@ def main() -> None:
     teacher = dense_teacher(arguments)
     work = cache / "reselect"
     shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(cache / "pools", ignore_errors=True)  # a pool that a selection has deepened is not as retrieved
+    shutil.rmtree(cache / "pools", ignore_errors=True)  # a selection may have deepened an older pool
     searcher = open_searcher(teacher, texts, VectorStore(cache), device="cpu")
     pools = {}
     for depth in (POOL_DEPTH, BAND_DEPTH):
-        # As a miner with a positive-aware ceiling retrieves it, before the first selection.
-        pool = Retrieval(teacher, cache, depth, "min", device="cpu", look_ahead=True).pool(texts)
+        config = MiningConfig(teacher, pool_depth=depth, cache_dir=cache, device="cpu")
+        pool = PoolBuilder(config).pool(texts, ("query", "positive"))
         assert isinstance(pool, CandidatePool)
         pool.save(work / f"pristine-{depth}")
         pools[depth] = Pools(work / f"pristine-{depth}", searcher)

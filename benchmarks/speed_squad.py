@@ -1,7 +1,7 @@
-"""What mining costs once the vectors are there: hf_negmine, sentence-transformers, and the bare matrix product.
+"""What mining costs once the vectors exist: hf_negmine, sentence-transformers, and the bare matrix product.
 
-SQuAD's training questions against its paragraphs, 4 negatives a row by TopK-PercPos (95 %), on the CPU. Every run is a
-process of its own, so that its memory is its own; the three take turns.
+SQuAD's training questions against its paragraphs, 4 negatives per row by TopK-PercPos (95 %), on the CPU. Every run has
+its own process, so that its memory is its own; the three alternate.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from common import (
 NEGATIVES = 4
 QUERIES_A_BLOCK = 1024
 TEXTS, FINGERPRINT = "read and number the texts", "fingerprint the teacher"
-OPEN, SEARCH, SHORTLISTS = "open the stored vectors", "search", "list what lies under low positives"
+OPEN, SEARCH = "open the stored vectors", "search"
 STORE, SELECT = "write the pool", "select"
 DEEPEN, WRITE, OTHER = "deepen the pool", "write the rows", "everything else"
-PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, SHORTLISTS, STORE, DEEPEN, SELECT, WRITE, OTHER)
+PARTS = (TEXTS, FINGERPRINT, OPEN, SEARCH, STORE, DEEPEN, SELECT, WRITE, OTHER)
 
 
 def peer_folder(cache: Path) -> Path:
-    """Where the vectors lie in sentence-transformers' own layout."""
+    """The folder of the vectors in sentence-transformers' own layout."""
     return cache / "sentence_transformers"
 
 
-# ---- one run, in a process of its own --------------------------------------------------------------------------------
+# ---- one run, in its own process -------------------------------------------------------------------------------------
 
 
 def run_product(cache: Path) -> dict[str, Any]:
     """The float32 product of all queries with all passages, a block of queries at a time, into one buffer.
 
-    By torch, which is what a user of Sentence Transformers has, and by numpy, whose library may be another.
+    By torch, which Sentence Transformers uses, and by numpy, which may use another library.
     """
     import numpy as np
     import torch
@@ -76,14 +76,15 @@ def run_product(cache: Path) -> dict[str, Any]:
 
 
 def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """`NegativeMiner.fit` and `mine` with stored vectors, nothing else stored."""
+    """`NegativeMiner.fit` and `mine` with stored vectors and nothing else stored."""
     import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
 
     import hf_negmine.miner
+    import hf_negmine.pool.builder
     import hf_negmine.pool.candidate_pool
+    import hf_negmine.pool.deepening
     import hf_negmine.pool.retrieving
-    import hf_negmine.retrieval
-    import hf_negmine.searching
+    import hf_negmine.steps
     from hf_negmine import NegativeMiner, TopKPercPos
     from hf_negmine.teachers import DenseTeacher
 
@@ -95,13 +96,12 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
     loaded = _idle()
     watch = Stopwatch()
     functions = [
-        (hf_negmine.miner, "build_text_set", TEXTS),
+        (hf_negmine.steps, "build_text_set", TEXTS),
         (DenseTeacher, "fingerprint", FINGERPRINT),
-        (hf_negmine.retrieval.Retrieval, "searcher", OPEN),
-        (hf_negmine.searching, "search_queries", SEARCH),
-        (hf_negmine.pool.retrieving, "_shortlists", SHORTLISTS),
+        (hf_negmine.pool.builder.PoolBuilder, "searcher", OPEN),
+        (hf_negmine.pool.deepening, "search_queries", SEARCH),
         (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
-        (hf_negmine.retrieval, "retrieve", STORE),
+        (hf_negmine.pool.builder, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),
         (hf_negmine.pool.CandidatePool, "select", SELECT),
         (NegativeMiner, "mine", WRITE),
@@ -184,11 +184,11 @@ def _memory(idle: dict[str, float], loaded: dict[str, float], anonymous_peak: fl
 
 
 def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
-    """The stored vectors as sentence-transformers' cache wants them: keys as in its util/hard_negatives.py."""
+    """Store the vectors in sentence-transformers' cache layout, with keys as in its util/hard_negatives.py."""
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
-    from hf_negmine.store import VectorStore
+    from hf_negmine.teachers.vector_store import VectorStore
 
     folder = peer_folder(cache)
     forget(cache, folder.name)
@@ -203,7 +203,7 @@ def store_peer(arguments: argparse.Namespace, cache: Path, texts: Any) -> None:
 
 
 def in_child(kind: str, arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
-    """One run of a kind in a process of its own."""
+    """One run of a kind in its own process."""
     command = [sys.executable, __file__, "--run", kind, "--data", str(arguments.data), "--cache", str(cache)]
     command += ["--dtype", arguments.dtype]
     for option in ("teacher", "threads"):

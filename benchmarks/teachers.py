@@ -1,8 +1,8 @@
 """What teachers mine alone and together, and what a judge adds: how many false negatives, and how hard they are.
 
-As in ``false_negatives.py`` one judged positive a query is the label and the others are hidden: a mined negative that
-is one of the hidden ones is a false negative for certain. All means are in MiniLM's scale, whoever mined. The judge is
-played by the hidden labels.
+As in ``false_negatives.py`` one judged positive per query is the label and the others are hidden: a mined negative that
+is one of the hidden ones is certainly a false negative. All means are on MiniLM's scale, whoever mined. The hidden
+labels play the judge.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 from common import dense_teacher, machine, parser, prepare, print_table
 from false_negatives import SPLITS, HiddenPositives, Judged, open_judged, pair_scores
 
-import hf_negmine.judging
+import hf_negmine.select.judge
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
-from hf_negmine.judges import FunctionJudge
+from hf_negmine.report.summary import agreement_table
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import Consistency, Veto
-from hf_negmine.summary import agreement_table
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import Fusion
 
 NEGATIVES = 4
 SEEDS = 5
 PERC_POS = "perc_pos:0.95"
 BUDGETS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
-"""Verdicts, as shares of the negatives that are mined."""
+"""Numbers of verdicts, as shares of the mined negatives."""
 FIRST = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
@@ -47,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Bench:
-    """A data set with hidden positives, and what is measured of mined negatives."""
+    """A data set with hidden positives, and the measurements of mined negatives."""
 
     judged: Judged
     minilm: Any
@@ -55,7 +55,7 @@ class Bench:
     tables: dict[str, list[str]] = field(default_factory=dict)
 
     def mine(self, setting: Setting, seed: int) -> tuple[NegativeMiner, Any, Any]:
-        """The miner, and query and passage of each of its negatives."""
+        """The miner, and the query and passage of each of its negatives."""
         miner = NegativeMiner(
             setting.teacher,
             method=setting.method,
@@ -73,13 +73,13 @@ class Bench:
         return miner, queries, np.asarray(fitted.passages)
 
     def row(self, setting: Setting) -> list[str]:
-        """One row of the table; what is drawn at random is averaged over several seeds."""
+        """One row of the table; random draws are averaged over several seeds."""
         shares, scores, complete, used = [], [], [], []
         for seed in range(setting.seeds):
             miner, queries, passages = self.mine(setting, seed)
             texts, summary = miner.fitted.texts, miner.summary
             hidden = HiddenPositives(self.judged, texts)
-            if miner.fitted.consistent is not None:  # the queries of rows that are dropped
+            if miner.fitted.consistent is not None:  # leave out the queries of dropped rows
                 kept = np.asarray(miner.fitted.consistent)[queries]
                 queries, passages = queries[kept], passages[kept]
             used.append(len(np.unique(queries)) / len(texts.queries))
@@ -123,19 +123,19 @@ def settings(minilm: Any) -> list[Setting]:
 
 
 def answers(queries: Sequence[str], passages: Sequence[str], *, hidden: dict[str, set[str]]) -> list[bool]:
-    """What a person said of each pair."""
+    """The verdict of a person on each pair."""
     return [passage in hidden[query] for query, passage in zip(queries, passages, strict=True)]
 
 
 def judge_rows(bench: Bench, method: str, name: str) -> list[list[str]]:
-    """False negatives left against verdicts asked for, the likeliest first."""
+    """False negatives left for each number of verdicts, asking about the likeliest first."""
     rows: list[list[str]] = []
     total = 0
     for share in (*BUDGETS, None):
         budget = None if share is None else round(share * total)
         function = functools.partial(answers, hidden=bench.judged.hidden)
         judge = FunctionJudge(function, name=f"labels of {name}", version="1")
-        filters = [hf_negmine.judging.Judged(judge, budget=budget)] if budget != 0 else []
+        filters = [hf_negmine.select.judge.Judge(judge, budget=budget)] if budget != 0 else []
         miner, queries, passages = bench.mine(Setting("", bench.minilm, method, filters), 0)
         total = total or len(passages)
         hidden = HiddenPositives(bench.judged, miner.fitted.texts)
@@ -158,7 +158,7 @@ def judge_rows(bench: Bench, method: str, name: str) -> list[list[str]]:
 
 
 def order_rows(bench: Bench, method: str) -> list[list[str]]:
-    """Share of false negatives among the likeliest ones, by what "likely" may mean."""
+    """The share of false negatives among the likeliest ones, under several meanings of "likely"."""
     miner, queries, passages = bench.mine(Setting("", bench.minilm, method), 0)
     selection = miner.pool.select(method, n=NEGATIVES)
     false = HiddenPositives(bench.judged, miner.fitted.texts).among(queries, passages)
@@ -179,7 +179,7 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     mean_hidden = np.mean([len(hidden) for hidden in judged.hidden.values()])
     print(
         f"### {name}: {len(judged.rows):,} queries, {len(judged.corpus):,} passages, {mean_hidden:.1f} hidden "
-        "positives a query\n"
+        "positives per query\n"
     )
     minilm = dense_teacher(arguments)
     bench = Bench(judged, minilm, cache)
@@ -187,11 +187,11 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     print_table(headers, [bench.row(setting) for setting in settings(minilm)])
     for label in ("intra-sample, naive", "intra-sample"):
         print(f"{label}\n\n```\n" + "\n".join(bench.tables[label]) + "\n```\n")
-    print("How many are false among the likeliest of MiniLM's negatives, by what may tell them:\n")
-    headers = ["method", "likelier by", *(f"first {100 * part:.0f} %" for part in FIRST)]
+    print("How many of MiniLM's negatives are false among the likeliest ones, by three measures of likelihood:\n")
+    headers = ["method", "measure", *(f"first {100 * part:.0f} %" for part in FIRST)]
     print_table(headers, [row for method in ("naive", PERC_POS) for row in order_rows(bench, method)])
-    print("A judge, asked about what MiniLM has chosen:\n")
-    headers = ["method", "verdicts", "of the negatives", "of these relevant", "hidden positives left", "mean score"]
+    print("A judge, asked about MiniLM's negatives:\n")
+    headers = ["method", "verdicts", "share of negatives", "found relevant", "hidden positives left", "mean score"]
     print_table(headers, [row for method in ("naive", PERC_POS) for row in judge_rows(bench, method, name)])
 
 

@@ -1,6 +1,6 @@
 """Positive-aware hard negatives for retrieval training sets (NV-Retriever, arXiv 2407.15831).
 
-The names below are loaded when they are first used: ``import hf_negmine`` itself costs no torch.
+The names below are loaded when they are first used: ``import hf_negmine`` itself does not load torch.
 """
 
 from __future__ import annotations
@@ -10,13 +10,39 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_negmine.base.errors import (
+        ColumnError,
+        DamagedError,
+        ExhaustedError,
+        FrozenError,
+        InputError,
+        NegmineError,
+        NotFittedError,
+        ShallowPoolError,
+        StorageError,
+        TeacherError,
+    )
+    from hf_negmine.base.protocols import (
+        PairTeacher,
+        ScoringTeacher,
+        SparseTeacher,
+        Teacher,
+        TokenTeacher,
+        VectorTeacher,
+    )
+    from hf_negmine.config import MiningConfig
     from hf_negmine.drop_in import mine_hard_negatives
-    from hf_negmine.ensemble import EnsemblePool
-    from hf_negmine.errors import NegmineError
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
-    from hf_negmine.judges import ChatJudge, FunctionJudge
-    from hf_negmine.judging import Judged
-    from hf_negmine.methods import (
+    from hf_negmine.miner import NegativeMiner
+    from hf_negmine.pool import CandidatePool
+    from hf_negmine.pool.ensemble_pool import EnsemblePool
+    from hf_negmine.report.summary import MiningSummary
+    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.select.ensembles import CrossSample, IntraSample
+    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge
+    from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
         RankBand,
@@ -26,13 +52,6 @@ if TYPE_CHECKING:
         TopKPercPos,
         TopKShifted,
     )
-    from hf_negmine.miner import NegativeMiner
-    from hf_negmine.pool import CandidatePool
-    from hf_negmine.protocols import PairTeacher, ScoringTeacher, SparseTeacher, Teacher, TokenTeacher, VectorTeacher
-    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
-    from hf_negmine.select.ensembles import CrossSample, IntraSample
-    from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other, same
-    from hf_negmine.summary import MiningSummary
     from hf_negmine.teachers import (
         APITeacher,
         BM25Teacher,
@@ -46,16 +65,34 @@ if TYPE_CHECKING:
         ScoreFunction,
         SparseEncoderTeacher,
     )
-    from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL, RemineCallback
+    from hf_negmine.train import (
+        CachedPositiveAwareMNRL,
+        HardNegativeCollator,
+        PositiveAwareMNRL,
+        RemineCallback,
+        trainer_arguments,
+    )
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
-    "ensemble": ("EnsemblePool",),
-    "errors": ("NegmineError",),
+    "pool.ensemble_pool": ("EnsemblePool",),
+    "base.errors": (
+        "ColumnError",
+        "DamagedError",
+        "ExhaustedError",
+        "FrozenError",
+        "InputError",
+        "NegmineError",
+        "NotFittedError",
+        "ShallowPoolError",
+        "StorageError",
+        "TeacherError",
+    ),
+    "config": ("MiningConfig",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "judges": ("ChatJudge", "FunctionJudge"),
-    "judging": ("Judged",),
-    "methods": (
+    "select.judge_models": ("ChatJudge", "FunctionJudge"),
+    "select.judge": ("Judge",),
+    "select.methods": (
         "Method",
         "NaiveTopK",
         "RankBand",
@@ -67,11 +104,11 @@ _HOMES = {
     ),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
-    "protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
+    "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
-    "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other", "same"),
-    "summary": ("MiningSummary",),
+    "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
+    "report.summary": ("MiningSummary",),
     "teachers": (
         "APITeacher",
         "BM25Teacher",
@@ -85,7 +122,13 @@ _HOMES = {
         "ScoreFunction",
         "SparseEncoderTeacher",
     ),
-    "train": ("CachedPositiveAwareMNRL", "HardNegativeCollator", "PositiveAwareMNRL", "RemineCallback"),
+    "train": (
+        "CachedPositiveAwareMNRL",
+        "HardNegativeCollator",
+        "PositiveAwareMNRL",
+        "RemineCallback",
+        "trainer_arguments",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -95,26 +138,33 @@ __all__ = [
     "CachedPositiveAwareMNRL",
     "CandidatePool",
     "ChatJudge",
+    "ColumnError",
     "Consistency",
     "CrossEncoderTeacher",
     "CrossSample",
+    "DamagedError",
     "DenseTeacher",
     "EncodeFunction",
     "EnsemblePool",
+    "ExhaustedError",
     "FixedTeacher",
+    "FrozenError",
     "FunctionJudge",
     "Fusion",
     "HardNegativeCollator",
     "HubError",
+    "InputError",
     "IntraSample",
-    "Judged",
+    "Judge",
     "LateInteractionTeacher",
     "Method",
+    "MiningConfig",
     "MiningSummary",
     "NaiveTopK",
     "NearDuplicates",
     "NegativeMiner",
     "NegmineError",
+    "NotFittedError",
     "PairTeacher",
     "PositiveAwareMNRL",
     "RandomTeacher",
@@ -125,9 +175,12 @@ __all__ = [
     "ScoreFunction",
     "ScoringTeacher",
     "Selection",
+    "ShallowPoolError",
     "SparseEncoderTeacher",
     "SparseTeacher",
+    "StorageError",
     "Teacher",
+    "TeacherError",
     "TokenTeacher",
     "Top",
     "Top1Sampled",
@@ -140,12 +193,13 @@ __all__ = [
     "Where",
     "load_mined",
     "mine_hard_negatives",
-    "other",
+    "other_value",
     "prepare_card",
     "push_dataset",
     "push_model",
     "reproduce",
-    "same",
+    "same_value",
+    "trainer_arguments",
 ]
 
 try:

@@ -1,4 +1,4 @@
-"""What `NegativeMiner.fit` leaves on disk: the chosen negatives of every query, found again by the texts of a row."""
+"""The result of `NegativeMiner.fit` on disk: the negatives chosen for every query, found by the texts of a row."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed
-from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
-from hf_negmine.files import digest_of, read_array, scratch_folder, text_digests, write_array
-from hf_negmine.mined import RowNegatives
-from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed
+from hf_negmine.base.files import digest_of, read_array, scratch_folder, write_array
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.layouts import RowNegatives
+from hf_negmine.data.pairs import PairFinder, RowPairs
+from hf_negmine.data.texts import TextSet, open_text_set
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select import PositiveScore, Selection
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet, check_texts, flatten_positives, open_text_set
 
 ABOUT = "fit.json"
 RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")
@@ -26,90 +27,22 @@ KEPT = "relabelled_keeps"
 
 
 @dataclass(frozen=True)
-class RowPairs:
-    """Rows with their positives, before anything is known of their negatives; fields as in `RowNegatives`."""
-
-    queries: pa.LargeStringArray
-    query_ids: IdArray
-    rows: IdArray
-    positives: pa.LargeStringArray
-    positive_ids: IdArray
-
-    def of_rows(self, rows: IdArray) -> RowPairs:
-        """The same for some rows (rising), which are numbered anew from 0."""
-        pairs = np.flatnonzero(np.isin(self.rows, rows))
-        return RowPairs(
-            self.queries.take(pa.array(rows)),
-            self.query_ids[rows],
-            np.searchsorted(rows, self.rows[pairs]),
-            self.positives.take(pa.array(pairs)),
-            self.positive_ids[pairs],
-        )
-
-
-@dataclass(frozen=True)
-class PairFinder:
-    """Finds the (query, positive) pairs of rows among those of a text set, by their texts."""
-
-    texts: TextSet
-
-    def pairs_of(self, queries: pa.Array, positives: pa.Array, *, query_column: str, positive_column: str) -> RowPairs:
-        """The pairs of some rows, checked and with their ids; a positive may be text or a list of texts."""
-        numbers = np.arange(len(queries))
-        queries = check_texts(queries, numbers, column=query_column)
-        flat, lengths = flatten_positives(positives, numbers, column=positive_column)
-        return RowPairs(
-            queries,
-            self.texts.queries.find(text_digests(queries)),
-            np.repeat(numbers, lengths),
-            flat,
-            self.texts.corpus.find(text_digests(flat)),
-        )
-
-    def find(self, pairs: RowPairs) -> tuple[IdArray, BoolArray]:
-        """Place of each pair among those of the text set, and whether it is one of them."""
-        query_ids = pairs.query_ids[pairs.rows]
-        return self.places(query_ids, pairs.positive_ids), self.contains(query_ids, pairs.positive_ids)
-
-    def places(self, query_ids: IdArray, passage_ids: IdArray) -> IdArray:
-        """Place of each (query, positive) pair of the text set; of any other pair, some place."""
-        if not len(self._keys):
-            return np.zeros(len(query_ids), dtype=np.int64)
-        keys = query_ids * len(self.texts.corpus) + passage_ids
-        return np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-
-    def contains(self, query_ids: IdArray, passage_ids: IdArray) -> BoolArray:
-        """Whether each pair, of ids of which -1 stands for none, is a query with one of its positives."""
-        if not len(self._keys):
-            return np.zeros(len(query_ids), dtype=bool)
-        keys = query_ids * len(self.texts.corpus) + passage_ids
-        found = self._keys[self.places(query_ids, passage_ids)] == keys
-        return np.asarray((query_ids >= 0) & (passage_ids >= 0) & found)
-
-    @cached_property
-    def _keys(self) -> IdArray:
-        """One number a (query, positive) pair, rising."""
-        query = np.repeat(np.arange(len(self.texts.queries)), np.diff(self.texts.positive_offsets))
-        return query * len(self.texts.corpus) + self.texts.positive_ids
-
-
-@dataclass(frozen=True)
 class Fitted:
     """A fit, opened by memory map.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is stored.
         texts: queries, corpus and positives.
         offsets, passages, scores: the negatives of each target (see `Selection`).
         pair_scores: float32, shape (pairs,): the score of every positive.
         positive_score: whether a target is a query (``min``) or a pair (``each``).
         query_column, positive_column: names of the columns.
-        pool_keys: names of the folders of the pools: one, or with an ensemble one a teacher.
-        summary: what was mined.
-        consistent: bool, shape (pairs,): whether the teacher finds each positive; None where nobody asked.
-        relevant: query ids, passage ids and scores of what a judge called relevant, by query; None without one.
-        relabelled_keeps: bool, for each of these in turn which of the negatives of its query's first pair are under its
-            own ceiling as a positive; None where they did not become positives.
+        pool_keys: names of the pools' folders: one, or with an ensemble one per teacher.
+        summary: the summary of the mining.
+        consistent: bool, shape (pairs,): whether the teacher finds each positive; None without a consistency rule.
+        relevant: query ids, passage ids and scores of the passages a judge called relevant, by query; None without one.
+        relabelled_keeps: bool, for each of these in turn: which negatives of its query's first pair are under its own
+            ceiling as a positive; None if they did not become positives.
     """
 
     folder: Path
@@ -129,10 +62,10 @@ class Fitted:
 
     @classmethod
     def open(cls, folder: Path, texts_folder: Path) -> Fitted:
-        """Open what `write_fit` wrote.
+        """Open a fit that `write_fit` wrote.
 
         Raises:
-            DamagedError: a file of the fit or of its texts is not what was written; another `fit` makes it again.
+            DamagedError: a file of the fit or of its texts is not what was written; another `fit` writes it again.
         """
         content = read_sealed(folder / ABOUT)
         return cls(
@@ -154,7 +87,7 @@ class Fitted:
 
     @cached_property
     def finder(self) -> PairFinder:
-        """Finds the pairs of rows."""
+        """Looks up the pairs of rows."""
         return PairFinder(self.texts)
 
     def pairs_of(self, batch: pa.Table) -> RowPairs:
@@ -167,11 +100,10 @@ class Fitted:
         )
 
     def negatives(self, pairs: RowPairs, some: IdArray, places: IdArray) -> RowNegatives:
-        """The negatives of some of the pairs, whose places the finder has found."""
+        """The negatives of some of the pairs, given the places that the finder returned."""
         places = places[some]
         targets = places if self.positive_score == "each" else pairs.query_ids[pairs.rows[some]]
-        counts = np.diff(self.offsets)[targets]
-        entries, _ = flat_positions(self.offsets[targets], counts)
+        chosen = Ragged(self.offsets, (self.passages, self.scores)).take(targets)
         return RowNegatives(
             pairs.queries,
             pairs.query_ids,
@@ -179,17 +111,17 @@ class Fitted:
             pairs.positives.take(pa.array(some)),
             pairs.positive_ids[some],
             self.pair_scores[places],
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
+            chosen.offsets,
+            chosen.arrays[0],
+            chosen.arrays[1],
             None if self.consistent is None else self.consistent[places],
         )
 
     def relabelled_negatives(self, found: RowNegatives) -> RowNegatives | None:
-        """What a judge made positives of the rows in ``found``, with negatives of the query's first pair.
+        """The positives that a judge added to the queries in ``found``, with negatives of the query's first pair.
 
-        These are the ones under its own ceiling. A query of several rows has it with its first pair only, so that no
-        batch needs to know the others.
+        Each gets those negatives that are under its own ceiling. If a query has several rows, they come with its first
+        pair only, so that no batch depends on another.
         """
         if self.relevant is None or self.relabelled_keeps is None:
             return None
@@ -217,19 +149,19 @@ class Fitted:
 
     @cached_property
     def _keeps_offsets(self) -> IdArray:
-        """Where ``relabelled_keeps`` begins for each relevant passage."""
+        """Where the part of ``relabelled_keeps`` for each relevant passage begins."""
         assert self.relevant is not None
         targets = first_targets(self.texts, self.relevant[0], self.positive_score)
         return offsets_of_counts(np.diff(self.offsets)[targets])
 
 
 def first_targets(texts: TextSet, queries: IdArray, positive_score: PositiveScore) -> IdArray:
-    """The target of the first pair of some queries."""
+    """The target of each query's first pair."""
     return queries if positive_score == "min" else texts.positive_offsets[queries]
 
 
 def fit_name(settings: dict[str, Any]) -> str:
-    """Name of the folder of a miner's fit, from the settings in its summary alone."""
+    """The name of a fit's folder, which depends only on the settings in its summary."""
     return digest_of("fits", FORMAT_VERSION, settings)
 
 
@@ -245,7 +177,7 @@ def write_fit(
     relevant: tuple[IdArray, IdArray, FloatArray] | None = None,
     relabelled_keeps: BoolArray | None = None,
 ) -> None:
-    """Write a fit, whole or not at all; one that is there already is kept."""
+    """Write a fit, whole or not at all; an existing one is kept."""
     if is_whole(folder / ABOUT, aside=folder):
         return
     arrays: dict[str, Any] = {

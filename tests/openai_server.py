@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
 
 Json = dict[str, Any]
 

@@ -6,20 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.pool import CandidatePool, retrieve, retrieving
-from hf_negmine.protocols import Ranking, Searcher, Teacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.protocols import Ranking, Searcher, Teacher
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
-from hf_negmine.store import VectorStore
-from hf_negmine.texts import TextSet, build_text_set
+from hf_negmine.teachers.vector_store import VectorStore
 
 Ranked = list[tuple[float, int]]
 """(score, passage) by falling score and rising passage."""
@@ -131,5 +130,4 @@ def make_pool(
 ) -> CandidatePool:
     """Retrieve a pool into ``folder / "pool"``."""
     about, maker = {"teacher": teacher.name}, searcher_maker(folder, teacher, texts, first_pass)
-    with patch.object(retrieving, "MOST_LISTED", 1.0):
-        return retrieve(texts, maker, folder / "pool", about, depth=depth, look_ahead=True, progress=False)
+    return retrieve(texts, maker, folder / "pool", about, depth=depth, progress=False)

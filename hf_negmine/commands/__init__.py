@@ -1,1 +1,1 @@
-"""The commands of ``hf-negmine``, a file each. Heavy modules are imported inside them: help is quick."""
+"""The commands of ``hf-negmine``, one file each. Heavy modules are imported inside functions, so that help is quick."""

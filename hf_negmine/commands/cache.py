@@ -15,20 +15,20 @@ app = typer.Typer(
 )
 
 PRUNE_HELP = """
-Remove from the cache what is of no more use, and say what it was.
+Remove from the cache what is no longer useful, and report what was removed.
 
-That is what runs that were killed left unfinished (a day without a change), what was put aside as damaged, and fits
-whose texts are gone, which cannot be opened any more. With [cyan]--unused-for[/], also fits, mined rows, banks, pools
-and indexes that no run has used for so long, and texts that are left without any of these: a run makes them again,
-without encoding. Vectors, and scores and verdicts on pairs, which a teacher was asked for, are never removed; nor is a
-pool that a run is at work on, nor any file that hf_negmine has not written.
+That is: what killed runs left unfinished (a day without a change), what was set aside as damaged, and fits whose texts
+are gone, which can no longer be opened. With [cyan]--unused-for[/], also fits, mined rows, banks, pools and indexes
+that no run has used for that long, and texts that are left without any of these: a run makes them again, without
+encoding. Vectors, and scores and verdicts on pairs, are never removed, because a teacher or a judge had to compute
+them; nor is a pool that a run is working on, nor any file that hf_negmine has not written.
 """
 
 
 def _folder(cache_dir: Path | None) -> Path:
-    from hf_negmine.errors import InputError
-    from hf_negmine.files import default_cache_dir
-    from hf_negmine.paths import folder_of
+    from hf_negmine.base.errors import InputError
+    from hf_negmine.base.files import default_cache_dir
+    from hf_negmine.base.paths import folder_of
 
     folder = default_cache_dir() if cache_dir is None else folder_of(cache_dir, "--cache-dir")
     if not folder.is_dir():
@@ -40,21 +40,21 @@ def _folder(cache_dir: Path | None) -> Path:
 def verify(
     *,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Put what is damaged aside, so that the next run makes it again.")
+        bool, typer.Option("--repair", help="Set damaged files aside, so that the next run makes them again.")
     ] = False,
     cache_dir: options.CacheDir = None,
     debug: options.Debug = False,
 ) -> None:
     """Compare every file of the cache with its checksum; the exit code is 1 if any is damaged."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         checked, damaged = 0, 0
         for damage in cache.verify(_folder(cache_dir)):
             checked += 1
             if damage is not None:
                 damaged += 1
-                aside = "; put aside" if repair and damage.repair() else ""
+                aside = "; set aside" if repair and damage.repair() else ""
                 typer.echo(f"{damage.kind}: {damage.error}{aside}")
         typer.echo(f"{checked:,} checked, {damaged:,} damaged")
     if damaged:
@@ -63,9 +63,9 @@ def verify(
 
 @app.command()
 def size(*, cache_dir: options.CacheDir = None, debug: options.Debug = False) -> None:
-    """How many things of each kind the cache holds, and how large they are."""
+    """Show how many entries of each kind the cache holds, and how large they are."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         folder = _folder(cache_dir)
         rows = cache.measure(folder)
@@ -81,16 +81,16 @@ def prune(
     unused_for: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Also what no run has used for so long, such as [cyan]30d[/].", show_default=False
+            metavar="TIME", help="Also what no run has used for this long, such as [cyan]30d[/].", show_default=False
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, but remove nothing.")] = False,
     cache_dir: options.CacheDir = None,
     debug: options.Debug = False,
 ) -> None:
-    """Remove what is of no more use; see `cache.prune`."""
+    """Remove what is no longer useful; see `cache_folder.prune`."""
     with reported_errors(debug):
-        from hf_negmine import cache
+        from hf_negmine.commands import cache_folder as cache
 
         seconds = None if unused_for is None else cache.seconds_of(unused_for)
         count, freed = 0, 0

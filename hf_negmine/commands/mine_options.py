@@ -1,24 +1,24 @@
-"""The options of ``hf-negmine mine`` that no other command has: teachers on top of others, filters, a judge."""
+"""The options of ``hf-negmine mine`` that no other command has: teachers that build on others, filters, a judge."""
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import Annotated, Literal, TypeAlias
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands.options import RUNNING, TEACHER, TEACHERS_HELP, checked, option
-from hf_negmine.errors import InputError
 
 FILTERS = "Filters"
 
 ENSEMBLES_HELP = (
     " Several side by side, each under its own ceiling: [cyan]cross-sample(bm25, MODEL)[/] draws one of them for each "
     "query, [cyan]intra-sample(bm25, MODEL)[/] takes the best of every one, [cyan]intra-sample-dedup(bm25, MODEL)[/] "
-    "each passage once."
+    "takes each passage once."
 )
 VETO_HELP = (
-    "Another teacher that must agree: TEACHER@METHOD keeps a candidate only if this teacher, too, has it under its "
-    "ceiling ([cyan]bm25@perc_pos:0.95[/]). A third part is the score of the positive up to which it has no say, as it "
-    "has not found the positive itself: [cyan]bm25@perc_pos:0.95@0[/]. May be repeated."
+    "Another teacher that must agree: TEACHER@METHOD keeps a candidate only if it is under this teacher's ceiling, "
+    "too ([cyan]bm25@perc_pos:0.95[/]). With a third part the teacher has no say where it scores the positive at or "
+    "under that, as it has not found the positive itself: [cyan]bm25@perc_pos:0.95@0[/]. May be repeated."
 )
 NEAR_DUPLICATES_HELP = (
     "Keep out what nearly repeats a positive or a better negative: [cyan]0.95[/] by the cosine of the teacher's "
@@ -29,8 +29,8 @@ CONSISTENCY_HELP = (
     "Rows whose positive the teacher does not find among its N best passages are left out: the label is likely wrong."
 )
 JUDGE_HELP = (
-    "A chat model that reads the negatives and has those replaced that answer their query, behind OpenAI or a server "
-    "like it. The key is taken from the variable OPENAI_API_KEY."
+    "A chat model that reads the negatives; those that answer their query are replaced. It runs at OpenAI or on a "
+    "compatible server. The key is taken from the variable OPENAI_API_KEY."
 )
 
 
@@ -45,9 +45,9 @@ def veto_parts(spec: str) -> tuple[str, str | None, float | None]:
     """Teacher, method and abstaining score of ``TEACHER[@METHOD[@SCORE]]``.
 
     Raises:
-        InputError: a part that is empty, or a method that is none.
+        InputError: a part is empty, or the method is unknown.
     """
-    from hf_negmine.methods import parse_method
+    from hf_negmine.select.methods import parse_method
 
     parts = spec.split("@")
     abstain_at = None
@@ -55,10 +55,10 @@ def veto_parts(spec: str) -> tuple[str, str | None, float | None]:
         abstain_at = number
         del parts[-1]
     method = parts.pop() if len(parts) > 1 else None
-    teacher = "@".join(parts)  # a folder may have one in its name
+    teacher = "@".join(parts)  # a folder may have an @ in its name
     if not teacher.strip() or method == "":
         raise InputError(
-            f"{spec!r} is no TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE, such as bm25@perc_pos:0.95@0"
+            f"{spec!r} is not a TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE, such as bm25@perc_pos:0.95@0"
         )
     if method is not None:
         parse_method(method)
@@ -79,15 +79,15 @@ def _veto_specs(values: list[str] | None) -> list[str] | None:
 
 
 def near_duplicates_parts(spec: str) -> tuple[Literal["cosine", "minhash"], float]:
-    """How passages are compared, and from what similarity on they are near duplicates: ``0.95``, ``minhash:0.8``.
+    """How passages are compared, and the least similarity of near duplicates: ``0.95``, ``minhash:0.8``.
 
     Raises:
-        InputError: it is neither.
+        InputError: the spec is neither.
     """
     by, colon, rest = spec.rpartition(":")
     threshold = _number(rest)
     if threshold is None or not 0 < threshold <= 1 or (colon and by not in ("cosine", "minhash")):
-        raise InputError(f"{spec!r} is no similarity over 0 and at most 1, such as 0.95 or minhash:0.8")
+        raise InputError(f"{spec!r} is not a similarity over 0 and at most 1, such as 0.95 or minhash:0.8")
     return "minhash" if by == "minhash" else "cosine", threshold
 
 
@@ -119,7 +119,7 @@ Candidates: TypeAlias = Annotated[
     int | None,
     option(
         TEACHER,
-        "Candidates a query that such a teacher scores. Where none of them is left under the ceiling, the query is "
+        "Candidates per query that such a teacher scores. If too few of them are under the ceiling, the query is "
         "exhausted.",
         value="N",
         default="100",
@@ -130,7 +130,7 @@ ApiUrl: TypeAlias = Annotated[
     str | None,
     option(
         TEACHER,
-        "Where the server of an api: teacher is. The key is taken from the variable OPENAI_API_KEY.",
+        "Address of an api: teacher's server. The key is taken from the variable OPENAI_API_KEY.",
         value="URL",
         default="$OPENAI_BASE_URL, or OpenAI's own",
     ),
@@ -141,7 +141,7 @@ EngineSpec: TypeAlias = Annotated[
         RUNNING,
         "How a corpus of vectors is searched: [cyan]exact[/], or a FAISS index that proposes, such as "
         "[cyan]IVF1024,Flat[/] or [cyan]HNSW32@efSearch=128[/], for corpora of many millions. Scores stay exact; the "
-        "summary says how many of the best candidates it finds.",
+        "summary reports how many of the best candidates it finds.",
         value="SPEC",
         callback=_engine_spec,
     ),
@@ -162,7 +162,7 @@ ConsistencyActionOption: TypeAlias = Annotated[
     ConsistencyAction | None,
     option(
         FILTERS,
-        "Whether --consistency drops such rows, or keeps them with a column that says so.",
+        "Whether --consistency drops such rows, or keeps them with a column that flags them.",
         "--consistency-action",
         default="drop",
     ),
@@ -170,11 +170,11 @@ ConsistencyActionOption: TypeAlias = Annotated[
 JudgeModel: TypeAlias = Annotated[str | None, option(FILTERS, JUDGE_HELP, "--judge", value="MODEL", default=False)]
 JudgeBudget: TypeAlias = Annotated[
     int | None,
-    option(FILTERS, "Pairs it reads at most, the likeliest false negatives first.", value="N", default="all", min=0),
+    option(FILTERS, "Most pairs that it reads, the likeliest false negatives first.", value="N", default="all", min=0),
 ]
 JudgeUrl: TypeAlias = Annotated[
-    str | None, option(FILTERS, "Where its server is.", value="URL", default="$OPENAI_BASE_URL, or OpenAI's own")
+    str | None, option(FILTERS, "Address of its server.", value="URL", default="$OPENAI_BASE_URL, or OpenAI's own")
 ]
 Relabel: TypeAlias = Annotated[
-    bool, option(FILTERS, "Write what it says answers a query as another positive of the query.", "--relabel")
+    bool, option(FILTERS, "Write passages that it says answer a query as further positives of the query.", "--relabel")
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 DATA, NEGATIVES, TEACHER, OUTPUT, RUNNING = "Data", "Negatives", "Teacher", "Output", "Running"
 
@@ -27,7 +27,7 @@ TEACHERS_HELP = (
     "What scores passages: a Sentence Transformers model id or folder, [cyan]cross-encoder:MODEL[/], "
     "[cyan]sparse:MODEL[/], [cyan]late-interaction:MODEL[/], [cyan]api:MODEL[/] of an OpenAI-compatible server, "
     "[cyan]bm25[/] ([cyan]bm25:german[/]), [cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own; several "
-    "joined into one score, [cyan]rrf(bm25, MODEL)[/] by their ranks or [cyan]sum(bm25, MODEL)[/] by their scores."
+    "combined into one score, [cyan]rrf(bm25, MODEL)[/] by their ranks or [cyan]sum(bm25, MODEL)[/] by their scores."
 )
 FORMATS_HELP = (
     "Layout of the rows: [cyan]n-tuple[/] with all negatives, [cyan]triplet[/] one for each negative, "
@@ -71,7 +71,7 @@ class DtypeName(str, Enum):
 
 def method_spec(value: str | None) -> str | None:
     """The spec of a method, checked."""
-    from hf_negmine.methods import parse_method
+    from hf_negmine.select.methods import parse_method
 
     return checked(parse_method, value)
 
@@ -85,7 +85,7 @@ def sampler_spec(value: str | None) -> str | None:
 
 def folder(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
     """A folder with its ``~`` resolved, which a shell does not do after ``--output=``."""
-    from hf_negmine.paths import folder_of
+    from hf_negmine.base.paths import folder_of
 
     try:
         return None if value is None else folder_of(value, str(parameter.name))
@@ -109,8 +109,8 @@ def option(
     """An option in a panel of the help.
 
     Args:
-        value: what its value is called.
-        default: what leaving it out means, in words.
+        value: the name of its value.
+        default: the default in words.
     """
     return typer.Option(*names, rich_help_panel=panel, help=help, metavar=value, show_default=default, **more)
 
@@ -153,7 +153,7 @@ PositiveColumn: TypeAlias = Annotated[
     str | None,
     option(
         DATA,
-        "Column of the positives, a text or a list of texts a row.",
+        "Column of the positives, one text or a list of texts per row.",
         value="NAME",
         default="the second of just two columns",
     ),
@@ -172,12 +172,12 @@ SamplerSpec: TypeAlias = Annotated[
     str, option(NEGATIVES, SAMPLERS_HELP, "--sampler", "-s", value="SPEC", callback=sampler_spec)
 ]
 NumNegatives: TypeAlias = Annotated[
-    int, option(NEGATIVES, "Negatives a query.", "--num-negatives", "-n", value="N", min=1)
+    int, option(NEGATIVES, "Negatives per query.", "--num-negatives", "-n", value="N", min=1)
 ]
 PositiveScoreOption: TypeAlias = Annotated[
     PositiveScoreName,
     option(
-        NEGATIVES, "Of a query with several positives, the lowest score sets the limit (min), or each its own (each)."
+        NEGATIVES, "With several positives per query, the lowest score sets the limit (min), or each its own (each)."
     ),
 ]
 OnExhausted: TypeAlias = Annotated[
@@ -188,7 +188,7 @@ Seed: TypeAlias = Annotated[
     int, option(NEGATIVES, "Seed of the sampler; the same seed gives the same negatives.", value="N")
 ]
 PoolDepth: TypeAlias = Annotated[
-    int, option(NEGATIVES, "Candidates a query that are kept in the cache.", value="N", min=1)
+    int, option(NEGATIVES, "Candidates per query that are kept in the cache.", value="N", min=1)
 ]
 
 QueryPrompt: TypeAlias = Annotated[
@@ -202,7 +202,7 @@ Dtype: TypeAlias = Annotated[
     option(
         TEACHER,
         "Number format of the weights. [cyan]bfloat16[/] takes half the memory and, on a processor made for it, less "
-        "than half the time; some of the negatives become others.",
+        "than half the time; some of the negatives change.",
         value="NAME",
         default="the one that the model is stored in",
     ),
@@ -224,7 +224,7 @@ CacheDir: TypeAlias = Annotated[
     Path | None,
     option(
         RUNNING,
-        "Where vectors and scores are kept, so that a second run is quick.",
+        "Where vectors and scores are stored, so that a second run is quick.",
         value="DIR",
         callback=folder,
         default="$HF_NEGMINE_CACHE or ~/.cache/hf_negmine",

@@ -1,4 +1,4 @@
-"""What all commands share when they run: errors as one sentence, other libraries quiet, a teacher from its options."""
+"""Shared by all commands: errors as one sentence, other libraries kept quiet, teachers from their options."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.base.errors import InputError, NegmineError
 
 if TYPE_CHECKING:
-    from hf_negmine.protocols import Teacher
+    from hf_negmine.base.protocols import Teacher
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
-NO_GPU = "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"
+NO_GPU = "set CUDA_VISIBLE_DEVICES= to nothing, so that the command runs without the GPU"
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
@@ -32,8 +32,8 @@ def reported_errors(
 ) -> Iterator[None]:
     """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback.
 
-    Neither shows ``secret``, nor anything that looks like a token of the Hub. ``to_save_memory`` is what the user of
-    this command can do when the GPU's memory is full.
+    Neither shows ``secret``, nor anything that looks like a Hub token. ``to_save_memory`` is the remedy that this
+    command suggests when the GPU's memory is full.
     """
     try:
         yield
@@ -60,17 +60,17 @@ def _sentence(error: Exception, to_save_memory: str) -> str:
     reason = " ".join(str(error).split()) or "no message"
     if isinstance(error, NegmineError):
         return str(error)
-    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is not to be imported for its name
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not worth importing torch for
         return f"the GPU's memory is full, {to_save_memory}: {reason}"
     if isinstance(error, OSError | MemoryError):
         return f"the system refused ({type(error).__name__}): {reason}"
     kind = type(error).__name__
-    return f"this is a bug of hf_negmine ({kind}: {reason}); run again with --debug and report what it says"
+    return f"this is a bug of hf_negmine ({kind}: {reason}); run again with --debug and report the output"
 
 
 def set_up_libraries(*, quiet: bool) -> None:
-    """No bars and warnings of other libraries while a model loads; with ``quiet``, no download bars either."""
-    # Threads that spin while they wait make encoding several times slower where other work goes on. torch reads it.
+    """Silence other libraries' bars and warnings while a model loads; with ``quiet``, also download bars."""
+    # Threads that spin while they wait make encoding several times slower beside other work. torch reads this.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -90,12 +90,12 @@ MODELS = "Sentence Transformers models"
 
 @dataclass(frozen=True)
 class _Option:
-    """An option that says something of a teacher.
+    """An option about a teacher.
 
     Attributes:
-        kinds: of teachers that it is for, as in their specs; a model alone is dense.
+        kinds: the kinds of teachers that it is for, as in their specs; a model alone is dense.
         called: the same in words.
-        argument: of the teacher's class, where it is called otherwise.
+        argument: the argument of the teacher's class, if it has another name.
     """
 
     kinds: tuple[str, ...]
@@ -113,11 +113,11 @@ OPTIONS = {
     "api_url": _Option(("api",), "api: teachers", argument="base_url"),
 }
 OF_A_VETO = ("dtype", "candidates", "api_url")
-"""Options that hold for the teachers of vetoes, too: what a text is preceded by and cut to belongs to one model."""
+"""Options that also apply to the teachers of vetoes. Prompts and lengths do not: they belong to one model."""
 
 
 def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> Teacher:
-    """The teacher, with what the options say about its loading."""
+    """Open a teacher with the options for its loading."""
     from hf_negmine.teachers import resolve_teacher
 
     teacher = resolve_teacher(spec, options=_by_kind(loading))
@@ -126,14 +126,14 @@ def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> T
 
 
 def open_miners_teachers(spec: str, vetoes: Sequence[str], loading: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """A teacher or an ensemble, and the vetoes of others, with what the options say about their loading."""
+    """Open a teacher or an ensemble, and the vetoes of others, with the options for their loading."""
     from hf_negmine.commands.mine_options import veto_parts
     from hf_negmine.select.ensembles import resolve_ensemble
     from hf_negmine.select.filters import Veto
     from hf_negmine.teachers import resolve_teacher
 
     given = dict(loading)
-    if given.get("first_stage") is not None:  # found here, so that it does not become its own first stage
+    if given.get("first_stage") is not None:  # resolved here, so that it does not become its own first stage
         below = _by_kind({**given, "first_stage": None, "candidates": None})
         given["first_stage"] = resolve_teacher(given["first_stage"], options=below)
     teacher = resolve_ensemble(spec, options=_by_kind(given))
@@ -165,12 +165,12 @@ def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], pre
     if unused:
         called = OPTIONS[unused[0]].called
         names = ", ".join(_shown(name, prefix) for name in unused if OPTIONS[name].called == called)
-        raise InputError(f"{names}: for {called}, and the teacher {spec!r} is none")
+        raise InputError(f"{names}: for {called}, but the teacher {spec!r} is not one of them")
     for name in given:
         several = sum(kind in OPTIONS[name].kinds for kind in kinds)
         if name.endswith("_prompt") and several > 1:
             raise InputError(
-                f"{_shown(name, prefix)}: a prompt belongs to one model, and {spec!r} has {several}; save each with "
+                f"{_shown(name, prefix)}: a prompt belongs to one model, but {spec!r} has {several}; save each with "
                 "its prompt, or mine from Python"
             )
 
@@ -180,7 +180,7 @@ def _shown(name: str, prefix: str) -> str:
 
 
 def _kinds(teacher: Any) -> list[str]:
-    """Kinds of a teacher and of all that it stands on."""
+    """Kinds of a teacher and of all teachers that it builds on."""
     from hf_negmine.teachers import MODEL_KINDS, DenseTeacher, stages_of
 
     classes: dict[str, Any] = {"dense": DenseTeacher, **MODEL_KINDS}

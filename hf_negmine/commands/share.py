@@ -7,17 +7,17 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands import share_options as own
 from hf_negmine.commands.running import reported_errors, set_up_libraries
-from hf_negmine.errors import InputError
 
 EXIT_DIFFERENT = 1
 
 PUSH_HELP = """Push what mine has written to the Hub.
 
-Rows, the queries and the corpus they were mined from, every setting and a card with figures, in one commit: whoever \
-has the name can load them, train on them, and mine them again with [cyan]hf-negmine reproduce[/].
+Sends rows, the queries and the corpus they were mined from, every setting and a card with figures, in one commit: \
+anyone with the name can load them, train on them, and mine them again with [cyan]hf-negmine reproduce[/].
 """
 PUSH_EPILOG = """
 [bold]Examples[/]
@@ -26,20 +26,20 @@ See first what would be sent:
 
 [cyan]hf-negmine push nq-mined you/nq-mined --license cc-by-sa-3.0 --dry-run[/]
 
-The licence is that of the source, which the card links to:
+The license is that of the source, which the card links to:
 
 [cyan]hf-negmine push nq-mined you/nq-mined --source-dataset sentence-transformers/natural-questions[/]
 
-A second method beside the first, with candidates to select from again:
+A second method beside the first, with the candidates, to select from them again:
 
 [cyan]hf-negmine push nq-margin you/nq-mined --config margin --with-pool[/]
 
 What you write into the card outside its marks stays. After an interruption run the same command again.
 """
-REPRODUCE_HELP = """Mine a pushed data set again and say whether the rows are the same.
+REPRODUCE_HELP = """Mine a pushed data set again and report whether the rows are the same.
 
-Settings, texts and the names of teachers come from the Hub, and nothing is written there. What needs a key or code of \
-yours (a judge, an API, a condition on metadata) must be given from Python: reproduce(…, teacher=…, filters=…).
+Settings, texts and the names of teachers come from the Hub, and nothing is written there. What needs your own key or \
+code (a judge, an API, a condition on metadata) must be given from Python: reproduce(…, teacher=…, filters=…).
 
 The exit code is 0 if all rows came out again, 1 if not or if something failed.
 """
@@ -90,12 +90,12 @@ def push(
 
 
 def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path | None, *, quiet: bool) -> None:
-    from hf_negmine.output import is_output, open_mined
+    from hf_negmine.commands.output import is_output, open_mined
 
     if not is_output(folder):
-        raise InputError(f"{folder} is no folder that hf-negmine mine has written: there is no summary of it")
+        raise InputError(f"{folder} is not a folder that hf-negmine mine has written: it has no summary")
     set_up_libraries(quiet=quiet)
-    from hf_negmine.files import default_cache_dir
+    from hf_negmine.base.files import default_cache_dir
     from hf_negmine.hub.material import Material
     from hf_negmine.hub.push import push_material
 
@@ -106,8 +106,8 @@ def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path 
     if not material.can_be_mined_again:
         left = "rows, queries, corpus" if material.lookups else "rows"
         typer.echo(
-            f"Note: {home} no longer holds what these rows were mined from; {left} and summary go alone, and reproduce "
-            "cannot mine them again.",
+            f"Note: {home} no longer holds what these rows were mined from; only {left} and summary are pushed, and "
+            "reproduce cannot mine them again.",
             err=True,
         )
     result = push_material(material, repo_id, **settings)
@@ -152,8 +152,8 @@ def reproduce(
 
 
 def _checked_token(token: str | None) -> str | None:
-    """The token, None for an empty one; a broken one is refused here, as others would print it."""
+    """The token, None for an empty one; a broken one is refused here, as a later error would print it."""
     token = (token or "").strip()
     if not all("!" <= letter <= "~" for letter in token):
-        raise InputError("--token: it has a character that no token of the Hub has; was it copied whole?")
+        raise InputError("--token: it has a character that no Hub token has; was it copied completely?")
     return token or None

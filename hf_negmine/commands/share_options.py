@@ -27,12 +27,12 @@ Config: TypeAlias = Annotated[
         value="NAME",
     ),
 ]
-HubSplit: TypeAlias = Annotated[str, option(REPOSITORY, "Which split of it.", "--split", value="NAME")]
+HubSplit: TypeAlias = Annotated[str, option(REPOSITORY, "Which split of that part.", "--split", value="NAME")]
 Private: TypeAlias = Annotated[
     bool | None,
     option(
         REPOSITORY,
-        "Who may see a repository that is made by this push.",
+        "Who may see the repository, if this push creates it.",
         "--private/--public",
         default="the account's default",
     ),
@@ -41,7 +41,7 @@ PushRevision: TypeAlias = Annotated[
     str | None,
     option(
         REPOSITORY,
-        "Branch to push to; it is made if it is not there.",
+        "Branch to push to; it is created if it does not exist.",
         "--revision",
         value="BRANCH",
         default="the main one",
@@ -51,7 +51,7 @@ WithPool: TypeAlias = Annotated[
     bool,
     option(
         REPOSITORY,
-        "Push the candidates and scores, too, so that others select by another method without the teacher.",
+        "Push the candidates and scores, too, so that others can select by another method without the teacher.",
         "--with-pool",
     ),
 ]
@@ -59,7 +59,7 @@ License: TypeAlias = Annotated[
     str | None,
     option(
         CARD,
-        "Licence of the data, as the Hub names it: cc-by-4.0, mit, unknown, …",
+        "License of the data, as the Hub names it: cc-by-4.0, mit, unknown, …",
         "--license",
         value="NAME",
         default="what the card has, or what all --source-dataset have",
@@ -79,7 +79,7 @@ Token: TypeAlias = Annotated[
     str | None,
     option(
         RUNNING,
-        "Token of the Hub; a variable keeps it out of the shell's history.",
+        "Hub token; the variable keeps it out of the shell's history.",
         "--token",
         value="TOKEN",
         default="the one of hf auth login",
@@ -108,7 +108,7 @@ OtherTeacher: TypeAlias = Annotated[
     str | None,
     option(
         TEACHER,
-        "In place of the teacher that was mined with, such as a local copy of it.",
+        "A replacement for the teacher that mined, such as a local copy of it.",
         "--teacher",
         "-t",
         value="MODEL",

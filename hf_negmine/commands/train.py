@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands import train_options as own
 from hf_negmine.commands.running import open_teacher, reported_errors, set_up_libraries
-from hf_negmine.errors import InputError
 
 HELP = """Fine-tune a Sentence Transformers model with hard negatives.
 
@@ -29,7 +29,7 @@ On what mine has written, with NDCG@10 before and after:
 
 [cyan]hf-negmine train --mined nq-mined --model intfloat/e5-base-v2 --eval scifact/ -o nq-model[/]
 
-Mined on the way: 4 negatives a query, drawn every epoch from the 10 best that the teacher allows:
+Mined on the way: 4 negatives per query, drawn every epoch from the 10 best that the method allows:
 
 [cyan]hf-negmine train pairs.jsonl -t BAAI/bge-m3 --model intfloat/e5-base-v2 --epochs 3 -o model[/]
 
@@ -122,7 +122,7 @@ def train(
         _check_train(rows, mined, part, teacher, given)
         if eval_split is not None and eval_folder is None:
             raise InputError(
-                f"--eval-split: {eval_split!r} is a split of the folder that --eval names, and there is none"
+                f"--eval-split: {eval_split!r} is a split of the folder that --eval names, but --eval is not given"
             )
         if teacher == model:
             own = {"query_prompt": query_prompt, "passage_prompt": passage_prompt}
@@ -140,8 +140,8 @@ def _check_train(
     teacher: str | None,
     only_for_mining: list[str],
 ) -> None:
-    """See that the options say one thing about where negatives come from, before anything is read."""
-    from hf_negmine.output import is_output
+    """Check that the options agree on where negatives come from, before anything is read."""
+    from hf_negmine.commands.output import is_output
 
     if rows is None and mined is None:
         raise InputError(
@@ -149,17 +149,15 @@ def _check_train(
         )
     has_negatives = mined or (rows if is_output(Path(rows or "")) else None)
     if has_negatives is not None and teacher is not None:
-        raise InputError(
-            f"--teacher {teacher!r}, and {has_negatives} holds mined negatives already; leave one of them out"
-        )
+        raise InputError(f"--teacher {teacher!r}: {has_negatives} already holds mined negatives; leave one of them out")
     if teacher is None and only_for_mining:
         names = ", ".join(f"--{name.removesuffix('_name').replace('_', '-')}" for name in only_for_mining)
-        raise InputError(f"{names}: for rows that are mined first, and no --teacher is given")
+        raise InputError(f"{names}: for rows that are mined first, but no --teacher is given")
     for name, value in part.items():
         if value is not None and is_output(Path(rows or mined or "")):
             what = name.removesuffix("_name")
             raise InputError(
-                f"--{what}: {value!r}, and {rows or mined} has no {what}s, as hf-negmine mine has written it; leave it "
+                f"--{what}: {value!r}, but {rows or mined} has no {what}s, as hf-negmine mine has written it; leave it "
                 "out"
             )
 
@@ -180,9 +178,9 @@ def _train(
     overwrite: bool,
 ) -> None:
     if not settings["progress"]:
-        os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers shows a bar for the card that has no other switch
+        os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers' bar for the card has no other switch
     set_up_libraries(quiet=not settings["progress"])
-    from hf_negmine.output import open_mined
+    from hf_negmine.commands.output import open_mined
     from hf_negmine.train.data import TrainingData
     from hf_negmine.train.evaluation import beir_evaluator
     from hf_negmine.train.run import TrainingSettings, fine_tune, prepare_output
@@ -218,7 +216,7 @@ def _train(
         if trained_with.progress:
             typer.echo(f"\n{miner.summary}\n")
     if data.left_out and trained_with.progress:
-        typer.echo(f"Note: rows that are not trained on, because they lack negatives: {data.left_out:,}.\n")
+        typer.echo(f"Note: rows not trained on, because they lack negatives: {data.left_out:,}.\n")
     result = fine_tune(model, data, output, trained_with, evaluator=evaluator, tell=typer.echo)
     if result.after is not None:
         typer.echo(f"NDCG@10 after training: {result.after:.4f}")

@@ -27,13 +27,13 @@ from hf_negmine.commands.options import (
 TRAINING, EVALUATION = "Training", "Evaluation"
 TRAIN_SAMPLER = "sampled:10"
 LOSSES_HELP = (
-    "[cyan]positive-aware[/] tells a query from its negatives and from the batch's other passages, but for those that "
-    "are likely right answers; [cyan]cached[/] the same for batches larger than the memory; [cyan]mnrl[/] takes every "
-    "other passage for wrong."
+    "[cyan]positive-aware[/] contrasts the positive with its negatives and the batch's other passages, except likely "
+    "right answers; [cyan]cached[/] the same for batches larger than the memory; [cyan]mnrl[/] takes every other "
+    "passage for wrong."
 )
 REFRESH_HELP = (
     "Negatives that keep up with the model, before every epoch but the first: [cyan]student[/] searches again with the "
-    "model itself, [cyan]easy[/] replaces those that it finds easy by the next of the teacher's."
+    "model itself, [cyan]easy[/] replaces those that it finds easy by the teacher's next ones."
 )
 
 
@@ -65,7 +65,7 @@ Mined: TypeAlias = Annotated[
     str | None,
     option(
         DATA,
-        "Mined rows to train on, in place of mining: a folder that mine has written. With ROWS, only those of ROWS.",
+        "Mined rows to train on, instead of mining: a folder that mine has written. With ROWS, only those of ROWS.",
         value="DIR",
         default=False,
     ),
@@ -74,7 +74,7 @@ TrainSplit: TypeAlias = Annotated[
     str | None,
     option(
         DATA,
-        "Split of ROWS, or of --mined without ROWS where it is a data set id or a folder with splits.",
+        "Split of ROWS, or of --mined without ROWS if it is a data set id or a folder with splits.",
         "--split",
         value="NAME",
         default="the only one, or train",
@@ -82,7 +82,7 @@ TrainSplit: TypeAlias = Annotated[
 ]
 TrainConfig: TypeAlias = Annotated[
     str | None,
-    option(DATA, "Config of the same, where it is a data set id.", "--config", value="NAME", default="the only one"),
+    option(DATA, "Config of the same, if it is a data set id.", "--config", value="NAME", default="the only one"),
 ]
 StudentModel: TypeAlias = Annotated[
     str, option(TRAINING, "The Sentence Transformers model to train: an id or a folder.", "--model", value="MODEL")
@@ -92,14 +92,14 @@ InBatchNegatives: TypeAlias = Annotated[
     bool,
     option(
         TRAINING,
-        "Tell a query from its own negatives only, not from the batch's other passages.",
+        "Contrast the positive with its own negatives only, not with the batch's other passages.",
         "--no-in-batch-negatives",
         default=False,
     ),
 ]
-Epochs: TypeAlias = Annotated[float, option(TRAINING, "Times that every row is trained on.", value="N", min=0)]
+Epochs: TypeAlias = Annotated[float, option(TRAINING, "How often every row is trained on.", value="N", min=0)]
 BatchSize: TypeAlias = Annotated[
-    int, option(TRAINING, "Rows a step, each with its negatives.", "--batch-size", "-b", value="N", min=1)
+    int, option(TRAINING, "Rows per step, each with its negatives.", "--batch-size", "-b", value="N", min=1)
 ]
 MiniBatchSize: TypeAlias = Annotated[
     int | None, option(TRAINING, "Rows at once in memory, with --loss cached.", value="N", default="32", min=1)
@@ -117,7 +117,7 @@ StudentQueryPrompt: TypeAlias = Annotated[
     str | None,
     option(
         TRAINING,
-        "Text put before every query, and saved with the model, which then puts it there by itself.",
+        "Text put before every query; saved with the model, which then adds it by itself.",
         "--query-prompt",
         value="TEXT",
         default="the model's own",
@@ -140,9 +140,9 @@ TeacherQueryPrompt: TypeAlias = Annotated[
     str | None,
     option(
         TEACHER,
-        "Text that the teacher has before every query.",
+        "Text that the teacher puts before every query.",
         value="TEXT",
-        default="its own; --query-prompt if it is the model that is trained",
+        default="its own; --query-prompt if it is the trained model",
     ),
 ]
 TeacherPassagePrompt: TypeAlias = Annotated[
@@ -157,7 +157,7 @@ TrainSampler: TypeAlias = Annotated[
     str | None,
     option(
         NEGATIVES,
-        SAMPLERS_HELP + " Every epoch draws anew.",
+        SAMPLERS_HELP + " Every epoch draws again.",
         "--sampler",
         "-s",
         value="SPEC",
@@ -169,7 +169,7 @@ TrainNumNegatives: TypeAlias = Annotated[
     int | None,
     option(
         NEGATIVES,
-        "Negatives a query.",
+        "Negatives per query.",
         "--num-negatives",
         "-n",
         value="N",
@@ -181,7 +181,7 @@ TrainPositiveScore: TypeAlias = Annotated[
     PositiveScoreName | None,
     option(
         NEGATIVES,
-        "Of a query with several positives, the lowest score sets the limit (min), or each its own (each).",
+        "With several positives per query, the lowest score sets the limit (min), or each its own (each).",
         "--positive-score",
         default="min",
     ),
@@ -208,11 +208,11 @@ TrainOutput: TypeAlias = Annotated[
 ]
 TrainOverwrite: TypeAlias = Annotated[
     bool,
-    option(OUTPUT, "Begin anew in a folder that holds a model, an interrupted run or other files.", "--overwrite"),
+    option(OUTPUT, "Start over in a folder that holds a model, an interrupted run or other files.", "--overwrite"),
 ]
 Resume: TypeAlias = Annotated[
     bool,
-    option(RUNNING, "Go on with an interrupted run in --output from where it was last saved.", "--resume"),
+    option(RUNNING, "Continue an interrupted run in --output from where it was last saved.", "--resume"),
 ]
 TrainDevice: TypeAlias = Annotated[
     str | None,

@@ -1,7 +1,7 @@
 """`mine_hard_negatives` with the arguments, columns, order and formats of Sentence Transformers' function of that name.
 
-A translation of its arguments into a `NegativeMiner`, and of the result into its layout; nothing is mined here. Where
-the two differ on purpose, ``docs/migrating.md`` says so.
+It translates the arguments into a `NegativeMiner`, and the result into that function's layout; nothing is mined here.
+The deliberate differences between the two are listed in ``docs/migrating.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The arguments of Sentence Transformers' function, checked with its error messages, and as a method and a sampler."""
+"""The arguments of Sentence Transformers' function: checked with its error messages, turned into method and sampler."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import cast
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require, require_whole
-from hf_negmine.methods import Method, NaiveTopK, RankBand, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
-from hf_negmine.mined import Format
-from hf_negmine.protocols import Sampler
+from hf_negmine.base.errors import InputError, require, require_whole
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.layouts import Format
 from hf_negmine.select import Sampled, Top
+from hf_negmine.select.methods import (
+    Method,
+    NaiveTopK,
+    RankBand,
+    ScoreFloor,
+    TopKAbs,
+    TopKMarginPos,
+    TopKPercPos,
+    TopKShifted,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +30,7 @@ FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on the score of a negative, by the names of their arguments; None for those that were not given."""
+    """Limits on the score of a negative, by argument name; None for those not given."""
 
     absolute_margin: float | None
     relative_margin: float | None
@@ -41,12 +50,12 @@ class Limits:
 
     @property
     def given(self) -> list[str]:
-        """The names of those that were given."""
+        """The names of the limits that were given."""
         return [name for name, value in vars(self).items() if value is not None]
 
     @property
     def method(self) -> Method:
-        """All of them as a method."""
+        """All limits as one method."""
         method = NaiveTopK()
         if self.absolute_margin is not None:
             method &= TopKMarginPos(self.absolute_margin)
@@ -61,12 +70,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Window:
-    """The ranks that take part.
+    """The range of ranks that may be mined.
 
     Attributes:
         first: ranks before it are left out.
         last: ranks from it on are left out; None for no end.
-        default_last: the end that Sentence Transformers would choose where there is none.
+        default_last: the end that Sentence Transformers would choose if none is given.
     """
 
     first: int
@@ -75,10 +84,10 @@ class Window:
 
     @classmethod
     def of(cls, first: int, last: int | None, n: int, most_positives: int, *, limited: bool) -> Window:
-        """The window for ``n`` negatives, where no query has more than ``most_positives``.
+        """The window for ``n`` negatives, if no query has more than ``most_positives``.
 
         Args:
-            limited: whether a limit on the scores leaves candidates out, so that more of them are looked at.
+            limited: whether score limits leave candidates out, so that more candidates are considered.
         """
         default_last = last if last is not None else first + n * (10 if limited else 1) + most_positives
         return cls(first, last, default_last)
@@ -96,7 +105,7 @@ class Window:
 
 
 def check_numbers(num_negatives: int, range_min: int, range_max: int | None, faiss_batch_size: int) -> None:
-    """Raise `InputError` for numbers that Sentence Transformers refuses, in its words."""
+    """Raise `InputError` for numbers that Sentence Transformers refuses, with its wording."""
     for name, value in (("num_negatives", num_negatives), ("range_min", range_min), ("range_max", range_max)):
         if value is not None or name != "range_max":
             require_whole(value, name)
@@ -120,7 +129,7 @@ def check_numbers(num_negatives: int, range_min: int, range_max: int | None, fai
 def settle_format(
     output_format: str, output_scores: bool, as_triplets: bool | None, *, include_positives: bool
 ) -> tuple[Format, bool]:
-    """The format, and whether it has scores, after deprecated arguments and what ``include_positives`` asks for."""
+    """The format, and whether it has scores, after applying deprecated arguments and ``include_positives``."""
     if as_triplets is not None:
         output_format = "triplet" if as_triplets else "n-tuple"
         logger.warning("`as_triplets` is deprecated: use output_format=%r", output_format)

@@ -1,4 +1,4 @@
-"""The function: Sentence Transformers' arguments in, a miner's run, their layout and notices out."""
+"""The function: takes Sentence Transformers' arguments, runs a miner, and returns their layout with their notices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 import datasets
 
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import require_choice
+from hf_negmine.data.writing import in_memory
 from hf_negmine.drop_in.arguments import Limits, Window, check_numbers, settle_format
 from hf_negmine.drop_in.models import Prompts, Teachers
 from hf_negmine.drop_in.rows import (
@@ -23,9 +25,7 @@ from hf_negmine.drop_in.rows import (
     no_tuples,
     notice_of_missing,
 )
-from hf_negmine.errors import require_choice
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.writing import in_memory
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -70,41 +70,42 @@ def mine_hard_negatives(
 
     Args:
         dataset: rows of (anchor, positive); rows with the same anchor share their positives.
-        model: scores the passages, by the cosine of its vectors. Any other object that has ``encode_query`` and
-            ``encode_document`` (or ``encode``) and ``similarity`` scores them by that, and nothing of it is kept for
-            later calls.
+        model: scores the passages, by the cosine of its vectors. Any other object with ``encode_query`` and
+            ``encode_document`` (or ``encode``) and ``similarity`` scores them by its own similarity, and none of its
+            results are kept for later calls.
         anchor_column_name: the first column if None.
         positive_column_name: the second column if None.
         corpus: passages besides the positives.
-        cross_encoder: a `CrossEncoder`, or any object with ``predict``. It scores the model's candidates again; ranks,
+        cross_encoder: a `CrossEncoder`, or any object with ``predict``. It rescores the model's candidates; ranks,
             margins and scores are then its own.
-        range_min: ranks before it are left out. Ranks count passages that are no positives, before any other limit.
-        range_max: ranks from it on are left out; as far as it takes if None (with a cross-encoder, so many candidates
-            as Sentence Transformers would score).
+        range_min: ranks before it are left out. Ranks count the passages that are not positives, before any other
+            limit.
+        range_max: ranks from it on are left out; if None, there is no end (with a cross-encoder, as many candidates as
+            Sentence Transformers would score).
         max_score: negatives score under it.
         min_score: negatives score at least this.
         absolute_margin: negatives score under the positive score minus this margin.
         relative_margin: negatives score under the positive score minus this share of its magnitude.
-        num_negatives: negatives per query; fewer where the corpus or the limits allow no more.
+        num_negatives: negatives per query; fewer if the corpus or the limits allow no more.
         sampling_strategy: the best ones (``"top"``), or a seeded uniform draw (``"random"``).
-        query_prompt_name, query_prompt: put before every anchor; the prompt itself wins over a name.
+        query_prompt_name, query_prompt: put before every anchor; the prompt itself takes precedence over a name.
         corpus_prompt_name, corpus_prompt: the same for passages.
-        include_positives: rank the positives among the candidates; the format is then ``n-tuple``.
+        include_positives: whether to rank the positives among the candidates; the format is then ``n-tuple``.
         output_format: ``triplet``, ``n-tuple``, ``labeled-pair`` or ``labeled-list``.
-        output_scores: write scores (in the labelled formats in place of labels).
+        output_scores: whether to write scores (instead of labels in the labeled formats).
         batch_size: texts per forward pass.
         faiss_batch_size, use_faiss: accepted; the search is exact and bounded with or without them.
-        use_multi_process: encode in several processes, one per device.
-        verbose: show progress, and print a summary and how many rows lack negatives.
-        cache_folder: where vectors and pools are kept; the library's cache folder if None.
-        as_triplets, margin: deprecated there; ``output_format`` and ``absolute_margin`` take their place.
-        seed: of the random draw.
+        use_multi_process: whether to encode in several processes, one per device.
+        verbose: whether to show progress, and to print a summary and how many rows lack negatives.
+        cache_folder: where vectors and pools are stored; the library's cache folder if None.
+        as_triplets, margin: deprecated there; use ``output_format`` and ``absolute_margin`` instead.
+        seed: the seed of the random draw.
 
     Returns:
         A data set in the order of the first appearance of each anchor, with the columns of ``output_format``.
 
     Raises:
-        InputError: a `ValueError` with both facts in it.
+        InputError: an argument is invalid; a `ValueError` that states what was given and what was expected.
     """
     if margin is not None:
         absolute_margin = margin
@@ -119,7 +120,7 @@ def mine_hard_negatives(
     anchor, positive = choose_columns(dataset, anchor_column_name, positive_column_name)
     check_numbers(num_negatives, range_min, range_max, faiss_batch_size)
     grouped = group_rows(dataset, anchor, positive, as_lists=format == "labeled-pair")
-    corpus = list(corpus) if isinstance(corpus, Iterator) else corpus  # it is looked at twice
+    corpus = list(corpus) if isinstance(corpus, Iterator) else corpus  # it is read twice
     n = most_negatives(num_negatives, grouped.positives, corpus, include_positives=include_positives)
     limited = set(limits.given) - ({"min_score"} if cross_encoder is None else set())
     window = Window.of(range_min, range_max, n, grouped.most_positives, limited=bool(limited))
@@ -156,10 +157,10 @@ def mine_hard_negatives(
     if format == "n-tuple" and n < num_negatives:
         mined = no_tuples(mined, num_negatives)
     if verbose:
-        print(replace(summary, rows_written=len(mined)))  # noqa: T201 - what `verbose` asks for
+        print(replace(summary, rows_written=len(mined)))  # noqa: T201 - `verbose` asks for it
         ranged = ["range_max"] if range_max is not None or cross_encoder is not None else []
         limiting = [*ranged, *(["range_min"] if range_min else []), *limits.given]
-        if n < num_negatives or not limiting:  # all of the corpus was looked at, and it held no more
+        if n < num_negatives or not limiting:  # the whole corpus was considered, and held no more
             limiting += ["num_negatives", "corpus"]
         if notice := notice_of_missing(len(mined), grouped.most_rows(format, num_negatives), limiting):
             print(notice)  # noqa: T201
@@ -168,12 +169,12 @@ def mine_hard_negatives(
 
 @contextmanager
 def _cache_folder(given: str | None, teachers: Teachers) -> Iterator[str | Path | None]:
-    """The folder for a miner; one that goes with the block if nothing may be kept."""
+    """The folder for a miner; one that is deleted with the block if nothing may be kept."""
     if teachers.keeps:
         yield given
         return
     if given is not None:
         name = teachers.teacher.name
-        logger.warning("cache_folder: nothing is kept in %s, since %s has no weights to recognise it by", given, name)
+        logger.warning("cache_folder: nothing is kept in %s, since %s has no weights to recognize it by", given, name)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         yield folder

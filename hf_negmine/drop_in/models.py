@@ -1,4 +1,4 @@
-"""The models that Sentence Transformers' function takes, as teachers: its own, and any object that it could ask."""
+"""The models that Sentence Transformers' function accepts, as teachers: its own, and any object with its methods."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.errors import InputError, require
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, ScoreFunction
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What goes before the texts of a role: the prompt itself, or the name of one of the model's own."""
+    """The prompt put before the texts of a role: the prompt itself, or the name of one of the model's own."""
 
     prompt: str | None
     name: str | None
@@ -45,15 +45,15 @@ class Prompts:
 class SimilarityTeacher:
     """An object that encodes and compares as a `SentenceTransformer` does, as a teacher that scores every passage.
 
-    It is called the way Sentence Transformers' function calls a model, and its own ``similarity`` is the score.
-    Nothing tells it from another object of its class, so its fingerprint is new for every teacher: what it gave is
-    never found again.
+    It is called the way Sentence Transformers' function calls a model, and its own ``similarity`` is the score. Nothing
+    distinguishes it from another object of its class, so every teacher gets a new fingerprint, and stored results are
+    never reused.
 
     Args:
-        model: it has ``encode_query`` and ``encode_document``, or ``encode`` for both, and ``similarity``.
-        prompts: by role.
+        model: an object with ``encode_query`` and ``encode_document``, or ``encode`` for both, and ``similarity``.
+        prompts: the prompts by role.
         batch_size: texts per forward pass.
-        progress: whether the model shows its bars.
+        progress: whether the model shows its progress bars.
     """
 
     def __init__(self, model: Any, prompts: dict[Role, Prompts], batch_size: int, *, progress: bool) -> None:
@@ -64,11 +64,11 @@ class SimilarityTeacher:
 
     @property
     def name(self) -> str:
-        """Name of the object's class."""
+        """The name of the object's class."""
         return type(self._model).__name__
 
     def fingerprint(self, role: Role) -> str:
-        """Another one for each teacher (see `protocols.Teacher`)."""
+        """A new one for each teacher (see `protocols.Teacher`)."""
         return digest_of("similarity", self._version, role)
 
     def index(self, passages: pa.LargeStringArray) -> _Passages:
@@ -76,7 +76,7 @@ class SimilarityTeacher:
         return _Passages(self, torch.as_tensor(self.vectors(passages.to_pylist(), "passage")))
 
     def vectors(self, texts: list[str], role: Role) -> Any:
-        """What the model makes of ``texts``, one row per text."""
+        """The model's vectors of ``texts``, one row per text."""
         encode = getattr(self._model, "encode_query" if role == "query" else "encode_document", None)
         return (encode or self._model.encode)(
             texts,
@@ -96,7 +96,7 @@ class SimilarityTeacher:
 
     @contextmanager
     def processes(self, devices: list[str] | None = None) -> Iterator[None]:
-        """Encode in one process per device while the block lasts."""
+        """Encode in one process per device inside the block."""
         require(
             hasattr(self._model, "start_multi_process_pool"),
             f"use_multi_process: {self.name} has no start_multi_process_pool; leave use_multi_process out",
@@ -110,7 +110,7 @@ class SimilarityTeacher:
 
 
 class _Passages:
-    """The passages of a corpus, encoded; a query is encoded once, so that its scores do not depend on its company."""
+    """The encoded passages of a corpus; a query is encoded only once, so that its scores do not depend on its batch."""
 
     def __init__(self, teacher: SimilarityTeacher, vectors: torch.Tensor) -> None:
         self._teacher, self._vectors = teacher, vectors
@@ -127,12 +127,12 @@ class _Passages:
 
 @dataclass(frozen=True)
 class Teachers:
-    """What scores the passages.
+    """The models that score the passages.
 
     Attributes:
         encoder: makes the vectors.
-        teacher: the same, or the cross-encoder that scores its candidates.
-        keeps: whether results may be kept for later calls: everything that decides a score is in the fingerprints.
+        teacher: the encoder itself, or the cross-encoder that scores its candidates.
+        keeps: whether results may be kept for later calls, because fingerprints cover everything that affects a score.
     """
 
     encoder: DenseTeacher | SimilarityTeacher
@@ -153,7 +153,7 @@ class Teachers:
         """The teachers of the models that were passed in.
 
         Raises:
-            InputError: an object that cannot be asked.
+            InputError: an object lacks the methods it needs.
         """
         encoder: DenseTeacher | SimilarityTeacher | None = _dense_teacher(model, prompts, batch_size)
         if encoder is None:
@@ -165,7 +165,7 @@ class Teachers:
         return cls(encoder, teacher or _pair_teacher(cross_encoder, encoder, candidates, batch_size), keeps)
 
     def processes(self, use_multi_process: Sequence[str] | bool) -> contextlib.AbstractContextManager[Any]:
-        """Encodes in several processes while the block lasts, if that was asked for."""
+        """Encode in several processes inside the block, if requested."""
         if not use_multi_process:
             return contextlib.nullcontext()
         return self.encoder.processes(None if isinstance(use_multi_process, bool) else list(use_multi_process))
@@ -235,4 +235,4 @@ def _is_of_sentence_transformers(model: Any) -> bool:
 def _cosine(model: SentenceTransformer) -> Literal["cosine"]:
     own = str(getattr(model.similarity_fn_name, "value", model.similarity_fn_name))
     require(own in ("cosine", "dot"), f"the model compares vectors by {own!r}, supported are 'cosine' and 'dot'")
-    return "cosine"  # theirs normalises every vector, so that the dot product is the cosine, too
+    return "cosine"  # theirs normalizes every vector, so that the dot product is the cosine, too

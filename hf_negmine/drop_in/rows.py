@@ -1,4 +1,4 @@
-"""Rows as Sentence Transformers' function takes them: grouped by anchor before mining, in its types afterwards."""
+"""Rows in the form of Sentence Transformers' function: grouped by anchor before mining, in its types afterwards."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import ColumnError, require
-from hf_negmine.mined import Format
-from hf_negmine.sources import CorpusSource, open_corpus, pair_batches
-from hf_negmine.texts import check_texts
-from hf_negmine.writing import in_memory
+from hf_negmine.base.errors import ColumnError, require
+from hf_negmine.data.layouts import Format
+from hf_negmine.data.sources import CorpusSource, open_corpus, pair_batches
+from hf_negmine.data.texts import check_texts
+from hf_negmine.data.writing import in_memory
 
 ROWS_A_PIECE = 65_536
-"""Few enough that their texts, as a piece of a string column, stay under its 2 GiB."""
+"""Few enough that their texts, as one chunk of a string column, stay under its limit of 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Grouped:
     """Rows in the order of each anchor's first appearance, each (anchor, positive) pair once.
 
     Attributes:
-        rows: one per pair, or one per anchor with the list of its positives.
-        anchors, pairs: how many there are.
-        most_positives: of an anchor.
-        positives: the unique ones.
+        rows: one row per pair, or one per anchor with the list of its positives.
+        anchors, pairs: the number of each.
+        most_positives: the greatest number of positives of an anchor.
+        positives: the unique positives.
     """
 
     rows: datasets.Dataset
@@ -37,14 +37,14 @@ class Grouped:
     positives: pa.Array
 
     def most_rows(self, output_format: Format, n: int) -> int:
-        """Rows of the result if every anchor has ``n`` negatives."""
+        """The number of rows in the result if every anchor has ``n`` negatives."""
         if output_format == "triplet":
             return self.pairs * n
         return self.pairs + self.anchors * n if output_format == "labeled-pair" else self.pairs
 
 
 def choose_columns(dataset: datasets.Dataset, anchor: str | None, positive: str | None) -> tuple[str, str]:
-    """The named columns; without a name the first and the second one."""
+    """The named columns; without names, the first and the second one."""
     require(
         isinstance(dataset, datasets.Dataset),
         f"dataset: expected a datasets.Dataset, got {type(dataset).__name__}"
@@ -66,7 +66,7 @@ def choose_columns(dataset: datasets.Dataset, anchor: str | None, positive: str 
 
 
 def group_rows(dataset: datasets.Dataset, anchor: str, positive: str, *, as_lists: bool) -> Grouped:
-    """The rows of each anchor together; ``as_lists`` makes one row of them."""
+    """Group the rows of each anchor; ``as_lists`` makes them one row."""
     for _ in pair_batches(dataset, anchor, positive, code="dataset"):
         pass  # refuses rows whose labels say that a passage is not relevant
     table = dataset.with_format("arrow").select_columns([anchor, positive])[:]
@@ -101,9 +101,9 @@ def _text_column(table: pa.Table, name: str) -> pa.Array:
 
 
 def most_negatives(n: int, positives: pa.Array, corpus: CorpusSource | None, *, include_positives: bool) -> int:
-    """``n``, or what a smaller corpus holds besides one positive.
+    """``n``, or as many as a smaller corpus holds besides one positive.
 
-    A corpus of a single passage holds nothing to mine, which the miner says.
+    A corpus of a single passage holds nothing to mine; the miner reports that.
     """
     if n < len(positives):
         return n
@@ -117,7 +117,7 @@ def most_negatives(n: int, positives: pa.Array, corpus: CorpusSource | None, *, 
 
 
 def in_their_types(mined: datasets.Dataset, anchor: str, positive: str, output_format: Format) -> datasets.Dataset:
-    """Scores as float64, columns in their order, and no row of a labelled list without a negative."""
+    """Scores as float64, columns in their order, and no labeled list without a negative."""
     if output_format == "labeled-list":
         lengths = pc.list_value_length(mined.with_format("arrow")[positive])
         mined = mined.select(np.flatnonzero(np.asarray(lengths) > 1))
@@ -131,7 +131,7 @@ def in_their_types(mined: datasets.Dataset, anchor: str, positive: str, output_f
 
 
 def no_tuples(mined: datasets.Dataset, n: int) -> datasets.Dataset:
-    """A result of format ``n-tuple`` with fewer negatives, as one with ``n``, which no row has."""
+    """The empty ``n-tuple`` result for ``n`` negatives, if the corpus allows fewer and no row can have as many."""
     text = datasets.Value("string")
     last = {name: kind for name, kind in mined.features.items() if name == "scores"}
     first = dict.fromkeys((*mined.column_names[:2], *(f"negative_{place}" for place in range(1, n + 1))), text)
@@ -140,12 +140,12 @@ def no_tuples(mined: datasets.Dataset, n: int) -> datasets.Dataset:
 
 
 def notice_of_missing(found: int, wanted: int, arguments: list[str]) -> str:
-    """Sentence Transformers' sentence on the rows that lack negatives; empty if none does.
+    """Sentence Transformers' notice about the rows that lack negatives; empty if none does.
 
     Args:
         found: rows of the result.
         wanted: rows that it would have if nothing were missing.
-        arguments: names of those that keep more negatives from being found.
+        arguments: names of the arguments that keep more negatives from being found.
     """
     missing = wanted - found
     if missing <= 0:

@@ -1,4 +1,4 @@
-"""Cards as text: pure functions, no network. What a user wrote into a card survives a second push."""
+"""Cards as text: pure functions, no network. Text that a user adds to a card survives later pushes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.shapes import check_plain
 from hf_negmine.hub.provenance import LOOKUPS, Provenance
 from hf_negmine.hub.settings import is_ensemble
-from hf_negmine.shapes import check_plain
-from hf_negmine.summary import MiningSummary
-from hf_negmine.truncation import truncation_lines
+from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.truncation import truncation_lines
 
 TEMPLATE = Path(__file__).with_name("dataset_card_template.md")
-BEGIN = "<!-- hf_negmine: what stands up to the end mark is written anew by every push -->"
+BEGIN = "<!-- hf_negmine: everything up to the end mark is rewritten by every push -->"
 END = "<!-- hf_negmine: end -->"
 HEADER = re.compile(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
 TAGS = ["hf_negmine", "hard-negatives", "sentence-transformers", "retrieval"]
 TASKS = ["sentence-similarity", "text-retrieval"]
 LISTS = ("language", "tags", "task_categories", "source_datasets", "datasets")
-"""Fields of a card's YAML that hold texts."""
+"""Fields of a card's YAML that hold text."""
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
 SECTION_BEFORE = "\n## Training Details"
 CELL = 160
-"""Characters of a text in the examples."""
+"""Characters per text in the examples."""
 
 
 def dataset_card(
@@ -47,12 +47,12 @@ def dataset_card(
     """The README of a repository of mined data sets.
 
     Args:
-        repo_id: of the repository.
-        parts: provenance of every config and split, the one that was pushed last first.
-        configs: as YAML has them: config_name, data_files, and ``holds``, a description for the table.
-        existing: README that is there; its YAML and its own text are kept.
-        license: of the data; None keeps what is there.
-        languages: as ISO codes.
+        repo_id: the repository's id.
+        parts: provenance of every config and split, the most recently pushed one first.
+        configs: as in YAML: config_name, data_files, and ``holds``, a description for the table.
+        existing: the current README; its YAML and the user's text are kept.
+        license: the license of the data; None keeps the current one.
+        languages: ISO codes.
     """
     metadata, own_text = split_card(existing or "")
     metadata = merged_metadata(metadata, parts, configs, license, languages)
@@ -74,10 +74,10 @@ def dataset_card(
 
 
 def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
-    """YAML of a card, and the user's own text before and after ours.
+    """The YAML of a card, and the user's own text before and after ours.
 
     Raises:
-        InputError: YAML that cannot be read.
+        InputError: the YAML cannot be read.
     """
     metadata: Any = {}
     body = card
@@ -85,16 +85,14 @@ def split_card(card: str) -> tuple[dict[str, Any], tuple[str, str]]:
         try:
             metadata = yaml.load(header[1] or "", Loader=_Loader) or {}
             check_plain(metadata, "its YAML")
-        except Exception as error:  # PyYAML lets through what its constructors raise
+        except Exception as error:  # PyYAML does not wrap its constructors' errors
             reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"the card that is there has YAML that cannot be read ({reason}); correct it first"
-            ) from error
+            raise InputError(f"the existing card has YAML that cannot be read ({reason}); correct it first") from error
         _check_metadata(metadata)
         body = card[header.end() :]
     before, found, rest = body.partition(BEGIN)
     _, ended, after = rest.partition(END)
-    require(bool(ended) or not found, f"the card that is there has lost the mark {END!r}; put it back below our text")
+    require(bool(ended) or not found, f"the existing card has lost the mark {END!r}; put it back below our text")
     return metadata, (before.strip("\n"), after.strip("\n") if found else "")
 
 
@@ -103,37 +101,37 @@ def decoded_card(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise InputError(f"the card that is there is not UTF-8 ({error}); correct it first") from error
+        raise InputError(f"the existing card is not UTF-8 ({error}); correct it first") from error
 
 
 def _check_metadata(metadata: Any) -> None:
-    """`InputError` unless the fields that are merged have the shape that the Hub wants."""
-    require(isinstance(metadata, dict), "the card that is there has YAML that names nothing; correct it first")
+    """Raise `InputError` unless the fields that are merged have the shape that the Hub requires."""
+    require(isinstance(metadata, dict), "the existing card has YAML that is not a mapping; correct it first")
     for name in LISTS:
         texts = as_list(metadata.get(name))
         require(
             all(isinstance(one, str) for one in texts),
-            f"the card that is there has {name}: {reprlib.repr(metadata.get(name))}, expected texts; correct it first",
+            f"the existing card has {name}: {reprlib.repr(metadata.get(name))}, expected texts; correct it first",
         )
     require(
         all(isinstance(one, dict) for one in as_list(metadata.get("configs")))
         and all(isinstance(one.get("config_name"), str | None) for one in as_list(metadata.get("configs"))),
-        f"the card that is there has configs: {reprlib.repr(metadata.get('configs'))}, expected mappings with a "
+        f"the existing card has configs: {reprlib.repr(metadata.get('configs'))}, expected mappings with a "
         "config_name; correct it first",
     )
 
 
 def join_card(metadata: Mapping[str, Any], own_text: tuple[str, str], body: str) -> str:
-    """A card of YAML, the user's own text, and ours between its marks."""
+    """A card made of YAML, the user's own text, and ours between its marks."""
     before, after = own_text
     header = yaml.dump(dict(metadata), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    body = body.strip().replace(BEGIN, "").replace(END, "")  # a mark in a text would end ours early
+    body = body.strip().replace(BEGIN, "").replace(END, "")  # a mark inside the text would end ours early
     blocks = [before, f"{BEGIN}\n\n{body}\n\n{END}", after]
     return f"---\n{header}---\n\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Refuses aliases: a few lines of them unfold to more than memory holds."""
+    """Refuses aliases: a few lines of them can expand to more than fits in memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -142,7 +140,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
-    """Escapes the line breaks of Unicode, which PyYAML else writes as they are and reads as a space; no aliases."""
+    """Escapes Unicode line breaks, which PyYAML would write unescaped and read back as a space; writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -156,9 +154,9 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def with_section(card: str, section: str) -> str:
-    """A card of Sentence Transformers with a section of ours before its training details, or at the end.
+    """A Sentence Transformers card with our section before its training details, or at the end.
 
-    It takes the place of an earlier one with the same heading.
+    The section replaces an earlier one with the same heading.
     """
     heading = section.strip().partition("\n")[0]
     before, found, after = card.partition(SECTION_BEFORE)
@@ -173,7 +171,7 @@ def merged_metadata(
     license: str | None,
     languages: Sequence[str],
 ) -> dict[str, Any]:
-    """The card's YAML with ours merged in: lists are joined, what the user set stays."""
+    """The card's YAML with ours merged in: lists are joined, the user's values are kept."""
     merged = dict(metadata)
     if license is not None:
         merged["license"] = license
@@ -187,11 +185,11 @@ def merged_metadata(
     ours = [{name: value for name, value in config.items() if name != "holds"} for config in configs]
     names = {config["config_name"] for config in ours}
     before = as_list(merged.get("configs"))
-    # A push without lookup tables takes those of the push before with it.
+    # A push without lookup tables removes those of the push before.
     gone = {f"{part.config_name}-{name}" for part in parts for name in LOOKUPS}
     kept = [config for config in before if config.get("config_name") not in names | gone]
     there = {*names, *(config.get("config_name") for config in kept)}
-    if "default" not in there:  # the one that loads without a name stays the same
+    if "default" not in there:  # keep the same config as the one that loads without a name
         earlier = next((config.get("config_name") for config in before if config.get("default")), None)
         chosen = earlier if earlier in there else ours[0]["config_name"]
         for config in ours:
@@ -202,25 +200,25 @@ def merged_metadata(
 
 
 def sentence(summary: MiningSummary) -> str:
-    """What was mined and how, in one sentence."""
+    """One sentence on what was mined, and how."""
     settings = summary.settings
     n = settings["num_negatives"]
     rows = summary.rows if summary.rows_written is None else summary.rows_written
     return (
-        f"{rows:,} rows with {n} hard negative{'' if n == 1 else 's'} a query, mined by `{settings['method']}` with "
+        f"{rows:,} rows with {n} hard negative{'' if n == 1 else 's'} per query, mined by `{settings['method']}` with "
         f"sampler `{settings['sampler']}` (seed {settings['seed']}) from a corpus of {summary.passages:,} passages; "
         f"{_teacher_clause(settings)}.{_filter_sentence(settings)}"
     )
 
 
 def _teacher_clause(settings: Mapping[str, Any]) -> str:
-    """Who scored, as a part of a sentence."""
+    """The clause that names the teacher."""
     if not is_ensemble(settings):
         return f"the teacher is {escaped(str(settings['teacher']))}"
     names = ", ".join(escaped(str(stage["teacher"])) for stage in settings["stages"])
     if settings["teacher_settings"]["kind"] == "cross-sample":
-        return f"each query has drawn one of the teachers {names}"
-    return f"each query has as many of every teacher: {names}"
+        return f"each query drew one of the teachers {names}"
+    return f"each query has equally many negatives from every teacher: {names}"
 
 
 def _filter_sentence(settings: Mapping[str, Any]) -> str:
@@ -229,7 +227,7 @@ def _filter_sentence(settings: Mapping[str, Any]) -> str:
 
 
 def escaped(text: str, limit: int | None = None) -> str:
-    """Text that says nothing to Markdown, HTML or a table, cut to ``limit`` characters."""
+    """Text with no special meaning in Markdown, HTML or a table, cut to ``limit`` characters."""
     flat = " ".join(text.split())
     if limit is not None and len(flat) > limit:
         flat = flat[: limit - 1].rstrip() + "…"
@@ -238,7 +236,7 @@ def escaped(text: str, limit: int | None = None) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as code in a table's cell, on one line, whatever is in it."""
+    """A value as code in a table's cell, on one line, whatever it contains."""
     text = value if isinstance(value, str) and value.isprintable() else json.dumps(value, ensure_ascii=False)
     text = text if text.isprintable() else json.dumps(value)
     text = str(value) if value is None or isinstance(value, bool | int | float) else text
@@ -248,7 +246,7 @@ def code(value: Any) -> str:
 
 
 def _shown(part: Provenance) -> dict[str, Any]:
-    """One part as the template wants it."""
+    """One part in the form that the template needs."""
     summary = part.summary
     groups = (summary.positive_scores, summary.negative_scores, summary.differences)
     names = ("count", "mean", "std", "min", "quartile_1", "median", "quartile_3", "max")
@@ -274,7 +272,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
             [name.replace("_", " "), *(_number(getattr(group, name)) for group in groups)] for name in names
         ],
         "counts": (
-            f"{summary.rows:,} rows were given, of {summary.queries:,} queries with {summary.positives_per_query:.2f} "
+            f"{summary.rows:,} rows were given, for {summary.queries:,} queries with {summary.positives_per_query:.2f} "
             f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} {_where(summary.settings)} "
             f"fewer eligible passages than {summary.settings['num_negatives']}."
         ),
@@ -300,27 +298,27 @@ def _shown(part: Provenance) -> dict[str, Any]:
 
 
 def _where(settings: Mapping[str, Any]) -> str:
-    """Of whom a status is said that there are too few passages."""
+    """The place that holds too few passages, as the start of a clause."""
     if settings.get("candidates") is not None:
         return f"the {settings['candidates']} candidates of the first stage hold"
     return "the corpus holds"
 
 
 def _teachers(settings: Mapping[str, Any]) -> str:
-    """What a teacher stands on, as Markdown; empty for one that stands alone."""
+    """The teachers that a teacher builds on, as Markdown; empty if there are none."""
     if not settings.get("stages"):
         return ""
     own = settings.get("teacher_settings") or {}
     kind = own.get("kind")
     how = {
         "cross-sample": "Each query draws one of these at random, which gives all its negatives (NV-Retriever, 4.2). "
-        "Scores are in the scale of the one that was drawn:",
-        "intra-sample": "Each query takes the best of every one of these, as many of each (NV-Retriever, 4.2"
+        "Scores are on the scale of the one that was drawn:",
+        "intra-sample": "Each query takes the best of every one of these, equally many of each (NV-Retriever, 4.2"
         + (", each passage once" if own.get("dedup") else "")
-        + "). A negative's score is in the scale of the one that gave it; positives have the first one's:",
+        + "). A negative's score is on the scale of the one that gave it; positives have the first one's:",
         "fusion": f"{escaped(str(settings['teacher']))} joins the scores of these into one:",
     }
-    first = f"{escaped(str(settings['teacher']))} scores {settings.get('candidates')} candidates a query of this one:"
+    first = f"{escaped(str(settings['teacher']))} scores {settings.get('candidates')} candidates per query of this one:"
     return f"{how.get(str(kind), first)}\n\n" + _stages(settings["stages"], own.get("stages") or [], "")
 
 
@@ -335,28 +333,28 @@ def _stages(stages: Sequence[Mapping[str, Any]], settings: Sequence[Mapping[str,
 
 
 def _filters(part: Provenance) -> str:
-    """What negatives and rows had to be besides, as Markdown; empty without filters."""
+    """The filters that negatives and rows had to pass, as Markdown; empty without filters."""
     summary = part.summary
     lines = []
     for one in summary.settings.get("filters") or []:
         line, kind = escaped(str(one["filter"])), one.get("kind")
         if kind == "veto" and one.get("abstain_at") is not None:
-            line += f"; it has no say where the positive scores {one['abstain_at']:g} or less"
+            line += f"; it abstains where the positive scores {one['abstain_at']:g} or less"
         if kind == "consistency":
             rows = "left out" if one["action"] == "drop" else "flagged in the column `consistent`"
-            line += f": {summary.inconsistent or 0:,} labelled pairs whose positive the teacher does not find, {rows}"
+            line += f": {summary.inconsistent or 0:,} labeled pairs whose positive the teacher does not find, {rows}"
         if kind == "judge":
             most = "" if one["budget"] is None else f" of at most {one['budget']:,}"
-            line += f": asked about {summary.judged or 0:,}{most} pairs; what answers its query is replaced"
-            line += ", and made another positive of it" if one["relabel"] else ""
+            line += f": asked about {summary.judged or 0:,}{most} pairs; a passage that answers its query is replaced"
+            line += ", and becomes another positive of it" if one["relabel"] else ""
         lines.append(f"- {line}\n")
     if lines and part.files.get("pool"):
-        lines.append("\nThe candidate pool is as the teacher ranks it, before these filters.\n")
+        lines.append("\nThe candidate pool is in the teacher's order, before these filters.\n")
     return "".join(lines)
 
 
 def _recall(summary: MiningSummary) -> str:
-    """How much an approximate engine misses, as Markdown; empty for an exact search."""
+    """How much an approximate engine finds, as Markdown; empty for an exact search."""
     engine = summary.settings.get("engine")
     lines = [
         f"- {code(engine)} finds {100 * share:.1f} % of the best candidates of {escaped(teacher)}; scores are exact\n"
@@ -366,7 +364,7 @@ def _recall(summary: MiningSummary) -> str:
 
 
 def _agreement(summary: MiningSummary) -> str:
-    """Table 6 of the paper for these teachers, as Markdown; empty for one teacher."""
+    """The paper's table 6 for these teachers, as Markdown; empty for one teacher."""
     if summary.agreement is None:
         return ""
     names = [escaped(str(name)) for name in summary.agreement["teachers"]]
@@ -392,7 +390,7 @@ def _number(value: float | int | None) -> str:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A value of YAML that may be one or several."""
+    """A YAML value that may be one or several, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

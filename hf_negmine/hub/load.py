@@ -1,4 +1,4 @@
-"""Loading what was pushed. Nothing that comes from the Hub is unpickled or executed."""
+"""Loading pushed data sets. Nothing that comes from the Hub is unpickled or executed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ import pyarrow.types as pt
 from huggingface_hub import HfApi
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from hf_negmine.errors import InputError, NegmineError, StorageError
-from hf_negmine.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.base.errors import InputError, NegmineError, StorageError
+from hf_negmine.base.files import default_cache_dir, digest_of, publish_folder, scratch_folder
+from hf_negmine.base.paths import folder_of
+from hf_negmine.data.texts import TextSet, batches_of, build_text_set
+from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (
     LOOKUPS,
@@ -27,13 +30,10 @@ from hf_negmine.hub.provenance import (
     provenance_path,
     read_provenance,
 )
-from hf_negmine.paths import folder_of
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import has_pool, is_shared, read_pool
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet, batches_of, build_text_set
-from hf_negmine.writing import in_memory
+from hf_negmine.report.summary import MiningSummary
 
 TEXTS = pt.is_string, pt.is_large_string
 NUMBERS = (pt.is_integer,)
@@ -42,11 +42,11 @@ COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
     "corpus": {"document": TEXTS},
     "pairs": {"query_id": NUMBERS, "document_id": NUMBERS, "score": (pt.is_floating,)},
 }
-"""What lookup tables must hold to mine again, and of what kind."""
+"""The columns that lookup tables need for mining again, with their types."""
 SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates", "engine")
-"""What a pool says of its teacher as the settings do."""
+"""Facts about its teacher in which a pool must agree with the settings."""
 POOLS_CHECKED = 1
-"""Version of `check_pool`: what an earlier one let into the cache is checked again."""
+"""Version of `check_pool`: a pool that an earlier version accepted into the cache is checked again."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class HubData:
     """A mined data set from the Hub.
 
     Attributes:
-        rows: as they were pushed.
+        rows: the rows as they were pushed.
         provenance: how they were mined.
-        queries, corpus, pairs: lookup tables of what was mined; None if they were not pushed.
+        queries, corpus, pairs: lookup tables of the mined data; None if they were not pushed.
         pool: candidates to select from again; None if it was not pushed.
     """
 
@@ -69,7 +69,7 @@ class HubData:
 
     @property
     def summary(self) -> MiningSummary:
-        """What was mined and how; print it."""
+        """A printable summary of what was mined, and how."""
         return self.provenance.summary
 
     @property
@@ -87,19 +87,19 @@ def load_mined(
     token: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> HubData:
-    """Rows, settings, lookup tables and pool of a mined data set on the Hub.
+    """Load the rows, settings, lookup tables and pool of a mined data set on the Hub.
 
     Args:
         repo_id: ``user/name``.
         config_name, split: which part of the data set.
         revision: branch, tag or commit.
-        token: of the Hub; None takes the one that is logged in.
-        cache_dir: where texts and pool are kept; None takes hf_negmine's own.
+        token: a Hub token; None takes that of the current login.
+        cache_dir: where texts and pool are stored; None takes hf_negmine's own.
 
     Raises:
-        HubError: it is not there, or was not pushed by hf_negmine.
-        StorageError: provenance of a later version, files that are damaged or would leave the repository's folder, a
-            pool that is not one of these texts.
+        HubError: it does not exist, or was not pushed by hf_negmine.
+        StorageError: the provenance has a later version, files are damaged or would leave the repository's folder, or
+            the pool does not belong to these texts.
     """
     check_repo_id(repo_id)
     path = provenance_path(check_name(config_name, "config_name"), check_name(split, "split"))
@@ -107,7 +107,7 @@ def load_mined(
     with hub_errors(repo_id, "loading"):
         try:
             local = api.hf_hub_download(repo_id, path, repo_type="dataset", revision=revision)
-        except LocalEntryNotFoundError:  # the Hub did not answer: nobody knows whether it is there
+        except LocalEntryNotFoundError:  # the Hub did not answer, so it may exist
             raise
         except EntryNotFoundError as error:
             raise HubError(
@@ -117,7 +117,7 @@ def load_mined(
     provenance = read_provenance(Path(local).read_bytes(), path, where=f"{repo_id}/{path}")
     wanted = [name for paths in provenance.files.values() for name in paths]
     with hub_errors(repo_id, "loading"):
-        # The commit that the provenance came from, so that a push in between does not mix two versions.
+        # The commit that the provenance came from, so that a push in between cannot mix two versions.
         folder = Path(
             api.snapshot_download(
                 repo_id, repo_type="dataset", revision=Path(local).parents[path.count("/")].name, allow_patterns=wanted
@@ -154,7 +154,7 @@ def rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:
 
 
 def check_lookups(tables: Mapping[str, datasets.Dataset], where: str) -> None:
-    """`StorageError` for a lookup table without the columns that it must have, of their kind and without nulls."""
+    """Raise `StorageError` for a lookup table without its required columns, of the right type and without nulls."""
     for name, columns in COLUMNS.items():
         if name not in tables:
             continue
@@ -177,15 +177,15 @@ def read_parquet(paths: Sequence[Path], where: str) -> datasets.Dataset:
             batch.validate(full=True)  # Parquet does not check that text is UTF-8
     except Exception as error:  # the builder has many exceptions; all of them mean an unreadable file
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise StorageError(f"{where} is no Parquet file, or a damaged one ({reason})") from error
+        raise StorageError(f"{where} is not a Parquet file, or a damaged one ({reason})") from error
     return loaded
 
 
 def open_pool(data: HubData, files: Sequence[Path], cache_dir: Path) -> CandidatePool:
-    """The pool of some files, put under the cache folder once it is checked against the texts that it is about.
+    """Put a pool's files under the cache folder after checking them against their texts, and open it.
 
     Raises:
-        StorageError: a pool that is damaged, of other texts, or of another teacher than the settings say.
+        StorageError: the pool is damaged, or belongs to other texts or to another teacher than the settings say.
     """
     if data.queries is None or data.corpus is None or data.pairs is None:
         raise InputError("the pool was pushed without its queries, corpus and pairs")
@@ -196,34 +196,34 @@ def open_pool(data: HubData, files: Sequence[Path], cache_dir: Path) -> Candidat
             if is_shared(file.name):
                 shutil.copyfile(file, scratch / file.name)
         content = [(path.name, _digest_of_file(path)) for path in sorted(scratch.iterdir())]
-        # Only what was checked gets a name, which says what was checked: the files, the texts and the rules.
+        # Only a checked pool gets its name, which covers everything that was checked: files, texts and rules.
         settings = {name: data.settings.get(name) for name in (*SAME, "include_positives")}
         target = home / digest_of("hub", POOLS_CHECKED, content, texts.fingerprint, settings)
         if not has_pool(target, aside=target):
             check_shared_pool(scratch, texts, data)
-            read_pool(scratch)  # nor was anything damaged on its way
+            read_pool(scratch)  # checks the seal: nothing was damaged on the way
             publish_folder(scratch, target)
     return CandidatePool.load(target)
 
 
 def check_shared_pool(folder: Path, texts: TextSet, data: HubData) -> None:
-    """`StorageError` unless a pool is whole, of these texts, and of the teacher and the pairs that came with it."""
+    """Raise `StorageError` unless a pool is intact and belongs to these texts, this teacher and these pairs."""
     try:
         pool = read_pool(folder, sealed=False)
     except NegmineError:
         raise
-    except Exception as error:  # numpy and Arrow have many exceptions for a header that is not one
+    except Exception as error:  # numpy and Arrow raise many exceptions for an invalid header
         reason = " ".join(str(error).split())[:200]
         raise StorageError(f"the pool is damaged: its files cannot be read ({reason}); push it again") from error
     settings, about = data.settings, pool.about
     other = [name for name in SAME if about.get(name) != settings.get(name)]
     if other:
-        raise StorageError(f"the pool is another teacher's than the settings say: its {', '.join(other)} differ")
+        raise StorageError(f"the pool belongs to another teacher than the settings say: its {', '.join(other)} differ")
     check_pool(
         pool,
         texts,
         include_positives=settings["include_positives"],
-        # A late-interaction teacher has candidates without a first stage, too.
+        # A late-interaction teacher may have candidates without a first stage.
         whole_corpus="engine" not in settings and not ("candidates" in settings and "stages" in settings),
     )
     assert data.pairs is not None
@@ -241,7 +241,7 @@ def _digest_of_file(path: Path) -> str:
 
 
 def text_set_of(data: HubData, cache_dir: Path) -> TextSet:
-    """The texts that were mined, under the cache folder."""
+    """The mined texts, stored under the cache folder."""
     assert data.corpus is not None
     rows = rows_of_pairs(data, "query", "positive").with_format("arrow")[:]
     corpus = data.corpus.with_format("arrow")[:]["document"]

@@ -1,4 +1,4 @@
-"""What there is to push of a mined data set, gathered from the miner, the cache, or the folder of a command."""
+"""The parts of a mined data set that can be pushed, gathered from the miner, the cache, or a command's folder."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.checksums import read_sealed
-from hf_negmine.errors import InputError
+from hf_negmine.base.checksums import read_sealed
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.texts import TextSet
+from hf_negmine.data.writing import in_memory, lookup_table
 from hf_negmine.fitted import Fitted, fit_name
 from hf_negmine.hub.provenance import LOOKUPS
 from hf_negmine.hub.settings import check_settings, is_ensemble, require_settings
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.stored import has_pool
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import TextSet
-from hf_negmine.writing import in_memory, lookup_table
+from hf_negmine.report.summary import MiningSummary
 
 
 @dataclass(frozen=True)
 class Material:
-    """What there is to push.
+    """The parts that can be pushed.
 
     Attributes:
         rows: the mined rows.
         summary: how they were mined.
-        columns: of the query and the positive.
-        lookups: queries, corpus and pairs that they were mined from; what the cache no longer holds is not among them.
+        columns: the columns of the query and the positive.
+        lookups: queries, corpus and pairs that they were mined from, without those that the cache no longer holds.
         pool: folder of the candidate pool; None if it is no longer in the cache, if there was no query, or for an
             ensemble, which has several.
     """
@@ -43,19 +43,19 @@ class Material:
 
     @property
     def why_no_pool(self) -> str:
-        """The reason why there is none to push."""
+        """The reason why there is no pool to push."""
         if is_ensemble(self.summary.settings):
-            return f"{self.summary.settings['teacher']} has a pool for each of its teachers, and a repository holds one"
+            return f"{self.summary.settings['teacher']} has a pool per teacher, but a repository holds only one"
         return "the candidate pool is no longer in the cache; mine again"
 
     @property
     def can_be_mined_again(self) -> bool:
-        """Whether everything is there that `reproduce` needs."""
+        """Whether everything that `reproduce` needs is here."""
         return set(LOOKUPS) <= set(self.lookups)
 
     @classmethod
     def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
-        """From what a miner is fitted on."""
+        """Take it from a miner's fit."""
         pool = cache_dir / "pools" / fitted.pool_keys[0]
         return cls(
             rows,
@@ -67,19 +67,19 @@ class Material:
 
     @classmethod
     def find(cls, mined: datasets.Dataset, miner: NegativeMiner | None) -> Material:
-        """From the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
+        """Take it from the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
 
         Raises:
-            InputError: rows without a note, and no miner.
+            InputError: the rows have no note, and no miner was given.
         """
         if miner is not None:
-            return cls.of_fit(mined, miner.fitted, miner.cache_dir, miner.summary)
+            return cls.of_fit(mined, miner.fitted, miner.config.cache_dir, miner.summary)
         files = [Path(file["filename"]) for file in mined.cache_files]
         note = files[0].with_suffix(".json") if len(files) == 1 else None
         if note is None or not note.exists():
             raise InputError(
-                "push_dataset: how these rows were mined is not noted beside them (they come from map, or from another "
-                "program); give the miner, miner="
+                "push_dataset: how these rows were mined is not recorded beside them (they come from map, or from "
+                "another program); give the miner, miner="
             )
         about = read_sealed(note)
         cache_dir = Path(about.get("cache_dir", note.parent.parent))
@@ -94,20 +94,20 @@ class Material:
         cache_dir: Path,
         lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None,
     ) -> Material:
-        """From rows and a summary that a command has written, and what the cache still holds of their mining.
+        """Take it from rows and a summary that a command wrote, and from what the cache still holds of their mining.
 
         Args:
             rows, summary: as they were written.
             cache_dir: where they were mined; texts and pool that are no longer there are left out.
-            lookups: queries and corpus that lie beside rows of format ``ids``.
+            lookups: queries and corpus, if they lie beside rows of format ``ids``.
 
         Raises:
-            InputError: the summary of a version that did not note the columns.
+            InputError: the summary has a version that did not record the columns.
         """
         columns = summary.settings.get("columns")
         if columns is None:
             raise InputError(
-                "the summary does not say which columns were mined, so another version wrote it; mine again, into "
+                "the summary does not record which columns were mined, so another version wrote it; mine again, into "
                 "another cache folder"
             )
         check_settings(summary.settings, "the summary, settings")

@@ -1,4 +1,4 @@
-"""A trained model as files: merged weights, safetensors, a card with the provenance of its negatives, read back."""
+"""A trained model as files: merged weights, safetensors, a card with the provenance of its negatives, verified."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import torch
 from jinja2 import Environment, StrictUndefined
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.files import digest_of, finish_or_nothing
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.base.naming import public_name
 from hf_negmine.hub.cards import (
     BEGIN,
     END,
@@ -33,21 +34,20 @@ from hf_negmine.hub.cards import (
     with_section,
 )
 from hf_negmine.hub.provenance import check_dataset_ids, public_summary
-from hf_negmine.naming import public_name
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 PROBES = ("what is a hard negative?", "A passage that looks relevant to a query and is not.", "a", "tea " * 40)
-"""Texts that a saved model and the one in memory must give the same vectors."""
+"""Texts for which a saved model and the one in memory must give the same vectors."""
 CLOSEST = 0.999
-"""Least cosine of the two; merged adapters and half-precision weights round differently."""
+"""Least cosine between the two; merged adapters and half-precision weights round differently."""
 WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)([-.].*)?\.(safetensors|bin|index\.json)")
 ADAPTER = "adapter_config.json"
-"""Where it lies, Sentence Transformers puts the weights of an adapter on top, and fails if there are none."""
+"""If this file exists, Sentence Transformers adds an adapter's weights on top, and fails if there are none."""
 SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "seed", "library_version")
 
 
 def template() -> str:
-    """``model_card_template.md``, which lies at the root of the project and in the package that is installed."""
+    """The text of ``model_card_template.md``, which is at the root of the project and in the installed package."""
     packaged = files("hf_negmine").joinpath("hub").joinpath("model_card_template.md")
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
@@ -65,16 +65,16 @@ def negatives_section(
     prompts: Mapping[str, str | None] | None = None,
     example: tuple[str, str] = ("what is a hard negative?", "A passage that looks relevant to a query and is not."),
 ) -> str:
-    """What a model's card says of its negatives, as Markdown.
+    """A model card's section about its negatives, as Markdown.
 
     Args:
-        repo_id: of the model.
-        summary: of the mining; None if nobody recorded it.
-        data_id: of the mined data set on the Hub.
+        repo_id: the model's repository.
+        summary: the summary of the mining; None if it was not recorded.
+        data_id: the mined data set on the Hub.
         data_ids: other data sets that it was trained on.
         evaluation: metric of each data set before and after training, such as ``{"nfcorpus NDCG@10": (0.3, 0.33)}``.
         base: the base model.
-        prompts: that the model has.
+        prompts: the model's prompts.
         example: a query and a passage for the snippet.
     """
     check_dataset_ids([*([] if data_id is None else [data_id]), *data_ids], "data_id and data_ids")
@@ -110,15 +110,15 @@ def write_model(
     """Save a model with its card, and read it back.
 
     Args:
-        model: of Sentence Transformers; LoRA adapters are merged into a copy.
-        folder: for the files.
-        section: of the card, from `negatives_section`.
-        existing: a card that is there; its YAML and its own text are kept.
+        model: a Sentence Transformers model; LoRA adapters are merged into a copy.
+        folder: where the files are written.
+        section: the card's section, from `negatives_section`.
+        existing: the current card; its YAML and the user's text are kept.
         data_ids: data sets on the Hub that it was trained on, for the card's YAML.
 
     Raises:
-        InputError: a model that only its own code could load.
-        NegmineError: the saved model gives other vectors.
+        InputError: the model could only be loaded with its own code.
+        NegmineError: the saved model gives different vectors.
     """
     whole = merged(model)
     own_code = [type(module).__module__ for module in whole.children() if not _is_stock(module)]
@@ -138,10 +138,10 @@ def write_model(
 
 
 def stale_weights(there: Iterable[str], written: Sequence[str]) -> list[str]:
-    """Weights and adapters of an earlier model, which could be loaded in the place of the new weights or on top.
+    """Weights and adapters of an earlier model that could be loaded instead of the new weights, or on top of them.
 
     Args:
-        there: paths of all files, from the model's folder.
+        there: paths of all files, relative to the model's folder.
         written: those of the new model.
     """
     folders = {PurePosixPath(path).parent for path in written if path.endswith(".safetensors")}
@@ -154,10 +154,10 @@ def stale_weights(there: Iterable[str], written: Sequence[str]) -> list[str]:
 
 
 def model_card(generated: str, section: str, *, existing: str = "", data_ids: Sequence[str] = ()) -> str:
-    """The card of Sentence Transformers with our section, around which a user's own text survives."""
+    """The Sentence Transformers card with our section; a user's own text around it survives."""
     metadata, _ = split_card(generated)
     _, _, body = generated.partition("\n---\n")
-    if BEGIN in body:  # of `set_card_template`, or of a model that was loaded from an earlier push
+    if BEGIN in body:  # from `set_card_template`, or from a model that was loaded from an earlier push
         body = body.partition(BEGIN)[2].partition(END)[0]
     kept, own_text = split_card(existing)
     merged_metadata = {**metadata, **{name: value for name, value in kept.items() if name not in metadata}}
@@ -168,9 +168,9 @@ def model_card(generated: str, section: str, *, existing: str = "", data_ids: Se
 
 
 def set_card_template(model: SentenceTransformer, section: str, cache_dir: Path) -> None:
-    """Have every card that the model writes from now on hold our section, between our marks.
+    """Make every card that the model writes from now on hold our section, between our marks.
 
-    Sentence Transformers renders its cards from a template file; ours is its own with the section in it.
+    Sentence Transformers renders its cards from a template file; ours is that template with the section added.
     """
     theirs = Path(inspect.getfile(type(model.model_card_data))).with_name("model_card_template.md")
     if not theirs.exists():
@@ -180,7 +180,7 @@ def set_card_template(model: SentenceTransformer, section: str, cache_dir: Path)
     head, _, body = text.partition("\n---\n")
     before, found, after = body.partition(SECTION_BEFORE)
     if not found:
-        raise NegmineError(f"the card template of Sentence Transformers has no {SECTION_BEFORE.strip()!r} any more")
+        raise NegmineError(f"the card template of Sentence Transformers no longer has {SECTION_BEFORE.strip()!r}")
     whole = f"{head}\n---\n\n{BEGIN}\n{before.rstrip()}\n\n{raw}{found}{after.rstrip()}\n\n{END}\n"
     path = cache_dir / "cards" / f"{digest_of(whole)}.md"
     with finish_or_nothing(path) as file:
@@ -210,10 +210,10 @@ def merged(model: SentenceTransformer) -> SentenceTransformer:
 
 
 def check_same(model: SentenceTransformer, folder: Path) -> None:
-    """Load what was saved, and compare.
+    """Load the saved model, and compare it with the one in memory.
 
     Raises:
-        NegmineError: it gives other vectors, such as a bidirectional model whose configuration says causal.
+        NegmineError: it gives different vectors, such as a bidirectional model whose configuration says causal.
     """
     saved = SentenceTransformer(str(folder), device=str(model.device), trust_remote_code=False, local_files_only=True)
     with torch.no_grad():
@@ -222,8 +222,8 @@ def check_same(model: SentenceTransformer, folder: Path) -> None:
     cosines = (ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)
     if cosines.min() < CLOSEST:
         raise NegmineError(
-            f"push_model: read back, the model gives other vectors (cosine {cosines.min():.4f} to the one in memory), "
-            "so nothing was sent; something of it is not saved with it, such as a base made bidirectional after loading"
+            f"push_model: read back, the model gives different vectors (cosine {cosines.min():.4f} to the one in "
+            "memory), so nothing was sent; part of it is not saved, such as a base made bidirectional after loading"
         )
 
 

@@ -1,4 +1,4 @@
-"""The Hub's errors as one sentence each, without a token, a URL or a host name in it."""
+"""The Hub's errors, each as one sentence without a token, a URL or a host name."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hf_negmine.errors import NegmineError
+from hf_negmine.base.errors import NegmineError
 
 TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 
-AGAIN = "nothing half-done is on the Hub; run the same again, finished uploads are kept"
+AGAIN = "nothing half-finished is on the Hub; run the same again, finished uploads are kept"
 REASONS = {
     401: "no token was given, or the token was refused; log in with `hf auth login`, or give token= (--token)",
-    403: "the token may not do this; take one with write access to {repo_id}",
+    403: "the token may not do this; use one with write access to {repo_id}",
     404: "there is no such repository, or the token may not see it",
     409: "the Hub reports a conflict; " + AGAIN,
     412: "somebody else has committed in the meantime; " + AGAIN,
-    429: "too many requests; wait a while, then: " + AGAIN,
+    429: "too many requests; wait a while; " + AGAIN,
 }
 
 
 class HubError(NegmineError, RuntimeError):
-    """Something that the Hub refused, or a connection to it that broke off."""
+    """A request that the Hub refused, or a connection to it that broke."""
 
 
 @contextmanager
 def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
-    """Turn what the Hub's client raises while ``doing`` something into one `HubError`."""
+    """Turn the errors that the Hub's client raises while ``doing`` something into one `HubError`."""
     try:
         yield
     except NegmineError:
@@ -56,11 +56,11 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, repo_id: str) -> str | None:
-    """What went wrong; None if the Hub has nothing to do with it."""
+    """The reason for an error; None if the Hub has nothing to do with it."""
     if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
         return f"the Hub refuses the card's metadata: {' '.join(str(error).split())}"
     cause: BaseException | None = error
-    while cause is not None:  # a failed upload is a RuntimeError about the answer or the connection behind it
+    while cause is not None:  # a failed upload is a RuntimeError caused by the answer or the connection
         if isinstance(cause, HfHubHTTPError) and _status(cause):
             status = _status(cause)
             return REASONS.get(status, f"the Hub answered {status}; {AGAIN}").format(repo_id=repo_id)

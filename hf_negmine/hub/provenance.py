@@ -1,4 +1,4 @@
-"""What travels with a mined data set: every setting, digests, versions, and where its files lie in the repository."""
+"""The provenance of a mined data set: every setting, digests, versions, and where its files are in the repository."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine import shapes
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.base import shapes
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.naming import is_plain_name, public_content
+from hf_negmine.base.schema import DigestArray
+from hf_negmine.base.shapes import Shape, check_plain, list_of
+from hf_negmine.data.sources import table_batches
+from hf_negmine.data.texts import sort_digests
 from hf_negmine.hub.settings import check_settings, require_settings
-from hf_negmine.naming import is_plain_name, public_content
-from hf_negmine.schema import DigestArray
-from hf_negmine.shapes import Shape, check_plain, list_of
-from hf_negmine.sources import table_batches
-from hf_negmine.summary import MiningSummary
-from hf_negmine.texts import sort_digests
+from hf_negmine.report.summary import MiningSummary
 
 PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")
@@ -32,15 +32,15 @@ LOOKUPS = ("queries", "corpus", "pairs")
 SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 KEPT = ("columns", "query_prompt", "passage_prompt")
-"""Settings that are texts of the user's, and no names."""
+"""Settings that are the user's own text, not names."""
 LONGEST_PATH, LONGEST_NAME = 1024, 255
 
 
 def _files(value: Any, where: str) -> None:
-    """Paths by what they hold, the rows at least."""
+    """Paths by content, at least those of the rows."""
     shapes.record({}, required=["data"])(value, where)
     shapes.map_of(list_of(shapes.text))(value, where)
-    shapes.expect(all(value.values()), where, "a path for each of what it holds", value)
+    shapes.expect(all(value.values()), where, "a path for each kind of content", value)
 
 
 REQUIRED: dict[str, Shape] = {
@@ -58,11 +58,11 @@ SHAPE = shapes.record(
     required=REQUIRED,
     closed=True,
 )
-"""Of `Provenance.to_json`, but for the version and what stands in the summary."""
+"""The shape of `Provenance.to_json`, except for the version and the content of the summary."""
 
 
 class LaterVersionError(StorageError):
-    """What a later version of this library wrote."""
+    """Provenance written by a later version of this library."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,14 @@ class Provenance:
     """How one split of one config was mined.
 
     Attributes:
-        config_name, split: which.
+        config_name, split: which part of the data set.
         summary: settings, counts, statuses and score statistics (`MiningSummary`).
         columns: the query and the positive column.
         rows: how many were pushed.
-        rows_digest: of their content, whatever their order.
-        versions: of the libraries.
-        files: paths in the repository by what they hold: data, queries, corpus, pairs, figure, pool.
-        source_datasets: ids on the Hub of what was mined, if known.
+        rows_digest: digest of their content, independent of their order.
+        versions: the versions of the libraries.
+        files: paths in the repository by content: data, queries, corpus, pairs, figure, pool.
+        source_datasets: ids on the Hub of the mined data sets, if known.
         examples: a few of the rows.
     """
 
@@ -94,20 +94,20 @@ class Provenance:
 
     @property
     def path(self) -> str:
-        """Where it lies in the repository."""
+        """Its path in the repository."""
         return provenance_path(self.config_name, self.split)
 
     def to_json(self) -> str:
-        """As it is stored."""
+        """The stored form."""
         content = {**asdict(self), "provenance_version": PROVENANCE_VERSION}
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: str) -> Provenance:
-        """The inverse of `to_json`; nothing in it is trusted.
+        """The inverse of `to_json`; the content is not trusted.
 
         Raises:
-            StorageError: no provenance of hf_negmine, one of a later version, or file names that leave the repository.
+            StorageError: not provenance of hf_negmine, a later version, or file names that leave the repository.
         """
         try:
             content = json.loads(text)
@@ -125,7 +125,7 @@ class Provenance:
         except (ValueError, RecursionError, StorageError) as error:
             if isinstance(error, LaterVersionError):
                 raise
-            raise StorageError(f"{where} is no provenance that hf_negmine has written ({error})") from error
+            raise StorageError(f"{where} is not provenance that hf_negmine has written ({error})") from error
         for path in (path for paths in provenance.files.values() for path in paths):
             check_path(path, where)
         return provenance
@@ -142,22 +142,23 @@ def _require_known_version(content: Any, where: str) -> None:
 
 
 def read_provenance(content: bytes, path: str, *, where: str) -> Provenance:
-    """The provenance that lies at ``path`` of a repository, complete and checked, so that later code can trust it.
+    """The provenance at ``path`` of a repository, complete and checked, so that later code can trust it.
 
     Raises:
-        StorageError: see `Provenance.from_json`; a setting that is missing, or provenance of another part.
+        StorageError: see `Provenance.from_json`; also a missing setting, or provenance of another part.
     """
     provenance = Provenance.from_json(content, where=where)
     require_settings(provenance.summary.settings, where)
     if provenance.path != path:
         raise StorageError(
-            f"{where} is about config {provenance.config_name!r}, split {provenance.split!r}, and its name says another"
+            f"{where} is about config {provenance.config_name!r}, split {provenance.split!r}, but its name says "
+            "otherwise"
         )
     return provenance
 
 
 def provenance_path(config_name: str, split: str) -> str:
-    """Where the provenance of a config's split lies in the repository."""
+    """The path of the provenance of a config's split in the repository."""
     return f"{FOLDER}/{config_name}/{split}.json"
 
 
@@ -180,7 +181,7 @@ def check_name(name: str, argument: str) -> str:
         and name != "data"
         and not name.endswith(tuple(f"-{lookup}" for lookup in LOOKUPS)),
         f"{argument}: {name!r} cannot name a part of a data set on the Hub; use letters, digits, '_', '-' and '.', "
-        "and not 'data' or an ending of the lookup tables such as '-corpus'",
+        "but not 'data' or an ending of the lookup tables such as '-corpus'",
     )
     require(
         argument != "split" or SPLIT.fullmatch(name) is not None,
@@ -198,9 +199,9 @@ def check_repo_id(repo_id: str) -> str:
 
 
 def public_summary(summary: MiningSummary) -> MiningSummary:
-    """The same without a path of this machine: not in the names of teachers, not in what filters and rules are called.
+    """The summary without paths of this machine, neither in the names of teachers nor in those of filters and rules.
 
-    Columns and prompts are part of the data and of what a model reads, so they stay as they are.
+    Columns and prompts are part of the data and of a model's input, so they stay as they are.
     """
     return MiningSummary.from_dict(public_content(summary.as_dict(), kept=KEPT))
 
@@ -215,7 +216,7 @@ def check_dataset_ids(ids: Sequence[str], argument: str) -> list[str]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that a mined set hangs on."""
+    """The versions of the libraries that a mined set depends on."""
     found = {}
     for name in LIBRARIES:
         try:
@@ -235,6 +236,6 @@ def row_digests(rows: datasets.Dataset) -> DigestArray:
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
-    """Digest of the content of all rows, whatever their order."""
+    """A digest of the content of all rows, independent of their order."""
     _, ordered = sort_digests(row_digests(rows))
     return digest_of("rows", sorted(rows.column_names), np.ascontiguousarray(ordered))

@@ -17,9 +17,10 @@ import datasets
 from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.checksums import read_sealed, sums_in, write_sealed
-from hf_negmine.errors import InputError, NegmineError, StorageError, require
-from hf_negmine.files import default_cache_dir, storage_errors
+from hf_negmine.base.checksums import read_sealed, sums_in, write_sealed
+from hf_negmine.base.errors import InputError, NegmineError, StorageError, require
+from hf_negmine.base.files import default_cache_dir, storage_errors
+from hf_negmine.base.naming import public_content, public_name
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
@@ -37,10 +38,9 @@ from hf_negmine.hub.provenance import (
 from hf_negmine.hub.repository import Repository
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.naming import public_content, public_name
 from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.plots import save_png
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 SHARD_BYTES = 500 * 2**20
 EXAMPLES = 3
@@ -54,13 +54,13 @@ FIRST_SCORES = "the first teacher's score of every positive"
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push has done.
+    """The result of a push.
 
     Attributes:
-        repo_id: where.
-        commit: its id; None for a dry run.
-        url: of the data set; None for a dry run.
-        folder: of the files; None but for a dry run.
+        repo_id: the repository that was pushed to.
+        commit: the id of the commit; None for a dry run.
+        url: the URL of the data set or model; None for a dry run.
+        folder: the folder of the files; None except for a dry run.
         files: their paths in the repository.
     """
 
@@ -93,25 +93,26 @@ def push_dataset(
 ) -> PushResult:
     """Push mined rows with the corpus they were mined from, their provenance and a card, in one commit.
 
-    A second push to the same config and split replaces it; other configs, and what a user wrote into the card, stay.
+    A second push to the same config and split replaces it; other configs, and text that a user added to the card, stay.
 
     Args:
-        mined: rows that `NegativeMiner.mine` gave, or of ``rows.map(miner)`` with ``miner=``.
+        mined: rows from `NegativeMiner.mine`, or from ``rows.map(miner)`` together with ``miner=``.
         repo_id: ``user/name``.
         config_name, split: which part of the data set they are.
-        miner: that mined them; may be left out for what `mine` returned.
-        private: for a new repository; None takes the account's default.
-        revision: branch; created if it is not there. None is the main one.
-        with_pool: also push the candidate pool, so that others select again without the teacher.
-        license: of the data, as the Hub names it. None inherits that of ``source_datasets``, if they have the same.
+        miner: the miner that mined them; may be left out for rows that `mine` returned.
+        private: whether a new repository is private; None takes the account's default.
+        revision: the branch, created if it does not exist. None is the main one.
+        with_pool: whether to push the candidate pool, too, so that others can select again without the teacher.
+        license: the license of the data, as the Hub names it. None inherits that of ``source_datasets`` if they share
+            one.
         languages: ISO codes.
-        source_datasets: ids on the Hub of what was mined.
-        token: of the Hub; None takes the one that is logged in.
-        dry_run: write all files to a folder (``PushResult.folder``), and send nothing.
+        source_datasets: ids on the Hub of the data sets that were mined.
+        token: a Hub token; None takes that of the current login.
+        dry_run: whether to write all files to a folder (``PushResult.folder``), and send nothing.
 
     Raises:
-        InputError: arguments that make no sense, no licence, or rows nobody noted the mining of.
-        HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
+        InputError: the arguments do not fit together, there is no license, or how the rows were mined is not recorded.
+        HubError: the Hub refused, or the connection broke. Nothing has changed there; a second call continues.
         StorageError: the disk is full.
     """
     _check_rows(mined)
@@ -124,15 +125,15 @@ def push_dataset(
 
 
 def _check_rows(mined: Any) -> None:
-    """`InputError` for what is not the rows of one split."""
+    """Raise `InputError` unless these are the rows of one split."""
     if isinstance(mined, datasets.DatasetDict | datasets.IterableDatasetDict):
         raise InputError(
-            f"push_dataset: a {type(mined).__name__} with the splits {list(mined)}, expected the rows of one; push "
+            f"push_dataset: got a {type(mined).__name__} with the splits {list(mined)}, expected the rows of one; push "
             "each by itself: for split, rows in mined.items(): push_dataset(rows, repo_id, split=split, miner=miner)"
         )
     if isinstance(mined, datasets.IterableDataset):
         raise InputError(
-            "push_dataset: an IterableDataset, which holds no rows yet, expected a Dataset; collect it first: "
+            "push_dataset: got an IterableDataset, which holds no rows yet, expected a Dataset; collect it first: "
             "Dataset.from_list(list(rows), features=rows.features), and give the miner, miner="
         )
     if not isinstance(mined, datasets.Dataset):
@@ -155,7 +156,7 @@ def push_material(
     token: str | None,
     dry_run: bool,
 ) -> PushResult:
-    """`push_dataset`, of material that is found already."""
+    """Like `push_dataset`, but with material that has already been found."""
     check_repo_id(repo_id)
     check_name(config_name, "config_name")
     check_name(split, "split")
@@ -178,7 +179,7 @@ def push_material(
     license = license or (there.license if there is not None else None) or _inherited(api, source_datasets, dry_run)
     if license is None:
         raise InputError(
-            "license: under which licence may the data be used? Give it as the Hub names it, such as 'cc-by-4.0', or "
+            "license: under which license may the data be used? Give it as the Hub names it, such as 'cc-by-4.0', or "
             "'unknown'"
         )
     with _scratch() as folder:
@@ -206,7 +207,7 @@ def push_material(
 def write_files(
     folder: Path, material: Material, *, config_name: str, split: str, with_pool: bool, sources: Sequence[str]
 ) -> Provenance:
-    """Write everything but the card as it is to lie in the repository."""
+    """Write all files of the repository except the card."""
     files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
     for name, table in material.lookups.items():
         files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
@@ -255,23 +256,23 @@ def push_model(
     LoRA adapters are merged into a copy. The saved model is loaded again and compared before anything is sent.
 
     Args:
-        model: of Sentence Transformers.
+        model: a Sentence Transformers model.
         repo_id: ``user/name``.
         mined: the rows it was trained on, or the miner, or its summary.
-        data_id: of the mined data set, if it is on the Hub.
+        data_id: the mined data set, if it is on the Hub.
         data_ids: other data sets on the Hub that it was trained on.
         evaluation: metrics before and after training, such as ``{"nfcorpus NDCG@10": (0.30, 0.33)}``.
-        base: the base model; None takes what the model says of itself.
-        prompts: that it was trained with, ``{"query": …, "document": …}``; they become the model's own.
-        private: for a new repository; None takes the account's default.
-        revision: branch; created if it is not there. None is the main one.
-        token: of the Hub; None takes the one that is logged in.
-        dry_run: write all files to a folder (``PushResult.folder``), and send nothing.
+        base: the base model; None takes it from the model's card data.
+        prompts: the prompts it was trained with, ``{"query": …, "document": …}``; they become the model's own.
+        private: whether a new repository is private; None takes the account's default.
+        revision: the branch, created if it does not exist. None is the main one.
+        token: a Hub token; None takes that of the current login.
+        dry_run: whether to write all files to a folder (``PushResult.folder``), and send nothing.
 
     Raises:
-        InputError: a model that needs code from the Hub, or rows nobody noted the mining of.
-        NegmineError: read back, the model gives other vectors.
-        HubError: the Hub refused, or the connection broke off. Nothing has changed there; a second call continues.
+        InputError: the model needs code from the Hub, or how the rows were mined is not recorded.
+        NegmineError: read back, the model gives different vectors.
+        HubError: the Hub refused, or the connection broke. Nothing has changed there; a second call continues.
     """
     check_repo_id(repo_id)
     for name, prompt in (prompts or {}).items():
@@ -311,10 +312,10 @@ def prepare_card(
     data_ids: Sequence[str] = (),
     base: str | None = None,
 ) -> None:
-    """Have the trainer write our card: with ``push_to_hub=True`` in its arguments, every card it pushes is ours.
+    """Make the trainer write our card: with ``push_to_hub=True`` in its arguments, every card it pushes is ours.
 
     Args:
-        model: that will be trained.
+        model: the model to be trained.
         repo_id: where it will be pushed.
         mined, data_id, data_ids, base: see `push_model`.
     """
@@ -346,7 +347,7 @@ def _scratch() -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:
             raise
-        reason = "the disk is full; make room, or set TMPDIR to where there is some, and run again"
+        reason = "the disk is full; make room, or set TMPDIR to a folder on another disk, and run again"
         if error.errno != errno.ENOSPC:
             reason = f"{os.strerror(error.errno)}; set TMPDIR to a folder that can be written to"
         raise StorageError(f"cannot write the files of the push: {reason}; nothing was sent") from error
@@ -357,7 +358,7 @@ def _paths(folder: Path) -> list[str]:
 
 
 def _keep(folder: Path, repo_id: str) -> Path:
-    """The files of a dry run, in a folder of their own."""
+    """Copy the files of a dry run to their own folder."""
     target = default_cache_dir() / "dry-runs" / repo_id
     with storage_errors(target):
         shutil.rmtree(target, ignore_errors=True)
@@ -366,7 +367,7 @@ def _keep(folder: Path, repo_id: str) -> Path:
 
 
 def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
-    """The configs of the card's YAML, each with what it holds."""
+    """The configs of the card's YAML, each with a description of its content."""
     configs: dict[str, dict[str, Any]] = {}
 
     def add(name: str, split: str, paths: list[str], holds: str) -> None:
@@ -384,9 +385,9 @@ def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
 
 
 def _holds_pairs(part: Provenance) -> str:
-    """What the pairs of an ensemble hold."""
+    """The description of an ensemble's pairs."""
     drawn = part.summary.settings["teacher_settings"]["kind"] == "cross-sample"
-    whose = "the score of every positive by the teacher that its query has drawn"
+    whose = "the score of every positive by the teacher that its query drew"
     return f"`query_id`, `document_id` and {whose if drawn else FIRST_SCORES}"
 
 
@@ -424,12 +425,12 @@ def _figure(summary: MiningSummary) -> Any:
 
 
 def _inherited(api: HfApi, sources: Sequence[str], dry_run: bool) -> str | None:
-    """The licence of the sources, if they have one and the same."""
+    """The license of the sources, if they share one."""
     if dry_run:
         return None
     found = set()
     for source in sources:
-        with hub_errors(source, "reading the licence of"):
+        with hub_errors(source, "reading the license of"):
             info = api.dataset_info(source)
         found.add(getattr(info.card_data, "license", None) if info.card_data is not None else None)
     only = found.pop() if len(found) == 1 else None

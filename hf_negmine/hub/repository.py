@@ -1,4 +1,4 @@
-"""A repository as it is before a push, and the commit that changes it: the only place that writes to the network."""
+"""A repository before a push, and the commit that changes it: the only place that writes to the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_negmine.hub.provenance import FOLDER, Provenance, read_provenance
 
 
 class Repository:
-    """A repository on the Hub, as it is before a push."""
+    """A repository on the Hub, in its state before a push."""
 
     def __init__(self, api: HfApi, repo_id: str, revision: str | None, kind: str) -> None:
         self._api, self._repo_id, self._revision, self._kind = api, repo_id, revision, kind
@@ -28,7 +28,7 @@ class Repository:
         self.parts: list[Provenance] = []
 
     def look(self) -> None:
-        """Read what is there.
+        """Read the current state.
 
         Raises:
             HubError: it holds something else.
@@ -39,27 +39,27 @@ class Repository:
         others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
         if others and not ours:
             raise HubError(
-                f"pushing to {self._repo_id}: it holds {others[0]!r} and nothing that hf_negmine has pushed; give "
+                f"pushing to {self._repo_id}: it holds {others[0]!r} but nothing that hf_negmine has pushed; give "
                 "another name"
             )
         self.parts = [read_provenance(self._read(path), path, where=f"{self._repo_id}/{path}") for path in ours]
 
     def look_at_model(self) -> None:
-        """Read what is there.
+        """Read the current state.
 
         Raises:
-            HubError: it holds something else than a model of Sentence Transformers.
+            HubError: it holds something other than a Sentence Transformers model.
         """
         self._list()
         others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
         if others and "modules.json" not in self.files:
             raise HubError(
-                f"pushing to {self._repo_id}: it holds {others[0]!r} and no model of Sentence Transformers; give "
+                f"pushing to {self._repo_id}: it holds {others[0]!r} but no model of Sentence Transformers; give "
                 "another name"
             )
 
     def _list(self) -> None:
-        """The files and the card of the branch; nothing where there is no repository."""
+        """Read the files and the card of the branch; nothing if there is no repository."""
         with hub_errors(self._repo_id, "looking at"):
             info: Any = None
             try:
@@ -67,7 +67,7 @@ class Repository:
                 self.exists = True
                 info = look(self._repo_id, revision=self._revision)
             except RevisionNotFoundError:
-                self.new_branch, info = True, look(self._repo_id)  # it will begin where the main one is
+                self.new_branch, info = True, look(self._repo_id)  # it will start from the main one
             except RepositoryNotFoundError as error:
                 if getattr(error.response, "status_code", 404) == 401:
                     raise
@@ -79,14 +79,14 @@ class Repository:
             self.card = decoded_card(self._read("README.md"))
 
     def stale(self, part: Provenance, paths: Sequence[str]) -> list[str]:
-        """What the same part had before, and no longer has."""
+        """Files that the same part had before, and no longer has."""
         before = next((other for other in self.parts if other.path == part.path), None)
         had = {path for group in before.files.values() for path in group} if before else set()
         return sorted((had - set(paths)) & set(self.files))
 
     @property
     def license(self) -> str | None:
-        """That the card names."""
+        """The license that the card names."""
         found = split_card(self.card)[0].get("license")
         return found if isinstance(found, str) else None
 
@@ -96,8 +96,8 @@ class Repository:
         """Send the files in one commit that also deletes the stale ones; returns its id."""
         if private and self.private is False:
             raise HubError(
-                f"pushing to {self._repo_id}: it is public, and private=True is for a new repository; make it private "
-                "in its settings first, or give another name"
+                f"pushing to {self._repo_id}: it is public, and private=True only applies to a new repository; make it "
+                "private in its settings first, or give another name"
             )
         with hub_errors(self._repo_id, "pushing to"):
             if not self.exists:

@@ -1,4 +1,4 @@
-"""Mining again what was pushed, and comparing."""
+"""Mining a pushed data set again, and comparing the rows."""
 
 from __future__ import annotations
 
@@ -12,53 +12,41 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.errors import InputError, StorageError
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.naming import public_content
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.schema import DigestArray, IdArray
+from hf_negmine.config import MiningConfig
+from hf_negmine.data.sources import table_batches, table_of
+from hf_negmine.data.texts import find_digests, sort_digests
+from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
 from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
-from hf_negmine.mined import Layout
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.naming import public_content
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.rules import filters_of_settings, settings_of_filters
-from hf_negmine.schema import DigestArray, IdArray
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
-from hf_negmine.select.filters import Consistency
-from hf_negmine.sources import table_batches, table_of
+from hf_negmine.select.rules import settings_of_filters
 from hf_negmine.teachers import DenseTeacher, identity_of
-from hf_negmine.texts import find_digests, sort_digests
-from hf_negmine.writing import in_memory
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
-"""Kinds of teachers that are a model."""
+"""Kinds of teachers that are one model."""
 OF_BOTH_ROLES = ("similarity", "candidates")
-"""What else makes a teacher another one, though its fingerprints are the same."""
-MINER_SETTINGS = (
-    "method",
-    "sampler",
-    "num_negatives",
-    "positive_score",
-    "include_positives",
-    "on_exhausted",
-    "format",
-    "include_scores",
-    "seed",
-)
+"""Facts by which teachers with equal fingerprints can differ."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What mining again has given.
+    """The result of mining again.
 
     Attributes:
         identical: whether the rows are the same, in any order, in the columns that mining writes.
         rows, rows_again: how many were pushed, and how many came out. Mining again takes each (query, positive) pair
             once, so a pair that was given in several rows comes out once.
         missing: pushed rows that did not come out again.
-        repeated: pushed rows that are there more often than the rows that were mined account for.
+        repeated: pushed rows that occur more often than the mined rows explain.
         not_compared: columns of the pushed rows that mining does not write.
-        teacher_differs: roles in which the weights or settings of the teacher, or of one that it stands on, are others
-            than then.
-        filters_differ: whether the filters, or the teachers of vetoes, are others than then.
+        teacher_differs: roles in which the weights or settings of the teacher, or of one that it builds on, have
+            changed since.
+        filters_differ: whether the filters, or the teachers of vetoes, have changed since.
     """
 
     identical: bool
@@ -88,16 +76,15 @@ class Reproduction:
                 "repeated before they were pushed"
             )
         return (
-            f"different: all {self.rows:,} rows came out again, and others besides; rows were left out before they "
-            "were pushed"
+            f"different: all {self.rows:,} rows came out again, plus others; rows were left out before they were pushed"
         )
 
     @property
     def _why(self) -> str:
         if self.teacher_differs:
-            return f"the teacher is another than then (as {' and '.join(self.teacher_differs)} encoder)"
+            return f"the teacher has changed since (as {' and '.join(self.teacher_differs)} encoder)"
         if self.filters_differ:
-            return "the filters are others than then"
+            return "the filters have changed since"
         return (
             "the teacher is the same; its vectors may differ on this processor, or the rows were changed before they "
             "were pushed"
@@ -120,14 +107,14 @@ def reproduce(
 
     Args:
         repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
-        teacher: in place of the one that the settings name, such as a local copy of it. The name or folder of a model
-            is opened as the first one was.
-        filters: in place of those that the settings name: all of them, in their order. For filters that settings
-            cannot make: a judge (nobody's key is sent to an address from the Hub), a `Where`, one of your own.
-        progress: show bars.
+        teacher: used instead of the one that the settings name, such as a local copy of it. The name or folder of a
+            model is opened the way the first one was.
+        filters: used instead of those that the settings name: all of them, in their order. Needed for filters that
+            settings cannot recreate: a judge (a key is never sent to an address from the Hub), a `Where`, your own.
+        progress: whether to show bars.
 
     Raises:
-        InputError: the texts were not pushed, the rows lack a column that mining writes, or a teacher or a filter that
+        InputError: the texts were not pushed, the rows lack a column that mining writes, or a teacher or a filter
             cannot be made from its settings.
     """
     data = load_mined(repo_id, config_name, split=split, revision=revision, token=token, cache_dir=cache_dir)
@@ -143,33 +130,30 @@ def mine_again(
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> Reproduction:
-    """`reproduce`, of what is loaded already."""
+    """Like `reproduce`, but with data that has already been loaded."""
     if data.queries is None or data.corpus is None or data.pairs is None:
         lacking = ", ".join(name for name in LOOKUPS if getattr(data, name) is None)
         raise InputError(f"reproduce: {repo_id} was pushed without its {lacking}, so there is nothing to mine again")
     settings = data.settings
-    if settings["num_negatives"] >= len(data.corpus):  # before anything is made of that length
+    if settings["num_negatives"] >= len(data.corpus):  # before anything of that length is allocated
         raise StorageError(
             f"the provenance of {repo_id} says {settings['num_negatives']} negatives per query, from a corpus of "
             f"{len(data.corpus)} passages"
         )
-    then = settings.get("filters", [])
-    rules = filters_of_settings(then) if filters is None else list(filters)
-    columns = _columns_of_mining(data, rules, repo_id)
-    again = _teacher_again(teacher, settings.get("teacher_settings"))
     query, positive = data.provenance.columns
-    miner = NegativeMiner(
-        again,
-        **{name: settings[name] for name in MINER_SETTINGS},
+    config = MiningConfig.from_dict(
+        settings,
+        **({} if filters is None else {"filters": list(filters)}),
+        teacher=_teacher_again(teacher, settings.get("teacher_settings")),
         pool_depth=min(settings["pool_depth"], len(data.corpus)),
-        engine=settings.get("engine", "exact"),
-        filters=rules,
         query_column=query,
         positive_column=positive,
         corpus_column="document",
         cache_dir=cache_dir,
         progress=progress,
     )
+    columns = _columns_of_mining(data, config, repo_id)
+    miner = NegativeMiner.from_config(config)
     mined = miner.fit(rows := rows_of_pairs(data, query, positive), corpus=data.corpus).mine(rows)
     pushed = _with_types_of(data.rows.select_columns(columns), mined.select_columns(columns), repo_id)
     missing, repeated, left_out = _compared(pushed, mined.select_columns(columns), data)
@@ -180,36 +164,28 @@ def mine_again(
         missing=missing,
         repeated=repeated,
         not_compared=[name for name in data.rows.column_names if name not in columns],
-        teacher_differs=_roles_that_differ(identity_of(again), settings),
-        filters_differ=_as_json(public_content(settings_of_filters(rules), kept=KEPT)) != _as_json(then),
+        teacher_differs=_roles_that_differ(identity_of(config.teacher), settings),
+        filters_differ=_as_json(public_content(settings_of_filters(config.filters), kept=KEPT))
+        != _as_json(settings.get("filters", [])),
     )
 
 
-def _columns_of_mining(data: HubData, rules: Sequence[Any], repo_id: str) -> list[str]:
+def _columns_of_mining(data: HubData, config: MiningConfig, repo_id: str) -> list[str]:
     """The columns that mining again writes; `InputError` unless the pushed rows have all of them."""
-    settings, (query, positive) = data.settings, data.provenance.columns
-    layout = Layout(
-        format=settings["format"],
-        query_column=query,
-        positive_column=positive,
-        n=settings["num_negatives"],
-        scores=settings["include_scores"],
-        on_exhausted=settings["on_exhausted"],
-        share_negatives=settings["positive_score"] == "min",
-        inconsistent=next((rule.action for rule in rules if isinstance(rule, Consistency)), None),
-    )
+    query, positive = data.provenance.columns
+    layout = config.layout(query, positive)
     columns = [*([] if query in layout.replaced_columns else [query]), *layout.new_columns]
     if lacking := [name for name in columns if name not in data.rows.column_names]:
         raise InputError(
             f"reproduce: the rows of {repo_id} have the columns {data.rows.column_names} and lack {lacking[:4]}, which "
-            f"format {settings['format']!r} writes, so there is nothing to compare; push the rows under the names that "
+            f"format {config.format!r} writes, so there is nothing to compare; push the rows under the names that "
             "mine gave them"
         )
     return columns
 
 
 def _with_types_of(pushed: datasets.Dataset, mined: datasets.Dataset, repo_id: str) -> datasets.Dataset:
-    """The pushed rows with the types that mining gives them, since a column may have been cast before the push."""
+    """The pushed rows with the types of mined rows, since a column may have been cast before the push."""
     table = pushed.with_format("arrow")[:]
     try:
         return in_memory(table.cast(mined.data.table.schema.remove_metadata()))
@@ -221,11 +197,11 @@ def _with_types_of(pushed: datasets.Dataset, mined: datasets.Dataset, repo_id: s
 
 
 def _compared(pushed: datasets.Dataset, mined: datasets.Dataset, data: HubData) -> tuple[int, int, int]:
-    """How many pushed rows did not come out again, are copies too many, and how many others came out.
+    """The numbers of pushed rows that did not come out again, of surplus copies, and of other rows that came out.
 
     A row comes out once for each (query, positive) pair, and was pushed once for each row that was given: as many
-    copies are right as rows were given beyond the pairs. A negative of format ``labeled-pair`` is shared by the
-    positives that were given in one row, and so may be there less often than it came out.
+    copies are legitimate as rows were given beyond the pairs. A negative of format ``labeled-pair`` is shared by the
+    positives that were given in one row, and may therefore occur less often than it came out.
     """
     settings, (_, positive) = data.settings, data.provenance.columns
     shared = settings["format"] == "labeled-pair"
@@ -245,10 +221,10 @@ def _compared(pushed: datasets.Dataset, mined: datasets.Dataset, data: HubData) 
 
 
 def _facts(rows: datasets.Dataset, positive: str) -> tuple[DigestArray, IdArray]:
-    """What rows say, as digests, and the row of each.
+    """The facts stated by rows, as digests, and the row of each.
 
-    Labelled lists are taken apart, an entry for each positive: mining again has one positive per row, the first time
-    may have had several.
+    Labeled lists are split into one entry per positive: mining again has one positive per row, but the first time may
+    have had several.
     """
     if "labels" not in rows.column_names or positive not in rows.column_names:
         return row_digests(rows), np.arange(len(rows))
@@ -259,7 +235,7 @@ def _facts(rows: datasets.Dataset, positive: str) -> tuple[DigestArray, IdArray]
         for place, (texts, labels) in enumerate(zip(batch[positive], batch["labels"], strict=True)):
             marked = list(zip(texts or [], labels or [], strict=False))
             negatives = [text for text, label in marked if not label]
-            # A row without a positive says something, too.
+            # A row without a positive states something, too.
             positives = [text for text, label in marked if label] or [None]
             counts.append(len(positives))
             for text in positives:
@@ -274,7 +250,7 @@ def _facts(rows: datasets.Dataset, positive: str) -> tuple[DigestArray, IdArray]
 
 
 def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any] | None) -> Teacher:
-    """The teacher of the settings, or another; another model is opened as the first one was, with its prompts."""
+    """The teacher of the settings, or the given one; a given model is opened as the first one was, prompts included."""
     if teacher is None:
         return ensemble_of_settings(settings)
     again: Teacher = resolve_ensemble(teacher)
@@ -287,7 +263,7 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
 
 
 def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:
-    """Roles in which a teacher, or one that it stands on, is another than then (see `identity_of`)."""
+    """The roles in which a teacher, or one that it builds on, has changed since (see `identity_of`)."""
     mine, theirs = now.get("stages", []), then.get("stages", [])
     below = [role for one, other in zip(mine, theirs, strict=False) for role in _roles_that_differ(one, other)]
     roles: tuple[Role, ...] = ("query", "passage")

@@ -1,15 +1,14 @@
-"""The settings of a mined set that somebody else has written: names, types and ranges, checked on the way in."""
+"""The settings of a mined set that somebody else wrote: names, types and ranges, checked on the way in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from hf_negmine.errors import StorageError
-from hf_negmine.mined import FORMATS, ON_EXHAUSTED
-from hf_negmine.naming import is_public_name
-from hf_negmine.schema import MAX_PASSAGES
-from hf_negmine.shapes import (
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.naming import is_public_name
+from hf_negmine.base.schema import MAX_PASSAGES
+from hf_negmine.base.shapes import (
     MOST,
     Shape,
     expect,
@@ -22,13 +21,14 @@ from hf_negmine.shapes import (
     text,
     whole,
 )
+from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
 
 SEED = whole(-MOST, MOST)
 ENSEMBLES = ("cross-sample", "intra-sample")
 
 
 def _model(value: Any, where: str) -> None:
-    """Nobody's provenance opens a folder of this machine."""
+    """A model must be named by its id: provenance must not open a folder of this machine."""
     expect(is_public_name(value), where, "the id of a model on the Hub", value)
 
 
@@ -38,12 +38,12 @@ def _columns(value: Any, where: str) -> None:
 
 
 def _stage(value: Any, where: str) -> None:
-    """What a teacher is, as `teachers.identity_of` has it."""
+    """A teacher's identity, as in `teachers.identity_of`."""
     record(_IDENTITY, required=("teacher", "teacher_fingerprints"))(value, where)
 
 
 def _teacher(value: Any, where: str) -> None:
-    """What makes a teacher again, as `teachers.settings_of` has it; None for one that cannot say."""
+    """The settings that recreate a teacher, as in `teachers.settings_of`; None for a teacher without settings."""
     if value is None:
         return
     record({"kind": text, "stages": list_of(_teacher)})(value, where)
@@ -51,7 +51,7 @@ def _teacher(value: Any, where: str) -> None:
 
 
 def _filter(value: Any, where: str) -> None:
-    """What `rules.settings_of_filters` says of a filter."""
+    """A filter's settings, as in `rules.settings_of_filters`."""
     record({"filter": text, "kind": text}, required=("filter", "kind"))(value, where)
     fields = _FILTERS.get(value["kind"], {})
     record(fields, required=fields.keys() - {"teacher_settings"})(value, where)
@@ -120,19 +120,19 @@ _SHAPE = record({**_IDENTITY, **_REQUIRED, "engine": text, "filters": list_of(_f
 
 
 def is_ensemble(settings: Mapping[str, Any]) -> bool:
-    """Whether several teachers mined, with a pool each (`select.ensembles`), as the settings of a summary say."""
+    """Whether the settings of a summary are those of an ensemble, with a pool per teacher (`select.ensembles`)."""
     return (settings.get("teacher_settings") or {}).get("kind") in ENSEMBLES
 
 
 def check_settings(settings: dict[str, Any], where: str) -> None:
-    """`StorageError` for a setting of a wrong type or out of range; those that are not known are left alone."""
+    """Raise `StorageError` for a setting of a wrong type or out of range; unknown settings are ignored."""
     _SHAPE(settings, where)
     if is_ensemble(settings):
         record({}, required=["stages"])(settings, where)
 
 
 def require_settings(settings: dict[str, Any], where: str) -> None:
-    """`StorageError` unless every setting is there that mining again and a card need."""
+    """Raise `StorageError` unless every setting that mining again and a card need is there."""
     if lacking := [name for name in _REQUIRED if name not in settings]:
         raise StorageError(
             f"{where} lacks the settings {', '.join(lacking)}: it is damaged, or another version wrote it; mine again"

@@ -1,4 +1,4 @@
-"""The candidate pool: each query's best candidates with their scores, retrieved once, selected from many times."""
+"""The candidate pool: each query's best candidates and their scores, retrieved once and selected from many times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selecting from a candidate pool, exactly: what it does not reach is looked up for just the queries that need it."""
+"""Exact selection from a candidate pool: where it is too shallow, only the queries that need more are searched."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.candidates import Answer, CandidateLists, Demand
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
-from hf_negmine.files import is_read_only, only_writer
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.paths import folder_of
+from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
+from hf_negmine.base.files import is_read_only, only_writer
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Sampler, Searcher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import BoolArray
+from hf_negmine.data.texts import TextSet
+from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
-from hf_negmine.protocols import Sampler, Searcher
-from hf_negmine.schema import BoolArray
-from hf_negmine.searching import PLACES_A_STEP, deepen
+from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import (
     Positives,
@@ -30,31 +31,33 @@ from hf_negmine.select.selection import (
     count_removed,
     demand_of,
 )
-from hf_negmine.shortlists import Shortlists
 from hf_negmine.teachers import place
 
 
 class CandidatePool:
-    """Scored candidates of every query of one data set under one teacher.
+    """Scored candidates for every query of one data set, from one teacher.
 
     Attributes:
         lists: segments of each query's ranking (see `candidates`).
-        positives: the labelled passages and their scores.
+        positives: the labeled passages and their scores.
         query_keys: uint64, shape (n_queries,), first halves of the query digests.
-        passage_keys: uint64, shape (n_passages,).
+        passage_keys: uint64, shape (n_passages,), first halves of the passage digests.
         about: where the pool comes from: teacher, texts, depth, versions.
-        shortlists: what follows under low positives; None without any.
         folder: where it is stored, None if it is not.
-        filters: what candidates must be besides under their ceilings; they belong to the miner, and are not stored.
-        consistency: what positives must be to set a ceiling; the same.
-        positive_score: what `select` takes if nothing else is said, and what the filters are made for.
-        scene: makes what filters are bound to, the texts and the teacher; None for a pool that came without them.
-        with_positives: whether positives are among the candidates, so that there may be as many as passages.
+        filters: conditions on candidates besides their ceilings; they belong to the miner, and are not stored.
+        consistency: the rule for positives that set a ceiling; not stored either.
+        positive_score: the default of `select`, for which the filters are made.
+        scene: makes the scene that filters are bound to; None for a pool that came without texts and teacher.
+        texts: the texts that ids refer to, if available.
+        columns: names of the query and positive columns in the user's rows.
+        with_positives: whether positives are candidates, so that there may be as many candidates as passages.
     """
 
     positive_score: PositiveScore = "min"
     scene: Callable[[], Scene] | None = None
     with_positives: bool = False
+    texts: TextSet | None = None
+    columns: tuple[str, str] = ("query", "positive")
 
     def __init__(
         self,
@@ -64,7 +67,6 @@ class CandidatePool:
         passage_keys: np.ndarray[Any, np.dtype[np.uint64]],
         about: dict[str, Any],
         *,
-        shortlists: Shortlists | None = None,
         folder: Path | None = None,
         open_searcher: Callable[[], Searcher] | None = None,
         filters: Sequence[BoundFilter] = (),
@@ -74,7 +76,7 @@ class CandidatePool:
         self.lists, self.positives = lists, positives
         self.filters, self.consistency = tuple(filters), consistency
         self.query_keys, self.passage_keys = query_keys, passage_keys
-        self.about, self.folder, self.shortlists = about, folder, shortlists
+        self.about, self.folder = about, folder
         self._open_searcher, self._progress = open_searcher, progress
 
     @property
@@ -89,7 +91,7 @@ class CandidatePool:
 
     @property
     def recall(self) -> dict[str, float]:
-        """By teacher, the share of the best candidates that an approximate engine finds; empty for an exact search."""
+        """By teacher, the share of the best candidates that an approximate engine finds; empty for exact search."""
         share = self.about.get("recall")
         return {} if share is None else {str(self.about["teacher"]): share}
 
@@ -114,28 +116,28 @@ class CandidatePool:
         Args:
             method: which candidates may be negatives, as a `Method` or its spec, such as ``"perc_pos:0.95"``.
             sampler: how n of them are drawn; the n best if None.
-            n: negatives a query.
-            seed: of the draws.
+            n: negatives per query.
+            seed: the seed of the draws.
             positive_score: for a query with several positives, whether the lowest positive score sets its ceiling
-                (``"min"``) or each pair has its own (``"each"``). None takes the miner's choice; a pool with filters
-                knows no other.
-            filters: what candidates must be, besides what the pool's own filters say, such as ``[Veto("bm25")]``.
+                (``"min"``) or each pair has its own (``"each"``). None takes the miner's choice, the only one
+                possible for a pool with filters.
+            filters: filters in addition to the pool's own, such as ``[Veto("bm25")]``.
 
         Raises:
-            ShallowPoolError: the pool does not reach far enough for some query, and no teacher is at hand.
-            InputError: an argument that makes no sense.
+            ShallowPoolError: the pool is too shallow for some query, and no teacher is available.
+            InputError: an argument is invalid.
         """
         method, sampler = resolve_method(method), resolve_sampler(sampler)
         require_whole(n, "n", at_least=1)
         require(
             n < self.n_passages + self.with_positives,
-            f"n: {n} negatives a query from a corpus of {self.n_passages} passages",
+            f"n: {n} negatives per query from a corpus of {self.n_passages} passages",
         )
         positive_score = self.positive_score if positive_score is None else positive_score
         require_choice(positive_score, ("min", "each"), argument="positive_score")
         if self.filters and positive_score != self.positive_score:
             raise InputError(
-                f"positive_score: {positive_score!r}, and the pool's filters are made for {self.positive_score!r}"
+                f"positive_score: {positive_score!r}, but the pool's filters are made for {self.positive_score!r}"
             )
         positives = dataclasses.replace(self.positives, counted=self.counted())
         queries, positive_scores = positives.targets(positive_score)
@@ -158,13 +160,15 @@ class CandidatePool:
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
             removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
+            source=self.texts,
+            columns=self.columns,
         )
 
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
-        """The filters, each made to know the pool's data set and what a target is.
+        """Bind filters to the pool's data set and to the kind of its targets.
 
         Raises:
-            InputError: something that does not filter candidates, or a filter for a pool without its texts.
+            InputError: something is not a filter of candidates, or the pool came without the texts that a filter needs.
         """
         require(isinstance(filters, Sequence), f"filters: expected a list such as [Veto('bm25')], got {filters}")
         bound: list[BoundFilter] = []
@@ -186,7 +190,7 @@ class CandidatePool:
         return tuple(bound)
 
     def consistent(self) -> BoolArray:
-        """Whether each (query, positive) pair keeps the pool's consistency rule, shape (pairs,)."""
+        """Whether each (query, positive) pair meets the pool's consistency rule, shape (pairs,)."""
         pairs, scores = self.positives.query_of_pair, np.asarray(self.positives.scores)
         holds = np.ones(len(pairs), dtype=bool)
         rule = self.consistency
@@ -195,12 +199,12 @@ class CandidatePool:
         if rule is not None and rule.top_k is not None:
             everything = np.full(self.n_queries, np.inf, dtype=np.float32)
             top = Demand(np.arange(self.n_queries), everything, -np.inf, 0, None, rule.top_k)
-            self._answer(top, str(rule))  # so that the top of every ranking is known that far
+            self._answer(top, str(rule))  # makes the top of every ranking known that far
             holds &= self.lists.count_at_or_over(pairs, np.nextafter(scores, np.float32(np.inf))) < rule.top_k
         return holds
 
     def counted(self) -> BoolArray | None:
-        """Which positives set a ceiling: the consistent ones, if rows with others are dropped; None for all."""
+        """Which positives set a ceiling: only consistent ones, if rows with others are dropped; None for all."""
         drops = self.consistency is not None and self.consistency.action == "drop"
         return self.consistent() if drops else None
 
@@ -209,7 +213,7 @@ class CandidatePool:
     ) -> Survivors:
         """The candidates that the method and all filters allow, the best ``demand.wanted`` of each target.
 
-        Rankings are looked at from the top, twice as far each time, until so many have stayed or there are no more.
+        Rankings are read from the top, twice as far each time, until enough candidates have stayed or none are left.
         """
         if not filters:
             answer = self._answer(demand, purpose)
@@ -254,7 +258,7 @@ class CandidatePool:
         )
 
     def _answer(self, demand: Demand, purpose: str) -> Answer:
-        """The answer to ``demand``, after deepening the pool where it does not reach far enough."""
+        """The answer to ``demand``, after deepening the pool where it is too shallow."""
         answer = self.lists.answer(demand)
         before = self.lists
         while not answer.certain.all():
@@ -262,17 +266,15 @@ class CandidatePool:
             if self._open_searcher is None:
                 raise ShallowPoolError(
                     f"{len(np.unique(demand.queries[shallow])):,} of {self.n_queries:,} queries need more candidates "
-                    f"for {purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} a query), and "
-                    "its teacher is not loaded; select through the miner that made it, or take a larger pool_depth"
+                    f"for {purpose} than the pool holds ({len(self.lists.passages) / self.n_queries:.0f} per query), "
+                    "and its teacher is not loaded; select through the miner that made it, or use a larger pool_depth"
                 )
             known = self.lists.extent
-            self.lists = deepen(
-                self.lists, self._open_searcher(), demand.of(shallow), self.shortlists, progress=self._progress
-            )
+            self.lists = deepen(self.lists, self._open_searcher(), demand.of(shallow), progress=self._progress)
             answer = self.lists.answer(demand)
             if self.lists.extent == known and len(shallow) == np.count_nonzero(~answer.certain):
                 raise NegmineError(
-                    f"looking deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
+                    f"searching deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
                     "question open; this is a bug of hf_negmine, please report it with the method and the sampler"
                 )
         if self.lists is not before and self.folder is not None and not is_read_only(self.folder):
@@ -282,14 +284,14 @@ class CandidatePool:
     def save(self, folder: Path | str) -> None:
         """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file.
 
-        Several processes may save and load at once: the last one's lists stay.
+        Several processes may save and load at once: the lists of the last one stay.
         """
         folder = folder_of(folder, "folder")
         with only_writer(folder):
-            if folder == self.folder:  # where it is stored already, only the lists can have changed
+            if folder == self.folder:  # already stored there: only the lists can have changed
                 write_lists(folder, self.lists, self.about)
             else:
-                content = (self.lists, self.positives, self.query_keys, self.passage_keys, self.about, self.shortlists)
+                content = (self.lists, self.positives, self.query_keys, self.passage_keys, self.about)
                 write_pool(folder, StoredPool(*content))
         self.folder = folder
 
@@ -305,14 +307,14 @@ class CandidatePool:
         """Open a stored pool by memory map.
 
         Args:
-            folder: of the pool.
-            progress: show bars when it is deepened.
-            open_searcher: makes the teacher's searcher when a selection needs to look further; without it such a
+            folder: the pool's folder.
+            progress: whether to show bars when it is deepened.
+            open_searcher: makes the teacher's searcher when a selection needs more candidates; without it such a
                 selection raises `ShallowPoolError`.
-            sealed: refuse files that are not the very ones that were written; see `read_pool`.
+            sealed: whether to refuse files that have changed since they were written; see `read_pool`.
 
         Raises:
-            StorageError: files that are missing, damaged, of another version, or outside the folder.
+            StorageError: files are missing, damaged, of another version, or outside the folder.
         """
         folder = folder_of(folder, "folder")
         stored = read_pool(folder, sealed=sealed)
@@ -322,7 +324,6 @@ class CandidatePool:
             stored.query_keys,
             stored.passage_keys,
             stored.about,
-            shortlists=stored.shortlists,
             folder=folder,
             open_searcher=open_searcher,
             progress=progress,

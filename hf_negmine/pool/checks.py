@@ -1,7 +1,7 @@
-"""What holds of every candidate pool, checked by array operations: for pools that come from somebody else.
+"""Rules that every candidate pool obeys, checked by array operations for pools that come from others.
 
-A pool that breaks one of these rules would give wrong negatives without an error: a labelled positive, a NaN score, the
-same passage twice, or a ranking with a gap that nobody knows of.
+A pool that breaks one of these rules would give wrong negatives without an error: a labeled positive, a NaN score, the
+same passage twice, or a ranking with an unnoticed gap.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.schema import BoolArray, IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.stored import StoredPool
-from hf_negmine.schema import BoolArray, IdArray
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
-from hf_negmine.texts import TextSet
 
 QUERIES_A_STEP = 8192
 TYPES = {
@@ -31,17 +31,17 @@ TYPES = {
 
 
 def check_pool(pool: StoredPool, texts: TextSet, *, include_positives: bool, whole_corpus: bool) -> None:
-    """Check a pool against the texts that it is about.
+    """Check a pool against its texts.
 
     Args:
-        pool: as it was read, nothing in it trusted.
+        pool: the pool as it was read; nothing in it is trusted.
         texts: queries, corpus and positives.
         include_positives: whether positives and the query's own text may be candidates.
-        whole_corpus: whether the teacher ranks every passage exactly, so that a ranking ends with the corpus. It does
-            not behind a first stage or an approximate engine.
+        whole_corpus: whether the teacher ranks every passage exactly, so that a ranking ends with the corpus. With a
+            first stage or an approximate engine it does not.
 
     Raises:
-        StorageError: the pool is about other texts, or breaks a rule.
+        StorageError: the pool belongs to other texts, or breaks a rule.
     """
     _check_texts(pool, texts)
     _check_positives(pool.positives, texts)
@@ -61,7 +61,7 @@ def check_pool(pool: StoredPool, texts: TextSet, *, include_positives: bool, who
 
 def _require(holds: Any, reason: str) -> None:
     if not holds:
-        raise StorageError(f"the pool is damaged: {reason}; get it again from who made it, or mine again")
+        raise StorageError(f"the pool is damaged: {reason}; get it again from its author, or mine again")
 
 
 def _is(array: np.ndarray[Any, Any], kind: Any) -> bool:
@@ -73,7 +73,7 @@ def _check_texts(pool: StoredPool, texts: TextSet) -> None:
     for keys, digests in ((pool.query_keys, texts.queries.digests), (pool.passage_keys, texts.corpus.digests)):
         same = same and _is(keys, np.uint64) and np.array_equal(keys, digests[:, 0])
     if not same:
-        raise StorageError("the pool is about other texts than those that came with it")
+        raise StorageError("the pool belongs to other texts than those that came with it")
 
 
 def _check_positives(positives: Positives, texts: TextSet) -> None:
@@ -102,11 +102,11 @@ def _check_layout(lists: CandidateLists, n_queries: int) -> None:
         and lists.starts[:1].sum() == 0
         and lists.stops[-1:].sum() == len(lists.passages)
     )
-    _require(covered, "its segments overlap, or name candidates that are not there")
+    _require(covered, "its segments overlap, or name candidates that do not exist")
 
 
 def _of_queries(lists: CandidateLists, first: int, last: int) -> CandidateLists:
-    """The lists of some queries in a row, numbered from 0; nothing is copied but offsets."""
+    """The lists of consecutive queries, numbered from 0; only offsets are copied."""
     segments = slice(lists.offsets[first], lists.offsets[last])
     starts, stops = lists.starts[segments], lists.stops[segments]
     entries = slice(starts[0], stops[-1])
@@ -123,7 +123,7 @@ def _of_queries(lists: CandidateLists, first: int, last: int) -> CandidateLists:
 
 
 class _Block:
-    """The lists of some queries, with what several rules need to know of them."""
+    """The lists of some queries, with arrays that several rules use."""
 
     def __init__(self, lists: CandidateLists, n_passages: int) -> None:
         self.lists, self.n_passages = lists, n_passages
@@ -136,7 +136,7 @@ class _Block:
         lists = self.lists
         _require(
             (lists.passages >= 0).all() and (lists.passages < self.n_passages).all(),
-            "it names candidates that are not there",
+            "it names candidates that do not exist",
         )
         _require(np.isfinite(lists.scores).all(), "the score of a candidate is not a finite number")
         self._check_order()
@@ -150,15 +150,15 @@ class _Block:
         self._check_ends(self.n_passages - np.diff(excluded_offsets)[self.queries], whole_corpus)
 
     def _check_order(self) -> None:
-        """Candidates come by falling score and rising id, each under the ceiling of its segment."""
+        """Candidates are ordered by falling score and rising id, each under the ceiling of its segment."""
         scores, passages, segments = self.lists.scores, self.lists.passages, self.segments
         falling, ties = scores[1:] < scores[:-1], scores[1:] == scores[:-1]
         together = segments[1:] == segments[:-1]
         ordered = falling | (ties & (~together | (passages[1:] > passages[:-1])))
         same_query = self.queries[segments[1:]] == self.queries[segments[:-1]]
-        _require((ordered | ~same_query).all(), "the scores of a query's candidates do not fall")
+        _require((ordered | ~same_query).all(), "the scores of a query's candidates are not in falling order")
         ceilings = self.lists.ceilings
-        # A segment that a search by rank has begun has the score of its first entry as its ceiling.
+        # A segment from a search by rank has the score of its first entry as its ceiling.
         under = (scores < ceilings[segments]) | (
             (scores == ceilings[segments]) & (self.lists.first_ranks[segments] > 0)
         )
@@ -166,11 +166,11 @@ class _Block:
         after = self._same_query_as_before()
         _require(
             not np.isnan(ceilings).any() and (ceilings[1:] <= ceilings[:-1])[after].all(),
-            "the segments of a query do not come by falling ceiling",
+            "the segments of a query are not in order of falling ceiling",
         )
 
     def _check_twice(self) -> None:
-        """No candidate comes twice, unless two segments end and begin within a run of equal scores."""
+        """No candidate is listed twice, unless two segments meet within a run of equal scores."""
         keys = self.queries[self.segments] * self.n_passages + self.lists.passages
         order = np.argsort(keys, kind="stable")
         again = keys[order][1:] == keys[order][:-1]
@@ -185,7 +185,7 @@ class _Block:
         _require((ranks >= -1).all(), "a segment has a rank below 0")
         known = np.flatnonzero(ranks >= 0)
         one, two = known[:-1], known[1:]
-        gap = np.where(two == one + 1, 1, 0)  # without one, they would be a single segment
+        gap = np.where(two == one + 1, 1, 0)  # without a gap, they would be a single segment
         rising = ranks[two] - ranks[one] >= self.sizes[one] + gap
         _require((rising | (self.queries[one] != self.queries[two])).all(), "the ranks of a query's segments overlap")
 
@@ -193,17 +193,17 @@ class _Block:
         """Rankings end where nothing eligible is left, and nowhere else.
 
         Args:
-            eligible: int64, shape (segments,): passages that the query of each segment may have.
+            eligible: int64, shape (segments,): the number of eligible passages of each segment's query.
             whole_corpus: see `check_pool`.
         """
         exhausted, ranks, filled = self.lists.exhausted, self.lists.first_ranks, self.sizes > 0
         below = self._same_query_as_before()
         ended = exhausted[:-1] & below & filled[1:]
         _require(
-            not ended.any() and (exhausted | filled).all(), "a ranking goes on after its end, or ends without saying so"
+            not ended.any() and (exhausted | filled).all(), "a ranking continues after its end, or ends without a mark"
         )
         known = ranks >= 0
-        # Compared by differences: a rank from elsewhere may be so large that a sum would overflow.
+        # Compared by differences: a rank from a foreign file may be so large that a sum would overflow.
         left = eligible - self.sizes - np.minimum(ranks, eligible + 1)
         right = np.where(exhausted, left == 0 if whole_corpus else left >= 0, left > 0)
         nothing = left <= 0 if whole_corpus else np.ones(len(left), dtype=bool)

@@ -1,6 +1,6 @@
-"""Retrieval of a pool: every query's best candidates, the scores of its positives, and what lies under low ones.
+"""Retrieval of a pool: every query's best candidates and the scores of its positives.
 
-It writes a part for every `QUERIES_A_PART` queries, whole or not at all, so a killed run goes on where it stopped.
+It writes one part per `QUERIES_A_PART` queries, whole or not at all, so that a killed run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -15,36 +15,20 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.checksums import is_whole, require_writable, write_sealed
-from hf_negmine.errors import require
-from hf_negmine.files import only_writer, read_arrays, write_arrays
-from hf_negmine.methods import TopKMarginPos, TopKPercPos
+from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.errors import require
+from hf_negmine.base.files import only_writer, read_arrays, write_arrays
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
+from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
-from hf_negmine.protocols import ApproximatingSearcher, Searcher
-from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_engine
-from hf_negmine.searching import search_in_blocks
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
-from hf_negmine.shortlists import Shortlists
-from hf_negmine.texts import TextSet
 
 QUERIES_A_PART = 8192
-SHORTLIST_LENGTH = 512
-"""Entries of a shortlist; from a positive down to 90 % of its score lie fewer for nearly all queries of SQuAD."""
-LOWEST = TopKPercPos(0.9) & TopKMarginPos(0.05)
-"""A query gets a shortlist if its candidates do not decide a selection under this: the paper's ceilings, and below."""
-WANTED = 8
-"""Negatives of such a selection."""
-MOST_LISTED = 0.25
-"""If a larger share of the queries needs a shortlist, none gets one: that would be another search, and store as much as
-several of them."""
-
-
-REACHING = TopKPercPos(0.95), 0.5
-"""So large a share of the first part's shortlists must reach below this ceiling, or none are kept. In a corpus of
-millions thousands of passages score between a low positive and its ceiling: shortlists would be made for nothing."""
 
 
 def retrieve(
@@ -54,23 +38,21 @@ def retrieve(
     about: dict[str, Any],
     *,
     depth: int,
-    look_ahead: bool = False,
     notes: Callable[[], dict[str, Any]] | None = None,
     progress: bool = True,
 ) -> CandidatePool:
-    """The pool in ``folder``, made if it is not there: the best ``depth`` candidates and all positive scores.
+    """Open the pool in ``folder``, made if missing: the best ``depth`` candidates and all positive scores.
 
     Args:
         texts: queries, corpus and positives.
-        open_searcher: makes the teacher's searcher over ``texts``; called only if something is to be searched.
-        folder: where the pool is kept.
-        progress: show bars.
-        about: provenance that is kept with the pool.
-        depth: candidates a query at first; selections deepen the pool where they need more.
-        look_ahead: also make shortlists, so that positive-aware selections need no search of their own.
-        notes: provenance that is known once the pool is made.
+        open_searcher: makes the teacher's searcher over ``texts``; called only if a search is needed.
+        folder: where the pool is stored.
+        progress: whether to show bars.
+        about: provenance that is stored with the pool.
+        depth: candidates per query at first; selections deepen the pool where they need more.
+        notes: provenance that is only known once the pool is made.
     """
-    require(depth >= 1, f"pool_depth: at least 1 candidate a query, got {depth}")
+    require(depth >= 1, f"pool_depth: at least 1 candidate per query, got {depth}")
     if not has_pool(folder, about=about):
         require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
@@ -78,9 +60,8 @@ def retrieve(
                 parts, opened = folder / "parts", cache(open_searcher)
                 lists, positives = _candidates(texts, opened, parts, depth, progress)
                 about = {**about, "depth": depth, **({} if notes is None else notes())}
-                shortlists = _shortlists(lists, positives, opened, parts, progress) if look_ahead else None
                 keys = texts.queries.digests[:, 0], texts.corpus.digests[:, 0]
-                write_pool(folder, StoredPool(lists, positives, *keys, about, shortlists))
+                write_pool(folder, StoredPool(lists, positives, *keys, about))
                 shutil.rmtree(parts, ignore_errors=True)
     return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
 
@@ -93,7 +74,7 @@ def _candidates(
     n_queries = len(texts.queries)
     paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
     if not all(map(_has_part, paths.values())):
-        open_engine(open_searcher())  # encodes and indexes, under bars of their own
+        open_engine(open_searcher())  # encodes and indexes, with their own bars
     with _bar("Searching", paths, n_queries, progress) as bar:
         for start, path in paths.items():
             if not _has_part(path):
@@ -115,51 +96,10 @@ def _search_part(
     return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
 
 
-def _shortlists(
-    lists: CandidateLists, positives: Positives, open_searcher: Callable[[], Searcher], folder: Path, progress: bool
-) -> Shortlists | None:
-    """Shortlists of the queries whose positive ranks so low that a positive-aware ceiling lies below the candidates."""
-    _, lowest = positives.targets("min")
-    everything = np.arange(lists.n_queries)
-    decided = lists.answer(Demand(everything, LOWEST.ceilings(lowest), -np.inf, 0, None, WANTED)).certain
-    queries = np.flatnonzero(~decided)
-    if len(queries) > MOST_LISTED * lists.n_queries:
-        return None
-    ceiling, enough = REACHING
-    parts: list[Shortlists] = []
-    paths = {start: folder / f"shortlists-{start:012d}.npy" for start in range(0, len(queries), QUERIES_A_PART)}
-    if not all(map(_has_part, paths.values())) and not isinstance(open_searcher(), ApproximatingSearcher):
-        return None
-    with _bar("Looking ahead", paths, len(queries), progress) as bar:
-        for start, path in paths.items():
-            some = queries[start : start + QUERIES_A_PART]
-            if not _has_part(path):
-                searcher = open_searcher()
-                assert isinstance(searcher, ApproximatingSearcher)
-                # From the positive on, or from where the candidates end, with those that tie with the last of them.
-                begins = np.minimum(lowest[some], np.nextafter(lists.reach(some), np.float32(np.inf)))
-                _write_part(path, _arrays_of(_shortlist_part(searcher, some, begins)))
-                bar.update(len(some))
-            part = Shortlists(*read_arrays(path, len(dataclasses.fields(Shortlists))))
-            if start == 0 and part.reaches(ceiling.ceilings(lowest[some])).mean() < enough:
-                return None
-            parts.append(part)
-    return Shortlists.concatenated(parts) if parts else None
-
-
 def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
-    """A bar over queries; those of parts that an earlier run has stored count as done, and not for the rate."""
+    """A bar over queries; those in parts stored by an earlier run count as done, but not for the rate."""
     stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if _has_part(path))
     return tqdm(total=n_queries, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
-
-
-def _shortlist_part(searcher: ApproximatingSearcher, queries: IdArray, ceilings: FloatArray) -> Shortlists:
-    parts: list[Shortlists] = []
-    for start in range(0, len(queries), searcher.block_size):
-        some = slice(start, start + searcher.block_size)
-        ranking, errors = searcher.approximate(queries[some], ceilings[some], SHORTLIST_LENGTH)
-        parts.append(Shortlists.from_ranking(queries[some], ceilings[some], ranking, errors))
-    return Shortlists.concatenated(parts)
 
 
 def _has_part(path: Path) -> bool:
@@ -171,5 +111,5 @@ def _write_part(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
     write_sealed(path.with_suffix(".json"), {}, [path])
 
 
-def _arrays_of(table: CandidateLists | Shortlists) -> list[np.ndarray[Any, Any]]:
+def _arrays_of(table: CandidateLists) -> list[np.ndarray[Any, Any]]:
     return [getattr(table, field.name) for field in dataclasses.fields(table)]

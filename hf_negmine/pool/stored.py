@@ -1,4 +1,4 @@
-"""What a candidate pool is on disk: Arrow tables, keys and `pool.json`, which is written last."""
+"""A candidate pool on disk: Arrow tables, keys and `pool.json`, which is written last."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.checksums import Sums, read_sealed, set_aside, sums_in, unsealed, write_sealed
-from hf_negmine.errors import DamagedError, StorageError
-from hf_negmine.files import (
+from hf_negmine.base.checksums import Sums, read_sealed, set_aside, sums_in, unsealed, write_sealed
+from hf_negmine.base.errors import DamagedError, StorageError
+from hf_negmine.base.files import (
     digest_of,
     is_read_only,
     only_writer,
@@ -26,44 +25,38 @@ from hf_negmine.files import (
     write_array,
     write_table,
 )
-from hf_negmine.schema import (
+from hf_negmine.base.schema import (
     CANDIDATES_SCHEMA,
     POSITIVES_SCHEMA,
     SEGMENTS_SCHEMA,
-    SHORTLISTS_SCHEMA,
     DigestArray,
     IdArray,
 )
+from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
-from hf_negmine.shortlists import Shortlists
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 ABOUT, POSITIVES, KEYS = "pool.json", "positives.arrow", "{}_keys.npy"
-SHORTLISTS, OF_SHORTLISTS = "shortlists.arrow", "shortlists.json"
 
 
 @dataclass(frozen=True)
 class StoredPool:
-    """The content of a pool's folder; see `CandidatePool` for what it is."""
+    """The content of a pool's folder; see `CandidatePool` for the fields."""
 
     lists: CandidateLists
     positives: Positives
     query_keys: DigestArray
     passage_keys: DigestArray
     about: dict[str, Any]
-    shortlists: Shortlists | None
 
 
 def is_shared(name: str) -> bool:
-    """Whether this file of a pool's folder goes along where the pool does.
-
-    Shortlists do not: they are of use to who has the teacher's vectors, and a pool is whole without them.
-    """
-    return name.endswith((".arrow", ".npy", ".json")) and name not in (SHORTLISTS, OF_SHORTLISTS)
+    """Whether this file in a pool's folder is pushed with the pool."""
+    return name.endswith((".arrow", ".npy", ".json"))
 
 
 def write_pool(folder: Path, pool: StoredPool) -> None:
-    """Write all of it. The caller is the folder's only writer; an earlier pool is replaced file by file."""
+    """Write a whole pool. The caller is the folder's only writer; an earlier pool is replaced file by file."""
     positives = pool.positives
     write_table(
         folder / POSITIVES,
@@ -71,19 +64,12 @@ def write_pool(folder: Path, pool: StoredPool) -> None:
     )
     write_array(folder / KEYS.format("query"), np.asarray(pool.query_keys))
     write_array(folder / KEYS.format("passage"), np.asarray(pool.passage_keys))
-    if pool.shortlists is not None:
-        write_table(folder / SHORTLISTS, _table_of(pool.shortlists))
-        # Beside the pool's own JSON: their scores differ a little from machine to machine, and a pool's do not.
-        write_sealed(folder / OF_SHORTLISTS, {}, [folder / SHORTLISTS])
-    else:
-        (folder / OF_SHORTLISTS).unlink(missing_ok=True)
-        (folder / SHORTLISTS).unlink(missing_ok=True)
     names = (POSITIVES, KEYS.format("query"), KEYS.format("passage"))
     _write_lists(folder, pool.lists, pool.about, [folder / name for name in names], {})
 
 
 def write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any]) -> None:
-    """Write all that a selection can change, and `pool.json`, which says which lists count; earlier lists go."""
+    """Write what a selection can change, and `pool.json`, which names the valid lists; earlier lists are deleted."""
     kept = {name: values for name, values in sums_in(folder / ABOUT).items() if "-" not in name}
     _write_lists(folder, lists, about, [], kept)
 
@@ -101,7 +87,7 @@ def _write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any], fil
         ],
         schema=SEGMENTS_SCHEMA,
     )
-    # Both belong together: they get a common name, and pool.json, written last, says which pair counts.
+    # The two belong together: they share a name, and pool.json, written last, names the valid pair.
     name = digest_of(*dataclasses.astuple(lists))[:12]
     tables = {folder / f"candidates-{name}.arrow": candidates, folder / f"segments-{name}.arrow": segments}
     for path, table in tables.items():
@@ -117,13 +103,13 @@ def read_pool(folder: Path, *, locked: bool = False, sealed: bool = True) -> Sto
     """Open the files of a folder by memory map.
 
     Args:
-        folder: of the pool.
-        locked: the caller is the folder's only writer.
-        sealed: whether the files must be the very ones that were written; else they come from elsewhere, and are looked
-            at by their content.
+        folder: the pool's folder.
+        locked: whether the caller is the folder's only writer.
+        sealed: whether the files must be unchanged since they were written; if not, they come from elsewhere, and only
+            their content is checked.
 
     Raises:
-        StorageError: files that are missing, damaged, of another version, or outside the folder.
+        StorageError: files are missing, damaged, of another version, or outside the folder.
     """
     try:
         about = read_sealed(folder / ABOUT) if sealed else unsealed(read_versioned_json(folder / ABOUT))
@@ -131,23 +117,23 @@ def read_pool(folder: Path, *, locked: bool = False, sealed: bool = True) -> Sto
     except StorageError:
         if locked or not sealed or not (folder / ABOUT).exists() or is_read_only(folder):
             raise
-    with only_writer(folder):  # it may be that another run was about to write it
+    with only_writer(folder):  # another run may have been about to write it
         return read_pool(folder, locked=True)
 
 
 def has_pool(
     folder: Path, *, about: Mapping[str, Any] | None = None, locked: bool = False, aside: Path | None = None
 ) -> bool:
-    """Whether a whole pool lies in a folder. If it is damaged, ``aside`` gets another name.
+    """Whether a folder holds an intact pool. If it is damaged, ``aside`` is renamed.
 
     Args:
-        folder: of the pool.
-        about: what it must be about; a pool of something else, such as another teacher's, counts as damaged.
-        locked: the caller is the folder's only writer.
-        aside: what is put aside.
+        folder: the pool's folder.
+        about: the identity that it must have; another pool, such as that of another teacher, counts as damaged.
+        locked: whether the caller is the folder's only writer.
+        aside: the path to set aside.
 
     Raises:
-        StorageError: see `read_pool`; also a damaged pool in a folder that cannot be written to.
+        StorageError: see `read_pool`; also for a damaged pool in a folder that cannot be written to.
     """
     try:
         if (folder / ABOUT).exists():
@@ -155,7 +141,7 @@ def has_pool(
             wanted = json.loads(json.dumps(about or {}))
             if any(found.get(name) != value for name, value in wanted.items()):
                 raise DamagedError(
-                    f"{folder / ABOUT} is damaged: it is about another teacher or other texts; run fit again"
+                    f"{folder / ABOUT} is damaged: it belongs to another teacher or other texts; run fit again"
                 )
             return True
     except DamagedError as error:
@@ -168,11 +154,11 @@ def has_pool(
 
 def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
     name, n_queries = about.pop("lists", None), about.pop("n_queries", None)
-    if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, perhaps not ours
-        raise StorageError(f"{folder / ABOUT} names the lists {name!r}, which is no name that hf_negmine gives")
+    if not isinstance(name, str) or LISTS_NAME.fullmatch(name) is None:  # part of file names, possibly foreign
+        raise StorageError(f"{folder / ABOUT} names the lists {name!r}, which is not a name that hf_negmine gives")
     query_keys, passage_keys = (read_array(folder / KEYS.format(keys)) for keys in ("query", "passage"))
     if n_queries != len(query_keys):
-        raise StorageError(f"{folder} has keys of {len(query_keys)} queries, expected {n_queries!r}")
+        raise StorageError(f"{folder} has keys for {len(query_keys)} queries, expected {n_queries!r}")
     candidates = read_table(folder / f"candidates-{name}.arrow", CANDIDATES_SCHEMA)
     segments = read_table(folder / f"segments-{name}.arrow", SEGMENTS_SCHEMA)
     positives = read_table(folder / POSITIVES, POSITIVES_SCHEMA)
@@ -182,9 +168,6 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         _offsets_of_sorted(_column(segments, "query_id"), n_queries),
         *(_column(segments, name) for name in ("start", "stop", "ceiling", "first_rank", "exhausted")),
     )
-    with_shortlists = (folder / SHORTLISTS).exists()
-    if with_shortlists:
-        read_sealed(folder / OF_SHORTLISTS)
     return StoredPool(
         lists,
         Positives(
@@ -195,35 +178,6 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         query_keys,
         passage_keys,
         about,
-        _shortlists_of(read_table(folder / SHORTLISTS, SHORTLISTS_SCHEMA)) if with_shortlists else None,
-    )
-
-
-def _table_of(shortlists: Shortlists) -> pa.Table:
-    offsets = pa.array(shortlists.offsets)
-    return pa.table(
-        [
-            shortlists.queries,
-            shortlists.ceilings,
-            shortlists.errors,
-            shortlists.exhausted,
-            pa.LargeListArray.from_arrays(offsets, pa.array(shortlists.passages)),
-            pa.LargeListArray.from_arrays(offsets, pa.array(shortlists.scores)),
-        ],
-        schema=SHORTLISTS_SCHEMA,
-    )
-
-
-def _shortlists_of(table: pa.Table) -> Shortlists:
-    passages, scores = (_array(table, name) for name in ("passage_ids", "scores"))
-    return Shortlists(
-        _column(table, "query_id"),
-        _column(table, "ceiling"),
-        _column(table, "error"),
-        _column(table, "exhausted"),
-        np.asarray(passages.offsets),
-        np.asarray(passages.values),
-        np.asarray(scores.values),
     )
 
 
@@ -233,7 +187,7 @@ def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
 
 def _array(table: pa.Table, name: str) -> Any:
     column = table[name]
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies one chunk, too
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # the latter always copies
 
 
 def _offsets_of_sorted(rows: np.ndarray[Any, Any], n_rows: int) -> IdArray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.report.stats import Histogram, ScoreHistograms
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DARK, LIGHT = "#1b3a5c", "#d98c2b"
-"""Far apart in lightness, too, so that a grey print tells them apart; hatching and dashes do the rest."""
+"""Colors that also differ in lightness, so that a gray print tells them apart; hatching and dashes do the rest."""
 
 
 def plot_scores(histograms: ScoreHistograms, *, title: str = "") -> Figure:
-    """Figure 4 of NV-Retriever: scores of positives and negatives, their difference, and the contrastive loss a row.
+    """Figure 4 of NV-Retriever: scores of positives and negatives, their difference, and the contrastive loss per row.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -54,13 +54,13 @@ def plot_curves(
     x_label: str,
     y_label: str,
 ) -> Figure:
-    """Figures 1 and 2 of NV-Retriever: a measure against a threshold, one panel a curve on a common scale.
+    """Figures 1 and 2 of NV-Retriever: a measure against a threshold, one panel per curve on a common scale.
 
     Args:
-        curves: by name, points (x, y).
-        levels: measures that no threshold changes, by name; drawn as dashed lines.
-        x_label: of every panel, behind the curve's name.
-        y_label: of the measure.
+        curves: points (x, y) of each curve, by name.
+        levels: measures that do not depend on the threshold, by name; drawn as dashed lines.
+        x_label: label of every panel, after the curve's name.
+        y_label: label of the measure.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -83,8 +83,8 @@ def plot_shares(shares: Mapping[str, Mapping[str, float]], *, x_label: str) -> F
     """Figure 3 of NV-Retriever: shares from 0 to 1 as groups of bars.
 
     Args:
-        shares: by group (a data set), then by bar (a method), which may differ between groups.
-        x_label: what they are shares of, in percent.
+        shares: by group (a data set), then by bar (a method); the bars may differ between groups.
+        x_label: the quantity that these are percentages of.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -103,7 +103,7 @@ def plot_shares(shares: Mapping[str, Mapping[str, float]], *, x_label: str) -> F
 
 
 def save_png(figure: Figure, path: Path | Any) -> None:
-    """Write a picture without a date or a program's name, so that the same numbers give the same file."""
+    """Write a picture without a date or a program name, so that the same numbers give the same file."""
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.schema import FloatArray, IdArray
 
 BINS = 50
 TEMPERATURE = 0.05
-"""Of the contrastive loss; the inverse of the scale of 20 that MultipleNegativesRankingLoss has."""
+"""Temperature of the contrastive loss; the inverse of MultipleNegativesRankingLoss' scale of 20."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Histogram:
     """Counts of values in bins of equal width.
 
     Attributes:
-        edges: of the bins, one more than there are counts.
-        counts: values in each bin.
-        mean: of the values; None without any.
+        edges: edges of the bins, one more than there are counts.
+        counts: number of values in each bin.
+        mean: mean of the values; None if there are none.
     """
 
     edges: list[float]
@@ -40,13 +40,13 @@ class Histogram:
 
 @dataclass(frozen=True)
 class ScoreHistograms:
-    """Figure 4 for one mined set.
+    """The data of figure 4 for one mined set.
 
     Attributes:
         positives, negatives: the teacher's scores, in the same bins.
         differences: the positive score that set a ceiling minus the score of each negative under it.
-        losses: -log softmax of that positive among it and its negatives, at ``temperature``, a value a row.
-        temperature: of that softmax.
+        losses: -log softmax of that positive among it and its negatives, at ``temperature``, one value per row.
+        temperature: the temperature of that softmax.
     """
 
     positives: Histogram
@@ -56,7 +56,7 @@ class ScoreHistograms:
     temperature: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON-able content."""
+        """The histograms as JSON-able content."""
         return asdict(self)
 
     @classmethod
@@ -82,7 +82,7 @@ class ScoreHistograms:
             references: for each negative, the positive score that set its ceiling, shape (offsets[-1],).
             offsets: int64, shape (targets + 1,): the negatives of each target.
             negative_scores: same shape as ``references``.
-            temperature: of the loss.
+            temperature: the temperature of the loss.
         """
         differences = references - negative_scores
         losses = contrastive_losses(differences, offsets, temperature)
@@ -97,9 +97,9 @@ class ScoreHistograms:
 
 
 def contrastive_losses(differences: FloatArray, offsets: IdArray, temperature: float) -> FloatArray:
-    """-log softmax of the positive among it and its negatives, of the teacher's scores over the temperature.
+    """-log softmax of the positive among it and its negatives, for the teacher's scores over the temperature.
 
-    Rows without negatives have none. Computed as log(1 + sum of exp((negative - positive) / temperature)), from the
+    Rows without negatives have no loss. Computed as log(1 + sum of exp((negative - positive) / temperature)), from the
     largest term down, so that no exponential overflows.
     """
     counts = np.diff(offsets)

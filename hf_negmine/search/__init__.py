@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from hf_negmine.protocols import Searcher, Teacher
+from hf_negmine.base.protocols import Searcher, Teacher
+from hf_negmine.data.texts import TextSet
 from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.index import Indexes, TeacherIndex, open_engine, recall_of
 from hf_negmine.search.pairwise import Queries, pair_scores
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.scan import ScoreSearcher
-from hf_negmine.store import VectorStore
-from hf_negmine.texts import TextSet
+from hf_negmine.teachers.vector_store import VectorStore
 
 __all__ = [
     "Exclusions",
@@ -37,7 +37,7 @@ def open_searcher(
 ) -> Searcher:
     """Make the teacher's view of ``texts`` ready to search, encoding what the store lacks.
 
-    Positives and a passage with the query's own text are no candidates, unless ``exclude_positives`` is False.
+    Positives and a passage with the query's own text are not candidates, unless ``exclude_positives`` is False.
     """
     index = Indexes(store, device, first_pass).open(teacher, texts.corpus)
     return index.searcher(Queries.of(texts, exclude_positives=exclude_positives))

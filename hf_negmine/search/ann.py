@@ -1,17 +1,17 @@
 """Approximate search with FAISS, for corpora that an exact search is too slow for.
 
-The index only proposes. What it proposes is scored canonically (`scoring`), so scores, ceilings, ties and exclusions
-are those of the exact search, and the one thing that can differ is that a candidate was missed.
+The index only proposes. Its proposals are scored canonically (`scoring`), so scores, ceilings, ties and exclusions are
+those of the exact search; the only possible difference is that a candidate is missed.
 
-A pool asks for a query more than once: its best first, more of them later, or what lies under a ceiling. Its segments
-fit together only if all answers are windows of one and the same ranking. An index that is asked for more does not just
-append to its earlier answer (a graph is searched more widely, a code is rescored further down), so the ranking is fixed
-here: FAISS is only ever asked for a few lengths, the *rungs*, that do not depend on the question. The first rung tells
-the ranking down to the score of its last proposal, the next one continues under that score, and under the last rung the
-exact search does. So no answer is ever short, and a low ceiling is answered exactly.
+A pool queries the search more than once: for a query's best passages first, for more of them later, or for passages
+under a ceiling. Its segments fit together only if all answers are windows of one and the same ranking. An index asked
+for more does not simply append to its earlier answer (a graph is searched more widely, a code is rescored further
+down), so the ranking is fixed here: FAISS is only ever asked for a few lengths, the *rungs*, that do not depend on the
+question. The first rung gives the ranking down to the score of its last proposal, the next one continues below that
+score, and below the last rung the exact search does. So no answer is ever short, and a low ceiling is answered exactly.
 
-FAISS gets one query at a time: in a batch it takes matrix products, whose last digits depend on the size of the batch,
-and with them which clusters are probed. It also means that FAISS starts no OpenMP threads, next to those of torch.
+FAISS gets one query at a time: for a batch it uses matrix products, whose last digits depend on the size of the batch,
+and with them which clusters are probed. This also means that FAISS starts no OpenMP threads beside those of torch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, require
-from hf_negmine.protocols import QueryBlock, Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.protocols import QueryBlock, Ranking
+from hf_negmine.base.ragged import Ragged, flat_positions
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ann_index import VECTORS_A_STEP
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.exact import VectorSearcher
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
 
 FIRST_RUNG = 64
 RUNGS = 3
-"""Each rung is four times as long as the one before, up to a quarter of the corpus."""
+"""Each rung is four times as long as the previous one, up to a quarter of the corpus."""
 OVERSAMPLING = 4
-"""An index of codes is asked for this many times as many proposals as are trusted."""
+"""For an index of codes, how many proposals are requested for each one that is trusted."""
 PLACES_A_STEP = 2**19
 
 
 class FaissSearcher:
-    """Searches with an index, and exactly where that does not reach.
+    """Searches with an index, and exactly where the index does not reach.
 
     Args:
-        exact: searches the same passages; its queries and exclusions are searched with.
-        index: from `build_index`, or a function that returns it and is called when candidates are first looked for:
-            scores of pairs need no index.
-        first_rung: proposals a query that are trusted at first. Searches of one pool take the same.
+        exact: searches the same passages; its queries and exclusions are used.
+        index: from `build_index`, or a function that returns it, called when candidates are first requested: scores of
+            pairs need no index.
+        first_rung: proposals per query that are trusted at first. All searches of one pool use the same number.
     """
 
     def __init__(
         self, exact: VectorSearcher, index: faiss.Index | Callable[[], faiss.Index], *, first_rung: int = FIRST_RUNG
     ) -> None:
-        require(first_rung >= 1, f"first_rung: at least 1 proposal a query, got {first_rung}")
+        require(first_rung >= 1, f"first_rung: at least 1 proposal per query, got {first_rung}")
         self.exact = exact
         self.block_size = exact.block_size
         self._proposals = cache(lambda: _Proposals.of(exact, index() if callable(index) else index, first_rung))
@@ -70,7 +70,7 @@ class FaissSearcher:
 
     @property
     def index(self) -> faiss.Index:
-        """What proposes."""
+        """The index that proposes."""
         return self._proposals().index
 
     @property
@@ -91,13 +91,13 @@ class FaissSearcher:
 
 @dataclass(frozen=True)
 class _Proposals:
-    """An index and how it is asked; see `FaissSearcher`.
+    """An index and how it is queried; see `FaissSearcher`.
 
     Attributes:
-        index: ready to be searched.
-        oversampling: how many times as many proposals are asked for as are trusted.
-        rungs: how many proposals are asked for, one after the other.
-        longest: the length of the longest passage vector, where the index misses nothing but by rounding.
+        index: an index that is ready for searching.
+        oversampling: how many proposals are requested for each one that is trusted.
+        rungs: the numbers of proposals that are requested, one after the other.
+        longest: the length of the longest passage vector, for an index that misses nothing except through rounding.
     """
 
     index: faiss.Index
@@ -107,7 +107,7 @@ class _Proposals:
 
     @classmethod
     def of(cls, exact: VectorSearcher, index: faiss.Index, first_rung: int) -> _Proposals:
-        """How ``index`` is asked about the passages of ``exact``."""
+        """The way to query ``index`` about the passages of ``exact``."""
         library = load_faiss()
         if index.ntotal != exact.n_passages:
             raise InputError(f"the index holds {index.ntotal:,} vectors, the corpus {exact.n_passages:,}")
@@ -120,7 +120,7 @@ class _Proposals:
         )
         oversampling = 1 if isinstance(index, whole) else OVERSAMPLING
         lengths = [first_rung * 4**place * oversampling for place in range(RUNGS)]
-        # A flat index misses nothing but by rounding, which can be allowed for.
+        # A flat index misses nothing except through rounding, which can be allowed for.
         longest = _longest(exact) if isinstance(index, library.IndexFlat) else None
         return cls(index, oversampling, [length for length in lengths if length <= exact.n_passages // 4], longest)
 
@@ -134,14 +134,14 @@ class _FaissBlock:
     exact: Any
 
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
-        """Canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
+        """The canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
         scores: FloatArray = self.exact.pair_scores(rows, passages)
         return scores
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
-        """The best passages under each ceiling, but for those that the index misses; see `protocols.QueryBlock`.
+        """The best passages under each ceiling, except those that the index misses; see `protocols.QueryBlock`.
 
-        ``exhausted`` is certain, and a row that has it misses nothing.
+        ``exhausted`` is certain, and a row marked so misses nothing.
         """
         wanted = min(depth + skip, self.searcher.n_passages)
         step = max(1, PLACES_A_STEP // (wanted + 1))
@@ -188,7 +188,7 @@ class _FaissBlock:
         depth: int,
         skip: int,
     ) -> Ranking:
-        """The ranking with the rows ``rest`` continued by the exact search, under what the rungs have told."""
+        """The ranking with the rows ``rest`` continued by the exact search, below what the rungs have covered."""
         wanted = keys.shape[1] - 1
         below: Ranking = self.exact.best(rows[rest.numpy()], limits[rest].numpy(), wanted)
         counts = np.diff(below.offsets)
@@ -202,7 +202,7 @@ class _FaissBlock:
         exhausted = below.exhausted & ~enough
         continued = ranking_of_keys(together, depth, skip)
         ranking = _replaced(ranking, rest.numpy(), _with_exhausted(continued, exhausted))
-        # Where there is nothing more, a passage that the index has missed would be missed for good.
+        # In a row that is exhausted, a passage missed by the index would be missed for good.
         missing = rest.numpy()[exhausted & (limits[rest].numpy() < ceilings[rest.numpy()])]
         if not len(missing):
             return ranking
@@ -211,9 +211,9 @@ class _FaissBlock:
     def _rung(
         self, rows: IdArray, limits: torch.Tensor, length: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the index proposes: keys under the limits, the score down to which it is trusted, and if it was full.
+        """The index's proposals: keys under the limits, the score down to which it is trusted, and whether it was full.
 
-        The last two depend on nothing but the query and the length.
+        The last two depend only on the query and the length.
         """
         searcher, proposals = self.searcher, self.searcher._proposals()
         vectors = self.exact.vectors[torch.from_numpy(rows).to(self.exact.vectors.device)]
@@ -225,7 +225,7 @@ class _FaissBlock:
         scores = list_scores(vectors, ids, lengths, searcher.exact.corpus.gather).cpu()
         scores[torch.from_numpy(~present)] = -torch.inf
         filled = torch.from_numpy(present.all(axis=1))
-        # The end of a list of codes is trusted as little as that of a list that the probed clusters could not fill.
+        # The end of a list of codes is not trusted, nor is that of a list that the probed clusters could not fill.
         found = torch.from_numpy(present.sum(axis=1))
         trusted = torch.where(filled, length // proposals.oversampling, found // OVERSAMPLING)
         ordered = scores.sort(dim=1, descending=True).values
@@ -247,10 +247,10 @@ def measured_recall(ann: FaissSearcher, n_queries: int, depth: int, sample: int 
 
     Args:
         ann: the search.
-        n_queries: queries that it has.
-        depth: passages a query, without a ceiling.
-        sample: queries that are drawn.
-        seed: of the draw.
+        n_queries: the number of its queries.
+        depth: passages per query, without a ceiling.
+        sample: how many queries are drawn.
+        seed: the seed of the draw.
     """
     require(n_queries >= 1 and depth >= 1 and sample >= 1, "measured_recall: at least 1 query, depth and sample")
     queries = np.sort(np.random.default_rng(seed).choice(n_queries, min(sample, n_queries), replace=False))
@@ -288,7 +288,7 @@ def _search(index: Any, vectors: FloatArray, length: int) -> tuple[FloatArray, I
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
 
     def search(some: range) -> None:
-        with faiss_threads(torch.get_num_threads()):  # one, where several of these run side by side
+        with faiss_threads(torch.get_num_threads()):  # one thread when several of these run side by side
             for row in some:
                 here = slice(row, row + 1)
                 index.search(vectors[here], length, D=scores[here], I=ids[here])
@@ -302,12 +302,9 @@ def _with_exhausted(ranking: Ranking, exhausted: np.ndarray[Any, np.dtype[np.boo
 
 
 def _concatenated(parts: list[Ranking]) -> Ranking:
-    return Ranking(
-        offsets_of_counts(np.concatenate([np.diff(part.offsets) for part in parts])),
-        np.concatenate([part.passages for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.exhausted for part in parts]),
-    )
+    every = Ragged.concatenated([Ragged(part.offsets, (part.passages, part.scores)) for part in parts])
+    passages, scores = every.arrays
+    return Ranking(every.offsets, passages, scores, np.concatenate([part.exhausted for part in parts]))
 
 
 def _replaced(ranking: Ranking, rows: IdArray, other: Ranking) -> Ranking:
@@ -315,6 +312,6 @@ def _replaced(ranking: Ranking, rows: IdArray, other: Ranking) -> Ranking:
     both = _concatenated([ranking, other])
     source = np.arange(len(ranking.exhausted))
     source[rows] = len(source) + np.arange(len(rows))
-    counts = np.diff(both.offsets)[source]
-    entries, _ = flat_positions(both.offsets[source], counts)
-    return Ranking(offsets_of_counts(counts), both.passages[entries], both.scores[entries], both.exhausted[source])
+    chosen = Ragged(both.offsets, (both.passages, both.scores)).take(source)
+    passages, scores = chosen.arrays
+    return Ranking(chosen.offsets, passages, scores, both.exhausted[source])

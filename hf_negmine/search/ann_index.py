@@ -1,6 +1,6 @@
-"""A FAISS index of vectors: what it is (`Engine`), built once, and opened.
+"""A FAISS index of vectors: its description (`Engine`), its construction, and how it is opened.
 
-FAISS is loaded when it is first needed, never by importing this module (which `tests/unit/test_ann.py` keeps so).
+FAISS is loaded when it is first needed, never by importing this module (`tests/unit/test_ann.py` checks this).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from hf_negmine.checksums import is_whole, require_writable, write_sealed
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import finish_or_nothing
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import finish_or_nothing
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.faiss_library import faiss_threads, load_faiss
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import faiss
 
 VECTORS_A_STEP = 16_384
-"""Vectors that are added at a time. Graphs depend on it, so that changing it changes indexes."""
+"""Vectors added at a time. Graphs depend on it, so changing it changes indexes."""
 TRAINING_BYTES = 2**30
-"""Vectors beyond this are trained on only as far as FAISS recommends at least, 39 a cluster."""
+"""Above this size, training uses no more vectors than FAISS' recommended minimum of 39 per cluster."""
 EF_SEARCH = 128
 
 
@@ -35,8 +35,8 @@ class Engine:
     """A FAISS factory and search parameters, such as ``IVF1024,Flat@nprobe=32`` or ``HNSW32@efSearch=128``.
 
     Attributes:
-        factory: what the index is; see https://github.com/facebookresearch/faiss/wiki/The-index-factory.
-        parameters: how it is searched, by the names of ``faiss.ParameterSpace``. They do not change the index.
+        factory: the kind of index; see https://github.com/facebookresearch/faiss/wiki/The-index-factory.
+        parameters: how it is searched, named as in ``faiss.ParameterSpace``. They do not change the index.
     """
 
     factory: str
@@ -63,27 +63,27 @@ class Engine:
 def build_index(
     passages: VectorSource, factory: str, path: Path, *, seed: int = 0, progress: bool = True
 ) -> faiss.Index:
-    """The index of ``passages`` that is kept at ``path``, built if it is not there or damaged, ready to be searched.
+    """Open the index of ``passages`` stored at ``path``, ready for searching; it is built if missing or damaged.
 
-    It is trained on a seeded sample of 256 vectors a cluster and is the same, byte for byte, each time it is built.
-    Where FAISS does not promise that for several threads, it gets one: for transformations (PCA, OPQ), and for graphs
-    (HNSW) if this version of FAISS does not build them in a fixed order; 1.15 does. While it is built, an index is held
-    in memory; afterwards it is read by memory map.
+    It is trained on a seeded sample of 256 vectors per cluster and is the same, byte for byte, each time it is built.
+    Where FAISS does not guarantee that with several threads, it gets only one: for transformations (PCA, OPQ), and for
+    graphs (HNSW) if this version of FAISS does not build them in a fixed order; 1.15 does. An index is held in memory
+    while it is built; afterwards it is read by memory map.
 
-    Without search parameters an IVF index probes an eighth of its clusters, at least 8 of them, and a graph is searched
-    with efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
-    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; `measured_recall` tells it for your data.
+    Without search parameters an IVF index probes an eighth of its clusters, at least 8, and a graph is searched with
+    efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
+    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; `measured_recall` measures it on your data.
 
     Args:
-        passages: vectors of unit length if the similarity is the cosine; FAISS compares inner products.
-        factory: a FAISS factory, perhaps with search parameters; see `Engine`.
-        path: one file for each set of vectors, ``Engine.factory`` and ``seed``.
-        seed: of the sample and of the clusters.
-        progress: show a bar if it takes longer than a second.
+        passages: vectors, of unit length for cosine similarity; FAISS compares inner products.
+        factory: a FAISS factory, optionally with search parameters; see `Engine`.
+        path: one file per set of vectors, ``Engine.factory`` and ``seed``.
+        seed: the seed of the sample and of the clusters.
+        progress: whether to show a bar if it takes longer than a second.
 
     Raises:
-        InputError: a factory that FAISS does not know or that does not fit the vectors, or unknown parameters.
-        StorageError: a file that belongs to other vectors, or cannot be written.
+        InputError: FAISS does not know the factory, it does not fit the vectors, or parameters are unknown.
+        StorageError: the file belongs to other vectors, or cannot be written.
     """
     engine = Engine.parse(factory)
     count, width = passages.shape
@@ -110,10 +110,10 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
     count, width = passages.shape
     about = f"{count:,} vector(s) of width {width}"
     graph = re.search(r"(?:HNSW|NSG)(\d*)", factory)
-    # FAISS ends the process over these, or divides by zero when it is searched.
+    # FAISS would kill the process over these, or divide by zero when searching.
     require(
         graph is None or not graph[1] or int(graph[1]) >= 2,
-        f"engine: {factory!r} has a graph with {graph and graph[1]} link(s) a vector, expected at least 2",
+        f"engine: {factory!r} has a graph with {graph and graph[1]} link(s) per vector, expected at least 2",
     )
     require(re.search(r"IVF0(?!\d)", factory) is None, f"engine: {factory!r} has 0 clusters, expected at least 1")
     require(count > 0, f"engine: {factory!r} needs vectors, the corpus holds none")
@@ -152,7 +152,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
 
 
 def _prepare_training(faiss: Any, index: Any, seed: int) -> tuple[int, int]:
-    """Seed whatever is trained, and stop FAISS' warnings about few vectors; the numbers of clusters and of codes."""
+    """Seed all parts that are trained, and silence FAISS' warnings about few vectors; count the clusters and codes."""
     clusters = codes = 0
     pending = [index]
     while pending:
@@ -163,7 +163,7 @@ def _prepare_training(faiss: Any, index: Any, seed: int) -> tuple[int, int]:
             codes = max(codes, 2 ** int(part.pq.nbits))
             pending.append(part.pq)
         elif isinstance(part, faiss.OPQMatrix):
-            codes = max(codes, 256)  # of a quantiser that it makes itself, which may warn about few vectors
+            codes = max(codes, 256)  # from its internal quantizer, which may warn about few vectors
         if getattr(part, "cp", None) is not None:
             part.cp.seed, part.cp.min_points_per_centroid = seed + 1234, 1
         for inner in ("index", "base_index", "storage", "quantizer", "refine_index"):
@@ -185,7 +185,7 @@ def _training_sample(passages: VectorSource, clusters: int, seed: int) -> FloatA
 
 
 def _read_flags(faiss: Any, factory: str) -> int:
-    """Inverted lists, vectors and graphs stay on disk where this version of FAISS knows how to."""
+    """Flags that keep inverted lists, vectors and graphs on disk where this version of FAISS supports it."""
     if "IVF" in factory:
         return int(faiss.IO_FLAG_MMAP)
     return int(getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
@@ -210,6 +210,6 @@ def _set_parameters(faiss: Any, index: Any, engine: Engine) -> None:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The last clause of a message of FAISS, which begins with the name of a C++ function and a condition."""
+    """The last clause of a FAISS message, which starts with the name of a C++ function and a condition."""
     text = re.split(r"' failed:? ?", re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL))[-1]
     return " ".join(text.split()).rstrip(".") or " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Passage vectors, block by block, in the number format of a first pass."""
+"""Passage vectors, block by block, in the number format of the first pass."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.faiss_products import PassageMatrix
 from hf_negmine.search.nearest import with_ones
 
 PASSAGES_A_BLOCK = 32_768
 FEWER_READS = 8
-"""A corpus that is too large for memory is read anew for every step of a search, which then has so many times the rows,
-and its blocks the fewer passages."""
+"""A corpus too large for memory is read again at every step of a search; a step then has this many times as many rows,
+and a block has this many times fewer passages."""
 LOADING = threading.Lock()
-"""Of several threads that need a block, one makes it."""
+"""Held by the one thread that makes a block that several threads need."""
 RESIDENT_BYTES = 256 * 2**20
-"""Corpora up to this size are held in memory (on a GPU: in its memory, up to a quarter of it)."""
+"""Corpora up to this size are held in memory (on a GPU in its memory, up to a quarter of it)."""
 
 
 class VectorSource(Protocol):
-    """Vectors on disk or in memory, float32, one row a text."""
+    """Vectors on disk or in memory, float32, one row per text."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,13 +41,13 @@ class VectorSource(Protocol):
 
 @dataclass(frozen=True)
 class PassageBlock:
-    """Neighbouring passages of a corpus.
+    """Consecutive passages of a corpus.
 
     Attributes:
-        start: id of the first.
+        start: id of the first passage.
         vectors: in the block's number format, shape (passages, width).
-        extended: the same with the dimensions of `nearest`, which ``vectors`` are a view of; in bfloat16 only.
-        max_norm, max_residual: no vector is longer, and none was moved further by its rounding.
+        extended: the vectors with the extra dimensions of `nearest`, of which ``vectors`` is a view; bfloat16 only.
+        max_norm, max_residual: upper bounds of a vector's length, and of how far rounding moved a vector.
     """
 
     start: int
@@ -57,7 +57,7 @@ class PassageBlock:
     max_residual: float
 
     def multiply_extended(self, queries: torch.Tensor, out: torch.Tensor) -> None:
-        """Put the dot products with queries that have the dimensions of `nearest` into ``out``: (rows, passages)."""
+        """Write dot products with queries, extended by `nearest`'s dimensions, into ``out``: (rows, passages)."""
         if self.extended is None:
             with LOADING:
                 matrix = self._matrix
@@ -71,16 +71,16 @@ class PassageBlock:
 
 
 class Corpus:
-    """The passages in blocks of any number format, held in memory when they are few.
+    """The passages in blocks of any number format, held in memory if they are few.
 
     Args:
-        source: their vectors.
-        device: where products are made.
-        passages_a_block: passages of a block.
+        source: the vectors of the passages.
+        device: where products are computed.
+        passages_a_block: passages per block.
 
     Attributes:
-        resident: whether all of it is held in memory, or read anew every time.
-        fewer_reads: how many times the rows a step of a search should have for that.
+        resident: whether the whole corpus is held in memory, rather than read again each time.
+        fewer_reads: factor by which a step of a search should have more rows because of that.
     """
 
     def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int = PASSAGES_A_BLOCK) -> None:

@@ -1,11 +1,11 @@
 """Exact search over vectors: a fast first pass proposes, a canonical score decides.
 
-The canonical score (`scoring`) depends on nothing but the two vectors: not on the block size, the batch or the number
-of threads. Computing it for every pair would be slow. The first pass takes a matrix product in bfloat16 (or float32)
-and keeps a list somewhat longer than needed. Rounding moved no score by more than a bound that follows from the
+The canonical score (`scoring`) depends only on the two vectors: not on the block size, the batch or the number of
+threads. Computing it for every pair would be slow. The first pass uses a matrix product in bfloat16 (or float32) and
+keeps a list somewhat longer than needed. Rounding moves no score by more than a bound that follows from the
 Cauchy-Schwarz inequality (`Precision.error`), so every passage outside the list has a canonical score of at most the
 list's last entry plus the bound. Listed passages that score above that are certainly the best. Rows for which this
-certifies too few go through float32, and what even that cannot separate (ties) is scored canonically as a whole. The
+certifies too few go through float32, and what even that cannot separate (ties) is fully scored canonically. The
 result is exact whichever way it was reached.
 """
 
@@ -19,10 +19,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.corpus import PASSAGES_A_BLOCK, Corpus, VectorSource
 from hf_negmine.search.precision import FirstPass, Precision, precisions_of
 from hf_negmine.search.product import Product, ScoreBuffer
@@ -31,10 +30,10 @@ from hf_negmine.search.scoring import list_scores, pair_scores
 from hf_negmine.search.workers import side_by_side
 
 QUERIES_A_BLOCK = 4096
-"""Queries that are searched together: rows that a first pass leaves in doubt are collected over all of them."""
+"""Queries that are searched together: the rows that a first pass leaves in doubt are collected over all of them."""
 ROWS_A_STEP = 1024
 MOST_WORKERS = 4
-"""Up to so many threads search for rows of their own; more would have too few rows each for a fast product."""
+"""Up to this many threads each search for their own rows; more would have too few rows each for a fast product."""
 PAIRS_A_STEP = 2**20
 
 Result = TypeVar("Result")
@@ -52,8 +51,8 @@ class VectorSearcher:
         passages_a_block: columns of one score block; a block holds at most `ROWS_A_STEP` times as many scores.
 
     Attributes:
-        block_size: queries that are best searched together.
-        rows_a_step: of them, those that the corpus is gone through with at once.
+        block_size: number of queries that are best searched together.
+        rows_a_step: how many of these are compared with the corpus in one go.
     """
 
     def __init__(
@@ -93,10 +92,6 @@ class VectorSearcher:
         vectors = torch.from_numpy(self.queries.gather(queries)).to(self.device)
         return _VectorBlock(self, queries, vectors)
 
-    def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """About the best passages under each ceiling; see `protocols.ApproximatingSearcher`."""
-        return self.block(queries).approximate(ceilings, length)
-
 
 @dataclass(frozen=True)
 class _VectorBlock:
@@ -107,7 +102,7 @@ class _VectorBlock:
     vectors: torch.Tensor
 
     def pair_scores(self, rows: IdArray, passages: PassageArray) -> FloatArray:
-        """Canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
+        """The canonical score of each (row, passage) pair; see `protocols.QueryBlock`."""
         device = self.vectors.device
         scores = pair_scores(
             self.vectors,
@@ -127,21 +122,21 @@ class _VectorBlock:
         return scores.numpy()
 
     def best(self, rows: IdArray, ceilings: FloatArray, depth: int, skip: int = 0) -> Ranking:
-        """Exactly the best passages under each ceiling; see `protocols.QueryBlock`."""
+        """The exact best passages under each ceiling; see `protocols.QueryBlock`."""
         device = self.vectors.device
         wanted = min(depth + skip, self.searcher.n_passages)
         limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
         keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=device)
         more = torch.zeros(len(rows), dtype=torch.bool, device=device)
         pending = torch.arange(len(rows), device=device)
-        # A list somewhat longer than wanted certifies nearly every row at the first attempt. Right under a ceiling many
-        # places go to passages that rounding cannot tell from it.
+        # A list somewhat longer than wanted certifies nearly every row at the first attempt. Right under a ceiling,
+        # many places go to passages that rounding cannot tell from it.
         slack = max(wanted // 4, 128 if bool((limits < torch.inf).any()) else 16)
         length = min(wanted + slack, self.searcher.n_passages)
         keep_above = torch.empty(len(rows), device=device)
         local = torch.from_numpy(rows).to(device)
         for precision in self.searcher.precisions:
-            if not len(pending):  # nothing is left to read the corpus for
+            if not len(pending):  # no row needs the corpus any more
                 break
 
             def attempt_at(some: torch.Tensor, precision: Precision = precision) -> _Attempt:
@@ -161,28 +156,10 @@ class _VectorBlock:
         ranking = ranking_of_keys(keys, depth, skip)
         return Ranking(ranking.offsets, ranking.passages, ranking.scores, ~more.cpu().numpy())
 
-    def approximate(self, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-        """`VectorSearcher.approximate` of all its queries."""
-        device = self.vectors.device
-        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
-        length = min(length, self.searcher.n_passages)
-        precision = self.searcher.precisions[0]
-
-        def propose(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            proposals = self._product(some, limits[some], precision).best(length)
-            present = proposals.scores > -torch.inf
-            errors = torch.where(present, proposals.spread, 0.0).amax(dim=1)
-            return present.sum(dim=1), errors, proposals.passages[present].to(torch.int32), proposals.scores[present]
-
-        found = [proposed for _, proposed in self._in_pieces(propose, torch.arange(len(limits), device=device))]
-        counts, errors, passages, scores = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
-        exhausted = (counts < length) | (length == self.searcher.n_passages)
-        return Ranking(offsets_of_counts(counts), passages, scores, exhausted), errors
-
     def _in_pieces(
         self, work: Callable[[torch.Tensor], Result], rows: torch.Tensor
     ) -> list[tuple[torch.Tensor, Result]]:
-        """The rows in pieces that are worked on at once, and what ``work`` makes of each."""
+        """Split the rows into pieces that are processed together, and apply ``work`` to each."""
         searcher, threads = self.searcher, torch.get_num_threads()
         if searcher.device.type == "cpu" and searcher.corpus.resident and threads <= MOST_WORKERS:
             pieces = torch.split(rows, -(-searcher.rows_a_step // threads))
@@ -192,7 +169,7 @@ class _VectorBlock:
     def _attempt(
         self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, length: int, precision: Precision
     ) -> _Attempt:
-        """One first pass over the corpus, the canonical scores of what it lists, and which rows that settles."""
+        """One first pass over the corpus, the canonical scores of its list, and the rows that this settles."""
         proposals = self._product(rows, limits, precision).best(length)
         approximate, listed, spread = proposals.scores, proposals.passages, proposals.spread
         reach = _in_reach(approximate, limits, spread, wanted)
@@ -222,7 +199,7 @@ class _VectorBlock:
     def _score_all_above(
         self, rows: torch.Tensor, limits: torch.Tensor, threshold: torch.Tensor, wanted: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys of the ``wanted`` best when no list can tell them apart: all that may reach ``threshold`` are scored."""
+        """Keys of the ``wanted`` best if no list can separate them: all that may reach ``threshold`` are scored."""
         precision = self.searcher.precisions[-1]
         keys = torch.full((len(rows), wanted), NOTHING, dtype=torch.int64, device=rows.device)
         more = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
@@ -247,9 +224,9 @@ class _VectorBlock:
 
 
 def _in_reach(approximate: torch.Tensor, limits: torch.Tensor, error: torch.Tensor, wanted: int) -> torch.Tensor:
-    """How many of each list may be among its ``wanted`` best eligible ones, and one more; shape (rows,).
+    """How many entries of each list may be among its ``wanted`` best eligible ones, plus one; shape (rows,).
 
-    Once ``wanted`` + 1 of them are surely under the limit, whatever is surely below the last of these is not.
+    Once ``wanted`` + 1 entries are surely under the limit, anything surely below the last of them is out of reach.
     """
     surely_under = (approximate + error < limits[:, None]) & (approximate > -torch.inf)
     enough = surely_under.cumsum(dim=1) > wanted

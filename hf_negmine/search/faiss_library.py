@@ -1,4 +1,4 @@
-"""FAISS, loaded when it is first needed, and the threads it may take."""
+"""FAISS, loaded when it is first needed, and the number of threads it may use."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hf_negmine.devices import is_fork
+from hf_negmine.base.devices import is_fork
 
 
 def load_faiss() -> Any:
-    """FAISS, whose bindings warn about themselves in some versions of Python."""
+    """Import FAISS, without the warnings that its bindings raise about themselves in some versions of Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import faiss
@@ -21,7 +21,7 @@ def load_faiss() -> Any:
 
 @contextmanager
 def faiss_threads(most: int | None = None) -> Iterator[None]:
-    """Have FAISS use ``most`` threads, if that is said, and one in a fork, which lacks the threads of its parent."""
+    """Limit FAISS to ``most`` threads, if given, and to one in a fork, which lacks the threads of its parent."""
     count = 1 if is_fork() else most
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()

@@ -1,8 +1,8 @@
-"""Products of float32 vectors by FAISS, which brings a fast matrix product and takes the best of one in passing.
+"""Products of float32 vectors by FAISS, whose matrix product is fast and can pick the best products on the way.
 
-On a processor without bfloat16 the matrix product is nearly all that a search costs. There (AMD EPYC, AVX2) the one of
-torch takes half as long again as the one of FAISS, which makes it a few thousand pairs at a time and picks the best of
-them while they are in the processor's cache.
+On a processor without bfloat16 the matrix product is nearly the whole cost of a search. There (AMD EPYC, AVX2) torch's
+takes half as long again as FAISS', which computes a few thousand pairs at a time and picks the best of them while they
+are in the processor's cache.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hf_negmine.search.faiss_library import faiss_threads, load_faiss
 
 
 def has_faiss_products(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether products on this device and in this number format are FAISS' business.
+    """Whether products on this device and in this number format are left to FAISS.
 
-    FAISS and torch each bring an OpenMP runtime of their own, and on macOS the second one that starts ends the process.
+    FAISS and torch each bring their own OpenMP runtime, and on macOS the second one to start kills the process.
     """
     return device.type == "cpu" and dtype == torch.float32 and sys.platform != "darwin"
 
@@ -38,7 +38,7 @@ class PassageMatrix:
         self._transform.is_trained = True
 
     def multiply(self, queries: torch.Tensor, out: torch.Tensor) -> None:
-        """Put the dot products of ``queries``, shape (rows, width), into ``out``, shape (rows, columns), contiguous."""
+        """Write the dot products of ``queries``, shape (rows, width), into ``out``: contiguous, (rows, columns)."""
         library = load_faiss()
         with faiss_threads(torch.get_num_threads()):
             self._transform.apply_noalloc(
@@ -49,9 +49,9 @@ class PassageMatrix:
 def highest_products(
     queries: torch.Tensor, passages: torch.Tensor, length: int, excluded: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``length`` highest dot products of each query, without a matrix of all of them.
+    """The ``length`` highest dot products of each query, without computing a matrix of all of them.
 
-    FAISS knows no exclusions: it gives as many more, from which they are taken out.
+    FAISS knows no exclusions: it returns correspondingly more, from which they are removed.
 
     Args:
         queries: float32, shape (rows, width).
@@ -85,9 +85,9 @@ def highest_products(
 
 
 class _AlwaysAsMatrices:
-    """Has FAISS make matrix products for a few queries, too: one by one they take up to ten times as long.
+    """Makes FAISS use matrix products for a few queries, too: one by one they take up to ten times as long.
 
-    The setting is the process' own. Whoever comes first changes it, and whoever leaves last changes it back.
+    The setting is global to the process. The first to enter changes it, and the last to leave restores it.
     """
 
     def __init__(self) -> None:

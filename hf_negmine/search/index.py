@@ -1,7 +1,7 @@
-"""A teacher's view of a corpus: whatever the teacher can do, here it becomes a searcher.
+"""A teacher's view of a corpus, which turns any kind of teacher into a searcher.
 
-An index is opened once for a corpus, and then makes searchers for any queries: those of a fit, whose vectors are
-stored, or those of rows that come later.
+An index is opened once per corpus, and then makes searchers for any queries: those of a fit, whose vectors are stored,
+or those of rows that come later.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.devices import best_device
-from hf_negmine.errors import InputError
-from hf_negmine.files import digest_of
-from hf_negmine.pairs import PairStore
-from hf_negmine.protocols import (
+from hf_negmine.base.devices import best_device
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import (
     FusionTeacher,
     PairTeacher,
     Role,
@@ -31,7 +30,8 @@ from hf_negmine.protocols import (
     TokenTeacher,
     VectorTeacher,
 )
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.search.ann import FaissSearcher, measured_recall
 from hf_negmine.search.ann_index import Engine, build_index
 from hf_negmine.search.corpus import VectorSource
@@ -44,10 +44,10 @@ from hf_negmine.search.rerank import RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex, paired_scores
-from hf_negmine.store import VectorStore
 from hf_negmine.teachers import identity_of
-from hf_negmine.texts import TextColumn
-from hf_negmine.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
+from hf_negmine.teachers.pair_store import PairStore
+from hf_negmine.teachers.vector_store import VectorStore
+from hf_negmine.teachers.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
 
 TEXTS_A_STEP = 16_384
 
@@ -56,23 +56,23 @@ class TeacherIndex(Protocol):
     """A teacher's view of a corpus."""
 
     def searcher(self, queries: Queries) -> Searcher:
-        """Searches the corpus for some queries."""
+        """Make a searcher of the corpus for some queries."""
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         """The score of each (query, passage) pair of texts that need not be in the corpus; shape (pairs,).
 
         Raises:
-            InputError: a teacher that knows the passages of its corpus only.
+            InputError: the teacher only knows the passages of its corpus.
         """
 
 
 @dataclass(frozen=True)
 class Indexes:
-    """Opens teachers over a corpus, each of them once; the last corpus is kept open.
+    """Opens teachers over a corpus, each of them once; only the last corpus stays open.
 
     Attributes:
-        store: where vectors and scores of pairs are kept.
-        device: for the search; None takes a GPU if there is one.
+        store: where vectors and scores of pairs are stored.
+        device: the device of the search; None takes a GPU if there is one.
         first_pass: number format of the exact search's first pass.
         engine: ``"exact"``, or a FAISS factory for dense teachers.
     """
@@ -85,10 +85,10 @@ class Indexes:
 
     def open(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
         """The teacher's index of ``corpus``, encoding what the store lacks."""
-        key = (str(corpus.folder), digest_of(identity_of(teacher)))  # which changes if the teacher is trained
+        key = (str(corpus.folder), digest_of(identity_of(teacher)))  # changes if the teacher is trained
         if key not in self._opened:
             for other in [other for other in self._opened if other[0] != key[0]]:
-                del self._opened[other]  # a corpus that was searched before
+                del self._opened[other]  # it belongs to an earlier corpus
             self._opened[key] = self._new(teacher, corpus)
         return self._opened[key]
 
@@ -107,7 +107,7 @@ class Indexes:
         if isinstance(teacher, FusionTeacher):
             exact = replace(self, engine="exact", _opened={})  # a fusion scores every passage
             return _FusionIndex(teacher, len(corpus), [exact.open(stage, corpus) for stage in teacher.stages])
-        raise TypeError(f"{teacher!r} keeps none of the teachers' protocols")
+        raise TypeError(f"{teacher!r} follows none of the teachers' protocols")
 
 
 class _VectorIndex:
@@ -123,7 +123,7 @@ class _VectorIndex:
         self._teacher, self._store = teacher, store
         passages = store.vectors(teacher, corpus, "passage")
         self._width = passages.shape[1]
-        # Queries come with `searcher`; the corpus is loaded once.
+        # Queries are set by `searcher`; the corpus is loaded once.
         exact = VectorSearcher(
             passages, passages, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
         )
@@ -257,7 +257,7 @@ class _PairIndex:
         self._pairs = PairStore.of(store.folder, both, teacher.name, progress=store.progress)
 
     def searcher(self, queries: Queries) -> Searcher:
-        # Queries that come and go are scored anew: they are not likely to come again.
+        # Scores of passing queries are not stored: the queries are not likely to come again.
         store = None if queries.column is None else self._pairs
         score_pairs = score_text_pairs(self._teacher.score, self._teacher.name, queries, self._corpus, store)
         return RerankingSearcher(self._first.searcher(queries), score_pairs, self._teacher.candidates)
@@ -279,8 +279,8 @@ class _FusionIndex:
                 block = searcher.block(ids)
                 if not isinstance(block, ScanningBlock):
                     raise InputError(
-                        f"{self._teacher.name} needs the score of every passage, and {stage.name} scores the "
-                        "candidates of another teacher only; put it on top of the fusion, as its first_stage"
+                        f"{self._teacher.name} needs the score of every passage, and {stage.name} only scores the "
+                        "candidates of another teacher; put it on top of the fusion, with the fusion as its first_stage"
                     )
                 parts.append(block.all_scores())
             return self._teacher.fuse(parts)
@@ -293,7 +293,7 @@ class _FusionIndex:
 
 @dataclass(frozen=True)
 class VectorsInMemory:
-    """Vectors of texts that come and go; see `search.corpus.VectorSource`."""
+    """Vectors of texts that are not stored; see `search.corpus.VectorSource`."""
 
     vectors: FloatArray
 
@@ -318,7 +318,7 @@ def recall_of(searcher: Searcher, n_queries: int, depth: int) -> float | None:
 
 
 def open_engine(searcher: Searcher) -> None:
-    """Build or open the index of an approximate engine now, not when candidates are first looked for."""
+    """Build or open the index of an approximate engine now, rather than when candidates are first requested."""
     searcher = _first_stage(searcher)
     if isinstance(searcher, FaissSearcher):
         _ = searcher.index
@@ -332,6 +332,6 @@ def _first_stage(searcher: Searcher) -> Searcher:
 
 def _knows_its_corpus_only(teacher: Teacher, passages: list[str]) -> InputError:
     return InputError(
-        f"{teacher.name} scores passages of its corpus only, and a positive is not in it: {passages[0][:80]!r}; fit on "
+        f"{teacher.name} only scores passages of its corpus, and a positive is not in it: {passages[0][:80]!r}; fit on "
         "a corpus that holds the positives"
     )

@@ -8,26 +8,26 @@ from typing import Protocol
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import TokenVectors
-from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
-from hf_negmine.vectors import unit_length
+from hf_negmine.base.protocols import TokenVectors
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.vectors import unit_length
 
 TOKENS_A_STEP = 65_536
-"""Tokens of passages that are held at a time; a longer passage is held by itself."""
+"""Passage tokens held at a time; a longer passage is held by itself."""
 
 
 class TokenSource(Protocol):
     """Token vectors of a list of texts, on disk or in memory."""
 
     def __len__(self) -> int:
-        """How many texts."""
+        """The number of texts."""
 
     def counts(self, ids: AnyArray) -> IdArray:
-        """How many vectors the texts with these ids have."""
+        """The number of vectors of each of the texts with these ids."""
 
     def gather(self, ids: AnyArray) -> TokenVectors:
-        """Those of the texts with these ids, in this order."""
+        """The vectors of the texts with these ids, in this order."""
 
 
 class MaxSim:
@@ -39,8 +39,8 @@ class MaxSim:
     def scores(self, queries: IdArray, passages: PassageArray) -> FloatArray:
         """The score of each (query id, passage id) pair, float32, shape (pairs,).
 
-        Products are summed in float64 and rounded once. A matrix product may sum in another order for another number of
-        passages; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.
+        Products are summed in float64 and rounded once. A matrix product may use another order of summation for another
+        number of passages; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.
         """
         scores = np.empty(len(queries), dtype=np.float32)
         order = np.argsort(queries, kind="stable")
@@ -56,7 +56,7 @@ class MaxSim:
         for some in _steps(self.passages, passages):
             tokens = self.passages.gather(passages[some])
             similarities = tokens.vectors.astype(np.float64) @ query.T
-            # Passages have different numbers of tokens: no padding takes part, so none can be the best match.
+            # Passages differ in their number of tokens; without padding, padding cannot be the best match.
             scores.append(np.maximum.reduceat(similarities, tokens.offsets[:-1], axis=0).sum(axis=1))
         return np.concatenate(scores).astype(np.float32)
 
@@ -93,18 +93,18 @@ class TokensInMemory:
         return len(self._tokens.offsets) - 1
 
     def counts(self, ids: AnyArray) -> IdArray:
-        """How many vectors the texts with these ids have."""
+        """The number of vectors of each of the texts with these ids."""
         return np.asarray(self._tokens.offsets[ids + 1] - self._tokens.offsets[ids])
 
     def gather(self, ids: AnyArray) -> TokenVectors:
-        """Those of the texts with these ids."""
+        """The vectors of the texts with these ids."""
         counts = self.counts(ids)
         entries, _ = flat_positions(self._tokens.offsets[ids], counts)
         return TokenVectors(offsets_of_counts(counts), self._tokens.vectors[entries])
 
 
 def _steps(tokens: TokenSource, ids: AnyArray) -> Iterator[slice]:
-    """Successive stretches of ``ids`` whose tokens are held together."""
+    """Consecutive slices of ``ids`` whose tokens are held together."""
     ends = np.cumsum(tokens.counts(ids))
     start = 0
     while start < len(ids):

@@ -1,10 +1,10 @@
-"""The scores nearest under a ceiling, found without a look at those over it.
+"""The scores nearest below a ceiling, found without looking at those above it.
 
-Each query and passage gets a few dimensions more, by which the matrix product gives score - origin: below zero exactly
-where a passage may be eligible, since the origin lies above the ceiling by all that rounding may do. Read as an
-integer, a negative number is the lower the nearer it is to zero, and lower than every other number. So the lowest
-integers are the best passages under the ceiling, and nothing needs to be masked. And scores near the ceiling, where
-many crowd, become numbers near zero, which bfloat16 rounds by next to nothing.
+Each query and passage gets a few extra dimensions, through which the matrix product gives score - origin: below zero
+exactly where a passage may be eligible, since the origin lies above the ceiling by as much as rounding can contribute.
+Read as an integer, a negative float is lower the nearer it is to zero, and lower than every other float. So the lowest
+integers are the best passages under the ceiling, and nothing needs to be masked. Moreover, scores near the ceiling,
+where they crowd, become numbers near zero, which bfloat16 hardly rounds at all.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import torch
 from hf_negmine.search.workers import side_by_side
 
 ORIGIN_PIECES = 3
-"""bfloat16 numbers of 8 bits each that together are a float32 number of 24: no hardware rounds them any further."""
+"""bfloat16 numbers of 8 bits each that together hold a float32 number of 24: no hardware rounds them any further."""
 EXTRA_COLUMNS = 16
-"""More than there are pieces, so that rows begin where matrix units like them to."""
+"""More than `ORIGIN_PIECES`, so that rows start at the alignment that matrix units like."""
 COLUMNS_A_GROUP = 16
 LONG_LIST = 256
-"""From this length on numpy finds the lowest faster than torch."""
+"""From this length on, numpy finds the lowest faster than torch does."""
 ROWS_AT_ONCE = 16
-"""Rows of a score block that numpy takes at a time: few enough for a core's cache."""
+"""Rows of a score block that numpy processes at a time: few enough for a core's cache."""
 INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
 
 def with_ones(passages: torch.Tensor) -> torch.Tensor:
-    """Passage vectors with the dimensions that an origin is multiplied by: same dtype, (n, width + `EXTRA_COLUMNS`)."""
+    """Passage vectors with the dimensions that multiply an origin: same dtype, (n, width + `EXTRA_COLUMNS`)."""
     extra = passages.new_zeros(len(passages), EXTRA_COLUMNS)
     extra[:, :ORIGIN_PIECES] = 1
     return torch.cat([passages, extra], dim=1)
 
 
 def with_origins(queries: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
-    """Query vectors that `with_ones` passages are multiplied by for score - origin; same dtype and width as these."""
+    """Query vectors whose product with `with_ones` passages is score - origin; same dtype and width as these."""
     extra = queries.new_zeros(len(queries), EXTRA_COLUMNS)
     rest = -origins
     for column in range(ORIGIN_PIECES):
@@ -46,19 +46,19 @@ def with_origins(queries: torch.Tensor, origins: torch.Tensor) -> torch.Tensor:
 def origins_over(
     limits: torch.Tensor, error: torch.Tensor, highest: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Origins that no first-pass score of a passage under its limit reaches, and the error bound with them.
+    """Origins above any first-pass score of a passage under its limit, and the error bound that includes them.
 
     Args:
         limits: float32, shape (rows,), perhaps infinite.
-        error: how far rounding moves a score, shape (rows,).
-        highest: what no first-pass score exceeds in magnitude, shape (rows,).
+        error: how far rounding can move a score, shape (rows,).
+        highest: upper bound of the magnitude of first-pass scores, shape (rows,).
         width: dimensions of the vectors.
 
     Returns:
-        Origins, finite, and how far rounding moves score - origin + origin; both float32, shape (rows,).
+        Origins, finite, and how far rounding can move score - origin + origin; both float32, shape (rows,).
     """
     origins = (limits + error).clamp(-highest, highest)
-    # As `Precision.error` has it: each of the terms that are added up may cost 2 * 2^-24 of the sum of magnitudes.
+    # As in `Precision.error`: each of the summed terms may cost 2 * 2^-24 of the sum of magnitudes.
     more = 2 * (width + EXTRA_COLUMNS) * 2.0**-24 * origins.abs() * 1.01 + 1e-30
     return origins + 2 * more, error + more
 
@@ -80,8 +80,8 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
     groups = bits.shape[1] // COLUMNS_A_GROUP
     columns = None
     if groups > length:
-        # Each of the lowest is in a group whose lowest is among the ``length`` lowest ones of groups. A group is every
-        # `groups`-th column, since the minimum over rows of a matrix is faster than that over its columns.
+        # Each of the lowest is in a group whose minimum is among the ``length`` lowest group minima. A group is every
+        # `groups`-th column, since a matrix's minimum over rows is faster than its minimum over columns.
         grouped = groups * COLUMNS_A_GROUP
         lowest = bits[:, :grouped].view(len(bits), COLUMNS_A_GROUP, groups).amin(dim=1)
         chosen = lowest.topk(length, dim=1, largest=False, sorted=False).indices
@@ -95,7 +95,7 @@ def nearest_below_zero(scores: torch.Tensor, length: int) -> tuple[torch.Tensor,
 
 
 def _lowest_by_numpy(bits: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``length`` lowest integers of each row, rising, and their columns: for long lists in a third of the time."""
+    """The ``length`` lowest integers of each row, rising, and their columns; for long lists, in a third of the time."""
     rows, n_columns = bits.shape
     values, columns = bits.new_empty(rows, length), torch.empty(rows, length, dtype=torch.int64)
 
@@ -106,7 +106,7 @@ def _lowest_by_numpy(bits: torch.Tensor, length: int) -> tuple[torch.Tensor, tor
         places = np.flatnonzero(numbers <= last)
         firsts = np.arange(len(numbers)) * n_columns
         counts = np.diff(np.searchsorted(places, np.append(firsts, numbers.size)))
-        # A number and its column in one integer are sorted several times as fast as an order of numbers is found.
+        # Sorting a number and its column as one integer is several times as fast as an argsort.
         found = numbers.reshape(-1)[places].astype(np.int64) << 32 | (places - np.repeat(firsts, counts))
         keys = np.full((len(numbers), counts.max()), np.iinfo(np.int64).max)
         keys[np.arange(keys.shape[1]) < counts[:, None]] = found

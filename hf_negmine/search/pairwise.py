@@ -1,4 +1,4 @@
-"""Scores of (query, passage) pairs: by a searcher, or by something that reads both texts."""
+"""Scores of (query, passage) pairs: from a searcher, or from anything that reads both texts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import TeacherError
-from hf_negmine.files import text_digests
-from hf_negmine.pairs import PairStore, pair_digests
-from hf_negmine.protocols import Searcher
-from hf_negmine.schema import AnyArray, DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.rerank import ScorePairs
-from hf_negmine.texts import TextColumn, TextSet
+from hf_negmine.teachers.pair_store import PairStore, pair_digests
 
 PAIRS_A_STEP = 4096
-"""Pairs that a teacher is handed at a time; their scores are stored together."""
+"""Pairs that a teacher is given at a time; their scores are stored together."""
 QUERIES_A_STEP = 1024
 SCORES_A_STEP = 2**18
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What is searched for.
+    """The queries of a search.
 
     Attributes:
-        texts: of the queries; a query id is a position among them.
-        exclusions: passages that are no candidates.
-        column: where the texts lie on disk, so that what a teacher makes of them is stored; None for texts that come
-            and go.
+        texts: the query texts; a query id is a position among them.
+        exclusions: the passages that are not candidates.
+        column: where the texts lie on disk, so that a teacher's output for them is stored; None for texts that are not
+            part of a fit.
     """
 
     texts: pa.LargeStringArray
@@ -42,13 +42,13 @@ class Queries:
 
     @classmethod
     def of(cls, texts: TextSet, *, exclude_positives: bool = True) -> Queries:
-        """The queries of a text set, whose positives and own texts are no candidates unless told otherwise."""
+        """The queries of a text set; by default their positives and own texts are not candidates."""
         exclusions = Exclusions(*texts.excluded()) if exclude_positives else Exclusions.none(len(texts.queries))
         return cls(texts.queries.texts, exclusions, texts.queries)
 
     @cached_property
     def digests(self) -> DigestArray:
-        """Of the texts, shape (queries, 2)."""
+        """The digests of the texts, shape (queries, 2)."""
         return text_digests(self.texts) if self.column is None else self.column.digests
 
 
@@ -59,9 +59,9 @@ def score_text_pairs(
     corpus: TextColumn,
     store: PairStore | None,
 ) -> ScorePairs:
-    """A function that scores (query id, passage id) pairs by their texts; what a store holds is not asked again.
+    """A function that scores (query id, passage id) pairs by their texts, except those that a store already holds.
 
-    Pairs are handed over across queries and by falling length, so that a batch holds pairs of about the same length.
+    Pairs are passed on across queries and by falling length, so that the pairs of a batch have similar lengths.
     """
 
     def score_pairs(ids: IdArray, passages: PassageArray) -> FloatArray:
@@ -85,7 +85,7 @@ def score_text_pairs(
 
 
 def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) -> FloatArray:
-    """Scores of (query, passage) pairs by a searcher, shape (pairs,)."""
+    """Scores of (query, passage) pairs from a searcher, shape (pairs,)."""
     scores = np.empty(len(queries), dtype=np.float32)
     distinct, place = np.unique(queries, return_inverse=True)
     by_query = np.argsort(place, kind="stable")
@@ -107,7 +107,7 @@ def _lengths(texts: pa.LargeStringArray, ids: AnyArray) -> IdArray:
 
 
 def check_scores(scores: FloatArray, name: str, queries: list[str], passages: list[str]) -> FloatArray:
-    """Scores as float32, or `TeacherError` unless there is a finite one for each pair."""
+    """Scores as float32, or `TeacherError` unless there is one finite score per pair."""
     given = np.asarray(scores)
     if given.dtype.kind not in "fiub" or given.shape != (len(queries),):
         raise TeacherError(

@@ -1,4 +1,4 @@
-"""Number formats of a first pass, and how far each can move a score."""
+"""Number formats of the first pass, and how far each can move a score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from hf_negmine.devices import has_fast_bfloat16
+from hf_negmine.base.devices import has_fast_bfloat16
 from hf_negmine.search.corpus import PassageBlock
 from hf_negmine.search.nearest import ORIGIN_PIECES
 
@@ -21,9 +21,9 @@ class Precision:
     """A number format, and how far it can move a score.
 
     Attributes:
-        dtype: of the product.
-        rounds_inputs: share of a vector's length that the hardware may take from it besides.
-        rounds_output: share of a product that its last rounding may take from it.
+        dtype: the number format of the product.
+        rounds_inputs: share of a vector's length that the hardware may round away in addition.
+        rounds_output: share of a product that its last rounding may remove.
     """
 
     dtype: torch.dtype
@@ -33,8 +33,8 @@ class Precision:
     def error(self, queries: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
         """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
 
-        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms, and of those that `nearest` adds to
-        them, costs at most 2^-24 of the norms' product for each (twice that here, for accumulators that round less
+        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms, and of those that `nearest` adds,
+        costs at most 2^-24 of the product of the norms for each (twice that here, for accumulators that round less
         carefully).
         """
         norm = torch.linalg.vector_norm(queries, dim=1)
@@ -57,7 +57,7 @@ def precisions_of(first_pass: FirstPass, device: torch.device) -> list[Precision
 
 @contextmanager
 def exact_accumulation(device: torch.device) -> Iterator[None]:
-    """Forbid CUDA to add up partial sums in bfloat16, which `Precision.error` does not allow for."""
+    """Keep CUDA from adding up partial sums in bfloat16, which `Precision.error` does not allow for."""
     if device.type != "cuda":
         yield
         return

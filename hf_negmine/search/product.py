@@ -1,4 +1,4 @@
-"""The first pass: a matrix product that proposes passages, and says how far off its scores may be."""
+"""The first pass: a matrix product that proposes passages, and bounds the error of its scores."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from hf_negmine.schema import IdArray
+from hf_negmine.base.schema import IdArray
 from hf_negmine.search.corpus import Corpus, PassageBlock
 from hf_negmine.search.faiss_products import has_faiss_products, highest_products
 from hf_negmine.search.nearest import nearest_below_zero, origins_over, with_origins
 from hf_negmine.search.precision import Precision, exact_accumulation
 
 _Found: TypeAlias = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-"""Of a passage block: its first passage id, approximate scores, their columns, error bounds and origins."""
+"""For a passage block: its first passage id, approximate scores, their columns, error bounds and origins."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Proposals:
     Attributes:
         scores: float32, falling, -inf where there are no more, shape (rows, length).
         passages: int64, shape (rows, length).
-        error: by which the product is off at most, shape (rows,).
-        spread: the same with the rounding of what came out, shape (rows, length).
+        error: the most that the product can be off, shape (rows,).
+        spread: the same including the rounding of the output, shape (rows, length).
     """
 
     scores: torch.Tensor
@@ -38,13 +38,13 @@ class Proposals:
 
 
 class ScoreBuffer(threading.local):
-    """Memory for a block of scores, one a thread, kept between blocks because fresh pages cost as much as a product."""
+    """Memory for a block of scores, one per thread, reused because fresh pages cost as much as a product."""
 
     def __init__(self) -> None:
         self._memory: dict[torch.dtype, torch.Tensor] = {}
 
     def of(self, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """A part of it, with what was there before."""
+        """A part of the memory, not cleared."""
         memory = self._memory.get(dtype)
         if memory is None or memory.numel() < rows * columns:
             memory = self._memory[dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
@@ -56,12 +56,12 @@ class Product:
     """The product of some queries and a corpus in one number format.
 
     Attributes:
-        corpus: passages.
+        corpus: the passages.
         precision: the number format.
         queries: float32, shape (rows, width).
         limits: ceilings, float32, shape (rows,), perhaps infinite.
-        excluded: rows and passages of the pairs that are no candidates.
-        buffer: where scores are put.
+        excluded: rows and passages of the pairs that are not candidates.
+        buffer: memory for the scores.
     """
 
     corpus: Corpus
@@ -72,10 +72,10 @@ class Product:
     buffer: ScoreBuffer
 
     def best(self, length: int) -> Proposals:
-        """The ``length`` best a row that may be under their limits.
+        """The ``length`` best passages per row that may be under their limits.
 
-        The product is off by at most the error. Rounding what comes out of it moves a score by at most
-        `Precision.rounds_output` times its distance to an origin, besides.
+        The product is off by at most the error. Rounding its output moves a score by at most
+        `Precision.rounds_output` times its distance to an origin, in addition.
         """
         rows, device = len(self.queries), self.queries.device
         scores = torch.empty((rows, 0), device=device)
@@ -95,7 +95,7 @@ class Product:
         return Proposals(scores, passages, worst_error, worst_error[:, None] + rounding)
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(first passage id, scores with ineligible ones at -inf, error bound a row) of each passage block."""
+        """(first passage id, scores with ineligible ones at -inf, error bound per row) of each passage block."""
         low = self.queries.to(self.precision.dtype)
         for block in self.corpus.blocks(self.precision.dtype):
             scores = self._buffer(block)
@@ -103,7 +103,7 @@ class Product:
                 torch.mm(low, block.vectors.T, out=scores)
             error = self.precision.error(self.queries, low, block)
             if self._has_limits:
-                # Certainly at or over the ceiling, whatever the rounding (of this comparison's number format, too).
+                # Certainly at or over the ceiling, whatever the rounding (including that of this comparison's format).
                 surely_over = self.limits + error
                 surely_over = surely_over + 2 * self.precision.rounds_output * surely_over.abs()
                 scores.masked_fill_(scores > surely_over.to(self.precision.dtype)[:, None], -torch.inf)
@@ -115,7 +115,7 @@ class Product:
         return bool((self.limits < torch.inf).any())
 
     def _way(self, length: int) -> Callable[[int], Iterator[_Found]]:
-        """How the best are found fastest."""
+        """The fastest way to find the best."""
         by_faiss = has_faiss_products(self.queries.device, self.precision.dtype)
         if self._has_limits:
             return self._nearest if by_faiss or self.precision.dtype == torch.bfloat16 else self._highest
@@ -129,7 +129,7 @@ class Product:
             yield start, top.values.float(), top.indices, error, torch.zeros_like(error)
 
     def _highest_by_faiss(self, length: int) -> Iterator[_Found]:
-        """The best of each passage block where there are no limits, by `faiss_products`."""
+        """The best of each passage block if there are no limits, by `faiss_products`."""
         for block in self.corpus.blocks(self.precision.dtype):
             error = self.precision.error(self.queries, self.queries, block)
             values, columns = highest_products(
@@ -156,7 +156,7 @@ class Product:
         return self.buffer.of(self.precision.dtype, len(self.queries), len(block.vectors), self.queries.device)
 
     def _exclude(self, scores: torch.Tensor, block: PassageBlock, value: float) -> None:
-        """Put ``value`` in the place of the scores of excluded pairs."""
+        """Replace the scores of excluded pairs by ``value``."""
         scores[self._excluded_in(block)] = value
 
     def _excluded_in(self, block: PassageBlock) -> tuple[torch.Tensor, torch.Tensor]:

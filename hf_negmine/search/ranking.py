@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import IdArray, PassageArray
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import IdArray, PassageArray
 
 LOW_BITS = 0x7FFFFFFF
 NOTHING = torch.iinfo(torch.int64).min
@@ -17,9 +17,9 @@ NOTHING = torch.iinfo(torch.int64).min
 
 
 def pack_keys(scores: torch.Tensor, passages: torch.Tensor) -> torch.Tensor:
-    """One int64 a candidate that sorts, falling, by score and then by the lower passage id.
+    """One int64 per candidate that sorts, falling, by score and then by the lower passage id.
 
-    A float32 read as an integer sorts like the number once the sign is folded in. -inf becomes `NOTHING`.
+    A float32 read as an integer sorts like the number once its sign is folded in. -inf becomes `NOTHING`.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 makes -0.0 equal to 0.0
     ordered = torch.where(bits >= 0, bits, bits ^ LOW_BITS).to(torch.int64)
@@ -36,7 +36,7 @@ def unpack_keys(keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ranking_of_keys(keys: torch.Tensor, depth: int, skip: int) -> Ranking:
-    """A `Ranking` from keys of shape (rows, at least depth + skip or all there are), falling along a row."""
+    """A `Ranking` from keys, falling along a row, of shape (rows, depth + skip or more, or all there are)."""
     present = (keys != NOTHING).sum(dim=1)
     counts = (present.clamp(max=depth + skip) - skip).clamp(min=0).cpu().numpy()
     window = keys[:, skip : skip + depth]
@@ -52,14 +52,14 @@ def ranking_of_keys(keys: torch.Tensor, depth: int, skip: int) -> Ranking:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Passages that are never a candidate of a query, as CSR over query ids (`TextSet.excluded`)."""
+    """Passages that are never candidates of a query, as CSR over query ids (`TextSet.excluded`)."""
 
     offsets: IdArray
     passages: PassageArray
 
     @classmethod
     def none(cls, n_queries: int) -> Exclusions:
-        """Every passage is a candidate."""
+        """No exclusions: every passage is a candidate."""
         return cls(np.zeros(n_queries + 1, dtype=np.int64), np.empty(0, dtype=np.int32))
 
     def of(self, queries: IdArray) -> tuple[IdArray, IdArray]:

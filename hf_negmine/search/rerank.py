@@ -1,7 +1,7 @@
-"""Search by a teacher that is too slow for a whole corpus: a first stage finds candidates, the teacher ranks them.
+"""Search with a teacher that is too slow for a whole corpus: a first stage finds candidates, the teacher ranks them.
 
-The best candidates of the first stage are all that the teacher sees, so they are all that its rankings hold: a query is
-exhausted when these are, and a deeper first stage (``candidates=``) is the way to find more.
+The teacher only sees the best candidates of the first stage, so its rankings hold nothing else: a query is exhausted
+when these are, and a deeper first stage (``candidates=``) is the way to find more.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import Ranking, Searcher
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.protocols import Ranking, Searcher
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 
 ScorePairs: TypeAlias = Callable[[IdArray, PassageArray], FloatArray]
 """Scores of (query id, passage id) pairs, float32, shape (pairs,)."""
@@ -28,7 +28,7 @@ class RerankingSearcher:
     Args:
         first_stage: finds the candidates.
         score_pairs: the teacher's scores.
-        candidates: how many a query.
+        candidates: how many candidates are ranked per query.
     """
 
     def __init__(self, first_stage: Searcher, score_pairs: ScorePairs, candidates: int) -> None:
@@ -48,7 +48,7 @@ class _RerankedBlock:
 
     @cached_property
     def _candidates(self) -> tuple[IdArray, PassageArray]:
-        """Those of every query as CSR. The first stage works through the block in pieces of its own size."""
+        """The candidates of every query as CSR. The first stage processes the block in pieces of its own size."""
         first, depth = self._searcher.first_stage, self._searcher.candidates
         found: list[Ranking] = []
         for start in range(0, len(self._queries), first.block_size):

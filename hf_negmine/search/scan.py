@@ -9,23 +9,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import Ranking
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.ranking import Exclusions, pack_keys, ranking_of_keys
 
 SCORES_A_BLOCK = 2**22
 
 
 class ScoreSearcher:
-    """Searches a corpus of which every passage is scored.
+    """Searches a corpus in which every passage is scored.
 
     Args:
-        scores: of all passages for the given query ids, shape (len(queries), n_passages).
+        scores: gives the scores of all passages for the given query ids, shape (len(queries), n_passages).
         queries: query texts.
         n_passages: passages in the corpus.
         exclusions: known positives and same-text passages, over the query ids.
-        teacher: how the teacher is called, for errors.
+        teacher: the teacher's name, for errors.
     """
 
     def __init__(
@@ -79,5 +79,5 @@ class _ScoreBlock:
         limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32))[:, None]
         scores = scores.masked_fill(scores >= limits, -torch.inf)
         keys = pack_keys(scores, torch.arange(scores.shape[1]).expand_as(scores))
-        # One more than wanted, to know whether anything is left below.
+        # One more than wanted, to tell whether anything is left below.
         return ranking_of_keys(keys.topk(min(depth + skip + 1, keys.shape[1]), dim=1).values, depth, skip)

@@ -1,8 +1,8 @@
 """The canonical score of a pair, computed for many pairs at once.
 
 It is the float64 dot product of two float32 vectors, rounded to float32. Each product of two float32 numbers is exact
-in float64, and on a CPU a pair is always summed in the same order, so a score depends on nothing but its two vectors.
-(A GPU may sum in another order; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.)
+in float64, and on a CPU a pair is always summed in the same order, so a score depends only on its two vectors. (A GPU
+may sum in another order; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from hf_negmine.search.workers import side_by_side
 
 STEP_BYTES = 8 * 2**20
-"""Vectors in float32 and float64 that one step holds: few enough for a cache, and enough for Python not to count."""
+"""Bytes of float32 and float64 vectors in one step: few enough for a cache, and enough to make Python's cost small."""
 
 Gather: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """float32 vectors of passages, shape (n, width), given their ids, int64, shape (n,)."""
@@ -32,24 +32,24 @@ def canonical_scores(queries: torch.Tensor, passages: torch.Tensor) -> torch.Ten
         float32, shape (…).
     """
     products = passages.to(torch.float64, copy=True, memory_format=torch.contiguous_format)
-    products *= queries.double()  # in place: to write them elsewhere would take as long again
-    return products.sum(dim=-1).float() + 0.0  # which makes -0.0 of a sum that is rounded to nothing 0.0
+    products *= queries.double()  # in place: writing them elsewhere would double the time
+    return products.sum(dim=-1).float() + 0.0  # turns a -0.0 from rounding into 0.0
 
 
 def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tensor, gather: Gather) -> torch.Tensor:
-    """Scores of the first passages in a list for each query.
+    """Scores of the first passages in each query's list.
 
     Args:
         queries: float32, shape (rows, width).
         listed: int64 passage ids, shape (rows, length).
-        lengths: int64, shape (rows,): how many of each list are wanted.
-        gather: looks vectors up.
+        lengths: int64, shape (rows,): how many entries of each list are wanted.
+        gather: looks up vectors.
 
     Returns:
-        float32, shape (rows, length); of what is not wanted it is -inf, or the score.
+        float32, shape (rows, length); an entry that is not wanted may be -inf.
     """
     (rows, length), width = listed.shape, queries.shape[1]
-    lengths, order = lengths.sort()  # so that the rows of a step want about as many
+    lengths, order = lengths.sort()  # so that the rows of a step need similar numbers
     longest = lengths.tolist()
     queries, listed = queries[order].unsqueeze(1), listed[order]  # so that a step is a slice
     found = torch.full(listed.shape, -torch.inf, device=queries.device)
@@ -72,7 +72,7 @@ def pair_scores(queries: torch.Tensor, rows: torch.Tensor, passages: torch.Tenso
         queries: float32, shape (n_queries, width).
         rows: int64, shape (pairs,): the query of each pair.
         passages: passage ids, same shape.
-        gather: looks vectors up.
+        gather: looks up vectors.
 
     Returns:
         float32, shape (pairs,).

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.protocols import SparseVectors
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.protocols import SparseVectors
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class InvertedIndex:
     """The passages of every term.
 
     Attributes:
-        terms: int32, rising: those that a passage has.
+        terms: int32, rising: the terms that occur in any passage.
         offsets: int64, shape (terms + 1,).
         passages: int32, rising within a term.
         weights: float32, same shape.
@@ -32,7 +32,7 @@ class InvertedIndex:
 
     @classmethod
     def of(cls, blocks: Iterable[SparseVectors]) -> InvertedIndex:
-        """From the vectors of successive passages. Memory holds 8 bytes an entry, three times that at first."""
+        """Index the vectors of successive passages. Takes 8 bytes of memory per entry, at first three times that."""
         terms, passages, weights, n_passages = [], [], [], 0
         for block in blocks:
             counts = np.diff(block.offsets)
@@ -54,7 +54,7 @@ class InvertedIndex:
     def scores(self, queries: SparseVectors) -> FloatArray:
         """Dot products with every passage, shape (queries, n_passages).
 
-        Each is summed in float64 in the order of the terms, whatever the other queries, and then rounded to float32.
+        Each is summed in float64 in term order, independently of other queries, and then rounded to float32.
         """
         first = np.searchsorted(self.terms, queries.terms)
         known = np.searchsorted(self.terms, queries.terms, side="right") > first
@@ -72,7 +72,7 @@ class InvertedIndex:
 
 
 def paired_scores(queries: SparseVectors, passages: SparseVectors) -> FloatArray:
-    """The dot product of each query with the passage of the same row, summed as by `InvertedIndex.scores`."""
+    """The dot product of each query with the passage in the same row, summed as in `InvertedIndex.scores`."""
     ours, theirs = _entry_keys(queries), _entry_keys(passages)
     at = np.minimum(np.searchsorted(theirs, ours), max(len(theirs) - 1, 0))
     common = theirs[at] == ours if len(theirs) else np.zeros(len(ours), dtype=bool)
@@ -82,6 +82,6 @@ def paired_scores(queries: SparseVectors, passages: SparseVectors) -> FloatArray
 
 
 def _entry_keys(vectors: SparseVectors) -> IdArray:
-    """One number an entry, of its row and its term, rising."""
+    """One number per entry, made from its row and its term, rising."""
     rows = np.repeat(np.arange(len(vectors.offsets) - 1), np.diff(vectors.offsets))
     return np.asarray(rows * 2**32 + vectors.terms)

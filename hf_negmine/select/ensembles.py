@@ -1,4 +1,4 @@
-"""Several teachers for one data set, each with a ranking, a scale and ceilings of its own (NV-Retriever, 4.2)."""
+"""Several teachers for one data set, each with its own ranking, scale and ceilings (NV-Retriever, 4.2)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, require
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import AnyArray, IdArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
+from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.select.selection import Selection
 from hf_negmine.teachers import ENSEMBLES, Options, parse_call, resolve_teacher, teacher_of_settings
 
 TARGETS_A_STEP = 65_536
 CHOOSING = 0x5EED
-"""Keeps the draw of a teacher apart from the draws of its negatives, which have the same seed."""
+"""Mixed into the seed, so that the draw of a teacher is independent of the draws of its negatives."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Ensemble(ABC):
     """Teachers that mine together.
 
     Attributes:
-        teachers: two or more of whatever mines alone.
+        teachers: two or more teachers, as a miner takes them one at a time.
     """
 
     teachers: Sequence[Any]
@@ -50,22 +50,22 @@ class Ensemble(ABC):
     @property
     @abstractmethod
     def kind(self) -> str:
-        """Its name in the paper."""
+        """The ensemble's name in the paper."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same ensemble again, but for its teachers."""
+        """The settings that recreate this ensemble, except for its teachers."""
         return {"kind": self.kind}
 
     def fingerprint(self, role: Role) -> str:
-        """Digest of the settings; those of the teachers are kept beside it."""
+        """Digest of the settings; those of the teachers are stored beside it."""
         return digest_of(self.settings)
 
     def negatives_a_teacher(self, n: int) -> int:
         """How many of a query's n negatives each teacher chooses.
 
         Raises:
-            InputError: a number that they cannot share equally.
+            InputError: the teachers cannot share ``n`` equally.
         """
         return n
 
@@ -73,14 +73,14 @@ class Ensemble(ABC):
     def joined(
         self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
     ) -> Selection:
-        """One selection from each teacher's.
+        """Join the teachers' selections into one.
 
         Args:
-            selections: with `negatives_a_teacher` negatives a target.
+            selections: each teacher's, with `negatives_a_teacher` negatives per target.
             reserves: each teacher's n best, under the same method.
-            n: negatives a target.
-            seed: of the draw.
-            query_keys: first half of the query's digest of each target.
+            n: negatives per target.
+            seed: the seed of the draw.
+            query_keys: for each target, the first half of its query's digest.
         """
 
 
@@ -94,7 +94,7 @@ class CrossSample(Ensemble):
         return "cross-sample"
 
     def drawn(self, seed: int, query_keys: KeyArray) -> IdArray:
-        """The place of each target's teacher."""
+        """The index of the teacher that each target draws."""
         keys = random_keys(seed ^ CHOOSING, query_keys, np.zeros((1, 1), dtype=np.uint64))[:, 0]
         return np.asarray(keys % np.uint64(len(self.teachers)), dtype=np.int64)
 
@@ -104,18 +104,17 @@ class CrossSample(Ensemble):
         """See `Ensemble`."""
         by = self.drawn(seed, query_keys)
         targets = np.arange(len(by))
-        counts = np.stack([selection.counts for selection in selections])[by, targets]
-        bounds = np.cumsum([0] + [len(selection.passages) for selection in selections])[:-1]
-        starts = np.stack([selection.offsets[:-1] for selection in selections])[by, targets] + bounds[by]
-        entries, _ = flat_positions(starts, counts)
+        every = Ragged.concatenated([selection.ragged for selection in selections])
+        chosen = every.take(by * len(by) + targets)
+        passages, scores = chosen.arrays
         positive_scores = np.stack([selection.positive_scores for selection in selections])
         return replace(
             _common(selections, n),
-            offsets=offsets_of_counts(counts),
-            passages=np.concatenate([selection.passages for selection in selections])[entries],
-            scores=np.concatenate([selection.scores for selection in selections])[entries],
+            offsets=chosen.offsets,
+            passages=passages,
+            scores=scores,
             positive_scores=positive_scores[by, targets],
-            chosen_by=np.repeat(by, counts),
+            chosen_by=np.repeat(by, chosen.counts),
             positive_scores_by=positive_scores,
         )
 
@@ -124,11 +123,12 @@ class CrossSample(Ensemble):
 class IntraSample(Ensemble):
     """Each query takes the best of every teacher (section 4.2, "intra-sample").
 
-    With 8 negatives and 4 teachers each gives two: the best of every teacher first, then the second best of each.
+    With 8 negatives and 4 teachers, each gives two: first the best of every teacher, then the second best of each.
 
     Attributes:
-        dedup: replace what an earlier teacher gave already by the next of the list that is new. Without it a passage
-            that two teachers agree on stays twice and so weighs double, slightly better in the paper (table 2).
+        dedup: replace a passage that an earlier teacher has already given by the next new one on the list. Without it,
+            a passage that two teachers agree on is listed twice and so weighs double, which is slightly better in the
+            paper (table 2).
     """
 
     dedup: bool = field(default=False)
@@ -142,8 +142,8 @@ class IntraSample(Ensemble):
         """See `Ensemble`."""
         if n % len(self.teachers):
             raise InputError(
-                f"num_negatives: {self.kind} takes as many of each of its {len(self.teachers)} teachers, and {n} "
-                f"is not a multiple of {len(self.teachers)}"
+                f"num_negatives: {self.kind} takes the same number from each of its {len(self.teachers)} teachers, and "
+                f"{n} is not a multiple of {len(self.teachers)}"
             )
         return n // len(self.teachers)
 
@@ -189,15 +189,15 @@ class IntraSample(Ensemble):
 
 
 def resolve_ensemble(teacher: Any, *, progress: bool = True, options: Options | None = None) -> Any:
-    """An ensemble from its spec, such as ``"cross-sample(bm25, MODEL)"``; what is none goes to `resolve_teacher`.
+    """Make an ensemble from its spec, such as ``"cross-sample(bm25, MODEL)"``; others go to `resolve_teacher`.
 
     Args:
         teacher: ``"cross-sample(…)"``, ``"intra-sample(…)"`` or ``"intra-sample-dedup(…)"`` of two teachers or more, an
-            `Ensemble`, or what mines alone.
+            `Ensemble`, or anything that `resolve_teacher` accepts.
         progress, options: see `resolve_teacher`.
 
     Raises:
-        InputError: it is none of these.
+        InputError: ``teacher`` is none of these.
     """
     if isinstance(teacher, Ensemble):
         return teacher
@@ -210,17 +210,17 @@ def resolve_ensemble(teacher: Any, *, progress: bool = True, options: Options | 
 
 
 def ensemble_of_settings(settings: dict[str, Any] | None) -> Ensemble | Teacher:
-    """The ensemble or the teacher whose settings went into provenance (see `teacher_of_settings`).
+    """Recreate an ensemble or a teacher from the settings in provenance (see `teacher_of_settings`).
 
     Raises:
-        InputError: settings that cannot make all of its teachers.
+        InputError: the settings cannot recreate all of its teachers.
     """
     given = settings if isinstance(settings, dict) else {}
     if given.get("kind") not in ("cross-sample", "intra-sample"):
         return teacher_of_settings(settings)
     stages, dedup = given.get("stages"), given.get("dedup", False)
     if not isinstance(stages, list) or not isinstance(dedup, bool):
-        raise InputError(f"teacher: the settings {settings} are none that this version knows")
+        raise InputError(f"teacher: the settings {settings} are not known to this version")
     teachers = [teacher_of_settings(stage) for stage in stages]
     return CrossSample(teachers) if given["kind"] == "cross-sample" else IntraSample(teachers, dedup=dedup)
 
@@ -228,7 +228,7 @@ def ensemble_of_settings(settings: dict[str, Any] | None) -> Ensemble | Teacher:
 def agreement(selections: Sequence[Selection]) -> AnyArray:
     """Mean Jaccard similarity of the negatives that two teachers choose for a target (table 6).
 
-    Its shape is (teachers, teachers). Targets for which neither has a negative do not count.
+    The shape is (teachers, teachers). Targets for which neither teacher has a negative do not count.
     """
     n_passages = 1 + max((int(selection.passages.max(initial=0)) for selection in selections), default=0)
     keys = []
@@ -249,12 +249,12 @@ def agreement(selections: Sequence[Selection]) -> AnyArray:
 
 
 def _common(selections: Sequence[Selection], n: int) -> Selection:
-    """What the first teacher's selection says of all; rules say whose candidates they kept out."""
+    """The fields that all selections share, from the first teacher's; `EnsemblePool` counts what rules kept out."""
     return replace(selections[0], n=n)
 
 
 def _table(parts: Sequence[Selection], some: slice) -> tuple[AnyArray, AnyArray]:
-    """Passage ids (-1 for none) and scores of some targets, the parts side by side."""
+    """Passage ids (-1 for none) and scores of some targets, with the parts side by side."""
     ids, scores = [], []
     for selection in parts:
         width = selection.n

@@ -1,7 +1,7 @@
 """How n negatives are drawn from a query's survivors. Sections are those of NV-Retriever (arXiv 2407.15831).
 
-Draws are keyed by (seed, query text, passage text), so the same seed gives the same negatives whatever the batch size,
-the order of the rows or the number of processes.
+Draws are keyed by (seed, query text, passage text), so the same seed gives the same negatives for any batch size, row
+order or number of processes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray, uniform
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import KeyArray, uniform
+from hf_negmine.base.schema import FloatArray, IdArray
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Top:
 
 @dataclass(frozen=True)
 class Sampled:
-    """n of the k best survivors, drawn without replacement with softmax probabilities (4.3.2, "sampled top-k").
+    """n of the k best survivors, drawn without replacement by softmax probabilities (4.3.2, "sampled top-k").
 
     Attributes:
-        k: how many of the best survivors take part. Table 3 uses 10, and found that more hurts.
+        k: how many of the best survivors take part. Table 3 uses 10; the paper found that more hurts.
         temperature: of the softmax over teacher scores; infinity draws uniformly.
     """
 
@@ -93,7 +93,7 @@ class Top1Sampled:
 
 
 def resolve_sampler(sampler: Any) -> Sampler:
-    """A sampler from what users write: a `Sampler`, its spec, or None for the n best."""
+    """Make a sampler from what users write: a `Sampler`, its spec, or None for the n best."""
     if sampler is None:
         return Top()
     if isinstance(sampler, str):
@@ -104,7 +104,7 @@ def resolve_sampler(sampler: Any) -> Sampler:
 
 
 def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled:
-    """A sampler from its spec, the inverse of ``str(sampler)``: ``top``, ``sampled:10``, ``top1_sampled:10@0.05``."""
+    """Make a sampler from its spec, the inverse of ``str(sampler)``: ``top``, ``sampled:10``, ``sampled:10@0.05``."""
     name, _, rest = spec.partition(":")
     k, _, temperature = rest.partition("@")
     try:
@@ -129,7 +129,7 @@ def _noisy(scores: FloatArray, keys: KeyArray, temperature: float) -> np.ndarray
 
 
 def _best_columns(values: np.ndarray[Any, Any], n: int) -> IdArray:
-    """Columns of the n largest of each row, rising (so that better-scored ones stay first)."""
+    """Columns of the n largest values of each row, rising (so that higher scores stay first)."""
     return np.sort(np.argsort(-values, axis=1, kind="stable")[:, :n], axis=1)
 
 

@@ -1,22 +1,29 @@
-"""Choosing negatives among scored candidates: array operations only, no loop over rows."""
+"""Choosing negatives among scored candidates, by array operations without a loop over rows."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.methods import Method
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray, random_keys
-from hf_negmine.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
+from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.layouts import Format, Layout, OnExhausted, RowNegatives
+from hf_negmine.data.texts import TextSet
+from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.methods import Method
+
+if TYPE_CHECKING:
+    import datasets
 
 PositiveScore: TypeAlias = Literal["min", "each"]
-"""Which positive score sets the ceiling of a query with several: the lowest one, or each row's own."""
+"""The positive score that sets the ceiling for a query with several: the lowest one, or each row's own."""
 
 CANDIDATES_A_STEP = 2**20
 
@@ -28,8 +35,8 @@ class Positives:
     Attributes:
         offsets: int64, shape (n_queries + 1,).
         ids: int32 passage ids, rising within a query.
-        scores: float32, the teacher's score of each.
-        counted: bool, which of them set a ceiling, same shape; None for all. One that is inconsistent does not, unless
+        scores: float32, the teacher's scores.
+        counted: bool, which of them set a ceiling, same shape; None for all. An inconsistent positive does not, unless
             its query has no other.
     """
 
@@ -44,7 +51,7 @@ class Positives:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def targets(self, positive_score: PositiveScore) -> tuple[IdArray, FloatArray]:
-        """Query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
+        """The query and positive score of every target: a target is a query under ``min``, a pair under ``each``."""
         if positive_score == "each":
             return self.query_of_pair, self.scores
         lowest = np.minimum.reduceat(self.scores, self.offsets[:-1])
@@ -54,13 +61,13 @@ class Positives:
         return np.arange(len(self.offsets) - 1), lowest
 
     def warn_of_zeros(self, teacher: str) -> None:
-        """Warn if the teacher scores most of them 0: a lexical one then finds no word that query and positive share."""
+        """Warn if the teacher scores most positives 0: a lexical one finds no word that query and positive share."""
         zeros = int(np.count_nonzero(self.scores == 0))
         if zeros > max(2, len(self.scores) / 2):  # one or two say nothing about a teacher
             warnings.warn(
                 f"teacher {teacher!r} scores {zeros:,} of {len(self.scores):,} positives 0, like passages that have "
-                "nothing in common with the query, so it cannot tell how near a negative is; check that queries and "
-                "positives are in one language and that the teacher suits it (BM25 takes a language, as in "
+                "nothing in common with the query, so it cannot tell how close a negative is; check that queries and "
+                "positives are in the same language and that the teacher suits it (BM25 takes a language, as in "
                 "'bm25:german', or a tokenizer=)",
                 stacklevel=2,
             )
@@ -77,12 +84,14 @@ class Selection:
         scores: float32, same shape.
         positive_scores: float32, shape (targets,): the score that set each ceiling.
         pair_scores: float32, shape (pairs,): the score of every positive.
-        removed: for each rule, how many candidates of the pool it kept out; for each filter, how many of those that it
-            looked at.
-        chosen_by: for each negative, the place of the teacher that chose it in an ensemble; None for a single teacher.
+        removed: for each rule, how many of the pool's candidates it kept out; for each filter, how many of those that
+            it looked at.
+        chosen_by: for each negative, the index of the ensemble's teacher that chose it; None for a single teacher.
         positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
             (teachers, targets).
         agreement: with an ensemble, how much the teachers agree (`ensembles.agreement`), shape (teachers, teachers).
+        source: the texts that ids refer to; None for a pool that came without them.
+        columns: names of the query and positive columns in the user's rows.
     """
 
     method: Method
@@ -99,39 +108,105 @@ class Selection:
     chosen_by: AnyArray | None = None
     positive_scores_by: FloatArray | None = None
     agreement: AnyArray | None = None
+    source: TextSet | None = field(default=None, repr=False)
+    columns: tuple[str, str] = ("query", "positive")
+
+    def to_dataset(
+        self, format: Format = "n-tuple", *, include_scores: bool = False, on_exhausted: OnExhausted = "drop"
+    ) -> datasets.Dataset:
+        """Every labeled (query, positive) pair with its negatives, as a data set in memory.
+
+        Args:
+            format, include_scores, on_exhausted: as in `MiningConfig`.
+
+        Raises:
+            InputError: the pool came without its texts, such as one loaded from the Hub.
+            ExhaustedError: queries lack negatives, under ``on_exhausted="error"``.
+        """
+        from hf_negmine.data.writing import dataset_of
+
+        texts = self._texts("to_dataset")
+        layout = Layout(
+            format=format,
+            query_column=self.columns[0],
+            positive_column=self.columns[1],
+            n=self.n,
+            scores=include_scores,
+            on_exhausted=on_exhausted,
+            share_negatives=self.positive_score == "min",
+        )
+        return dataset_of(self._rows(texts), texts.corpus, layout)
+
+    def texts(self) -> list[list[str]]:
+        """The texts of the negatives of each target, best first.
+
+        Raises:
+            InputError: the pool came without its texts.
+        """
+        flat = self._texts("texts").corpus.take(self.passages).to_pylist()
+        return [flat[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
+
+    def _texts(self, method: str) -> TextSet:
+        if self.source is None:
+            raise InputError(
+                f"{method}: this pool came without its texts; select from the pool of a miner that is fitted on them"
+            )
+        return self.source
+
+    def _rows(self, texts: TextSet) -> RowNegatives:
+        """Each query with its positives and their negatives."""
+        query = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets))
+        targets = np.arange(len(query)) if self.positive_score == "each" else query
+        chosen = self.ragged.take(targets)
+        return RowNegatives(
+            texts.queries.texts,
+            np.arange(len(texts.queries)),
+            query,
+            texts.corpus.take(texts.positive_ids),
+            texts.positive_ids.astype(np.int64),
+            self.pair_scores,
+            chosen.offsets,
+            chosen.arrays[0],
+            chosen.arrays[1],
+        )
 
     @classmethod
     def of_nothing(
         cls, method: Method, sampler: Sampler, n: int, seed: int, positive_score: PositiveScore
     ) -> Selection:
-        """A selection for no query at all."""
+        """The selection for a data set without queries."""
         scores = np.empty(0, dtype=np.float32)
         offsets, passages = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32)
         return cls(method, sampler, n, seed, positive_score, offsets, passages, scores, scores, scores, {})
 
     @property
     def references(self) -> FloatArray:
-        """For each negative, the positive score that set its ceiling, in the scale of its own score."""
+        """For each negative, the positive score that set its ceiling, in the same scale as its own score."""
         targets = np.repeat(np.arange(len(self.counts)), self.counts)
         if self.chosen_by is None or self.positive_scores_by is None:
             return self.positive_scores[targets]
         return np.asarray(self.positive_scores_by[self.chosen_by, targets])
 
     @property
+    def ragged(self) -> Ragged:
+        """The passages and scores of each target."""
+        return Ragged(self.offsets, (self.passages, self.scores))
+
+    @property
     def counts(self) -> IdArray:
-        """Negatives of each target, shape (targets,)."""
+        """The number of negatives of each target, shape (targets,)."""
         return np.diff(self.offsets)
 
     @property
     def complete(self) -> BoolArray:
-        """Status of each target: True if it has n negatives, False if the corpus is exhausted."""
+        """The status of each target: True if it has n negatives, False if the corpus is exhausted."""
         return np.asarray(self.counts == self.n)
 
 
 def demand_of(
     queries: IdArray, positive_scores: FloatArray, method: Method, sampler: Sampler, n: int, n_passages: int
 ) -> Demand:
-    """What a selection by ``method`` and ``sampler`` needs to know of each target's ranking."""
+    """What a selection by ``method`` and ``sampler`` needs to know about each target's ranking."""
     first_rank, last_rank = method.ranks(n_passages)
     return Demand(
         queries=queries,
@@ -145,7 +220,7 @@ def demand_of(
 
 @dataclass(frozen=True)
 class Survivors:
-    """The candidates that may become negatives, for some targets: entries start to start + count of two flat arrays.
+    """The candidates of some targets that may become negatives: entries start to start + count of two flat arrays.
 
     Attributes:
         passages: int32 passage ids.
@@ -168,15 +243,15 @@ def choose(
     query_keys: KeyArray,
     passage_keys: KeyArray,
 ) -> tuple[IdArray, PassageArray, FloatArray]:
-    """Offsets, passages and scores of the n negatives (or as many as there are) of each target.
+    """Draw n negatives for each target, or as many as there are; returns their offsets, passages and scores.
 
     Args:
-        survivors: what is drawn from, at most ``wanted`` a target.
+        survivors: the candidates to draw from, at most ``wanted`` per target.
         wanted: how many of them the sampler looks at.
         sampler: draws n of them.
-        n: negatives a target.
-        seed: of the draws.
-        query_keys: first half of the query's digest of each target, uint64, shape (targets,).
+        n: negatives per target.
+        seed: the seed of the draws.
+        query_keys: for each target, the first half of its query's digest, uint64, shape (targets,).
         passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
     """
     passages: list[PassageArray] = []
@@ -199,7 +274,7 @@ def choose(
 
 
 def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
-    """For each ceiling and shift, on its own, the candidates at the top of the pool's rankings that it kept out."""
+    """Count, for each ceiling and shift on its own, the candidates at the top of the pool's rankings it kept out."""
     removed = {
         str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
         for rule in method.rules

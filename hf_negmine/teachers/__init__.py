@@ -1,4 +1,4 @@
-"""Teachers: what scores passages for a query. They never import one another."""
+"""Teachers score passages for a query. They never import one another."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hf_negmine.devices import require_device
-from hf_negmine.encoders import EncoderTeacher
-from hf_negmine.errors import InputError, require, require_whole
-from hf_negmine.protocols import (
+from hf_negmine.base.devices import require_device
+from hf_negmine.base.errors import InputError, require, require_whole
+from hf_negmine.base.protocols import (
     FusionTeacher,
     PairTeacher,
     Role,
@@ -24,6 +23,7 @@ from hf_negmine.teachers.api import APITeacher
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.dense import DenseTeacher
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 from hf_negmine.teachers.function import EncodeFunction, ScoreFunction
 from hf_negmine.teachers.fusion import Fusion
@@ -61,11 +61,11 @@ KINDS_OF_MODELS: dict[str, Any] = {
     "MultiVectorEncoder": LateInteractionTeacher,
     "SparseEncoder": SparseEncoderTeacher,
 }
-"""The teacher of a loaded Sentence Transformers model, by its class; of any other it is `DenseTeacher`."""
+"""The teacher for a loaded Sentence Transformers model, by its class; for any other class it is `DenseTeacher`."""
 
 MODEL_SETTINGS = {"model", "revision", "query_prompt", "passage_prompt", "dtype", "max_length", "version"}
 DENSE_SETTINGS = MODEL_SETTINGS | {"similarity", "truncate_dim"}
-"""What `DenseTeacher.settings` holds besides its kind."""
+"""What `DenseTeacher.settings` holds besides the kind."""
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
@@ -74,10 +74,10 @@ MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
     "late-interaction": LateInteractionTeacher,
     "api": APITeacher,
 }
-"""Words that stand before a model in a spec; a model alone is a dense one."""
+"""Prefixes of a model in a spec; a model without one is dense."""
 FUSIONS = ("rrf", "sum")
 ENSEMBLES = ("cross-sample", "intra-sample", "intra-sample-dedup")
-"""They mine (`select.ensembles`), and are no teachers."""
+"""Ensembles are a way of mining (`select.ensembles`), not teachers."""
 EXPECTED = (
     "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', 'bm25', "
     "'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
@@ -91,21 +91,21 @@ def resolve_teacher(
     device: str | None = None,
     options: Options | None = None,
 ) -> Teacher:
-    """A teacher from what users write.
+    """Make a teacher from what users write.
 
     A spec: any Sentence Transformers model id or folder; ``"cross-encoder:MODEL"``, ``"sparse:MODEL"``,
     ``"late-interaction:MODEL"``, ``"api:MODEL"``; ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``,
-    ``"fixed:FOLDER"``; a fusion of specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Or a loaded model, or an
-    object that keeps the `Teacher` protocol. A teacher that stands on others gets these resolved, too.
+    ``"fixed:FOLDER"``; a fusion of specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Instead of a spec: a loaded
+    model, or an object that follows the `Teacher` protocol. If a teacher builds on others, these are resolved too.
 
     Args:
-        teacher: the same.
-        progress: for teachers that show bars of their own.
+        teacher: a spec, a model or a teacher, as above.
+        progress: whether teachers show their own progress bars.
         device: where its models are loaded, see `place`.
-        options: arguments of the teachers that a spec names, by its kind (``"dense"`` for a bare model).
+        options: arguments for the teachers that a spec names, by kind (``"dense"`` for a bare model).
 
     Raises:
-        InputError: it is none of these.
+        InputError: ``teacher`` is none of these.
     """
     require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
     resolved = _resolve(teacher, progress, options)
@@ -114,12 +114,12 @@ def resolve_teacher(
 
 
 def place(teacher: Teacher, device: str | None) -> None:
-    """Have the models of a teacher, and of those that it stands on, load on ``device``.
+    """Load the models of a teacher, and of those that it builds on, on ``device``.
 
-    A model that is loaded already stays where it is, and so does one that was given a device of its own.
+    A model that is already loaded stays where it is, and one that was given its own device keeps it.
 
     Raises:
-        InputError: a device that this machine does not have.
+        InputError: this machine does not have the device.
     """
     require_device(device)
     for stage in stages_of(teacher):
@@ -129,7 +129,7 @@ def place(teacher: Teacher, device: str | None) -> None:
 
 
 def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
-    # To look for a model's attributes is to load it, up to Python 3.11.
+    # Up to Python 3.11, looking for a model's attributes loads it.
     is_model = isinstance(teacher, EncoderTeacher)
     if is_model or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
         return _with_first_stage(teacher, progress, options)
@@ -168,10 +168,10 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
 
 
 def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
-    """Name and arguments of ``"rrf(bm25, sum(a, b))"``: ``("rrf", ["bm25", "sum(a, b)"])``; None if it is no such call.
+    """Parse ``"rrf(bm25, sum(a, b))"`` into ``("rrf", ["bm25", "sum(a, b)"])``; None if it is no call of ``names``.
 
     Raises:
-        InputError: parentheses that do not match, or an empty argument.
+        InputError: the parentheses do not match, or an argument is empty.
     """
     name, opened, rest = spec.strip().partition("(")
     if not opened or name.strip() not in names:
@@ -182,7 +182,7 @@ def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
         if depth == 0:
             require(
                 place == len(rest) - 1,
-                f"teacher {spec!r} goes on after its last parenthesis with {rest[place + 1 :]!r}, expected nothing",
+                f"teacher {spec!r} continues after its last parenthesis with {rest[place + 1 :]!r}, expected nothing",
             )
         elif letter == "," and depth == 1:
             parts.append("")
@@ -193,13 +193,13 @@ def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
     require(
         all(parts) and len(parts) >= 2,
         f"teacher {spec!r} joins {sum(map(bool, parts))} teacher(s) in {len(parts)} place(s), expected two or more "
-        f"with a comma in between, such as '{name.strip()}(bm25, MODEL)'",
+        f"separated by commas, such as '{name.strip()}(bm25, MODEL)'",
     )
     return name.strip(), parts
 
 
 def _with_first_stage(teacher: Teacher, progress: bool, options: Options | None) -> Teacher:
-    """The teacher with its first stage resolved; itself where that changes nothing."""
+    """The teacher with its first stage resolved; the same object if that changes nothing."""
     if not isinstance(teacher, PairTeacher | TokenTeacher) or isinstance(teacher, KINDS_WITHOUT_FIRST_STAGE):
         return teacher
     require_whole(teacher.candidates, f"candidates of {teacher.name}", at_least=1)
@@ -213,20 +213,20 @@ def _with_first_stage(teacher: Teacher, progress: bool, options: Options | None)
     if resolved is first:
         return teacher
     other = copy.copy(teacher)
-    # Some teachers are frozen, and a copy leaves out what a pickle does: the model.
+    # Some teachers are frozen, and a copy, like a pickle, leaves out the model.
     vars(other).update({**vars(teacher), "first_stage": resolved})
     return other
 
 
 def stages_of(teacher: Teacher) -> tuple[Teacher, ...]:
-    """The teachers that this one stands on."""
+    """The teachers that this one builds on."""
     if (first := getattr(teacher, "first_stage", None)) is not None:
         return (first,)
     return tuple(getattr(teacher, "stages", ()))
 
 
 def identity_of(teacher: Teacher) -> dict[str, Any]:
-    """Everything that decides the scores of a teacher, those that it stands on included; goes into provenance."""
+    """Everything that determines a teacher's scores, including those it builds on; part of the provenance."""
     roles: tuple[Role, ...] = ("query", "passage")
     identity: dict[str, Any] = {
         "teacher": teacher.name,
@@ -241,7 +241,7 @@ def identity_of(teacher: Teacher) -> dict[str, Any]:
 
 
 def settings_of(teacher: Teacher) -> dict[str, Any] | None:
-    """What makes the same teacher again, with the teachers that it stands on; None for one that cannot say."""
+    """The settings that recreate a teacher and those that it builds on; None for a teacher without settings."""
     own: dict[str, Any] | None = getattr(teacher, "settings", None)
     if own is None or not (stages := stages_of(teacher)):
         return own
@@ -249,13 +249,13 @@ def settings_of(teacher: Teacher) -> dict[str, Any] | None:
 
 
 def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
-    """The teacher whose settings (`settings_of`) went into provenance, loaded from the Hub if it is a model.
+    """Recreate a teacher from the settings in provenance (`settings_of`), loading it from the Hub if it is a model.
 
     Raises:
-        InputError: a teacher that settings cannot make: precomputed vectors, one of the user's own, an endpoint (a key
-            is not sent to an address that somebody else wrote down).
+        InputError: settings that cannot recreate a teacher: precomputed vectors, a user's own teacher, or an endpoint
+            (a key is never sent to an address that somebody else wrote down).
     """
-    unknown = f"teacher: the settings {settings} are none that this version knows"
+    unknown = f"teacher: the settings {settings} are not known to this version"
     require(settings is None or isinstance(settings, dict), unknown)
     given = dict(settings or {})
     kind = given.pop("kind", "custom")
@@ -288,6 +288,6 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
 
 
 def _only(given: dict[str, Any], known: set[str]) -> None:
-    """`TypeError` for settings that may come from the Hub and name something else: nobody else runs code here."""
+    """Raise `TypeError` for unknown settings: they may come from the Hub, and must not make other code run here."""
     if unknown := set(given) - known:
         raise TypeError(f"unknown: {sorted(unknown)}")

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.endpoint import BadAnswer, Endpoint, read_json
-from hf_negmine.errors import TeacherError, require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import TeacherError, require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, read_json
 
 BYTES_A_TOKEN = 3
-"""Of UTF-8: English has about four, Chinese three. Guessed low, so that a request holds rather too few texts."""
+"""Bytes of UTF-8: English has about four, Chinese three. Guessed low, so that a request is too small, not too large."""
 
 Vectors = tuple[IdArray, FloatArray]
 
@@ -24,30 +24,29 @@ Vectors = tuple[IdArray, FloatArray]
 class APITeacher:
     """An embedding model behind an OpenAI-compatible API, as a `protocols.StreamingTeacher`.
 
-    Every answer is checked: a vector for each text, by its ``index``; all of one width; finite. An answer that is not
-    so is asked again. A text that is longer than the model reads is an error of the server, see ``max_characters``.
+    Every answer is checked: one vector per text, by its ``index``; all of one width; finite. An answer that fails the
+    check is requested again. A text that is longer than the model reads is a server error, see ``max_characters``.
 
     Args:
-        model: as the server calls it.
-        base_url: where the API is; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
-        api_key_variable: the name of the environment variable that holds the key. A server that is not OpenAI's needs
-            none.
+        model: the server's name for the model.
+        base_url: the API's address; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
+        api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         dimensions: width of the vectors, for models that can shorten them; None keeps the model's own.
-        query_prompt: put before every query.
+        query_prompt: text put before every query.
         passage_prompt: the same for passages.
         similarity: ``"cosine"`` or ``"dot"``.
-        max_tokens_a_request: texts go together up to that many tokens, guessed by their bytes, …
-        texts_a_request: … and up to that many texts.
-        max_characters: texts are cut to it, before the prompt is put in front; None sends them whole.
+        max_tokens_a_request: most tokens per request, estimated from the texts' bytes.
+        texts_a_request: most texts per request.
+        max_characters: characters that a text is cut to before the prompt is added; None sends texts whole.
         concurrency: requests at a time.
-        retries: how often a request is asked again, see `endpoint.Endpoint`.
-        timeout: seconds that a server may be silent.
-        name: how the teacher is called in summaries; None takes the model's.
-        version: part of the fingerprint. Nobody can see from here that a server has changed the model behind a name:
-            give another version when it has.
+        retries: how often a request is repeated, see `endpoint.Endpoint`.
+        timeout: seconds without data from the server before a request counts as failed.
+        name: the teacher's name in summaries; None takes the model's.
+        version: part of the fingerprint. A client cannot see that a server has changed the model behind a name: give
+            another version when it has.
 
     Raises:
-        InputError: an argument that cannot be.
+        InputError: an argument is invalid.
     """
 
     def __init__(
@@ -109,10 +108,10 @@ class APITeacher:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again, where there is a key; goes into provenance.
+        """The settings that recreate this teacher, given a key; part of the provenance.
 
         The variable that holds the key is not among them: settings may come from somebody else, who could name another
-        one, and a server of theirs to send it to.
+        variable, and their own server to send its value to.
         """
         return {
             "kind": "api",
@@ -131,7 +130,7 @@ class APITeacher:
         return digest_of("api", model, address, self._dimensions, self._prompts[role], self._max_characters)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
-        """Vectors of ``texts``, shape (len(texts), width), float32, as the server gives them (not normalised)."""
+        """Vectors of ``texts``, shape (len(texts), width), float32, as the server gives them (not normalized)."""
         vectors: FloatArray | None = None
         for positions, part in self.encode_parts(texts, role):
             if vectors is None:
@@ -140,10 +139,10 @@ class APITeacher:
         return np.empty((0, self._dimensions or 0), dtype=np.float32) if vectors is None else vectors
 
     def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[Vectors]:
-        """Positions in ``texts`` and their vectors, as answers come (see `protocols.StreamingTeacher`).
+        """Positions in ``texts`` and their vectors, as answers arrive (see `protocols.StreamingTeacher`).
 
         Raises:
-            TeacherError: a server that refused a request, or did not answer it usefully after all retries.
+            TeacherError: the server refused a request, or gave no usable answer after all retries.
         """
         width = _Width()
 
@@ -165,7 +164,7 @@ class APITeacher:
         return self._endpoint.run(self._batches(texts, self._prompts[role]), call)
 
     def _batches(self, texts: Sequence[str], prompt: str) -> Iterator[tuple[range, list[str]]]:
-        """Positions and texts of each request. A text that is too long for one goes alone."""
+        """The positions and texts of each request. A text that is too long for a shared request goes alone."""
         start, tokens = 0, 0
         batch: list[str] = []
         for position, text in enumerate(texts):
@@ -181,7 +180,7 @@ class APITeacher:
 
 
 class _Width:
-    """The width that the vectors of one call share: that of the first answer."""
+    """The width that all vectors of one call must share: that of the first answer."""
 
     def __init__(self) -> None:
         self._width: int | None = None
@@ -191,14 +190,14 @@ class _Width:
         with self._lock:
             self._width = self._width or width
             if width != self._width:
-                raise BadAnswer(f"vectors of width {width}, those before had {self._width}")
+                raise BadAnswer(f"vectors of width {width}, earlier ones had {self._width}")
 
 
 def _vectors(content: dict[str, Any], n_texts: int) -> FloatArray:
-    """The vectors of an answer in the order of their texts, shape (n_texts, width).
+    """The vectors of an answer, in the order of their texts, shape (n_texts, width).
 
     Raises:
-        BadAnswer: too few, too many, one twice, of several widths, or not finite.
+        BadAnswer: too few vectors, too many, a duplicate, several widths, or a value that is not finite.
     """
     items = content.get("data")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -219,12 +218,12 @@ def _vectors(content: dict[str, Any], n_texts: int) -> FloatArray:
 
 
 def _vector(item: dict[str, Any]) -> FloatArray:
-    """One vector, in base64 as it was asked for, or in numbers by a server that knows no other."""
+    """One vector: base64, as requested, or numbers from a server that does not know base64."""
     given = item.get("embedding")
     try:
         if isinstance(given, str):
             return np.frombuffer(base64.b64decode(given, validate=True), dtype="<f4").astype(np.float32)
-        with np.errstate(over="ignore"):  # it is not finite then
+        with np.errstate(over="ignore"):  # an overflow becomes infinite, which is refused later
             vector = np.array(given, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         vector = np.array(0, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""BM25 as a teacher: the scores of bm25s, with stemming and stop words of a language, indexed in bounded memory."""
+"""BM25 as a teacher: the scores of bm25s, with the stemmer and stop words of a language, indexed in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.errors import InputError, StorageError, TeacherError, require, require_choice
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import Role
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.words import VERSION as WORDS_VERSION
-from hf_negmine.words import words_of
+from hf_negmine.base.errors import InputError, StorageError, TeacherError, require, require_choice
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.words import VERSION as WORDS_VERSION
+from hf_negmine.teachers.words import words_of
 
 TEXTS_WORTH_A_BAR = 10_000
-"""Fewer are indexed in about a second."""
+"""Texts; fewer are indexed in about a second."""
 TOKENS_A_BLOCK = 2**19
-"""Tokens that are sorted at a time, which takes about 60 bytes each."""
+"""Tokens sorted at a time, at about 60 bytes each."""
 BYTES_IN_MEMORY = 2**25
-"""Counts of a small corpus need no file."""
+"""Bytes of counts that are kept in memory; a small corpus needs no file."""
 DELTA = 0.5
-"""Of BM25L and BM25+, as in bm25s."""
+"""The constant of BM25L and BM25+, as in bm25s."""
 
 
 @dataclass(frozen=True)
 class BM25Teacher:
-    """Lexical teacher (NV-Retriever, table 1).
+    """The lexical teacher (NV-Retriever, table 1).
 
     Attributes:
-        language: of the Snowball stemmer and the stop words; None for neither.
+        language: the language of the Snowball stemmer and the stop words; None for neither.
         k1: term-frequency saturation.
-        b: length normalisation.
-        variant: formula, in bm25s' words.
-        progress: show bars while a corpus is indexed.
-        tokenizer: splits a text into words in place of `hf_negmine.words.words_of`, such as ``jieba.lcut``. Its words
-            are put in lower case, then stop words are left out and the others stemmed, as ``language`` says.
-        version: of the tokenizer, which must be given with it: say another one when its words change, as results are
-            kept under it and no probe can tell two tokenizers apart.
+        b: length normalization.
+        variant: the formula, as bm25s names it.
+        progress: whether to show bars while a corpus is indexed.
+        tokenizer: splits a text into words instead of `words.words_of`, such as ``jieba.lcut``. Its words are put in
+            lower case, then stop words are removed and the others stemmed, according to ``language``.
+        version: the tokenizer's version, required with a tokenizer: change it when its words change, as results are
+            stored under it and no probe can tell two tokenizers apart.
     """
 
     language: str | None = "english"
@@ -63,8 +63,8 @@ class BM25Teacher:
 
             if self.language not in Stemmer.algorithms():
                 raise InputError(
-                    f"BM25: language {self.language!r} is not among {list(Stemmer.algorithms())}; None is for any "
-                    "other, and texts in scripts without spaces (Chinese, Japanese, Thai) need none"
+                    f"BM25: language {self.language!r} is not among {list(Stemmer.algorithms())}; use None for any "
+                    "other, and for texts in scripts without spaces (Chinese, Japanese, Thai), which need none"
                 )
         require_choice(self.variant, FORMULAS, argument="BM25: variant")
         for name, value, most in (("k1", self.k1, math.inf), ("b", self.b, 1.0)):
@@ -75,7 +75,7 @@ class BM25Teacher:
                 f"BM25: {name}: a number of at least 0{limit}, got {value!r}",
             )
         if self.tokenizer is None:
-            require(self.version is None, f"BM25: version: {self.version!r} is for a tokenizer, and there is none")
+            require(self.version is None, f"BM25: version: {self.version!r} is for a tokenizer, and none was given")
             return
         require(
             callable(self.tokenizer),
@@ -83,8 +83,8 @@ class BM25Teacher:
         )
         require(
             isinstance(self.version, str) and bool(self.version),
-            'BM25: version: a text such as version="1" for the tokenizer, and another one when its words change: '
-            f"results are kept under it, and no probe can tell two tokenizers apart; got {self.version!r}",
+            'BM25: version: a text such as version="1" for the tokenizer, changed whenever its words change: '
+            f"results are stored under it, and no probe can tell two tokenizers apart; got {self.version!r}",
         )
 
     @property
@@ -94,7 +94,7 @@ class BM25Teacher:
 
     @property
     def settings(self) -> dict[str, Any] | None:
-        """What makes the same teacher again; goes into provenance. None with a tokenizer, which is code."""
+        """The settings that recreate this teacher; part of the provenance. None with a tokenizer, which is code."""
         if self.tokenizer is not None:
             return None
         return {"kind": "bm25", "language": self.language, "k1": self.k1, "b": self.b, "variant": self.variant}
@@ -106,16 +106,16 @@ class BM25Teacher:
         return digest_of("bm25", versions, self.language, self.k1, self.b, self.variant, tokenizer)
 
     def index(self, passages: pa.LargeStringArray) -> BM25Scorer:
-        """Tokenise and weigh the corpus.
+        """Tokenize and weigh the corpus.
 
         Raises:
-            TeacherError: no passage has a word, or the tokenizer gives something else than words.
+            TeacherError: no passage has a word, or the tokenizer returns something other than words.
             StorageError: the system's folder for temporary files is full.
         """
         return BM25Scorer(self, passages)
 
     def words(self, text: str) -> list[str]:
-        """The words of a text in lower case, neither stemmed nor without stop words."""
+        """The words of a text in lower case, before stemming and with stop words."""
         if self.tokenizer is None:
             return words_of(text)
         words = self.tokenizer(text)
@@ -133,11 +133,11 @@ class BM25Teacher:
         return word if self._stemmer is None else str(self._stemmer.stemWord(word))
 
     def shows_bar(self, n_texts: int) -> bool:
-        """Whether that many texts take so long that a bar is due."""
+        """Whether indexing this many texts takes long enough to show a bar."""
         return self.progress and n_texts >= TEXTS_WORTH_A_BAR
 
     def __getstate__(self) -> dict[str, Any]:
-        """The arguments alone: the stemmer cannot be pickled; a copy makes its own."""
+        """Only the arguments: the stemmer cannot be pickled, and a copy makes its own."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
@@ -154,7 +154,7 @@ class BM25Teacher:
 
     @cached_property
     def _stop_words(self) -> frozenset[str]:
-        """bm25s' list of the language; none where it has none."""
+        """bm25s' list for the language; empty if it has none."""
         from bm25s import stopwords
 
         name = "EN" if self.language == "english" else str(self.language).upper()
@@ -162,11 +162,11 @@ class BM25Teacher:
 
 
 class BM25Scorer:
-    """A corpus with the score of each of its terms in each passage that has it; see `protocols.PassageScorer`.
+    """A corpus with the score of each term in each passage that contains it; see `protocols.PassageScorer`.
 
-    The scores are those of bm25s (arXiv 2407.03618) to the last bit. Its own index is built from Python lists of all
-    tokens; here a block of passages at a time is counted, and the counts wait in a temporary file for what is known
-    only at the end: how many passages have a term, and how long a passage is on average.
+    The scores equal those of bm25s (arXiv 2407.03618) to the last bit. Its own index is built from Python lists of all
+    tokens; here one block of passages is counted at a time, and the counts wait in a temporary file until two numbers
+    are known that only the whole corpus gives: how many passages contain each term, and the average passage length.
     """
 
     def __init__(self, teacher: BM25Teacher, passages: pa.LargeStringArray) -> None:
@@ -185,7 +185,7 @@ class BM25Scorer:
             if not vocabulary.terms:
                 raise TeacherError(f"BM25 found no word in {len(passages)} passages that is not a stop word")
             self._terms = vocabulary.terms
-            del vocabulary  # which also has every form of a word
+            del vocabulary  # it also holds every form of every word
 
             def blocks() -> Iterator[PassageArray]:
                 file.seek(0)
@@ -194,7 +194,7 @@ class BM25Scorer:
             self._weigh(blocks, lengths)
 
     def _weigh(self, blocks: Callable[[], Iterator[PassageArray]], lengths: IdArray) -> None:
-        """Fill the index: of every term its passages, by rising id, and their scores."""
+        """Fill the index: for every term its passages, by rising id, and their scores."""
         k1, b = self._teacher.k1, self._teacher.b
         idf_of, saturation, absent = FORMULAS[self._teacher.variant]
         frequencies = np.zeros(len(self._terms), np.int64)
@@ -224,17 +224,17 @@ class BM25Scorer:
             known = [self._terms[term] for term in words if term is not None and term in self._terms]
             for term in known:
                 of_term = slice(self._offsets[term], self._offsets[term + 1])
-                # Twice as fast by 64-bit numbers.
+                # Twice as fast with 64-bit indices.
                 np.add.at(row, self._passages[of_term].astype(np.int64), self._scores[of_term])
             row += self._absent[known].sum()
         return scores
 
 
 class _Vocabulary(dict[str, int]):
-    """The number of the term that a word is a form of, given when it first comes; -1 for a stop word.
+    """Maps a word to the number of its term, assigned at first sight; -1 for a stop word.
 
     Attributes:
-        terms: number of each term.
+        terms: the number of each term.
     """
 
     def __init__(self, teacher: BM25Teacher) -> None:
@@ -252,9 +252,9 @@ class _Vocabulary(dict[str, int]):
 def _counted(
     teacher: BM25Teacher, passages: pa.LargeStringArray, vocabulary: _Vocabulary, lengths: IdArray
 ) -> Iterator[PassageArray]:
-    """Term, passage and count, shape (3, entries), of some passages at a time, by rising term and passage.
+    """Term, passage and count, shape (3, entries), of one block of passages at a time, by rising term and passage.
 
-    ``lengths`` is filled with the number of terms of each passage.
+    Fills ``lengths`` with the number of terms of each passage.
     """
     numbers, counts, first = array("i"), array("q"), 0
     bar = tqdm(passages, desc="Indexing", unit=" passages", leave=False, disable=not teacher.shows_bar(len(passages)))
@@ -280,8 +280,8 @@ def _atire(counts: Any, norms: Any, k1: float) -> Any:
 
 
 def _bm25l(counts: Any, norms: Any, k1: float) -> Any:
-    normalised = counts / norms
-    return (k1 + 1) * (normalised + DELTA) / (k1 + normalised + DELTA)
+    normalized = counts / norms
+    return (k1 + 1) * (normalized + DELTA) / (k1 + normalized + DELTA)
 
 
 def _bm25plus(counts: Any, norms: Any, k1: float) -> Any:
@@ -299,6 +299,7 @@ FORMULAS: dict[str, tuple[Callable[[int, int], float], Callable[[Any, Any, float
     "bm25l": (lambda n, having: math.log((n + 1) / (having + 0.5)), _bm25l, lambda k1: (k1 + 1) * DELTA / (k1 + DELTA)),
     "bm25+": (lambda n, having: math.log((n + 1) / having), _bm25plus, lambda k1: DELTA),
 }
-"""The idf of a term that so many of n passages have; the weight of its count in a passage, whose length is in the norm;
-and its weight in a passage without it (Kamphuis et al., "Which BM25 do you mean?", ECIR 2020, table 1; Lv and Zhai 2011
-for the last two). The operations follow one another as in bm25s, so that they round alike."""
+"""Three functions per variant: the idf of a term that ``having`` of n passages contain; the weight of its count in a
+passage, whose length is in the norm; and its weight in a passage without it (Kamphuis et al., "Which BM25 do you
+mean?", ECIR 2020, table 1; Lv and Zhai 2011 for the last two). The order of operations is that of bm25s, so that they
+round alike."""

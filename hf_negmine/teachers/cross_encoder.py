@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, TeacherError, require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens, length_limit
-from hf_negmine.model_digest import setting_digest
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, Teacher
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import InputError, TeacherError, require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens, length_limit
+from hf_negmine.teachers.model_digest import setting_digest
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
 ACTIVATIONS = {"Identity()": "identity", "Sigmoid()": "sigmoid"}
 HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
-"""How transformers ends the name of a model that has no head to score a pair with."""
+"""Endings of transformers' names for models without a head to score a pair with."""
 
 
 class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
@@ -30,30 +30,30 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
 
     Choose ``activation`` together with the method, because a ceiling is a formula on scores:
 
-    - ``"sigmoid"`` makes probabilities between 0 and 1, for which "95 % of the positive score" (`TopKPercPos`) means
-      something: under a positive of 0.9 that is 0.855. Near 1 they lie close together, and from a logit of about 17 on
-      they are all 1.
-    - ``"identity"`` gives the logits. They may be negative, which ceilings allow for, but where they are zero is an
-      accident of training: 95 % of a positive's 8.0 leaves a margin of 0.4, of its 0.2 one of 0.01, which filters
-      next to nothing. `TopKMarginPos` does not depend on the zero: prefer it for logits.
-    - None keeps the model's own, which is a sigmoid for most models and none for those of the ms-marco family.
+    - ``"sigmoid"`` gives probabilities between 0 and 1, for which "95 % of the positive score" (`TopKPercPos`) means
+      something: under a positive of 0.9 that is 0.855. Near 1 they crowd together, and above a logit of about 17 they
+      are all 1.
+    - ``"identity"`` gives the logits. They may be negative, which ceilings allow for, but where their zero lies is an
+      accident of training: 95 % of a positive's 8.0 leaves a margin of 0.4, 95 % of 0.2 leaves one of 0.01, which
+      filters next to nothing. `TopKMarginPos` does not depend on the zero: prefer it for logits.
+    - None keeps the model's own, which is a sigmoid for most models and the identity for the ms-marco family.
 
     Args:
         model: a model id, a folder, or a loaded `CrossEncoder` with one label. An id or folder is loaded when first
             needed.
-        first_stage: finds the candidates that it scores: a teacher, or what `resolve_teacher` makes one of.
-        candidates: how many a query.
+        first_stage: finds the candidates that it scores: a teacher, or anything that `resolve_teacher` accepts.
+        candidates: how many candidates it scores per query.
         activation: ``"identity"``, ``"sigmoid"``, or None for the model's own.
-        dtype: number format of the weights; None keeps the one that the model is stored in. A score is a single number,
-            and bfloat16 knows only 32 of them between 4 and 8, so that candidates tie: ``"float32"`` is the better
-            choice for a model that is stored in it.
+        dtype: number format of the weights; None keeps the one the model is stored in. A score is a single number, and
+            bfloat16 has only 32 values between 4 and 8, so that candidates tie: ``"float32"`` is the better choice for
+            a model that is stored in it.
         max_length: tokens that query and passage together are cut to; None keeps the model's own limit.
-        batch_size: pairs a forward pass.
+        batch_size: pairs per forward pass.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
         revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: run Python code that comes with the model.
-        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        trust_remote_code: whether to run Python code that comes with the model.
+        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.
 
@@ -99,7 +99,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again but for its first stage; goes into provenance."""
+        """The settings that recreate this teacher, except for its first stage; part of the provenance."""
         return {
             "kind": "cross-encoder",
             **self._loaded(),
@@ -128,10 +128,10 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     def score(self, queries: Sequence[str], passages: Sequence[str]) -> FloatArray:
         """The score of each pair, float32, shape (len(queries),).
 
-        Pairs of about the same length share a batch, whatever their order.
+        Pairs of similar length share a batch, whatever their order.
 
         Raises:
-            TeacherError: a score that is not finite, or not one a pair.
+            TeacherError: a score is not finite, or there is not exactly one per pair.
         """
         require(len(queries) == len(passages), f"score: {len(queries)} queries, but {len(passages)} passages")
         if not queries:
@@ -146,7 +146,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
                 activation_fn=self._activation_function(),
             )
         finally:
-            model.activation_fn = own  # up to Sentence Transformers 5 it keeps what it is given
+            model.activation_fn = own  # up to Sentence Transformers 5, predict() leaves it changed
         return self._checked(np.asarray(scores, dtype=np.float32), len(queries))
 
     def count_pair_tokens(self, queries: Sequence[str], passages: Sequence[str]) -> tuple[IdArray, int | None]:
@@ -169,7 +169,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         return torch.nn.Sigmoid() if self._activation == "sigmoid" else torch.nn.Identity()
 
     def _own_activation(self) -> str | None:
-        """The model's own activation as an argument; None for one that has no word."""
+        """The model's own activation as the argument's value; None if it is neither of the two."""
         return ACTIVATIONS.get(repr(self.model.activation_fn))
 
     def _class(self) -> Any:
@@ -184,4 +184,4 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     def _check(self, model: CrossEncoder) -> None:
         labels = model.num_labels
         if labels != 1:
-            raise InputError(f"{self.name} gives {labels} scores a pair (num_labels), a teacher needs a model with 1")
+            raise InputError(f"{self.name} gives {labels} scores per pair (num_labels), a teacher needs a model with 1")

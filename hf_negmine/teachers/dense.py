@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hf_negmine.devices import require_device
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.devices import require_device
+from hf_negmine.base.errors import InputError, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,20 +27,20 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
 
     Args:
         model: a model id, a folder, or a loaded `SentenceTransformer`. An id or folder is loaded when first needed.
-        query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
+        query_prompt: text put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
         similarity: ``"cosine"`` or ``"dot"``; None takes the model's own.
-        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+        dtype: number format of the weights; None keeps the one the model is stored in. ``"bfloat16"`` takes half
             the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
             of the negatives (see ``benchmarks/README.md``).
-        max_length: tokens a text is cut to; None keeps the model's own limit.
+        max_length: tokens that a text is cut to; None keeps the model's own limit.
         truncate_dim: keep only the first dimensions of a vector (Matryoshka models).
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
         revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: run Python code that comes with the model.
-        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        trust_remote_code: whether to run Python code that comes with the model.
+        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.
 
@@ -102,7 +102,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again, if its name is one of the Hub; goes into provenance."""
+        """The settings that recreate this teacher if its model is on the Hub; part of the provenance."""
         return {
             "kind": "dense",
             **self._loaded(),
@@ -130,7 +130,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         return self._encode(PROBES, role, workers=None)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
-        """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalised)."""
+        """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalized)."""
         return self._encode(texts, role, self._workers)
 
     def _encode(self, texts: Sequence[str], role: Role, workers: Any) -> FloatArray:
@@ -148,7 +148,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
 
     @contextmanager
     def processes(self, devices: list[str] | None = None) -> Iterator[None]:
-        """Encode in one process a device while the block lasts; None takes all GPUs, or four processes on a CPU."""
+        """Encode in one process per device inside the block; None takes all GPUs, or four processes on a CPU."""
         for device in devices or ():
             require_device(device)
         self._workers = self.model.start_multi_process_pool(target_devices=devices)
@@ -164,7 +164,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
                 width = _width_of(model)
             if width is not None and self._truncate_dim > width:
                 raise InputError(
-                    f"truncate_dim: {self._truncate_dim} dimensions, and the vectors of {self.name} have {width}; give "
+                    f"truncate_dim: {self._truncate_dim} dimensions, but the vectors of {self.name} have {width}; give "
                     f"at most {width}"
                 )
 
@@ -178,11 +178,11 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         return SentenceTransformer
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model and its processes: a copy loads the model again, if it was named."""
+        """Leave out the model and its processes: a copy loads a named model again."""
         return {**super().__getstate__(), "_workers": None}
 
 
 def _width_of(model: Any) -> int | None:
-    """Dimensions of a model's vectors; the method was called otherwise up to Sentence Transformers 5."""
+    """Dimensions of a model's vectors; up to Sentence Transformers 5 the method had another name."""
     width: int | None = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)()
     return width

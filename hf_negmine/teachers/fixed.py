@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from hf_negmine.errors import InputError, TeacherError, require, require_choice
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.paths import folder_of
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.randomness import random_keys, uniform
-from hf_negmine.schema import AnyArray, DigestArray, FloatArray
-from hf_negmine.texts import find_digests
+from hf_negmine.base.errors import InputError, TeacherError, require, require_choice
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.randomness import random_keys, uniform
+from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray
+from hf_negmine.data.texts import find_digests
 
 ROLES: tuple[Role, ...] = ("query", "passage")
 
@@ -32,7 +32,7 @@ class FixedTeacher:
         passage_texts: every passage text, positives included.
         passage_vectors: shape (len(passage_texts), width).
         similarity: ``"cosine"`` or ``"dot"``.
-        name: how the vectors are called in summaries.
+        name: the teacher's name in summaries.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FixedTeacher:
             twice = [place for place in same if not np.array_equal(array[order[place]], array[order[place + 1]])]
             if twice:
                 raise InputError(
-                    f"{name}: the {role} text {texts[int(order[twice[0]])][:60]!r} stands there more than once, with "
+                    f"{name}: the {role} text {texts[int(order[twice[0]])][:60]!r} is given more than once, with "
                     "different vectors; give it one"
                 )
             self._vectors[role], self._order[role], self._digests[role] = array, order, digests[order]
@@ -89,7 +89,7 @@ class FixedTeacher:
         return cls(*parts, name=f"fixed-{folder.resolve().name}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the vectors: they stay in the process that has them; the vector store serves the others."""
+        """Leave out the vectors: they stay in the process that has them; other processes use the vector store."""
         prints = {role: self.fingerprint(role) for role in ROLES}
         kept = {"name": self.name, "similarity": self.similarity, "_fingerprints": prints}
         return {**kept, "_vectors": {}, "_digests": {}, "_order": {}}
@@ -97,7 +97,7 @@ class FixedTeacher:
     def fingerprint(self, role: Role) -> str:
         """Digest of the texts and vectors (see `protocols.Teacher`)."""
         vectors = self._vectors.get(role)
-        # An array that is not read-only may have been written to since it was last digested.
+        # A writable array may have changed since it was last digested.
         if vectors is not None and (vectors.flags.writeable or role not in self._fingerprints):
             about = (self.similarity, vectors.dtype.str, vectors.shape, xxhash.xxh3_128_hexdigest(_bytes_of(vectors)))
             self._fingerprints[role] = digest_of("fixed", about, self._digests[role], self._order[role])
@@ -124,11 +124,11 @@ def _bytes_of(array: AnyArray) -> memoryview:
 
 
 def _checked(vectors: Any, count: int, what: str) -> AnyArray:
-    """Vectors as an array with a row for each text, or `InputError`."""
+    """Vectors as an array with one row per text, or `InputError`."""
     expected = f"{what} need vectors of shape ({count}, width)"
     try:
         array = np.asarray(vectors)
-    except (ValueError, TypeError, RuntimeError) as error:  # of numpy, or of torch
+    except (ValueError, TypeError, RuntimeError) as error:  # from numpy, or from torch
         raise InputError(f"{expected}, got {type(vectors).__name__}: {' '.join(str(error).split())}") from error
     require(array.ndim == 2 and len(array) == count, f"{expected}, got {array.shape}")
     require(
@@ -148,9 +148,9 @@ def _digests_of(texts: Sequence[str], what: str) -> DigestArray:
 
 @dataclass(frozen=True)
 class RandomTeacher:
-    """Scores every pair by a random number between 0 and 1 that depends on the seed and the two texts only.
+    """Scores every pair with a random number between 0 and 1 that depends only on the seed and the two texts.
 
-    With a positive-aware ceiling the positive's score is random, too; `NaiveTopK` gives random negatives.
+    Under a positive-aware ceiling the positive's score is random, too; `NaiveTopK` gives random negatives.
     """
 
     seed: int = 0
@@ -162,7 +162,7 @@ class RandomTeacher:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again; goes into provenance."""
+        """The settings that recreate this teacher; part of the provenance."""
         return {"kind": "random", "seed": self.seed}
 
     def fingerprint(self, role: Role) -> str:

@@ -1,4 +1,4 @@
-"""Functions as teachers, for what has no class here."""
+"""Functions as teachers, for models that have no class here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.errors import require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.probes import PROBES, one_thread
-from hf_negmine.protocols import Role, Similarity, Teacher
-from hf_negmine.schema import FloatArray
-from hf_negmine.vectors import as_array, check_vectors
+from hf_negmine.base.errors import require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Similarity, Teacher
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.teachers.probes import PROBES, one_thread
+from hf_negmine.teachers.vectors import as_array, check_vectors
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class EncodeFunction:
     """A function from texts to vectors, as a teacher.
 
     Attributes:
-        encode_texts: texts to an array of shape (len(texts), width).
-        encode_queries: the same for queries, where they are encoded differently.
+        encode_texts: turns texts into an array of shape (len(texts), width).
+        encode_queries: the same for queries, if they are encoded differently.
         similarity: ``"cosine"`` or ``"dot"``.
-        version: say another one when the function changes, so that no stored vector of the old one is used. Without it
-            the vectors of a few probe texts stand for the function, which suits functions that compute vectors of any
-            text and always give the same. They are made whenever a fingerprint is needed, since the function may stand
-            on a model that is being trained.
-        label: how it is called in summaries; None takes the function's name.
+        version: change it when the function changes, so that no vector stored from the old one is used. Without it the
+            vectors of a few probe texts identify the function, which suits functions that can encode any text and
+            always give the same vectors. The probe is computed whenever a fingerprint is needed, since the function
+            may use a model that is being trained.
+        label: the teacher's name in summaries; None takes the function's name.
     """
 
     encode_texts: Callable[[list[str]], Any]
@@ -49,8 +49,8 @@ class EncodeFunction:
         """Digest of the version, or of the probe's vectors (see `protocols.Teacher`).
 
         Raises:
-            InputError: no version, and a probe that could not tell the function from another one.
-            TeacherError: no version, and a probe that gave no vectors.
+            InputError: no version was given, and the probe cannot tell the function from another one.
+            TeacherError: no version was given, and the probe gave no vectors.
         """
         content = self.version if self.version is not None else self._probed(role)
         return digest_of("encode-function", self.name, role, content)
@@ -62,7 +62,7 @@ class EncodeFunction:
         require(
             any(not np.array_equal(one, vectors[0]) for one in vectors),
             f"EncodeFunction: {self.name} gives every probe text the same vector, which does not tell it from "
-            "another function; give version=, and another one when it changes",
+            "another function; give version=, and another version when it changes",
         )
         return vectors
 
@@ -74,15 +74,15 @@ class EncodeFunction:
 
 @dataclass(frozen=True)
 class ScoreFunction:
-    """A function that scores pairs of texts, as a teacher that ranks the candidates of another.
+    """A function that scores pairs of texts, as a teacher that ranks the candidates of another one.
 
     Attributes:
-        score_pairs: queries and passages, of equal length, to as many scores.
+        score_pairs: turns queries and passages, two lists of equal length, into as many scores.
         first_stage: the teacher that finds the candidates.
-        candidates: how many a query.
-        version: say another one when the function changes: scores and results are kept under it. It must be given, as
-            no probe of a few pairs tells a function that looks scores up from another one.
-        label: how it is called in summaries; None takes the function's name.
+        candidates: how many candidates it scores per query.
+        version: change it when the function changes: scores and results are stored under it. It is required, as no
+            probe of a few pairs can tell a function that looks scores up from another one.
+        label: the teacher's name in summaries; None takes the function's name.
     """
 
     score_pairs: Callable[[list[str], list[str]], Any]
@@ -95,8 +95,8 @@ class ScoreFunction:
         require_whole(self.candidates, "candidates", at_least=1)
         require(
             isinstance(self.version, str) and bool(self.version),
-            'ScoreFunction: version: a text such as version="1", and another one when the function changes: scores are '
-            f"kept under it, and no probe can tell two functions apart; got {self.version!r}",
+            'ScoreFunction: version: a text such as version="1", changed whenever the function changes: scores are '
+            f"stored under it, and no probe can tell two functions apart; got {self.version!r}",
         )
 
     @property
@@ -114,7 +114,7 @@ class ScoreFunction:
 
 
 def _array(values: Any, teacher: Teacher) -> FloatArray:
-    """A numpy array of a list, an array or a tensor on any device and of any number format."""
+    """A numpy array from a list, an array, or a tensor on any device and in any number format."""
     if hasattr(values, "detach"):
         values = values.detach().to("cpu").float().numpy()
     return as_array(values, teacher)

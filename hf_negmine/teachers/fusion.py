@@ -1,4 +1,4 @@
-"""Several teachers joined into one score, as ensembles of retrieval runs are."""
+"""Several teachers joined into one score, like an ensemble of retrieval runs."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require, require_choice, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.protocols import PairTeacher, Role, TokenTeacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import PairTeacher, Role, TokenTeacher
+from hf_negmine.base.schema import FloatArray
 
 
 class Fusion:
-    """A teacher whose score joins those of others, query by query.
+    """A teacher whose score combines those of others, query by query.
 
     ``"rrf"`` adds 1 / (60 + rank) over the teachers (reciprocal rank fusion, Cormack, Clarke and Büttcher 2009, with
-    ranks from 1 over the whole corpus, positives included). It knows ranks only: a fused score says nothing of how much
+    ranks from 1 over the whole corpus, positives included). It only knows ranks: a fused score does not tell how much
     better one passage is than the next, and 95 % of a positive at rank 1 is already rank 4. ``"sum"`` scales each
-    teacher's scores of a query to 0 … 1 over the corpus and adds them by weight; distances between scores survive, so
-    ceilings that hang on them mean what they say.
+    teacher's scores for a query to 0 … 1 over the corpus and adds them with weights; distances between scores survive,
+    so ceilings that depend on them keep their meaning.
 
     Args:
-        teachers: two or more that score a whole corpus: dense, BM25, sparse (not cross-encoders, which can be put on
-            top of a fusion).
+        teachers: two or more that score a whole corpus: dense, BM25, sparse (not cross-encoders, which can use a fusion
+            as their first stage).
         how: ``"rrf"`` or ``"sum"``.
-        weights: of the teachers; equal if None. They are scaled to add up to 1.
+        weights: the weights of the teachers; equal if None. They are scaled to add up to 1.
         rank_constant: the 60 of reciprocal rank fusion.
     """
 
@@ -44,26 +44,26 @@ class Fusion:
         if given.shape != (len(teachers),) or not np.isfinite(given).all() or (given <= 0).any():
             raise InputError(f"Fusion: {len(teachers)} teachers need as many positive weights, got {weights!r}")
         require_whole(rank_constant, "Fusion: rank_constant", at_least=0)
-        from hf_negmine.teachers import resolve_teacher  # which knows this class, too
+        from hf_negmine.teachers import resolve_teacher  # imported here because it imports this class
 
         self.stages = tuple(resolve_teacher(teacher) for teacher in teachers)
         for stage in self.stages:
             if isinstance(stage, PairTeacher | TokenTeacher):
                 raise InputError(
-                    f"Fusion: it needs the score of every passage, and {stage.name} scores the candidates of another "
-                    "teacher only; put it on top of the fusion, as its first_stage"
+                    f"Fusion: it needs the score of every passage, and {stage.name} only scores the candidates of "
+                    "another teacher; put it on top of the fusion, with the fusion as its first_stage"
                 )
         self.how, self.rank_constant = how, rank_constant
         self.weights, self._given = given / given.sum(), [float(weight) for weight in given]
 
     @property
     def name(self) -> str:
-        """The way and the teachers: ``rrf(e5-base, bm25-english)``."""
+        """The method and the teachers: ``rrf(e5-base, bm25-english)``."""
         return f"{self.how}({', '.join(stage.name for stage in self.stages)})"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same fusion again, but for its teachers."""
+        """The settings that recreate this fusion, except for its teachers."""
         return {"kind": "fusion", "how": self.how, "weights": self._given, "rank_constant": self.rank_constant}
 
     def fingerprint(self, role: Role) -> str:
@@ -71,7 +71,7 @@ class Fusion:
         return digest_of("fusion", self.settings)
 
     def fuse(self, scores: Sequence[FloatArray]) -> FloatArray:
-        """One score from each teacher's; see `protocols.FusionTeacher`."""
+        """Combine the teachers' scores into one; see `protocols.FusionTeacher`."""
         joined = np.zeros(scores[0].shape, dtype=np.float64)
         for weight, part in zip(self.weights, scores, strict=True):
             if self.how == "rrf":

@@ -1,4 +1,4 @@
-"""Late interaction as a teacher: ColBERT and its kin, with a vector for each token."""
+"""Late interaction as a teacher: ColBERT and similar models, with one vector per token."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.csr import offsets_of_counts
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, TeacherError, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens, length_limit, require_positions
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, Teacher, TokenVectors
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import InputError, TeacherError, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, Teacher, TokenVectors
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens, length_limit, require_positions
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
 
 OWN_KINDS = ("MultiVectorEncoder", "ColBERT")
-"""What Sentence Transformers and PyLate call a late-interaction model in its configuration."""
+"""The names of late-interaction models in the configurations of Sentence Transformers and PyLate."""
 
 
 class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     """A Sentence Transformers `MultiVectorEncoder` as a teacher, such as ColBERT (arXiv 2004.12832).
 
-    The score of a pair is the model's own: over the tokens of the query, the sum of the greatest dot product with a
-    token of the passage. Where the model divides that by the number of query tokens (``"meanmaxsim"``), the query's
-    vectors come divided by it. Which tokens count (query expansion, no padding, no punctuation in passages) is the
-    model's own, too.
+    The score of a pair is the model's own: the greatest dot product of each query token with a token of the passage,
+    summed over the query. Where the model divides that by the number of query tokens (``"meanmaxsim"``), the query's
+    vectors are divided by it. Which tokens count (query expansion, no padding, no punctuation in passages) is up to the
+    model, too.
 
     Args:
         model: a model id, a folder, or a loaded `MultiVectorEncoder`. An id or folder is loaded when first needed.
-        first_stage: finds the candidates that it scores: a teacher, or what `resolve_teacher` makes one of; None for
-            the mean of its own token vectors.
-        candidates: how many a query.
-        query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
+        first_stage: finds the candidates that it scores: a teacher, or anything that `resolve_teacher` accepts; None
+            for the mean of its own token vectors.
+        candidates: how many candidates it scores per query.
+        query_prompt: text put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
-        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+        dtype: number format of the weights; None keeps the one the model is stored in. ``"bfloat16"`` takes half
             the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
             of the negatives (see ``benchmarks/README.md``).
-        max_length: tokens a passage is cut to; None keeps the model's own limit. Queries keep theirs, which belongs to
-            how the model was trained.
-        batch_size: texts a forward pass.
+        max_length: tokens that a passage is cut to; None keeps the model's own limit. Queries keep theirs, which is
+            part of how the model was trained.
+        batch_size: texts per forward pass.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
         revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: run Python code that comes with the model.
-        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        trust_remote_code: whether to run Python code that comes with the model.
+        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.
 
     Raises:
-        InputError: the model cannot be loaded, or is not one of late interaction; Sentence Transformers is too old.
+        InputError: the model cannot be loaded, or is not a late-interaction model; Sentence Transformers is too old.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again but for its first stage; goes into provenance."""
+        """The settings that recreate this teacher, except for its first stage; part of the provenance."""
         return {
             "kind": "late-interaction",
             **self._loaded(),
@@ -125,10 +125,10 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     def encode_tokens(self, texts: Sequence[str], role: Role) -> TokenVectors:
         """The vectors of the tokens that count, float32.
 
-        A text without such a token has one vector of zeros: it scores 0 with everything.
+        A text without such a token has one zero vector: it scores 0 with everything.
 
         Raises:
-            TeacherError: a vector that is not finite.
+            TeacherError: a vector is not finite.
         """
         encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
         vectors = encode(
@@ -181,7 +181,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     def _check(self, model: MultiVectorEncoder) -> None:
         if any(getattr(module, "keep_only_token_ids", None) for module in model.children()):
             raise InputError(
-                f"{self.name} scores the patches of images and no word of a passage (keep_only_token_ids), expected a "
+                f"{self.name} scores image patches and no words of a passage (keep_only_token_ids), expected a "
                 "model of texts"
             )
 

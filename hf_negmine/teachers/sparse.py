@@ -1,4 +1,4 @@
-"""Learned sparse vectors as teachers: SPLADE and its kin."""
+"""Learned sparse vectors as teachers: SPLADE and similar models."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.csr import offsets_of_rows
-from hf_negmine.encoders import EncoderTeacher, NumberFormat
-from hf_negmine.errors import InputError, TeacherError, require_whole
-from hf_negmine.files import digest_of
-from hf_negmine.lengths import count_tokens, length_limit
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, SparseVectors
-from hf_negmine.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, TeacherError, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Role, SparseVectors
+from hf_negmine.base.ragged import offsets_of_rows
+from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.lengths import count_tokens, length_limit
+from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
 
 TEXTS_A_STEP = 512
-"""Vectors are made of so many texts at a time; a row of torch costs several times what a row of arrays does."""
+"""Texts whose vectors are held at a time; a row in torch takes several times the memory of a row in arrays."""
 
 
 class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
@@ -30,20 +30,20 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
     Args:
         model: a model id, a folder, or a loaded `SparseEncoder` that compares vectors by ``"dot"`` or ``"cosine"``. An
             id or folder is loaded when first needed.
-        query_prompt: put before every query; None takes the model's own prompt for queries, if it has one.
+        query_prompt: text put before every query; None takes the model's own prompt for queries, if it has one.
         passage_prompt: the same for passages.
-        dtype: number format of the weights; None keeps the one that the model is stored in. ``"bfloat16"`` takes half
+        dtype: number format of the weights; None keeps the one the model is stored in. ``"bfloat16"`` takes half
             the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
             of the negatives (see ``benchmarks/README.md``).
-        max_length: tokens a text is cut to; None keeps the model's own limit.
-        max_active_dims: dimensions that a vector keeps, those of the greatest weights; None takes the model's own
+        max_length: tokens that a text is cut to; None keeps the model's own limit.
+        max_active_dims: dimensions that a vector keeps, those with the greatest weights; None takes the model's own
             limit, if it has one.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
         revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: run Python code that comes with the model.
-        name: how the teacher is called in summaries; None takes the model's id, or its folder's name.
+        trust_remote_code: whether to run Python code that comes with the model.
+        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.
 
@@ -86,7 +86,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes the same teacher again, if its name is one of the Hub; goes into provenance."""
+        """The settings that recreate this teacher if its model is on the Hub; part of the provenance."""
         return {
             "kind": "sparse",
             **self._loaded(),
@@ -120,7 +120,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         """The vectors of ``texts``, of length 1 if the model compares them by cosine; a text may have no term at all.
 
         Raises:
-            TeacherError: a weight that is not finite.
+            TeacherError: a weight is not finite.
         """
         parts: list[tuple[IdArray, PassageArray, FloatArray]] = [
             (np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.float32))

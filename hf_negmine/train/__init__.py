@@ -1,8 +1,8 @@
-"""Training with hard negatives: batches, refreshed negatives and losses for the trainers of Sentence Transformers."""
+"""Training with hard negatives: batches, refreshed negatives and losses for Sentence Transformers' trainers."""
 
 from __future__ import annotations
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 
 try:
     import accelerate  # noqa: F401
@@ -16,6 +16,7 @@ from hf_negmine.train.bank import NegativeBank
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
+from hf_negmine.train.parts import trainer_arguments
 
 __all__ = [
     "CachedPositiveAwareMNRL",
@@ -23,4 +24,5 @@ __all__ = [
     "NegativeBank",
     "PositiveAwareMNRL",
     "RemineCallback",
+    "trainer_arguments",
 ]

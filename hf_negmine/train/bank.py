@@ -1,8 +1,8 @@
-"""The bank: what each query's negatives are drawn from while a model trains, memory-mapped and in versions.
+"""The bank: the candidates that each query's negatives are drawn from during training, memory-mapped and versioned.
 
 Version 0 holds the survivors of a selection: the candidates that a sampler may draw from. A refresh (`refresh`) adds a
-version. Every process that reads the bank sees a new version as soon as it is published, since the list of versions
-is looked at again with every batch; which one counts is decided by the list alone.
+version. Every process that reads the bank sees a new version as soon as it is published, since the list of versions is
+checked with every batch; the list alone decides which version counts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
-from hf_negmine.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray
-from hf_negmine.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed, require_writable, write_sealed
+from hf_negmine.base.files import TEMPORARY_PREFIX, read_array, scratch_folder, write_array
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import KeyArray
+from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
 from hf_negmine.select import Selection, Survivors, choose
 
 VERSIONS, ABOUT = "versions.json", "bank.json"
@@ -44,7 +44,7 @@ class BankVersion:
 
     @classmethod
     def of(cls, selection: Selection) -> BankVersion:
-        """What a selection has chosen."""
+        """The negatives that a selection has chosen."""
         return cls(selection.offsets, selection.passages, selection.scores)
 
     def draw(
@@ -57,8 +57,8 @@ class BankVersion:
             query_keys: first half of the query's digest of each row, uint64, shape (rows,).
             passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
             sampler: draws them.
-            n: negatives a row.
-            seed: of the draws.
+            n: negatives per row.
+            seed: the seed of the draws.
         """
         starts = self.offsets[targets]
         wanted = sampler.depth(n)
@@ -68,7 +68,7 @@ class BankVersion:
 
 
 def is_bank(folder: Path) -> bool:
-    """Whether ``folder`` is empty, or holds what a `NegativeBank` writes (even if it was killed early) and no more."""
+    """Whether ``folder`` is empty, or holds only what a `NegativeBank` writes (even one that was killed early)."""
     known = (VERSIONS, "student")
     names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
     return all(name in known or (name.isdigit() and (folder / name / "offsets.npy").exists()) for name in names)
@@ -78,7 +78,7 @@ class NegativeBank:
     """The versions of a bank in one folder.
 
     Attributes:
-        folder: where they lie.
+        folder: the folder of the bank.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -89,14 +89,14 @@ class NegativeBank:
 
     @classmethod
     def create(cls, folder: Path, first: BankVersion, notes: Notes | None = None) -> NegativeBank:
-        """The bank in ``folder``, with ``first`` (and notes on it) as version 0 if there is none yet."""
+        """The bank in ``folder``; if it has no version 0 yet, ``first`` (and notes on it) becomes that."""
         bank = cls(folder)
         if not is_whole(folder / "0" / ABOUT, aside=folder / "0"):
-            bank._write(0, first, notes or {})  # of several processes that do so, all write the same
+            bank._write(0, first, notes or {})  # several processes may do so; all write the same
         return bank
 
     def current(self) -> tuple[int, BankVersion]:
-        """The number of the newest version, and the version; looks at the disk each time."""
+        """The newest version with its number; checks the disk on every call."""
         try:
             status = os.stat(self.folder / VERSIONS)
             seen = (status.st_mtime_ns, status.st_ino)
@@ -110,28 +110,28 @@ class NegativeBank:
         return self._open
 
     def versions(self) -> list[dict[str, Any]]:
-        """The refreshes so far: the number of each version, and what was said about it when it was published."""
+        """The refreshes so far: the number of each version, and what was recorded when it was published."""
         if not (self.folder / VERSIONS).exists():
             return []
         found: list[dict[str, Any]] = read_sealed(self.folder / VERSIONS)["versions"]
         return found
 
     def publish(self, version: BankVersion, about: dict[str, Any], notes: Notes | None = None) -> None:
-        """Add a version, which counts from now on.
+        """Add a version, which takes effect at once.
 
         Args:
             version: the survivors.
-            about: what the list of versions says of it; its ``step`` is the optimizer step it was made at.
-            notes: arrays that are kept with it.
+            about: what the list of versions records of it; its ``step`` is the optimizer step it was made at.
+            notes: arrays that are stored with it.
         """
         versions = self.versions()
         number = versions[-1]["version"] + 1 if versions else 1
-        shutil.rmtree(self.folder / str(number), ignore_errors=True)  # of a run that was killed before it listed it
+        shutil.rmtree(self.folder / str(number), ignore_errors=True)  # left by a run killed before listing it
         self._write(number, version, notes or {})
         self._list([*versions, {**about, "version": number}])
 
     def notes(self, names: Iterable[str]) -> Notes | None:
-        """Arrays that are kept with the newest version, None if there are none."""
+        """The named arrays stored with the newest version, None if one of them is missing."""
         folder = self.folder / str(self.current()[0])
         names = list(names)
         if not all((folder / f"{name}.npy").exists() for name in names):
@@ -139,7 +139,7 @@ class NegativeBank:
         return {name: read_array(folder / f"{name}.npy") for name in names}
 
     def forget_after(self, step: int) -> None:
-        """Take back the versions that were published after optimizer step ``step``, before a run resumes there."""
+        """Remove the versions published after optimizer step ``step``, before a run resumes there."""
         versions = self.versions()
         kept = [version for version in versions if version["step"] <= step]
         if len(kept) < len(versions):
@@ -166,7 +166,7 @@ class NegativeBank:
         return BankVersion(*(read_array(folder / f"{name}.npy") for name in ARRAYS))
 
     def __getstate__(self) -> dict[str, Any]:
-        """A path: copies in other processes map the files themselves."""
+        """Only the path: copies in other processes map the files themselves."""
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`RemineCallback`: negatives that keep up with the model that is trained."""
+"""`RemineCallback`: negatives that keep up with the model in training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.protocols import Searcher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
-from hf_negmine.store import VectorStore
 from hf_negmine.teachers import DenseTeacher
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
@@ -31,21 +31,21 @@ from hf_negmine.train.source import NegativeSource
 logger = logging.get_logger(__name__)
 
 RESERVE = 8
-"""How many times as deep as the bank the teacher's ranking is kept under rule ``"easy"``."""
+"""Under rule ``"easy"`` the teacher's ranking is kept this many times as deep as the bank."""
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """What one refresh of one data set's negatives did.
+    """What one refresh did to the negatives of one data set.
 
     Attributes:
-        dataset: its name in the DatasetDict, empty for the only one.
-        step, epoch: when; the optimizer steps done, and the epoch.
-        staleness: optimizer steps since the negatives before were made.
-        seconds: that it took.
-        negatives: in the bank.
-        changed: of them, those that were not there before.
-        share_of_training: seconds spent on refreshes so far, over the seconds since training began.
+        dataset: the data set's name in the DatasetDict, empty for the only one.
+        step, epoch: the optimizer steps done at the refresh, and the epoch.
+        staleness: optimizer steps since the previous negatives were made.
+        seconds: how long it took.
+        negatives: the number of negatives in the bank.
+        changed: how many of them were not there before.
+        share_of_training: seconds spent on refreshes so far, divided by the seconds since training began.
     """
 
     dataset: str
@@ -62,24 +62,24 @@ class RemineCallback(TrainerCallback):
     """Refreshes the negatives of a `HardNegativeCollator` during training.
 
     Args:
-        collator: whose negatives come from a miner or a pool.
-        rule: ``"student"`` searches the corpus with the model that is trained (ANCE), under the method's ceiling on its
-            own scores, and leaves out what the teacher puts over its ceiling; a query for which that leaves nothing
-            keeps what it had. ``"easy"`` keeps the teacher's ranking
-            and replaces negatives that the model now finds easy by the next in it (Conan-embedding).
-        every_epochs: refresh before every so many-th epoch but the first. The default is 1.
-        every_steps: refresh every so many optimizer steps, in place of epochs. Batches that are made already are not
-            made again: that is one batch, and ``dataloader_prefetch_factor`` batches a worker.
-        at_start: also refresh before the first epoch.
-        folder: for the versions of the negatives; None takes ``negatives`` in the trainer's output folder. All ranks
-            read it.
-        progress: show bars.
+        collator: a collator whose negatives come from a miner or a pool.
+        rule: ``"student"`` searches the corpus with the model in training (ANCE), under the method's ceiling on the
+            model's own scores, and leaves out passages that the teacher scores over its ceiling; a query for which
+            that leaves nothing keeps what it had. ``"easy"`` keeps the teacher's ranking, and replaces negatives that
+            the model now finds easy by the next ones in it (Conan-embedding).
+        every_epochs: refresh before every so many epochs, but not before the first one. The default is 1.
+        every_steps: refresh every so many optimizer steps, instead of by epochs. Batches that are already made keep
+            their negatives: one batch, plus ``dataloader_prefetch_factor`` batches per worker.
+        at_start: whether to refresh before the first epoch, too.
+        folder: where the versions of the negatives are stored; None takes ``negatives`` in the trainer's output
+            folder. All ranks read it.
+        progress: whether to show bars.
 
     Attributes:
         history: what each `Refresh` did; it is also in ``trainer.state.log_history``.
 
     Raises:
-        InputError: a collator whose rows hold their negatives.
+        InputError: the collator's rows hold their own negatives.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class RemineCallback(TrainerCallback):
             raise InputError(f"RemineCallback: encodes with a SentenceTransformer, got {type(collator.model).__name__}")
         if rule == "student" and collator.labels == "scores":
             raise InputError(
-                "RemineCallback: the negatives that a student finds have its own scores, and labels='scores' promises "
-                "the teacher's; take rule='easy', which keeps the teacher's ranking"
+                "RemineCallback: negatives that a student finds have its own scores, but labels='scores' promises the "
+                "teacher's; take rule='easy', which keeps the teacher's ranking"
             )
         with_bank = {name: source for name, source in collator.sources.items() if source.bank is not None}
         if not with_bank:
             raise InputError(
-                "the collator has no pool whose negatives could be refreshed: give it negatives=, a miner fitted on "
-                "the rows or a pool"
+                "the collator has no pool whose negatives could be refreshed: give it negatives=, either a miner "
+                "fitted on the rows or a pool"
             )
         self.collator, self.rule, self.at_start = collator, rule, at_start
         self.every_steps = every_steps
@@ -126,7 +126,7 @@ class RemineCallback(TrainerCallback):
     # ---- when --------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the banks to the run's folder, and take back what a resumed run has yet to do."""
+        """Put the banks into the run's folder, and undo the refreshes that a resumed run has yet to do."""
         self._began, self._spent = time.perf_counter(), 0.0
         epoch = float(state.epoch or 0.0)
         self._epochs_begun, self._resumes_inside = int(epoch), not epoch.is_integer()
@@ -141,15 +141,15 @@ class RemineCallback(TrainerCallback):
             self._refresh(state, kwargs["model"])
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refresh before an epoch, whose batches are all made from then on."""
-        # Counted here, because the trainer's epoch stays a fraction for a stream of unknown length.
+        """Refresh before an epoch; all its batches are made afterwards."""
+        # Counted here, because for a stream of unknown length the trainer's epoch stays a fraction.
         epoch, inside = self._epochs_begun, self._resumes_inside
         self._epochs_begun, self._resumes_inside = epoch + 1, False
         if self.every_epochs is not None and epoch > 0 and epoch % self.every_epochs == 0 and not inside:
             self._refresh(state, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Refresh after so many steps."""
+        """Refresh after every ``every_steps`` steps."""
         is_last = state.global_step >= state.max_steps
         if self.every_steps is not None and state.global_step % self.every_steps == 0 and not is_last:
             self._refresh(state, kwargs["model"])
@@ -157,11 +157,11 @@ class RemineCallback(TrainerCallback):
     # ---- how ---------------------------------------------------------------------------------------------------
 
     def _settle(self, name: str, home: Path, step: int, model: Any) -> None:
-        """Begin the bank of a run at its version 0, or go back to what it was at ``step``."""
+        """Start a run's bank at version 0, or restore its state at ``step``."""
         if home.exists() and not is_bank(home):
-            raise StorageError(f"{home} holds something else than negatives; give RemineCallback another folder")
+            raise StorageError(f"{home} holds something other than negatives; give RemineCallback another folder")
         if step == 0:
-            shutil.rmtree(home, ignore_errors=True)  # of a run before this one
+            shutil.rmtree(home, ignore_errors=True)  # left by an earlier run
         elif home.exists():
             NegativeBank(home).forget_after(step)
         if (home / "0").exists():
@@ -181,7 +181,7 @@ class RemineCallback(TrainerCallback):
             assert source.bank is not None
             versions = source.bank.versions()
             if state.is_world_process_zero and versions and versions[-1]["step"] == state.global_step:
-                # The run was killed right after it had refreshed, and resumed at a checkpoint from right before.
+                # The run was killed right after a refresh, and resumed from a checkpoint right before it.
                 self._tell(Refresh(**{key: value for key, value in versions[-1].items() if key != "version"}), state)
             elif state.is_world_process_zero:
                 started = time.perf_counter()
@@ -212,7 +212,7 @@ class RemineCallback(TrainerCallback):
             new = mine_with_student(
                 source, self._teacher(name, model), folder, device=str(model.device), progress=self.progress
             )
-            shutil.rmtree(folder, ignore_errors=True)  # of weights that will be no more
+            shutil.rmtree(folder, ignore_errors=True)  # it belongs to weights that are about to change
             return with_fallback(new, source.bank.current()[1]), {}
         notes = source.bank.notes(Reserve.NOTES)
         assert notes is not None, "version 0 was written with them"
@@ -224,7 +224,7 @@ class RemineCallback(TrainerCallback):
 
     @contextmanager
     def _student(self, name: str, home: Path, model: Any) -> Iterator[Searcher]:
-        """The model that is trained, as it is now, ready to score pairs."""
+        """The model in training, in its current state, ready to score pairs."""
         student, store = self._teacher(name, model), VectorStore(home / "student", progress=self.progress)
         yield open_searcher(student, self._sources[name].texts, store, device=str(model.device))
         shutil.rmtree(home / "student", ignore_errors=True)
@@ -232,7 +232,7 @@ class RemineCallback(TrainerCallback):
     def _teacher(self, name: str, model: Any) -> DenseTeacher:
         """The model as a teacher, with the prompts it is trained with."""
         query, passage = self.collator.prompt_of("query", name), self.collator.prompt_of("positive", name)
-        # Trained without a prompt means encoded without one, whatever prompts the model carries.
+        # A model trained without a prompt encodes without one, whatever prompts it carries.
         return DenseTeacher(model, query_prompt=query or "", passage_prompt=passage or "", name="student")
 
     def _tell(self, refresh: Refresh, state: Any) -> None:
@@ -240,14 +240,14 @@ class RemineCallback(TrainerCallback):
         entry = {f"negatives_{name}": value for name, value in asdict(refresh).items() if name not in ("step", "epoch")}
         state.log_history.append({"epoch": refresh.epoch, **entry, "step": refresh.step})
         logger.info(
-            f"Refreshed {refresh.negatives:,} negatives at step {refresh.step}: {refresh.changed:,} are new, the last "
-            f"were {refresh.staleness} steps old, in {refresh.seconds:.1f} s ({refresh.share_of_training:.0%} of the "
-            "time so far)"
+            f"Refreshed {refresh.negatives:,} negatives at step {refresh.step}: {refresh.changed:,} are new, the "
+            f"previous ones were {refresh.staleness} steps old, in {refresh.seconds:.1f} s "
+            f"({refresh.share_of_training:.0%} of the time so far)"
         )
 
 
 def _ranked(source: NegativeSource) -> BankVersion:
-    """The teacher's ranking under the ceiling, deeper than what is drawn from."""
+    """The teacher's ranking under the ceiling, deeper than the bank."""
     assert source.pool is not None
     depth = min(RESERVE * source.sampler.depth(source.n), source.pool.n_passages - 1)
     return BankVersion.of(source.pool.select(source.method, Top(), depth, positive_score=source.positive_score))
@@ -260,6 +260,6 @@ def _scores(source: NegativeSource, bank: BankVersion, searcher: Searcher) -> Fl
 
 
 def _wait_for_all() -> None:
-    """Until every rank is here: the others read what rank 0 has written."""
+    """Wait until every rank is here: the others read what rank 0 has written."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

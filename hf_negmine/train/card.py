@@ -1,4 +1,4 @@
-"""The card of a trained model: what it says about negatives, and nulls in the rows that it is made from."""
+"""The card of a trained model: its section about negatives, and a workaround for nulls in the rows it is made from."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import datasets
 
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 HEADING = "## Negatives"
 RULES = {
-    "student": "searched again with the model itself before every epoch but the first, under the same ceiling",
-    "easy": "those that the model found easy were replaced by the next of the teacher's ranking before every epoch but "
-    "the first",
+    "student": "searched again with the model itself before every epoch except the first, under the same ceiling",
+    "easy": "those that the model found easy were replaced by the next in the teacher's ranking before every epoch "
+    "except the first",
 }
 
 
@@ -32,22 +32,22 @@ def negatives_section(
     resumed_at: int | None,
     evaluated: tuple[str, float, float] | None,
 ) -> str:
-    """Markdown: how the negatives were mined and used, and what training with them has brought.
+    """Markdown that tells how the negatives were mined and used, and what training with them achieved.
 
     Args:
-        summary: of the mining; None where nobody wrote it down.
-        rows, left_out: that were trained on, and not for want of negatives.
+        summary: the summary of the mining; None if it was not recorded.
+        rows, left_out: the rows that were trained on, and those that were not for lack of negatives.
         drawn_anew: whether each epoch had other negatives.
-        num_negatives: a row.
-        sampler: that drew from rows that held their negatives.
+        num_negatives: negatives per row.
+        sampler: the sampler that drew from rows with their own negatives.
         in_batch: whether the passages of other rows are negatives, too.
         masked: share of the in-batch passages that the loss left out; None for a loss that leaves out none.
         refresh, refreshes: the rule, and how often it was applied.
-        resumed_at: the step at which an interrupted run went on.
+        resumed_at: the step at which an interrupted run continued.
         evaluated: name of the data set, NDCG at 10 before and after.
     """
     a_row = "" if num_negatives is None else f", {num_negatives} negative{'' if num_negatives == 1 else 's'} each"
-    lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for want of negatives" if left_out else "")]
+    lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for lack of negatives" if left_out else "")]
     if summary is None:
         lines.append("- **Mining:** the rows came with their negatives; how those were mined is not recorded")
     else:
@@ -61,16 +61,16 @@ def negatives_section(
             f"- **Mined with:** hf_negmine {settings['library_version']}",
         ]
     if drawn_anew:
-        lines.append("- **Every epoch:** drawn anew" + (f" by `{sampler}` from the mined ones" if sampler else ""))
+        lines.append("- **Every epoch:** redrawn" + (f" by `{sampler}` from the mined ones" if sampler else ""))
     if refresh is not None:
         lines.append(f"- **Refreshed:** {refreshes} time{'' if refreshes == 1 else 's'}; {RULES[refresh]}")
     if not in_batch:
-        lines.append("- **In the batch:** a query is told from its own negatives only")
+        lines.append("- **In the batch:** a query is compared with its own negatives only")
     elif masked is not None:
         lines.append(f"- **In the batch:** {masked:.2%} of the passages were left out as likely false negatives")
     if resumed_at is not None:
         lines.append(
-            f"- **Interrupted:** training went on at step {resumed_at:,}; logs, time and shares are of what came then"
+            f"- **Interrupted:** training continued at step {resumed_at:,}; logs, time and shares cover the part after"
         )
     if evaluated is not None:
         name, before, after = evaluated
@@ -79,11 +79,11 @@ def negatives_section(
 
 
 def let_card_read_mined_rows(model: Any) -> None:
-    """Have the card of ``model`` made from short rows, which have nulls, and from rows of ids, which have no text.
+    """Let the card of ``model`` be made from short rows, which have nulls, and from rows of ids, which have no text.
 
-    As it is made, a trainer of Sentence Transformers measures its data sets for the card, and fails at a null in a
-    column of texts or lists. The card is shown an empty text or list there, and no other column that holds nulls. It
-    also fails to find examples in a selection of rows that have no text.
+    When a Sentence Transformers trainer is created, it measures its data sets for the card, and fails at a null in a
+    column of texts or lists. The card is shown an empty text or list instead, and no other column that holds nulls. The
+    trainer also fails to find examples in a selection of rows that have no text.
     """
     card: Any = getattr(model, "model_card_data", None)
     if hasattr(card, "extract_dataset_metadata"):
@@ -124,7 +124,7 @@ def _without_nulls(dataset: Any) -> Any:
             empty[name] = []
         elif _is_text(dataset.features[name]):
             empty[name] = ""
-    # The trainer may have set a transform already, which adds the data set's name.
+    # The trainer may already have set a transform, which adds the data set's name.
     before = dataset.format["format_kwargs"].get("transform") if dataset.format["type"] == "custom" else None
     return dataset.with_transform(partial(_filled, before, empty, nulls - set(empty)))
 

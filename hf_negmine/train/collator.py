@@ -1,4 +1,4 @@
-"""`HardNegativeCollator`: rows in, ``query, positive, negative_1 … negative_n`` out, fresh ones every epoch."""
+"""`HardNegativeCollator`: takes rows and gives ``query, positive, negative_1 … negative_n``, redrawn every epoch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sentence_transformers.base.data_collator import BaseDataCollator
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError, require, require_choice, require_whole
-from hf_negmine.files import text_digests
-from hf_negmine.methods import Method
+from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.select import resolve_sampler
+from hf_negmine.select.methods import Method
 from hf_negmine.train.card import let_card_read_mined_rows
 from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
 from hf_negmine.train.model_collators import model_collator
@@ -44,40 +44,40 @@ NOT_TOLD = -1
 
 
 class HardNegativeCollator(TrainerCallback):
-    """Makes training batches with hard negatives, for the trainers of Sentence Transformers.
+    """Makes training batches with hard negatives, for Sentence Transformers' trainers.
 
     Give it to the trainer twice, ``data_collator=collator, callbacks=[collator]``: as a callback it learns the epoch,
-    the prompts and the router mapping. In a training loop of your own call `set_epoch`.
+    the prompts and the router mapping. In your own training loop, call `set_epoch`.
 
-    Rows may be of any mined format (negatives as columns, as lists of any length, labelled lists, ids with lookup
-    tables), or plain (query, positive) rows, whose negatives come from ``negatives``. The loss is handed ``query,
-    positive, negative_1 … negative_n``, always n, and no other column.
+    Rows may be of any mined format (negatives as columns, as lists of any length, labeled lists, ids with lookup
+    tables), or plain (query, positive) rows, whose negatives come from ``negatives``. The loss always gets ``query,
+    positive, negative_1 … negative_n`` with exactly n negatives, and no other column.
 
-    The negatives of a row are drawn anew every epoch from its survivors, keyed by seed, epoch, query and passage: every
-    worker, rank and resumed run draws the same.
+    The negatives of a row are redrawn every epoch from its survivors, keyed by seed, epoch, query and passage: every
+    worker, rank and resumed run draws the same ones.
 
     Args:
-        model: that is trained; it cuts texts into tokens, and its kind decides what a batch looks like.
+        model: the model in training; it tokenizes texts, and its kind decides what a batch looks like.
         negatives: a `NegativeMiner` (one that is not fitted mines each batch on the fly), a stored pool or its folder,
-            or one of them for each data set of a DatasetDict. None for rows that hold their negatives.
+            or a mapping to one of these for each data set of a DatasetDict. None for rows with their own negatives.
         num_negatives: n; None takes the miner's, the number of ``negative_`` columns, or the length of the rows' lists,
-            which then must all have the same.
+            which must then all have the same length.
         method: which candidates of a stored pool may be negatives; a miner has its own.
         sampler: how n are drawn; None takes the miner's, or the first n of a row's own.
-        seed: of the draws; None takes the miner's, or 0.
-        fill: what makes up for a row with fewer than n: ``"repeat"`` its own from the best down, or ``"random"``
-            passages of the corpus (no positive, not the query's text, under the ceiling where the teacher compares
-            vectors), and then its own again.
-        query_column, positive_column: may be left out for rows with just these two besides negatives and labels.
+        seed: the seed of the draws; None takes the miner's, or 0.
+        fill: how a row with fewer than n is filled up: ``"repeat"`` repeats its own from the best down; ``"random"``
+            adds random passages of the corpus (no positive, not the query's text, under the ceiling if the teacher
+            compares vectors), and then repeats its own.
+        query_column, positive_column: may be left out for rows with only these two besides negatives and labels.
         queries, corpus: lookup tables of format ``ids``.
         labels: ``"scores"`` adds the teacher's scores of the positive and the n negatives as the label, for
             MarginMSELoss; ``"keys"`` adds what `PositiveAwareMNRL` needs, which sets it by itself.
         layout: ``"n-tuple"``, or ``"labeled-list"`` for the listwise losses of CrossEncoderTrainer: a query, a list of
             passages, and their labels 1 and 0 (or scores).
-        prompts, router_mapping: by column; None takes the trainer's. A negative has what its positive has.
+        prompts, router_mapping: by column; None takes the trainer's. A negative has the entry of its positive.
 
     Raises:
-        InputError: arguments that make no sense together.
+        InputError: the arguments do not fit together.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class HardNegativeCollator(TrainerCallback):
         miners = [id(given) for given in named.values() if isinstance(given, NegativeMiner)]
         require(
             len(set(miners)) == len(miners),
-            "negatives: two data sets have the same miner, which knows the rows of its last fit alone; make one each",
+            "negatives: two data sets have the same miner, which only knows the rows of its last fit; make one each",
         )
         self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
         self._named = isinstance(negatives, Mapping)
@@ -139,21 +139,21 @@ class HardNegativeCollator(TrainerCallback):
 
     def _source(self, given: Negatives) -> NegativeSource:
         if isinstance(given, NegativeMiner):
-            require(self._method is None, f"method: the miner has its own; got {self._method!r} besides")
-            seed = given.seed if self._seed is None else self._seed
+            require(self._method is None, f"method: the miner has its own; got {self._method!r} as well")
+            seed = given.config.seed if self._seed is None else self._seed
             return NegativeSource.of_miner(given, self.num_negatives, self.sampler, seed)
         require(
             isinstance(given, CandidatePool | str | Path),
             f"negatives: expected a NegativeMiner, a pool or its folder, got {type(given).__name__}",
         )
         if self.num_negatives is None:
-            raise InputError("num_negatives: how many negatives a row? A pool does not say")
+            raise InputError("num_negatives: how many negatives per row? A pool does not say")
         return NegativeSource.of_pool(given, self.num_negatives, self._method, self.sampler, self._seed or 0)
 
     # ---- the epoch ---------------------------------------------------------------------------------------------
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next batches belong to; as a callback of the trainer the collator does so itself."""
+        """Set the epoch of the next batches; as a callback of the trainer the collator does so itself."""
         require_whole(epoch, "epoch", at_least=0)
         self._epoch[0] = epoch
 
@@ -162,24 +162,24 @@ class HardNegativeCollator(TrainerCallback):
         """The epoch that batches are made for.
 
         Raises:
-            InputError: nobody said.
+            InputError: no epoch was set.
         """
         epoch = int(self._epoch[0])
         if epoch == NOT_TOLD:
             raise InputError(
                 "the collator was not told the epoch: give it to the trainer as a callback, too "
-                "(data_collator=collator, callbacks=[collator]), or call collator.set_epoch(epoch) in a loop of your "
-                "own"
+                "(data_collator=collator, callbacks=[collator]), or call collator.set_epoch(epoch) in your own "
+                "training loop"
             )
         return epoch
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take what texts are read with from the trainer's arguments."""
+        """Take prompts, router mapping and lengths from the trainer's arguments."""
         self._take_from(args)
         self.set_epoch(0)
 
     def _take_from(self, args: Any) -> None:
-        """Prompts, router mapping and, for late interaction, lengths: those of the arguments, or the collator's own."""
+        """Set prompts, router mapping and, for late interaction, lengths: the arguments', or the collator's own."""
         for name, ours in self._given.items():
             theirs = getattr(args, name, None) or None
             if ours is not None and theirs is not None and ours != theirs:
@@ -189,17 +189,17 @@ class HardNegativeCollator(TrainerCallback):
         self._inner = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count epochs where a resumed run stopped.
+        """Start counting epochs where a resumed run stopped.
 
         Raises:
-            InputError: rows without a negative, or with lists of different lengths and no ``num_negatives``.
+            InputError: a row has no negative, or lists have different lengths without ``num_negatives``.
         """
-        self._take_from(args)  # again: a callback that is added later, or given to several trainers, was told otherwise
+        self._take_from(args)  # again: a callback added later, or given to several trainers, saw other arguments
         self._epochs_begun = int(state.epoch or 0)
         self.set_epoch(self._epochs_begun)
         loaded = getattr(kwargs.get("train_dataloader"), "dataset", None)
         for rows in getattr(loaded, "datasets", [loaded]):
-            if isinstance(rows, datasets.Dataset):  # what a stream holds shows in its batches
+            if isinstance(rows, datasets.Dataset):  # a stream can only be checked in its batches
                 self._check(rows, progress=not args.disable_tqdm)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -210,22 +210,22 @@ class HardNegativeCollator(TrainerCallback):
     # ---- before the first step ---------------------------------------------------------------------------------
 
     def with_negatives(self, rows: datasets.Dataset) -> datasets.Dataset:
-        """The rows that have a negative to train on, of a data set in which some may have none."""
+        """The rows of a data set that have a negative to train on."""
         lacking = dict(self._lacking(rows))
         return rows.select([place for place in range(len(rows)) if place not in lacking])
 
     def _check(self, rows: datasets.Dataset, *, progress: bool) -> None:
-        """See that all rows have a negative; one without would stop the run at the batch that it is in."""
+        """Check that all rows have a negative; one without would stop the run at its batch."""
         lacking = self._lacking(rows, progress=progress)
         if lacking:
             raise InputError(
                 f"{len(lacking):,} of {len(rows):,} rows have no negative to train on, the first has the query "
-                f"{lacking[0][1][:80]!r}; leave them out with rows = collator.with_negatives(rows), or, where "
+                f"{lacking[0][1][:80]!r}; leave them out with rows = collator.with_negatives(rows), or, if "
                 "negatives= is a miner or a pool, take fill='random'"
             )
 
     def _lacking(self, rows: datasets.Dataset, *, progress: bool = False) -> list[tuple[int, str]]:
-        """Place and query of each row without a negative."""
+        """The place and query of each row without a negative."""
         lacking: list[tuple[int, str]] = []
         start = 0
         with tqdm(total=len(rows), desc="Checking", unit=" rows", disable=not progress, delay=1) as bar:
@@ -256,10 +256,10 @@ class HardNegativeCollator(TrainerCallback):
     # ---- the batch ---------------------------------------------------------------------------------------------
 
     def __call__(self, features: Sequence[Feature]) -> dict[str, Any]:
-        """A batch for the loss.
+        """Make a batch for the loss.
 
         Raises:
-            InputError: rows of no known format, without a negative, or unknown to a pool.
+            InputError: a row has no known format, no negative, or is unknown to a pool.
         """
         if not features:
             return {}
@@ -291,7 +291,7 @@ class HardNegativeCollator(TrainerCallback):
         return self._readers[key]
 
     def _choose_positive(self, row: TrainingRow, epoch: int) -> None:
-        """One positive an epoch, drawn like the negatives."""
+        """Move one positive per epoch to the front, drawn like the negatives."""
         if len(row.positives) > 1:
             key = text_digests(pa.array([row.query], pa.large_string()))[:, 0]
             number = uniform(random_keys(seed_of_epoch(self._seed or 0, epoch), key, np.zeros((1, 1), dtype=np.uint64)))
@@ -299,13 +299,13 @@ class HardNegativeCollator(TrainerCallback):
             row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
 
     def _give_negatives(self, rows: list[TrainingRow], reader: RowReader, first: Feature, epoch: int) -> None:
-        """Give every row its n negatives, its own or those of a source; ``first`` is what the first was read from."""
+        """Give every row its n negatives, its own or a source's; ``first`` is the feature of the first row."""
         name = first.get("dataset_name")
         sources = self._row_sources.of(name)
         if reader.holds_negatives(first):
             if sources and (name is not None or not self._named):
                 raise InputError(
-                    "the rows hold negatives, and negatives= was given besides; remove the rows' own "
+                    "the rows hold negatives, and negatives= was given as well; remove the rows' own "
                     f"({reader.negative_columns or 'lists'}), or leave out negatives="
                 )
             self._thin_out(rows, reader, epoch)
@@ -321,14 +321,14 @@ class HardNegativeCollator(TrainerCallback):
     def _no_negatives(self, reader: RowReader, feature: Feature) -> InputError:
         pair = (reader.query_column, reader.positive_column)
         others = [name for name in feature if name not in (*pair, *NOT_TEXT)]
-        rename = f"; if one of the columns {others} holds them, name it 'negatives'" if others else ""
+        rename = f"; if one of the columns {others} holds them, rename it 'negatives'" if others else ""
         return InputError(
             f"the rows have no negatives ({', '.join(pair)}), and the collator has no place to take them from; give "
             f"negatives=, a fitted miner or a pool{rename}"
         )
 
     def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> None:
-        """Have n of the rows' own negatives."""
+        """Keep n of the rows' own negatives."""
         for row in rows:
             row.drop_known_positives()
         n = self.num_negatives or reader.n_of(rows)
@@ -355,7 +355,7 @@ class HardNegativeCollator(TrainerCallback):
         return batch
 
     def prompt_of(self, column: Literal["query", "positive"], dataset: str = "") -> str | None:
-        """The prompt that a column is trained with; ``dataset`` is its name in a DatasetDict."""
+        """The prompt that a column is trained with; ``dataset`` is the data set's name in a DatasetDict."""
         prompts: Any = self.prompts
         if isinstance(prompts, Mapping) and dataset in prompts:
             prompts = prompts[dataset]
@@ -375,5 +375,5 @@ class HardNegativeCollator(TrainerCallback):
         return f"HardNegativeCollator({held}, n={self.num_negatives or 'as given'}, fill={self.fill!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For workers that are not forks."""
+        """Leave out the inner collators, for workers that are not forks."""
         return {**self.__dict__, "_inner": {}}

@@ -1,4 +1,4 @@
-"""What ``hf-negmine train`` trains on: rows that hold their negatives, or rows that are mined first."""
+"""The data that ``hf-negmine train`` trains on: rows with their own negatives, or rows that are mined first."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import datasets
 import pyarrow.compute as pc
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.sources import choose_columns, open_rows, pair_batches
+from hf_negmine.data.writing import in_memory
 from hf_negmine.miner import NegativeMiner
-from hf_negmine.protocols import Sampler
-from hf_negmine.sources import choose_columns, open_rows, pair_batches
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.train.rows import LookupTables, RowReader, feature_batches, one_length
-from hf_negmine.writing import in_memory
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class TrainingData:
     """Rows to train on, and where their negatives come from.
 
     Attributes:
-        rows: as `HardNegativeCollator` takes them.
+        rows: rows in a format that `HardNegativeCollator` takes.
         collating: arguments of the collator.
-        summary: how the negatives were mined; None where nobody wrote it down.
-        left_out: rows that are not trained on because they have no negative.
-        miner: whose negatives they are; None for rows that hold their own.
+        summary: how the negatives were mined; None if it was not recorded.
+        left_out: number of rows that are not trained on because they have no negative.
+        miner: the miner that provides the negatives; None for rows that hold their own.
     """
 
     rows: datasets.Dataset
@@ -41,7 +41,7 @@ class TrainingData:
     def to_be_mined(
         cls, rows: str | Path, miner: NegativeMiner, *, split: str | None = None, config_name: str | None = None
     ) -> TrainingData:
-        """Plain rows of (query, positive), whose negatives are mined now and drawn anew every epoch."""
+        """Plain rows of (query, positive), whose negatives are mined now and redrawn every epoch."""
         mined = miner.mine(rows, split=split, config_name=config_name)
         summary, columns = miner.summary, [miner.fitted.query_column, miner.fitted.positive_column]
         if not len(mined):
@@ -68,18 +68,18 @@ class TrainingData:
         num_negatives: int | None = None,
         sampler: Sampler | str | None = None,
     ) -> TrainingData:
-        """Rows that hold their negatives, in any mined format; pairs with a label become a list per query.
+        """Rows with their own negatives, in any mined format; pairs with a label become one list per query.
 
         Args:
-            rows: with negatives; those without any are left out.
+            rows: the mined rows; those without any negative are left out.
             lookups: queries and corpus of format ``ids``.
             summary: how they were mined.
-            only: rows of (query, positive); others are left out.
-            split, config_name: of ``only``.
-            query_column, positive_column: of ``rows``; may be left out for ``query`` and ``positive``, or where there
-                is no other text.
-            num_negatives: negatives a row; None takes all columns, or what the summary says.
-            sampler: draws them anew every epoch from those of the row; None takes the first.
+            only: rows of (query, positive) to train on; others are left out.
+            split, config_name: those of ``only``.
+            query_column, positive_column: those of ``rows``; may be left out for ``query`` and ``positive``, or if
+                there is no other text.
+            num_negatives: negatives per row; None takes all columns, or the summary's number.
+            sampler: redraws them every epoch from those of the row; None takes the first.
         """
         columns = list(rows.column_names)
         if query_column is None and positive_column is None and {"query", "positive"} <= set(columns):
@@ -115,16 +115,16 @@ class TrainingData:
 
     @property
     def num_negatives(self) -> int:
-        """Negatives a row."""
-        n: int = self.collating["num_negatives"] if self.miner is None else self.miner.num_negatives
+        """Negatives per row."""
+        n: int = self.collating["num_negatives"] if self.miner is None else self.miner.config.num_negatives
         return n
 
 
 def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
-    """The columns that are trained on; of pairs with a label, the lists that they make up.
+    """The columns to train on; pairs with a label are turned into lists.
 
     Raises:
-        InputError: rows without negatives.
+        InputError: the rows have no negatives.
     """
     columns = list(rows.column_names)
     if reader.is_ids:
@@ -136,7 +136,7 @@ def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.
     if reader.label_column is None:
         raise InputError(
             f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "
-            "or --mined with what hf-negmine mine has written"
+            "or --mined with the output of hf-negmine mine"
         )
     rows = rows.select_columns([*pair, reader.label_column])
     is_pairs = getattr(rows.features[reader.positive_column], "dtype", "") in ("string", "large_string")
@@ -144,13 +144,13 @@ def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.
 
 
 def _lists_of_pairs(rows: datasets.Dataset, reader: RowReader) -> datasets.Dataset:
-    """A row per query, with the lists of its passages and labels."""
+    """One row per query, with the lists of its passages and labels."""
     query, passage, label = reader.query_column, reader.positive_column, str(reader.label_column)
     what = f"the rows are pairs with a label ({list(rows.column_names)})"
     if label not in ("label", "labels"):
         raise InputError(
-            f"{what} that is a score, which does not say which passage is the positive; mine without --include-scores, "
-            "or with another --format, such as n-tuple"
+            f"{what} that is a score, which does not tell which passage is the positive; mine without "
+            "--include-scores, or with another --format, such as n-tuple"
         )
     kind = getattr(rows.features[label], "dtype", "list")
     if not kind.startswith(("int", "uint", "float", "bool")):

@@ -1,4 +1,4 @@
-"""An evaluator of Sentence Transformers over a BEIR folder."""
+"""A Sentence Transformers evaluator for a BEIR folder."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 import pyarrow as pa
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from hf_negmine.sources import open_beir, read_beir_texts
+from hf_negmine.data.sources import open_beir, read_beir_texts
 
 PASSAGES_A_CHUNK = 50_000
 TEST = "test"
-"""Of several splits the one that is measured on."""
+"""The split that is measured if there are several."""
 
 
 def beir_evaluator(
     folder: str | Path, *, split: str | None = None, batch_size: int = 32, progress: bool = False
 ) -> InformationRetrievalEvaluator:
-    """Retrieval of a split's judged queries over the whole corpus; the primary metric is NDCG at 10.
+    """Evaluate retrieval of a split's judged queries over the whole corpus; the primary metric is NDCG at 10.
 
-    Every judgement with a score over 0 is relevant alike. Unlike the original evaluator of BEIR, it does not leave out
-    a passage whose id is the query's.
+    All judgements with a score over 0 count as equally relevant. Unlike BEIR's original evaluator, it does not leave
+    out a passage whose id is the query's.
 
     Args:
         folder: corpus, queries and qrels, as JSONL and TSV or Parquet.
-        split: of the judgements; may be left out where there is one, or a "test".
-        batch_size: texts a forward pass.
-        progress: show bars.
+        split: the split of the judgements; may be left out if there is only one, or a "test".
+        batch_size: texts per forward pass.
+        progress: whether to show bars.
 
     Raises:
-        InputError: a folder that is none, or several splits without a "test" among them.
+        InputError: not a folder, or several splits without a "test" among them.
     """
     folder = Path(folder)
     rows = open_beir(folder, split=split, default=TEST).rows.with_format("arrow")[:]

@@ -1,7 +1,7 @@
-"""Which passages of a batch are no negatives of a query: known positives, equal texts, and those over its ceiling.
+"""Which passages of a batch are not negatives of a query: known positives, equal texts, and those over its ceiling.
 
-Texts are named by keys, the first 64 bits of their digests, so that a batch carries them as one small tensor and ranks
-can exchange them.
+Texts are identified by keys, the first 64 bits of their digests, so that a batch carries them as one small tensor and
+ranks can exchange them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.randomness import KeyArray
-from hf_negmine.schema import BoolArray, IdArray
+from hf_negmine.base.randomness import KeyArray
+from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.train.source import NegativeSource
 
 
@@ -30,12 +30,12 @@ class BatchKeys:
 
     @property
     def queries(self) -> KeyArray:
-        """Query of each own row, shape (rows,)."""
+        """The query of each own row, shape (rows,)."""
         return np.asarray(self.keys[self.own, 0])
 
     @property
     def positives(self) -> KeyArray:
-        """Positive of each own row, shape (rows,)."""
+        """The positive of each own row, shape (rows,)."""
         return np.asarray(self.keys[self.own, 1])
 
     @property
@@ -51,9 +51,9 @@ class BatchKeys:
 
 
 def false_negatives(batch: BatchKeys, sources: Iterable[NegativeSource], *, in_batch_negatives: bool) -> BoolArray:
-    """Passages of the batch that a query must not be told from, shape (rows, passages).
+    """Passages of the batch that must not count as negatives of a query, shape (rows, passages).
 
-    A row's own positive is never one. A passage that stands in the batch twice counts once.
+    A row's own positive is never among them. A passage that is in the batch twice counts once.
     """
     passages = batch.passages
     masked: BoolArray = (passages[None] == batch.positives[:, None]) | (passages[None] == batch.queries[:, None])
@@ -71,7 +71,7 @@ def false_negatives(batch: BatchKeys, sources: Iterable[NegativeSource], *, in_b
 
 
 def over_ceiling_or_positive(source: NegativeSource, batch: BatchKeys) -> BoolArray:
-    """Passages that the source knows as positives of a query, or whose teacher's score reaches the query's ceiling."""
+    """Passages that the source knows as positives of a query, or whose teacher score reaches the query's ceiling."""
     masked = np.zeros((len(batch.own), len(batch.passages)), dtype=bool)
     texts = source.texts
     query_ids = texts.queries.find_keys(batch.queries)
@@ -93,7 +93,7 @@ def over_ceiling_or_positive(source: NegativeSource, batch: BatchKeys) -> BoolAr
 
 
 def _seen_before(passages: KeyArray, masked: BoolArray) -> BoolArray:
-    """Passages that stand in the batch before and are not masked there, shape (rows, passages)."""
+    """Passages that are in the batch earlier and are not masked there, shape (rows, passages)."""
     repeated = np.zeros_like(masked)
     places: dict[int, list[int]] = {}
     for place, key in enumerate(passages.tolist()):

@@ -1,4 +1,4 @@
-"""A row with its negatives, as the dictionary that a loss's columns are made of."""
+"""A row with its negatives, as the dictionary that becomes a loss's columns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.errors import InputError
-from hf_negmine.files import text_digests
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import text_digests
 from hf_negmine.train.rows import Feature, RowReader, TrainingRow
 
 Layout: TypeAlias = Literal["n-tuple", "labeled-list"]
@@ -19,13 +19,13 @@ def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels)
     """A row under the names of a batch's columns.
 
     Args:
-        row: with its negatives.
-        name: of its data set, where the trainer says.
+        row: a row with its negatives.
+        name: the name of its data set, if the trainer gives one.
         layout: ``"n-tuple"`` (query, positive, negative_1 …), or ``"labeled-list"`` (query, documents, labels).
         labels: none, the teacher's scores, or 64-bit keys of the texts.
 
     Raises:
-        InputError: a row without the teacher's scores, where they are asked for.
+        InputError: the teacher's scores are wanted, and the row has none.
     """
     laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
     documents = [row.positives[0], *row.negatives]
@@ -48,7 +48,7 @@ def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels)
 
 
 def labeled_pair(feature: Feature, reader: RowReader) -> dict[str, Any]:
-    """A pair with a label, which is trained on as it is."""
+    """A pair with a label, which is trained on unchanged."""
     assert reader.label_column is not None
     named = {"dataset_name": feature["dataset_name"]} if "dataset_name" in feature else {}
     return {
@@ -63,7 +63,7 @@ def _scores(row: TrainingRow) -> list[float]:
     scores = [row.positive_score, *row.scores]
     if not np.isfinite(scores).all():
         raise InputError(
-            f"labels='scores' needs the teacher's scores, and a row has none, its query is {row.query[:80]!r}; "
+            f"labels='scores' needs the teacher's scores, but a row has none, its query is {row.query[:80]!r}; "
             "mine with include_scores=True, or give the miner"
         )
     return scores

@@ -1,8 +1,8 @@
 """InfoNCE over hard negatives and in-batch passages, without the batch's false negatives.
 
-MultipleNegativesRankingLoss takes every other passage of the batch for a negative. Some are known positives of the
-query, or score over its ceiling like any mined negative that would have been refused. Here they are left out of the
-softmax. Any number of negatives works, and so does GradCache.
+MultipleNegativesRankingLoss treats every other passage of the batch as a negative. Some are known positives of the
+query, or score over its ceiling, which would have excluded them from mining. Here they are left out of the softmax. Any
+number of negatives works, and so does GradCache.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim, get_rank
 from torch import Tensor
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 
@@ -32,8 +32,8 @@ class _FalseNegativeMask:
     def __init__(self, collator: HardNegativeCollator, in_batch_negatives: bool) -> None:
         if collator.labels == "scores" or collator.layout != "n-tuple":
             raise InputError(
-                f"the collator makes batches of layout {collator.layout!r} with labels {collator.labels!r}, and this "
-                "loss reads keys in the place of the label; give it a collator of its own"
+                f"the collator makes batches of layout {collator.layout!r} with labels {collator.labels!r}, but this "
+                "loss reads keys in place of the label; give it its own collator"
             )
         collator.labels = "keys"
         self.in_batch_negatives = in_batch_negatives
@@ -41,11 +41,11 @@ class _FalseNegativeMask:
         self.passages = self.masked = 0
 
     def of(self, labels: Tensor | None, rows: int, columns: int, gather: bool) -> Tensor:
-        """bool, shape (rows, all passages): what is left out of each row's softmax."""
+        """The passages left out of each row's softmax, bool, shape (rows, all passages)."""
         if labels is None or labels.dtype != torch.int64 or tuple(labels.shape) != (rows, columns):
             found = "no labels" if labels is None else f"labels of shape {tuple(labels.shape)} and {labels.dtype}"
             raise InputError(
-                f"{found}, expected the keys of {columns} texts a row; give the loss's collator to the trainer, "
+                f"{found}, expected the keys of {columns} texts per row; give the loss's collator to the trainer, "
                 "data_collator=collator, callbacks=[collator]"
             )
         first = get_rank() * rows if gather else 0
@@ -58,7 +58,7 @@ class _FalseNegativeMask:
 
     @property
     def share(self) -> float:
-        """Share of the in-batch passages seen so far that were left out."""
+        """The share of the in-batch passages seen so far that were left out."""
         return self.masked / self.passages if self.passages else 0.0
 
 
@@ -66,16 +66,16 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
     """MultipleNegativesRankingLoss whose softmax leaves out false negatives.
 
     Left out are in-batch passages that are known positives of the row's query, have the text of its positive or of the
-    query itself, score at or over its ceiling by the teacher (where that compares vectors: one small matrix product),
-    or stand in the batch already. The rows' own negatives were mined under the ceiling.
+    query itself, score at or over its ceiling by the teacher (if that compares vectors: one small matrix product), or
+    are already in the batch. The rows' own negatives were mined under the ceiling.
 
     Args:
-        model: that is trained.
-        collator: that makes the batches; it is told to add the keys that this loss reads.
+        model: the model in training.
+        collator: makes the batches; it is told to add the keys that this loss reads.
         scale: multiplies the similarities, the inverse of the temperature.
-        similarity_fct: of two sets of embeddings.
-        gather_across_devices: also take the passages of the other ranks.
-        in_batch_negatives: False tells a query from its own negatives only (as NV-Retriever's second stage does).
+        similarity_fct: the similarity of two sets of embeddings.
+        gather_across_devices: whether to use the passages of the other ranks, too.
+        in_batch_negatives: False compares a query with its own negatives only (as in NV-Retriever's second stage).
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
         self.false_negatives = _FalseNegativeMask(collator, in_batch_negatives)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        """Mean over the rows of -log softmax of the positive.
+        """The mean over the rows of -log softmax of the positive.
 
         Args:
-            embeddings: of queries, positives and each column of negatives, shape (rows, width) each.
+            embeddings: those of queries, positives and each column of negatives, shape (rows, width) each.
             labels: int64, shape (rows, 2 + n), from the collator.
         """
         queries, documents = embeddings[0], embeddings[1:]
@@ -105,7 +105,7 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
         return losses.mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """For the model card."""
+        """The settings shown in the model card."""
         return _config(super().get_config_dict(), self.false_negatives)
 
 
@@ -114,9 +114,9 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
 
     Args:
         model, collator, scale, similarity_fct, gather_across_devices, in_batch_negatives: see `PositiveAwareMNRL`.
-        mini_batch_size: rows a forward pass.
-        mini_batch_num_tokens: tokens a forward pass, in place of rows.
-        show_progress_bar: over the mini-batches.
+        mini_batch_size: rows per forward pass.
+        mini_batch_num_tokens: tokens per forward pass, instead of rows.
+        show_progress_bar: whether to show a bar over the mini-batches.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
-        """The same loss over embeddings in mini-batches; ``with_backward`` sends gradients back after each of them."""
+        """The same loss over embeddings in mini-batches; with ``with_backward``, gradients are computed after each."""
         queries, documents = torch.cat(reps[0]), [torch.cat(column) for column in reps[1:]]
         rows = len(queries)
         masked = self.false_negatives.of(labels, rows, 1 + len(documents), self.gather_across_devices)
@@ -163,7 +163,7 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
         return torch.stack(losses).sum()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """For the model card."""
+        """The settings shown in the model card."""
         return _config(super().get_config_dict(), self.false_negatives)
 
 
@@ -177,7 +177,7 @@ def _all_passages(queries: Tensor, documents: list[Tensor], gather: bool) -> tup
 def _row_losses(
     queries: Tensor, passages: Tensor, masked: Tensor, first: int, similarity: Similarity, scale: float
 ) -> Tensor:
-    """-log softmax of the positive of each row, which stands in column ``first`` + row. Shape (rows,)."""
+    """-log softmax of each row's positive, which is in column ``first`` + row. Shape (rows,)."""
     scores = (similarity(queries, passages) * scale).masked_fill(masked, -torch.inf)
     targets = torch.arange(first, first + len(queries), device=scores.device)
     return torch.nn.functional.cross_entropy(scores, targets, reduction="none")

@@ -1,4 +1,4 @@
-"""The collator of a model's own kind, which cuts texts into tokens, for rows under our column names."""
+"""The collator for a model's own kind, which tokenizes texts, for rows under our column names."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def model_collator(
     max_length: int | dict[str, int] | None,
     most_negatives: int,
 ) -> BaseDataCollator:
-    """A collator for ``query, positive, negative_1 …``.
+    """Make a collator for ``query, positive, negative_1 …``.
 
     Args:
-        model: whose texts it prepares.
-        reader: knows the names that the columns had.
-        prompts, router_mapping: by the columns' own names or by ours; a negative has what its positive has.
-        max_length: tokens of a text, for late interaction.
+        model: the model whose texts it prepares.
+        reader: knows the original names of the columns.
+        prompts, router_mapping: by the columns' own names or by ours; a negative has the entry of its positive.
+        max_length: tokens per text, for late interaction.
         most_negatives: how many columns of negatives there may be.
     """
     if isinstance(model, CrossEncoder):
@@ -48,7 +48,7 @@ def model_collator(
 
 
 def _by_our_names(given: Any, names: Mapping[str, str], most_negatives: int) -> Any:
-    """A mapping of columns in our column names; a negative has what its positive has, unless it is named."""
+    """A mapping under our column names; a negative has the entry of its positive, unless it is named itself."""
     if not isinstance(given, Mapping):
         return given
     if any(isinstance(value, Mapping) for value in given.values()):

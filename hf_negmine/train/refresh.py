@@ -1,10 +1,10 @@
-"""New survivors from a student that is being trained.
+"""New survivors from a student in training.
 
 Two rules. `mine_with_student` searches the whole corpus with the student (ANCE, arXiv 2007.00808, section 3), under
-the method's ceiling on the student's own scores, and with the teacher's veto: what the teacher would have refused as a
-negative stays refused, and so does what the miner's filters or its judge refuse. `replace_easy` keeps the teacher's
-ranking, and goes further down in it where the student has learnt to tell a negative (Conan-embedding, arXiv 2408.15710,
-section 3.2, "dynamic hard negative mining").
+the method's ceiling on the student's own scores, and with the teacher's veto: a negative that the teacher, the miner's
+filters or its judge would have refused stays refused. `Reserve.without_easy` keeps the teacher's ranking, and goes
+further down in it where the student has learned to reject a negative (Conan-embedding, arXiv 2408.15710, section 3.2,
+"dynamic hard negative mining").
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from typing import ClassVar
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.defaults import POOL_DEPTH
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.protocols import Teacher
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.pool import retrieve
-from hf_negmine.protocols import Teacher
-from hf_negmine.schema import FloatArray, IdArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
 from hf_negmine.select.filters import BoundFilter
 from hf_negmine.select.filters.veto import BoundVeto
-from hf_negmine.store import VectorStore
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, Notes
 from hf_negmine.train.source import NegativeSource
 
 DEEPEST = 16
-"""How many times as far as the bank the student's ranking is searched for passages that the teacher allows.
+"""How many times as deep as the bank the student's ranking is searched for passages that the teacher allows.
 
-A mislabelled positive, say, may have a ceiling that lies under everything; to look further for it is in vain."""
+A mislabeled positive, for example, may have a ceiling below everything; searching further for it would be in vain."""
 HARDER_THAN = 1.15
 EASY_UNDER = 0.8
-"""Conan's rule: a negative is easy once 1.15 times its score is under the score it came with, and it is under 0.8."""
+"""Conan's rule: a negative is easy once 1.15 times its score is under its first score, and it is under 0.8 itself."""
 
 
 def mine_with_student(
     source: NegativeSource, student: Teacher, folder: Path, *, device: str | None, progress: bool
 ) -> BankVersion:
-    """The survivors that the student finds: as many a target as the source's sampler looks at, if the teacher allows.
+    """The survivors that the student finds, for each target as many as the source's sampler considers, if allowed.
 
     Args:
         source: texts, method and the teacher that may veto.
-        student: the model that is trained.
-        folder: for its vectors and pool, keyed by its weights; a run that is killed continues from there.
-        device: for encoding and search.
-        progress: show bars.
+        student: the model in training.
+        folder: for its vectors and pool, keyed by its weights; a killed run continues from there.
+        device: the device for encoding and search.
+        progress: whether to show bars.
     """
     texts = source.texts
     store = VectorStore(folder, progress=progress)
@@ -65,7 +65,7 @@ def mine_with_student(
 
 
 def _teachers_veto(source: NegativeSource, deepest: int) -> list[BoundFilter]:
-    """That the teacher scores a negative under the ceiling it gives the query, if there are a teacher and ceilings."""
+    """The filter that the teacher scores a negative under the query's ceiling, if there are a teacher and ceilings."""
     _, positive_scores = source.positives.targets(source.positive_score)
     ceilings = source.method.ceilings(positive_scores)
     if source.open_searcher is None or np.isposinf(ceilings).all():
@@ -76,14 +76,14 @@ def _teachers_veto(source: NegativeSource, deepest: int) -> list[BoundFilter]:
 
 @dataclass(frozen=True)
 class Reserve:
-    """The bank as places in a deeper ranking of the teacher's, and what the student thought of each negative at first.
+    """The bank as places in a deeper ranking by the teacher, with the student's first score of each negative.
 
     Attributes:
         ranked: survivors of every target, deeper than the bank.
         offsets: int64, shape (targets + 1,): the bank's entries.
         slots: int64, shape (entries,): places in ``ranked``, rising within a target.
         used: int64, shape (targets,): how many of the ranking have been in the bank so far.
-        came_with: float32, shape (entries,): the student's score of each entry when it came in.
+        came_with: float32, shape (entries,): the student's score of each entry when it was added.
     """
 
     NOTES: ClassVar[tuple[str, ...]] = ("slots", "used", "came_with")
@@ -96,7 +96,7 @@ class Reserve:
 
     @classmethod
     def begin(cls, ranked: BankVersion, k: int) -> Reserve:
-        """The best k of each target; ``came_with`` is NaN."""
+        """Start with the best k of each target; ``came_with`` is NaN."""
         counts = np.minimum(np.diff(ranked.offsets), k)
         slots, _ = flat_positions(ranked.offsets[:-1], counts)
         return cls(ranked, offsets_of_counts(counts), slots, counts, np.full(len(slots), np.nan, dtype=np.float32))
@@ -108,7 +108,7 @@ class Reserve:
 
     @property
     def notes(self) -> Notes:
-        """What is stored with the bank."""
+        """The arrays that are stored with the bank."""
         return {name: getattr(self, name) for name in self.NOTES}
 
     @property
@@ -118,17 +118,17 @@ class Reserve:
 
     @property
     def bank(self) -> BankVersion:
-        """What is drawn from."""
+        """The negatives to draw from."""
         return BankVersion(self.offsets, self.ranked.passages[self.slots], self.ranked.scores[self.slots])
 
     def with_scores(self, scores: FloatArray) -> Reserve:
-        """The same, where entries that came in just now have the scores they came with."""
+        """The same reserve, with scores filled in for the entries that were just added."""
         return replace(self, came_with=np.where(np.isnan(self.came_with), scores, self.came_with).astype(np.float32))
 
     def without_easy(self, now: FloatArray) -> Reserve:
-        """The next of the ranking in the place of each negative that the student scores ``now`` as easy.
+        """Replace each negative that the student scores ``now`` as easy by the next one in the ranking.
 
-        ``came_with`` of those that come in is NaN. A target whose ranking is used up keeps what it has.
+        ``came_with`` of the added ones is NaN. A target whose ranking is used up keeps what it has.
         """
         easy = (HARDER_THAN * now < self.came_with) & (np.abs(now) < EASY_UNDER)
         easy_before = np.concatenate([[0], np.cumsum(easy)])
@@ -142,20 +142,16 @@ class Reserve:
 
 
 def with_fallback(new: BankVersion, old: BankVersion) -> BankVersion:
-    """The new version, where a target that has nothing in it keeps what it had."""
-    keeps = np.diff(new.offsets) == 0
-    starts = np.where(keeps, old.offsets[:-1] + len(new.passages), new.offsets[:-1])
-    counts = np.where(keeps, np.diff(old.offsets), np.diff(new.offsets))
-    entries, _ = flat_positions(starts, counts)
-    return BankVersion(
-        offsets_of_counts(counts),
-        np.concatenate([new.passages, old.passages])[entries],
-        np.concatenate([new.scores, old.scores])[entries],
-    )
+    """The new version, in which a target with no negatives keeps its old ones."""
+    both = Ragged.concatenated([Ragged(one.offsets, (one.passages, one.scores)) for one in (new, old)])
+    targets = np.arange(len(new.offsets) - 1)
+    kept = both.take(np.where(np.diff(new.offsets) == 0, targets + len(targets), targets))
+    passages, scores = kept.arrays
+    return BankVersion(kept.offsets, passages, scores)
 
 
 def changed_entries(old: BankVersion, new: BankVersion, n_passages: int) -> int:
-    """How many entries of ``new`` were not in ``old`` for the same target."""
+    """The number of entries of ``new`` that were not in ``old`` for the same target."""
 
     def keys(version: BankVersion) -> IdArray:
         target = np.repeat(np.arange(len(version.offsets) - 1), np.diff(version.offsets))

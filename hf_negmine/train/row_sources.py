@@ -1,4 +1,4 @@
-"""Which data set's negatives a row of a batch gets."""
+"""The choice of the data set that gives a row of a batch its negatives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.train.rows import TrainingRow
 from hf_negmine.train.source import NegativeSource
 
@@ -16,24 +16,24 @@ class RowSources:
     """The sources of a collator.
 
     Attributes:
-        by_name: the source of each data set, by its name in a DatasetDict; one for all rows has the name "".
-        is_named: whether they were given by name, so that rows with a name take the one of that name.
+        by_name: the source of each data set, by its name in a DatasetDict; a single source for all rows is named "".
+        is_named: whether they were given by name, so that rows with a name use the source of that name.
     """
 
     by_name: dict[str, NegativeSource]
     is_named: bool
 
     def of(self, name: str | None) -> list[NegativeSource]:
-        """The sources that may know rows of a data set; ``name`` is None where the trainer does not say."""
+        """The sources that may know rows of a data set; ``name`` is None if the trainer gives none."""
         if not self.is_named or name is None:
             return list(self.by_name.values())
         return [self.by_name[name]] if name in self.by_name else []
 
     def fill(self, rows: list[TrainingRow], name: str | None, epoch: int) -> list[NegativeSource]:
-        """Give the rows of a batch their negatives of an epoch; returns the source that knew each row.
+        """Give the rows of a batch their negatives for an epoch; returns the source that knew each row.
 
         Raises:
-            InputError: a row that no source knows or can mine, or sources that want different numbers of negatives.
+            InputError: no source knows a row or can mine it, or sources differ in their number of negatives.
         """
         sources = self.of(name)
         found: dict[int, NegativeSource] = {}
@@ -50,8 +50,8 @@ class RowSources:
             remedy = "give the miner, which mines such rows on the fly, or mine these rows first"
             if len(sources) > 1 and name is None:
                 remedy = (
-                    "say which data set rows belong to, by prompts or a loss for each of them (a dict), and its miner "
-                    "mines such rows on the fly"
+                    "tell which data set each row belongs to, by prompts or a loss per data set (a dict); then its "
+                    "miner mines such rows on the fly"
                 )
             raise InputError(
                 f"{len(waiting)} row(s) of a batch are not in the pool, the first has the query {first.query[:80]!r} "
@@ -60,14 +60,14 @@ class RowSources:
         numbers = sorted({source.n for source in found.values()})
         require(
             len(numbers) == 1,
-            f"num_negatives: the rows of one batch come from data sets with {numbers} negatives a row; give all the "
-            "same, or have batches of one data set each",
+            f"num_negatives: the rows of one batch come from data sets with {numbers} negatives per row; give all the "
+            "same, or use batches of one data set each",
         )
         return [found[place] for place in range(len(rows))]
 
 
 def lacking_in(sources: list[NegativeSource], rows: list[TrainingRow]) -> list[bool]:
-    """Whether the first source that knows a row has no negative for it; False for a row that none knows."""
+    """Whether the first source that knows a row has no negative for it; False if no source knows it."""
     lacks, known = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
     for source in sources:
         its_known, its_lacks = source.lacks(rows)

@@ -1,4 +1,4 @@
-"""Training rows of any mined format, read from the dictionaries that a data loader hands to its collator."""
+"""Training rows of any mined format, read from the dictionaries that a data loader passes to its collator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import datasets
 import numpy as np
 
-from hf_negmine.errors import ColumnError, InputError, require
-from hf_negmine.protocols import Sampler
+from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.base.protocols import Sampler
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
 NEGATIVES = re.compile(r"((?:hard_)?neg(?:ative)?s?)(?:_?(\d+))?")
-"""Names of columns of negatives: ours, those of FlagEmbedding (``neg``) and ``hard_negatives``, numbered or not."""
+"""Names of negative columns: ours, FlagEmbedding's (``neg``) and ``hard_negatives``, numbered or not."""
 FEATURES_A_BATCH = 1024
 
 Feature = Mapping[str, Any]
@@ -24,15 +24,15 @@ Feature = Mapping[str, Any]
 
 @dataclass
 class TrainingRow:
-    """A query with what it is to be told from.
+    """A query with its positives and negatives.
 
     Attributes:
-        query: text.
+        query: the text of the query.
         positives: its positives in this row; one of them is trained on at a time.
         negatives: texts, the hardest first.
-        scores: the teacher's score of each negative, NaN where it is unknown.
-        positive_score: the teacher's score of the positive, NaN where it is unknown.
-        room: how many negatives the columns have room for, with nulls in columns of one text each.
+        scores: the teacher's score of each negative, NaN if unknown.
+        positive_score: the teacher's score of the positive, NaN if unknown.
+        room: how many negatives the columns have room for, counting nulls in columns of one text each.
     """
 
     query: str
@@ -43,13 +43,13 @@ class TrainingRow:
     room: int = 0
 
     def drop_known_positives(self) -> None:
-        """Leave out negatives with the text of a positive or of the query."""
+        """Remove negatives with the text of a positive or of the query."""
         known = {self.query, *self.positives}
         kept = [place for place, text in enumerate(self.negatives) if text not in known]
         self.negatives, self.scores = [self.negatives[place] for place in kept], [self.scores[place] for place in kept]
 
     def repeat_negatives(self, n: int) -> None:
-        """Have at least ``n`` negatives, by repeating them from the hardest down.
+        """Fill up to ``n`` negatives by repeating them from the hardest down.
 
         Raises:
             InputError: there is none to repeat.
@@ -66,17 +66,17 @@ class TrainingRow:
 
 
 class LookupTables:
-    """Texts of format ``ids``, by their ids.
+    """The texts of format ``ids``, by id.
 
     Args:
-        queries, corpus: data sets of an id column and a text column, as `NegativeMiner.queries` and ``.corpus`` are.
+        queries, corpus: data sets with an id column and a text column, like `NegativeMiner.queries` and ``.corpus``.
     """
 
     def __init__(self, queries: datasets.Dataset, corpus: datasets.Dataset) -> None:
         self._tables = {"queries": _Lookup(queries, "queries"), "corpus": _Lookup(corpus, "corpus")}
 
     def texts(self, table: str, ids: Sequence[int]) -> list[str]:
-        """Texts of these ids, in this order; ``table`` is ``"queries"`` or ``"corpus"``."""
+        """The texts with these ids, in this order; ``table`` is ``"queries"`` or ``"corpus"``."""
         return self._tables[table].texts(ids)
 
 
@@ -91,7 +91,7 @@ class _Lookup:
         )
         self._name, self._table, self._text = name, table, texts[0]
         values = table.with_format("numpy")[ids[0]][:]
-        # The tables of a miner count from 0; only other ones need the places of their ids.
+        # A miner's tables count from 0; only other tables need a map from id to place.
         self._place = None
         if len(values) and not (values == range(len(values))).all():
             self._place = {int(value): place for place, value in enumerate(values)}
@@ -109,18 +109,18 @@ class _Lookup:
 
 
 class RowReader:
-    """Reads rows of one set of columns.
+    """Reads rows with one set of columns.
 
     Attributes:
         n: negatives per row, None before `n_of` has seen rows.
 
     Args:
-        columns: of the rows.
+        columns: the columns of the rows.
         query_column, positive_column: may be left out for rows with no other text than these two and negatives.
-        lookups: for format ``ids``.
+        lookups: the lookup tables of format ``ids``.
 
     Raises:
-        InputError: columns that are none of the formats.
+        InputError: the columns match none of the formats.
     """
 
     def __init__(
@@ -153,16 +153,16 @@ class RowReader:
         require(
             lacking in (0, len(others)),
             f"query_column and positive_column: name them, the rows have the columns {texts} besides negatives and "
-            "labels, and only exactly two are clear by themselves",
+            "labels, and only exactly two can be told apart without names",
         )
         self.query_column = query_column if query_column is not None else others.pop(0)
         self.positive_column = positive_column if positive_column is not None else others.pop(0)
 
     def n_of(self, rows: Sequence[TrainingRow]) -> int:
-        """How many negatives per row the columns hold: as many as there are columns, or as every list has.
+        """The number of negatives per row that the columns hold: that of the columns, or the length of every list.
 
         Raises:
-            InputError: lists of different lengths, here or in rows that were seen before.
+            InputError: lists have different lengths, here or compared with earlier rows.
         """
         seen = {row.room for row in rows if row.negatives} | ({self.n} if self.n else set())
         self.n = one_length(seen) if seen else None
@@ -175,10 +175,10 @@ class RowReader:
         return self.label_column is not None and not isinstance(feature[self.positive_column], str)
 
     def read(self, feature: Feature) -> TrainingRow:
-        """One row.
+        """Read one row.
 
         Raises:
-            InputError: no query or positive, or something else than text.
+            InputError: no query or positive, or something other than text.
         """
         if self.is_ids:
             return self._read_ids(feature)
@@ -203,7 +203,7 @@ class RowReader:
         return row
 
     def is_labeled_pair(self, feature: Feature) -> bool:
-        """Whether the row is one text pair with its label, which is trained on as it is."""
+        """Whether the row is one text pair with its label, which is trained on unchanged."""
         return (
             not self.is_ids
             and not self.negative_columns
@@ -220,28 +220,28 @@ class RowReader:
 
 
 def one_length(lengths: set[int]) -> int:
-    """The only one of the lengths of lists of negatives.
+    """The single length that all lists of negatives share.
 
     Raises:
-        InputError: several.
+        InputError: there are several lengths.
     """
     if len(lengths) > 1:
         raise InputError(
-            "num_negatives: how many negatives a row? Rows that hold lists do not say, and these hold from "
-            f"{min(lengths)} to {max(lengths)}; where a row has more the first are taken, where it has fewer they are "
-            "repeated"
+            "num_negatives: how many negatives per row? Rows with lists do not say, and these hold from "
+            f"{min(lengths)} to {max(lengths)}; from a row with more the first are taken, in a row with fewer they "
+            "are repeated"
         )
     return next(iter(lengths))
 
 
 def feature_batches(rows: datasets.Dataset) -> Iterator[list[Feature]]:
-    """All rows in order, some at a time, as a data loader hands them to its collator."""
+    """All rows in order, a batch at a time, as a data loader passes them to its collator."""
     for batch in rows.iter(FEATURES_A_BATCH):
         yield [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
 def negative_columns(columns: Sequence[str]) -> list[str]:
-    """Columns that hold negatives, in their order: ``negative_1`` …, or one of texts or lists; see `NEGATIVES`."""
+    """The columns that hold negatives, in order: ``negative_1`` …, or one of texts or lists; see `NEGATIVES`."""
     kinds: dict[str, list[tuple[int, str]]] = {}
     for name in columns:
         match = NEGATIVES.fullmatch(name)
@@ -254,9 +254,9 @@ def negative_columns(columns: Sequence[str]) -> list[str]:
 
 
 def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> None:
-    """Keep n of a row's negatives: the first, or as the sampler draws them; ``keys`` has shape (1, negatives).
+    """Keep n of a row's negatives: the first, or those that the sampler draws; ``keys`` has shape (1, negatives).
 
-    The sampler looks at the first negatives only, as many as it would look at in a ranking.
+    The sampler only sees as many of the first negatives as it would see of a ranking.
     """
     if len(row.negatives) <= n:
         return
@@ -269,7 +269,7 @@ def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> No
 
 
 def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> TrainingRow:
-    """A labelled list: label 1 is a positive. Scores say nothing of that; there the first one is the positive."""
+    """Read a labeled list: label 1 marks a positive. Scores mark none; with them the first passage is the positive."""
     numbers = _numbers(labels)
     if numbers is None:
         raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, expected a number for each passage")
@@ -294,14 +294,14 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
 
 
 def _numbers(values: Any) -> list[float] | None:
-    """The numbers of a list, an array or a tensor; None for anything else."""
+    """The numbers in a list, an array or a tensor; None for anything else."""
     values = values.tolist() if hasattr(values, "tolist") else values
     is_list = isinstance(values, list | tuple) and all(isinstance(value, int | float) for value in values)
     return list(values) if is_list else None
 
 
 def _texts(value: Any, column: str) -> list[str]:
-    """The texts of a cell, which holds one, a list of them or none; nulls and blank texts are none."""
+    """The texts of a cell, which may hold one, a list, or none; nulls and blank texts are skipped."""
     if value is None or isinstance(value, str):
         return [value] if value and not value.isspace() else []
     if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(text, str | None) for text in value):

@@ -1,4 +1,4 @@
-"""Fine-tuning from the first row to the saved model: what ``hf-negmine train`` does."""
+"""Fine-tuning from the first row to the saved model: the work of ``hf-negmine train``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hf_negmine.devices import has_fast_bfloat16, require_device, without_data_parallel
-from hf_negmine.encoders import require_prompt
-from hf_negmine.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
+from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
+from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.hub.cards import with_section
 from hf_negmine.hub.models import stale_weights
-from hf_negmine.lengths import limit_length, require_own_limit
+from hf_negmine.teachers.encoders import require_prompt
+from hf_negmine.teachers.lengths import limit_length, require_own_limit
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator
@@ -44,9 +44,9 @@ RULES: tuple[Rule, ...] = ("student", "easy")
 CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
 MINI_BATCH = 32
 SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
-"""Of all steps: how often the run is saved, and how often its loss is noted."""
+"""Shares of all steps after which the run is saved, and its loss logged."""
 MAY_CHANGE = ("resume", "progress", "device")
-"""Settings that a resumed run may have others of."""
+"""Settings in which a resumed run may differ."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,19 @@ class TrainingSettings:
     """How a model is trained.
 
     Attributes:
-        loss: ``"positive-aware"`` (`PositiveAwareMNRL`), ``"cached"`` (with GradCache), or ``"mnrl"``, which takes
-            every other passage of the batch for a negative.
-        in_batch_negatives: whether a query is told from the passages of the other rows, too.
-        epochs, batch_size, learning_rate: of the optimizer; ``batch_size`` rows a step.
-        mini_batch_size: rows a forward pass, for ``"cached"``; None takes 32.
+        loss: ``"positive-aware"`` (`PositiveAwareMNRL`), ``"cached"`` (the same with GradCache), or ``"mnrl"``, which
+            treats every other passage of the batch as a negative.
+        in_batch_negatives: whether the passages of other rows are negatives, too.
+        epochs, batch_size, learning_rate: those of the optimizer; ``batch_size`` is in rows per step.
+        mini_batch_size: rows per forward pass, for ``"cached"``; None takes 32.
         warmup_ratio: share of the steps over which the learning rate rises.
         max_seq_length: tokens that the model reads of a text; None keeps its own limit.
         query_prompt, passage_prompt: put before the texts, and saved with the model; None keeps its own.
-        refresh: the rule of `RemineCallback` before every epoch but the first; None keeps the first negatives.
-        seed: of the order of the rows and the draws.
+        refresh: the rule of `RemineCallback` before every epoch except the first; None keeps the first negatives.
+        seed: the seed of the row order and the draws.
         device: None takes a GPU if there is one.
-        resume: continue a run that was interrupted.
-        progress: show a bar.
+        resume: whether to continue a run that was interrupted.
+        progress: whether to show a bar.
     """
 
     loss: Loss = "positive-aware"
@@ -96,7 +96,7 @@ class TrainingSettings:
             require_whole(self.mini_batch_size, "mini_batch_size", at_least=1)
             require(
                 self.loss == "cached",
-                f"mini_batch_size: {self.mini_batch_size}, and the loss {self.loss!r} has the whole batch in memory; "
+                f"mini_batch_size: {self.mini_batch_size}, but the loss {self.loss!r} holds the whole batch in memory; "
                 "take 'cached', or a smaller batch_size",
             )
         require_whole(self.seed, "seed", at_least=0)
@@ -112,18 +112,18 @@ class TrainingSettings:
         require_device(self.device)
         if torch.device(self.device or "cpu").index:
             raise InputError(
-                f"device: {self.device!r}, and training takes the first GPU it can see; leave --device out and set "
+                f"device: {self.device!r}, but training takes the first GPU it can see; leave --device out and set "
                 f"CUDA_VISIBLE_DEVICES={torch.device(self.device or 'cpu').index}"
             )
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What a run has brought.
+    """The result of a run.
 
     Attributes:
-        folder: of the model.
-        steps, seconds: of the optimizer; of this run, which may have begun in the middle.
+        folder: the model's folder.
+        steps, seconds: optimizer steps in all; seconds of this run, which may have resumed in the middle.
         before, after: NDCG at 10, None without an evaluator.
     """
 
@@ -141,7 +141,7 @@ class FineTuned:
 
 
 def prepare_output(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """See that a model can be trained into ``folder``, before any long work.
+    """Check that a model can be trained into ``folder``, before any long work.
 
     Raises:
         StorageError: it holds a model, an interrupted run (without ``resume``) or other files (without ``overwrite``).
@@ -156,7 +156,7 @@ def prepare_output(folder: Path, *, resume: bool = False, overwrite: bool = Fals
         elif started:
             if not resume:
                 raise StorageError(
-                    f"{folder} holds a run that was interrupted; continue it with --resume, or begin anew with "
+                    f"{folder} holds a run that was interrupted; continue it with --resume, or start over with "
                     "--overwrite"
                 )
         elif MODEL_FILE in names:
@@ -164,7 +164,7 @@ def prepare_output(folder: Path, *, resume: bool = False, overwrite: bool = Fals
             raise StorageError(f"{folder} holds a model, {reason}; give another folder, or --overwrite")
         elif names:
             raise StorageError(
-                f"{folder} holds {min(names)!r} and no run of this command, so nothing was trained; give another "
+                f"{folder} holds {min(names)!r} but no run of this command, so nothing was trained; give another "
                 "folder, or --overwrite"
             )
     with scratch_folder(folder):
@@ -182,18 +182,18 @@ def fine_tune(
 ) -> FineTuned:
     """Train ``model`` on ``data`` and save it with its card in ``output``.
 
-    While it runs, ``checkpoints`` in ``output`` holds what an interrupted run goes on from; it goes at the end.
+    While it runs, ``checkpoints`` in ``output`` holds what an interrupted run continues from; it is removed at the end.
 
     Args:
         model: id or folder of a Sentence Transformers model.
         data: rows and negatives.
-        output: a folder that `prepare_output` has let through.
-        settings: of the training.
+        output: a folder that `prepare_output` has accepted.
+        settings: the training settings.
         evaluator: run before and after.
-        tell: is handed lines about what happens.
+        tell: receives lines about the progress.
 
     Raises:
-        InputError: a model that cannot be loaded, or settings that do not fit the data or the run to be resumed.
+        InputError: the model cannot be loaded, or settings do not fit the data or the run to be resumed.
         StorageError: the folder cannot be written to.
     """
     if settings.refresh is not None and data.miner is None:
@@ -221,10 +221,10 @@ def fine_tune(
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if checkpoint is not None:
-        tell(f"Going on from step {_step_of(checkpoint):,}")
+        tell(f"Continuing from step {_step_of(checkpoint):,}")
     with storage_errors(output):
         done = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    # The trainer's forward pass may be in bfloat16; what is measured and saved is not.
+    # The trainer's forward pass may be in bfloat16; the measured and saved model is not.
     student = trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
     after = _ndcg(evaluator, student, round(trainer.state.epoch or 0), trainer.state.global_step)
     section = negatives_section(
@@ -272,7 +272,7 @@ class _Bar(TrainerCallback):
 
 
 def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
-    """The model in float32, whatever it was stored in: small updates are lost in half precision."""
+    """The model in float32, whatever its stored format: half precision would lose small updates."""
     try:
         student = SentenceTransformer(model, device=settings.device, model_kwargs={"dtype": torch.float32})
     except (OSError, ValueError) as error:
@@ -281,8 +281,8 @@ def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
     weights = list(student.parameters())
     require(
         any(weight.requires_grad for weight in weights),
-        f"model {model!r} has {len(weights)} tensors of weights, and all are loaded frozen, as those of an adapter "
-        "(LoRA) are; train the model that it was merged into, or its base",
+        f"model {model!r} has {len(weights)} weight tensors, and all are loaded frozen, like those of an adapter "
+        "(LoRA); train the model that it was merged into, or its base",
     )
     if settings.max_seq_length is not None:
         limit_length(student, settings.max_seq_length, argument="max_seq_length")
@@ -296,7 +296,7 @@ def _load(model: str, settings: TrainingSettings) -> SentenceTransformer:
 
 
 def _prompts(student: SentenceTransformer) -> dict[str, str]:
-    """What `encode_query` and `encode_document` put before texts, by the collator's columns."""
+    """The prompts of `encode_query` and `encode_document`, by the collator's columns."""
     passage = next((student.prompts[name] for name in ("document", "passage", "corpus") if name in student.prompts), "")
     prompts = {"query": student.prompts.get("query", ""), "positive": passage}
     return {column: prompt for column, prompt in prompts.items() if prompt}
@@ -344,13 +344,13 @@ def _arguments(
 
 
 def _begin(checkpoints: Path, model: str, data: TrainingData, settings: TrainingSettings) -> Path | None:
-    """Note what the run is; returns the checkpoint to go on from, None at the start.
+    """Record the settings of the run; returns the checkpoint to continue from, None at the start.
 
     Raises:
         InputError: the run to be resumed had other settings.
     """
     ours = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    ours["mini_batch_size"] = settings.mini_batch_size or MINI_BATCH  # the default by its number is the same run
+    ours["mini_batch_size"] = settings.mini_batch_size or MINI_BATCH  # naming the default makes no other run
     drawn = f"{data.collating.get('num_negatives')} by {data.collating.get('sampler')}"
     ours |= {"model": model, "rows": len(data.rows), "negatives drawn": drawn}
     if data.summary is not None:
@@ -366,9 +366,9 @@ def _begin(checkpoints: Path, model: str, data: TrainingData, settings: Training
         if ours.get(name) != theirs.get(name):
             raise InputError(
                 f"--resume: the interrupted run had {name} {theirs.get(name)!r}, now it is {ours.get(name)!r}; give "
-                "the same settings, or begin anew with --overwrite"
+                "the same settings, or start over with --overwrite"
             )
-    # The trainer's state is written last, so a checkpoint without it was cut short.
+    # The trainer's state is written last, so a checkpoint without it is incomplete.
     whole = [path for path in checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(whole, key=_step_of, default=None)
 
@@ -387,12 +387,12 @@ def _ndcg(
 
 
 def _refreshes(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Also those before an interruption: the trainer's history is kept with its checkpoints."""
+    """The refreshes, including those before an interruption: the trainer's history is stored with its checkpoints."""
     return [entry for entry in history if "negatives_staleness" in entry]
 
 
 def _save(student: SentenceTransformer, section: str, output: Path) -> None:
-    """Write the model, the file that makes it one last, in the place of one that was there.
+    """Write the model, replacing an old one; the file that makes it loadable is written last.
 
     Removes what a resumed run would have needed.
     """

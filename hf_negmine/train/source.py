@@ -1,4 +1,4 @@
-"""Where the negatives of one data set come from: the texts and the teacher of a fit, and a bank to draw from."""
+"""The source of one data set's negatives: the texts and the teacher of a fit, and a bank to draw from."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import numpy as np
 import pyarrow as pa
 from transformers.utils import logging
 
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import InputError, StorageError, require
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.fitted import PairFinder, RowPairs
-from hf_negmine.methods import Method, resolve_method
+from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Sampler, Searcher, VectorTeacher
+from hf_negmine.base.randomness import random_keys, seed_of_epoch
+from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.data.pairs import PairFinder, RowPairs
+from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
-from hf_negmine.protocols import Sampler, Searcher, VectorTeacher
-from hf_negmine.randomness import random_keys, seed_of_epoch
-from hf_negmine.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
 from hf_negmine.select.filters import BoundFilter, Listed, keep_all
-from hf_negmine.texts import TextSet, open_text_set
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
 
 logger = logging.get_logger(__name__)
 
 TRIES_A_FILL = 64
-"""Random passages looked at to fill one row."""
+"""Random passages that are tried to fill one row."""
 
 
 @dataclass
@@ -40,11 +40,11 @@ class NegativeSource:
 
     Attributes:
         texts: queries, corpus and positives.
-        pool: the teacher's candidates and positive scores; None if nothing but a corpus was fitted.
-        bank: what is drawn from; None without a pool.
-        first_bank: the bank that nothing has refreshed; a run that refreshes begins with it.
+        pool: the teacher's candidates and positive scores; None if only a corpus was fitted.
+        bank: the negatives to draw from; None without a pool.
+        first_bank: the bank before any refresh; a run with refreshes starts from it.
         method, sampler, n, seed, positive_score: as in `NegativeMiner`.
-        columns: names of the query and the positive column, where they are known.
+        columns: names of the query and the positive column, if known.
         miner: mines rows that are not in the pool, and scores with its teacher; None for a pool alone.
     """
 
@@ -62,9 +62,9 @@ class NegativeSource:
 
     @classmethod
     def of_miner(cls, miner: NegativeMiner, n: int | None, sampler: Sampler | str | None, seed: int) -> NegativeSource:
-        """From a miner; one that is not fitted yet is fitted on its corpus, and then mines each batch on the fly."""
+        """Make it from a miner; an unfitted one is fitted on its corpus, and then mines each batch on the fly."""
         require(
-            not miner.include_positives,
+            not miner.config.include_positives,
             "negatives: the miner was made with include_positives=True, which is not for training",
         )
         if not miner.is_fitted:
@@ -74,22 +74,22 @@ class NegativeSource:
         _note_inconsistent(miner)
         if isinstance(pool, EnsemblePool):
             raise InputError(
-                f"negatives: fresh ones are drawn from one teacher's ranking, and {miner.teacher.name} has several; "
-                "train on the rows that it has mined"
+                f"negatives: fresh ones are drawn from one teacher's ranking, but {miner.config.teacher.name} has "
+                "several; train on the rows that it has mined"
             )
         source = cls(
             texts=fitted.texts,
             pool=pool,
             bank=None,
-            method=miner.method,
-            sampler=miner.sampler if sampler is None else resolve_sampler(sampler),
-            n=n or miner.num_negatives,
+            method=miner.config.method,
+            sampler=miner.config.sampler if sampler is None else resolve_sampler(sampler),
+            n=n or miner.config.num_negatives,
             seed=seed,
-            positive_score=miner.positive_score,
+            positive_score=miner.config.positive_score,
             columns=(fitted.query_column, fitted.positive_column),
             miner=miner,
         )
-        return source._with_bank(miner.cache_dir)
+        return source._with_bank(miner.config.cache_dir)
 
     @classmethod
     def of_pool(
@@ -101,7 +101,7 @@ class NegativeSource:
         seed: int,
         positive_score: PositiveScore = "min",
     ) -> NegativeSource:
-        """From a stored pool, without its teacher."""
+        """Make it from a stored pool, without its teacher."""
         if not isinstance(pool, CandidatePool):
             pool = CandidatePool.load(pool)
         if pool.folder is None:
@@ -110,7 +110,7 @@ class NegativeSource:
         texts_folder = cache_dir / "texts" / str(pool.about.get("texts"))
         if not texts_folder.is_dir():
             raise StorageError(
-                f"negatives: the pool in {pool.folder} has ids only, and its texts are not in {texts_folder}; give the "
+                f"negatives: the pool in {pool.folder} only has ids, and its texts are not in {texts_folder}; give the "
                 "miner that made it"
             )
         source = cls(
@@ -133,7 +133,7 @@ class NegativeSource:
     # ---- drawing -----------------------------------------------------------------------------------------------
 
     def fill(self, rows: list[TrainingRow], epoch: int, *, mine: bool) -> list[int]:
-        """Give rows their negatives of an epoch, for the first positive of each; returns the places of rows without.
+        """Give rows their negatives for an epoch, by their first positives; returns the places of rows left without.
 
         Rows that are not in the pool are mined on the fly, if ``mine`` is set and there is a miner.
         """
@@ -149,7 +149,7 @@ class NegativeSource:
         return [int(row) for row in unseen]
 
     def lacks(self, rows: list[TrainingRow]) -> tuple[BoolArray, BoolArray]:
-        """Which rows are in the pool, and for which of them it has no negative under one of their positives."""
+        """Which rows are in the pool, and which of these have no negative under one of their positives."""
         pairs = self._pairs(rows, all_positives=True)
         places, seen = self.finder.find(pairs)
         known, lacks = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
@@ -186,15 +186,16 @@ class NegativeSource:
         assert self.miner is not None
         if self.miner.fitted.texts.fingerprint != self.texts.fingerprint:
             raise InputError(
-                "negatives: the miner was fitted anew after the collator was made; make the collator after fit()"
+                "negatives: the miner was fitted again after the collator was made; make the collator after fit()"
             )
         if self.bank is not None:
             logger.warning_once(
                 "Rows that the miner was not fitted on are mined on the fly, with the teacher in every batch; the "
                 f"first has the query {rows[0].query[:80]!r}."
             )
-        fresh = replace(self.miner.fresh, n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch))
-        found = fresh.mine(self._pairs(rows, all_positives=True))
+        found = self.miner.mine_fresh(
+            self._pairs(rows, all_positives=True), n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch)
+        )
         texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()
         first_pairs = np.searchsorted(found.rows, np.arange(len(rows)))
         for row, pair in zip(rows, first_pairs.tolist(), strict=True):
@@ -203,10 +204,10 @@ class NegativeSource:
             row.positive_score = float(found.positive_scores[pair])
 
     def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
-        """Up to ``missing`` random passages for a row: no positive, not the query's text, none twice.
+        """Up to ``missing`` random passages for a row: not a positive, not the query's text, no duplicates.
 
-        For a query of the fit the miner's filters and its judge allow each of them. Where the teacher compares vectors
-        they also score under the row's ceiling, unless that leaves a row without any negative at all.
+        For a query of the fit, the miner's filters and its judge must allow each of them. If the teacher compares
+        vectors, they also score under the row's ceiling, unless that leaves the row without any negative at all.
         """
         pairs = self._pairs([row])
         query, seed = int(pairs.query_ids[0]), seed_of_epoch(self.seed, epoch)
@@ -232,7 +233,7 @@ class NegativeSource:
         return self._texts_and_scores(ids, scores, self._allowed(pairs, ids, missing))
 
     def _allowed(self, pairs: RowPairs, ids: IdArray, most: int) -> IdArray:
-        """The first ``most`` of some passages that all filters allow for the only row of ``pairs``."""
+        """The first ``most`` of the passages that all filters allow for the only row of ``pairs``."""
         if pairs.query_ids[0] < 0 or not self.filters:
             return ids[:most]
         looked_at = most
@@ -246,7 +247,7 @@ class NegativeSource:
             looked_at *= 2
 
     def _targets(self, pairs: RowPairs) -> IdArray:
-        """Number of the target of the only row of ``pairs``, shape (1, 1); of all its query's, if it is none itself."""
+        """The target of the only row of ``pairs``, shape (1, 1); all targets of its query if the row itself is none."""
         if self.positive_score == "min":
             return pairs.query_ids[:, None]
         places, seen = self.finder.find(pairs)
@@ -257,7 +258,7 @@ class NegativeSource:
         places = np.flatnonzero(np.isin(ids, chosen))
         return self.texts.corpus.take(ids[places]).to_pylist(), scores[places].tolist()
 
-    # ---- what the teacher says ---------------------------------------------------------------------------------
+    # ---- the teacher's scores ----------------------------------------------------------------------------------
 
     @cached_property
     def finder(self) -> PairFinder:
@@ -266,23 +267,23 @@ class NegativeSource:
 
     @cached_property
     def filters(self) -> tuple[BoundFilter, ...]:
-        """What negatives must be besides under their ceilings, the judge's verdicts included.
+        """The filters, including the judge's, that negatives must pass besides their ceilings.
 
-        They hold what is open in this process and do not travel: a copy binds those of its miner anew when it first
-        needs them, and a copy without a miner has none.
+        They hold resources of this process and are not pickled: a copy takes its miner's when it first needs them, and
+        a copy without a miner has none.
         """
         if self.pool is None or self.pool.filters or self.miner is None:
             return () if self.pool is None else self.pool.filters
-        has_some = bool(self.miner.filters) or self.miner.judged is not None
+        has_some = bool(self.miner.config.candidate_filters) or self.miner.config.judge is not None
         pool = self.miner.pool if has_some else None
         return pool.filters if isinstance(pool, CandidatePool) else ()
 
     @cached_property
     def positives(self) -> Positives:
-        """The scored positives of every query, and which of them set a ceiling; a copy asks its miner anew for that."""
+        """The scored positives of every query, with those that set a ceiling; a copy asks its miner for the latter."""
         pool = self.pool
         assert pool is not None
-        if pool.consistency is None and self.miner is not None and self.miner.consistency is not None:
+        if pool.consistency is None and self.miner is not None and self.miner.config.consistency is not None:
             its_pool = self.miner.pool
             pool = its_pool if isinstance(its_pool, CandidatePool) else pool
         return replace(pool.positives, counted=pool.counted())
@@ -294,8 +295,8 @@ class NegativeSource:
 
     @property
     def compares_vectors(self) -> bool:
-        """Whether the teacher's scores of any pair cost no more than two vectors."""
-        return self.pool is not None and self.miner is not None and isinstance(self.miner.teacher, VectorTeacher)
+        """Whether scoring any pair costs the teacher no more than two vectors."""
+        return self.pool is not None and self.miner is not None and isinstance(self.miner.config.teacher, VectorTeacher)
 
     def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
         """The teacher's score of every query with every passage, shape (queries, passages)."""
@@ -312,11 +313,11 @@ class NegativeSource:
 
     @cached_property
     def _lowest(self) -> FloatArray:
-        """The lowest positive score of each query, of those that set a ceiling."""
+        """The lowest positive score of each query, among those that set a ceiling."""
         return self.positives.targets("min")[1]
 
     def _pairs(self, rows: list[TrainingRow], *, all_positives: bool = False) -> RowPairs:
-        """The rows with the first positive of each, or with all of them."""
+        """The rows, each with its first positive or with all of them."""
         query_column, positive_column = self.columns
         positives = [row.positives if all_positives else row.positives[:1] for row in rows]
         return self.finder.pairs_of(
@@ -327,7 +328,7 @@ class NegativeSource:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Paths and settings: every process opens texts and pool by memory map."""
+        """Only paths and settings: every process opens texts and pool by memory map."""
         left_out = ("finder", "filters", "positives", "_lowest", "texts", "pool")
         state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**state, "texts": self.texts.folder, "pool": None if self.pool is None else self.pool.folder}
@@ -344,11 +345,11 @@ class NegativeSource:
 
 
 def _note_inconsistent(miner: NegativeMiner) -> None:
-    """Say how many rows `NegativeMiner.mine` would leave out, which a collator cannot."""
-    consistent = miner.fitted.consistent
-    if miner.consistency is None or miner.consistency.action != "drop" or consistent is None or consistent.all():
+    """Log how many rows `NegativeMiner.mine` would leave out, which a collator cannot do."""
+    rule, consistent = miner.config.consistency, miner.fitted.consistent
+    if rule is None or rule.action != "drop" or consistent is None or consistent.all():
         return
     logger.warning(
-        f"{np.count_nonzero(~consistent):,} of {len(consistent):,} positives do not keep the {miner.consistency}. They "
-        "set no ceiling, but rows with them are trained on; to leave them out train on what miner.mine(rows) writes."
+        f"{np.count_nonzero(~consistent):,} of {len(consistent):,} positives fail {rule}. They set no "
+        "ceiling, but rows with them are trained on; to leave them out, train on the output of miner.mine(rows)."
     )

@@ -10,7 +10,7 @@ from tests.faults.world import UNFINISHED, kind_of
 AT_ONCE = 3
 EVERYTHING = ["texts", "vectors", "pools", "fits", "mined", "banks"]
 DAMAGED = [
-    ("dense", "texts/*/texts.json"), ("dense", "pools/*/pool.json"), ("dense", "pools/*/shortlists.arrow"),
+    ("dense", "texts/*/texts.json"), ("dense", "pools/*/pool.json"), ("dense", "pools/*/positives.arrow"),
     ("dense", "fits/*/passages.npy"), ("dense", "vectors/*/shard-*/vectors.npy"), ("streaming", "vectors/*/store.json"),
     ("approximate", "indexes/*.faiss"), (UNFINISHED, "pools/*/parts/*.npy"), ("pairs", "pairs/*/*.pairs"),
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def test_every_kind_of_file_is_there(world: World) -> None:
         "fits/*/fit.json", "fits/*/relabelled_keeps.npy", "fits/*/relevant_passages.npy", "indexes/*.faiss",
         "indexes/*.json", "mined/*.arrow", "mined/*.json", "pairs/*/*.pairs", "pools/*/candidates-*.arrow",
         "pools/*/parts/*.npy", "pools/*/pool.json", "pools/*/positives.arrow", "pools/*/query_keys.npy",
-        "pools/*/shortlists.arrow", "pools/*/shortlists.json", "texts/*/corpus/utf8.bin", "texts/*/texts.json",
+        "texts/*/corpus/utf8.bin", "texts/*/texts.json",
         "vectors/*/shard-*/offsets.npy", "vectors/*/shard-*/shard.json", "vectors/*/shard-*/terms.npy",
         "vectors/*/shard-*/vectors.npy", "vectors/*/store.json",
     }  # fmt: skip

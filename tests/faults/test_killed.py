@@ -21,15 +21,14 @@ import json, os, signal, sys
 import numpy as np, pyarrow as pa, torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
-import hf_negmine.miner, hf_negmine.pool, hf_negmine.store, hf_negmine.texts
+import hf_negmine.transform, hf_negmine.pool, hf_negmine.teachers.vector_store, hf_negmine.data.texts
 from hf_negmine import NegativeMiner
-from hf_negmine.files import digest_of, text_digests
+from hf_negmine.base.files import digest_of, text_digests
 
-hf_negmine.store.TEXTS_A_SHARD = 16
+hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
 hf_negmine.pool.retrieving.QUERIES_A_PART = 10
-hf_negmine.pool.retrieving.MOST_LISTED = 1.0
-hf_negmine.miner.ROWS_A_BATCH = 9
-hf_negmine.texts.TEXTS_A_BATCH = 7
+hf_negmine.transform.ROWS_A_BATCH = 9
+hf_negmine.data.texts.TEXTS_A_BATCH = 7
 
 class Teacher:
     name, similarity = "hash", "cosine"
@@ -156,7 +155,7 @@ def test_the_run_has_many_steps_of_every_kind(whole: Whole) -> None:
     assert count("/shard.json") == 2 + 5  # shards of 16: 30 queries, 76 passages
     assert (count("candidates-"), count("segments-"), count("mined/")) == (1, 1, 2)  # rows and their note
     parts = [path for kind, path in whole.steps if kind == "file" and "/parts/" in path and path.endswith(".npy")]
-    assert len(parts) == 3 + 3  # of candidates and of shortlists
+    assert len(parts) == 3
     assert sum(path.endswith("pool.json") for _, path in whole.steps) == 2  # it was deepened
     assert [kind for kind, _ in whole.steps].count("row") == 4
 
@@ -172,7 +171,6 @@ POINTS = {
     "before the first part has its name": lambda whole: whole.first("file", within="/parts/"),
     "before the second part has its name": lambda whole: whole.first("file", within="/parts/") + 2,
     "before the second part is sealed": lambda whole: whole.first("file", within="/parts/") + 3,
-    "before the first shortlists have their name": lambda whole: whole.first("file", within="/parts/shortlists"),
     "before the last part has its name": lambda whole: whole.last("file", within="/parts/"),
     "before the pool's candidates": lambda whole: whole.first("file", within="/candidates-"),
     "before the pool's segments": lambda whole: whole.first("file", within="/segments-"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import DamagedError
+from hf_negmine.base.errors import DamagedError
 from tests.unit.test_miner import ROWS, WordTeacher
 
 
@@ -62,7 +62,7 @@ def test_a_folder_in_the_place_of_another_is_made_again(
     for _ in range(2):
         assert miner_of("1", cache).mine(ROWS)[:] == wanted[0]
         assert miner_of("2", cache).mine(rows)[:] == wanted[1]
-    assert "is put aside and made again" in caplog.text
+    assert "is set aside and will be made again" in caplog.text
 
 
 def swap(one: Path, other: Path) -> None:

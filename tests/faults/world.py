@@ -26,17 +26,17 @@ import pyarrow as pa
 import torch
 from datasets import Dataset, disable_progress_bars
 
+import hf_negmine.data.texts
 import hf_negmine.pool.retrieving
 import hf_negmine.search.ann_index
-import hf_negmine.store
-import hf_negmine.texts
+import hf_negmine.teachers.vector_store
 from hf_negmine import NegativeMiner, NegmineError
-from hf_negmine.cache import verify
-from hf_negmine.files import digest_of, only_writer, text_digests
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
-from hf_negmine.protocols import Role, SparseVectors, TokenVectors
+from hf_negmine.base.files import digest_of, only_writer, text_digests
+from hf_negmine.base.protocols import Role, SparseVectors, TokenVectors
+from hf_negmine.commands.cache_folder import verify
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.function import ScoreFunction
 from hf_negmine.train.bank import BankVersion
@@ -55,10 +55,8 @@ def small() -> None:
     """Have many files of a few things each."""
     torch.set_num_threads(1)
     disable_progress_bars()
-    hf_negmine.store.TEXTS_A_SHARD = 16
+    hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
     hf_negmine.pool.retrieving.QUERIES_A_PART = 10
-    hf_negmine.pool.retrieving.MOST_LISTED = 1.0
-    hf_negmine.pool.retrieving.REACHING = hf_negmine.pool.retrieving.REACHING[0], 0.0
 
 
 def vectors_of(texts: Sequence[str]) -> Any:
@@ -118,7 +116,7 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
             NearDuplicates(0.95),
             Veto("bm25", "perc_pos:2"),
             Consistency(min_score=-0.9),
-            Judged(FunctionJudge(judge, name="lengths"), relabel=True),
+            Judge(FunctionJudge(judge, name="lengths"), relabel=True),
         ],
     },
     "sparse": lambda: {"teacher": Sparse()},
@@ -156,12 +154,12 @@ def use(miner: NegativeMiner) -> list[Any]:
     mapped = miner(rows.with_format("arrow")[:]).to_pylist()
     selection = miner.pool.select("naive", "top", 8, seed=1) if hasattr(miner.pool, "lists") else None
     chosen = None if selection is None else [selection.passages.tolist(), selection.scores.tolist()]
-    if miner.judged is not None or miner.positive_score == "each":
+    if miner.config.judge is not None or miner.config.positive_score == "each":
         return [mined, mapped, chosen]
     source = NegativeSource.of_miner(miner, 2, None, 0)
     assert source.bank is not None
     if not source.bank.versions():  # as a refresh does; of several processes one, as of the ranks of a training
-        with only_writer(miner.cache_dir / "banks"):
+        with only_writer(miner.config.cache_dir / "banks"):
             if not source.bank.versions():
                 _, version = source.bank.current()
                 source.bank.publish(BankVersion(version.offsets, version.passages, -version.scores), {"step": 1})

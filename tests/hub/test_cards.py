@@ -19,7 +19,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.hub.cards import BEGIN, END, code, escaped, join_card, merged_metadata, split_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import model_card, negatives_section
@@ -148,7 +148,7 @@ def test_yaml_of_all_kinds() -> None:
     assert split_card("---\na: |\n  x\n  ---\nb: 2\n---\n\nmine") == ({"a": "x\n---\n", "b": 2}, ("mine", ""))
     assert split_card("--- \na: 1\n--- \nmine\n----\n") == ({"a": 1}, ("mine\n----", ""))
     for broken in ("---\na: [\n---\n", "---\n- a\n---\n", "---\na\n---\n", "---\n!!python/object:os.system {}\n---\n"):
-        with pytest.raises(InputError, match="the card that is there has YAML that"):
+        with pytest.raises(InputError, match="the existing card has YAML that"):
             split_card(broken)
 
 

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.cli import app
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.running import EXIT_FAILED
 from hf_negmine.commands.share import EXIT_DIFFERENT
 from hf_negmine.miner import NegativeMiner
@@ -140,7 +140,7 @@ def test_ids_go_with_their_lookup_tables(
     forget_cache(tmp_path)
     result = run("push", folder, "tester/without", *LICENSE)
     assert result.exit_code == 0, result.output
-    assert "rows, queries, corpus and summary go alone" in result.stderr
+    assert "only rows, queries, corpus and summary are pushed" in result.stderr
     whole, without = load_mined(NAME), load_mined("tester/without")
     assert whole.pairs is not None
     assert without.pairs is None
@@ -161,7 +161,7 @@ def test_without_its_cache_rows_and_summary_go_alone(
     result = run("push", folder, NAME, *LICENSE, "--quiet")
     assert result.exit_code == 0, result.output
     assert len(result.stderr.splitlines()) == 1
-    assert "no longer holds what these rows were mined from; rows and summary go alone" in result.stderr
+    assert "no longer holds what these rows were mined from; only rows and summary are pushed" in result.stderr
     assert not [path for path in hub.files("dataset", NAME) if path.startswith("lookups/")]
     pushed = load_mined(NAME)
     assert pushed.rows.to_list() == read(folder).to_list()
@@ -176,7 +176,7 @@ def test_without_its_cache_rows_and_summary_go_alone(
 
 def test_another_cache_folder_is_looked_into(run: Run, mine: Callable[..., Path], tmp_path: Path) -> None:
     folder = mine("--cache-dir", str(tmp_path / "elsewhere"))
-    assert "go alone" in run("push", folder, NAME, *LICENSE).stderr
+    assert "are pushed, and" in run("push", folder, NAME, *LICENSE).stderr
     assert run("push", folder, NAME, "--cache-dir", tmp_path / "elsewhere").stderr == ""
     assert load_mined(NAME).pairs is not None
 
@@ -231,20 +231,20 @@ def test_a_folder_that_mine_did_not_write_is_refused(run: Run, hub: Hub, tmp_pat
     (tmp_path / "notes" / "summary.json").write_text("{}", encoding="utf-8")
     for folder in (tmp_path / "notes", tmp_path / "absent"):
         message = failure(run("push", folder, NAME, *LICENSE))
-        assert f"{folder} is no folder that hf-negmine mine has written" in message
+        assert f"{folder} is not a folder that hf-negmine mine has written" in message
     assert hub.requests == []
 
 
 def test_what_is_missing_or_wrong_is_one_sentence(run: Run, mine: Callable[..., Path], hub: Hub) -> None:
     folder = mine()
-    assert "under which licence may the data be used?" in failure(run("push", folder, NAME))
+    assert "under which license may the data be used?" in failure(run("push", folder, NAME))
     assert "expected 'user/name', got 'fruits'" in failure(run("push", folder, "fruits", *LICENSE))
     assert "config_name: 'a/b' cannot name" in failure(run("push", folder, NAME, *LICENSE, "--config", "a/b"))
     assert "write access" in failure(run("push", folder, "other/fruits", *LICENSE))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     del summary["settings"]["columns"]
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    assert "does not say which columns were mined" in failure(run("push", folder, NAME, *LICENSE))
+    assert "does not record which columns were mined" in failure(run("push", folder, NAME, *LICENSE))
     assert hub.state.repositories == {}
 
 
@@ -317,7 +317,7 @@ def test_another_teacher_gives_others(run: Run, mine: Callable[..., Path]) -> No
     assert run("push", mine(), NAME, *LICENSE, "--config", "drawn", "--split", "dev").exit_code == 0
     result = run("reproduce", NAME, "--config", "drawn", "--split", "dev", "--teacher", "random:4", "--quiet")
     assert result.exit_code == EXIT_DIFFERENT == 1
-    assert re.match(r"different: [1-8] of 8 rows did not come out again; the teacher is another", result.stdout)
+    assert re.match(r"different: [1-8] of 8 rows did not come out again; the teacher has changed since", result.stdout)
 
 
 def test_a_copy_of_a_model_is_the_same_teacher(
@@ -351,7 +351,7 @@ def test_settings_from_the_hub_run_no_code(run: Run, mine: Callable[..., Path], 
     hub.commit("dataset", NAME, {path: json.dumps(content).encode()})
     before = len(hub.requests)
     message = failure(run("reproduce", NAME, "--quiet"))
-    assert "are none that this version knows (unknown: ['trust_remote_code'])" in message
+    assert "are not known to this version (unknown: ['trust_remote_code'])" in message
     assert not [request for request in hub.requests[before:] if "other/model" in request.path]
 
 
@@ -363,7 +363,7 @@ def test_what_is_not_there_is_one_sentence(run: Run) -> None:
 def test_the_exit_code_of_a_process_tells_them_apart(run: Run, mine: Callable[..., Path], hub: Hub) -> None:
     assert run("push", mine(), NAME, *LICENSE).exit_code == 0
     arguments = ["hf-negmine", "reproduce", NAME, "--quiet", "--teacher", "random:4"]
-    done = run_client(f"import sys; sys.argv = {arguments}; from hf_negmine.cli import main; main()", hub)
+    done = run_client(f"import sys; sys.argv = {arguments}; from hf_negmine.commands.cli import main; main()", hub)
     assert done.returncode == 1
     assert done.stdout.startswith("different: ")
     assert done.stderr == ""

@@ -15,8 +15,8 @@ from datasets import Dataset, concatenate_datasets
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner, push_dataset
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.hub import push
 from hf_negmine.hub.reproducing import Reproduction, mine_again
 from tests.hub.server import Hub

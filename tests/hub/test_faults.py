@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
 from hf_negmine.hub import push
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub
@@ -129,7 +129,7 @@ class TestPush:
     def test_a_repository_of_something_else(self, hub: Hub, mined: Dataset) -> None:
         hub.create("dataset", NAME, {"data.csv": b"a,b\n", "README.md": b"# Mine\n"})
         before = contents(hub)
-        with pytest.raises(HubError, match=r"it holds 'data.csv' and nothing that hf_negmine has pushed"):
+        with pytest.raises(HubError, match=r"it holds 'data.csv' but nothing that hf_negmine has pushed"):
             push_dataset(mined, NAME, license="mit")
         assert contents(hub) == before
         hub.create("dataset", NAME, {"README.md": b"# Mine\n"})  # a card alone is somebody who began with it
@@ -139,7 +139,7 @@ class TestPush:
     def test_a_card_that_cannot_be_read(self, hub: Hub, mined: Dataset) -> None:
         for header in (b"a: [", b"- a\n- b"):
             hub.create("dataset", NAME, {"README.md": b"---\n" + header + b"\n---\n"})
-            with pytest.raises(ValueError, match="the card that is there has YAML that"):
+            with pytest.raises(ValueError, match="the existing card has YAML that"):
                 push_dataset(mined, NAME, license="mit")
 
     @pytest.mark.parametrize("there", [False, True])

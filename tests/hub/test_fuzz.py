@@ -28,7 +28,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
-from hf_negmine.errors import NegmineError
+from hf_negmine.base.errors import NegmineError
+from hf_negmine.data.texts import TextSet
 from hf_negmine.hub.cards import dataset_card, decoded_card
 from hf_negmine.hub.load import (
     HubData,
@@ -43,7 +44,6 @@ from hf_negmine.hub.provenance import LOOKUPS, Provenance, read_provenance
 from hf_negmine.hub.push import _configs
 from hf_negmine.hub.reproducing import mine_again
 from hf_negmine.pool import CandidatePool
-from hf_negmine.texts import TextSet
 from tests.hub.world import NAME, mine
 
 INPUTS = int(os.environ.get("HF_NEGMINE_FUZZ", "100"))

@@ -12,11 +12,9 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.errors import InputError, ShallowPoolError, StorageError
+from hf_negmine.base.errors import InputError, ShallowPoolError, StorageError
 from hf_negmine.hub.network import HubError
 from hf_negmine.hub.provenance import Provenance
-from hf_negmine.pool import CandidatePool, retrieving
-from hf_negmine.teachers import FixedTeacher
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, rows
 
@@ -46,30 +44,6 @@ def test_rows_settings_lookups_and_pool(hub: Hub, tmp_path: Path) -> None:
     assert data.pool.folder is not None
     assert data.pool.folder.is_relative_to(tmp_path / "elsewhere")
     assert load_mined(NAME, cache_dir=tmp_path / "elsewhere").pool is not None
-
-
-def test_shortlists_stay_where_the_vectors_are(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieving, "MOST_LISTED", 1.0)
-    rng = np.random.default_rng(0)
-    teacher = FixedTeacher(QUERIES, rng.standard_normal((12, 4)), CORPUS, rng.standard_normal((20, 4)))
-    miner = make_miner(tmp_path / "cache", teacher, method="perc_pos:0.9", pool_depth=2, on_exhausted="keep")
-    mined = miner.mine(rows())
-    assert isinstance(miner.pool, CandidatePool)
-    assert miner.pool.shortlists is not None
-    assert miner.pool.folder is not None
-    pushed = push_dataset(mined, NAME, license="mit", with_pool=True)
-    assert not any("shortlists" in path for path in pushed.files)
-    # Those of a stranger are not opened either.
-    path = "negmine/default/train-pool/shortlists.arrow"
-    files = json.loads(hub.files("dataset", NAME)[PATH])
-    files["files"]["pool"].append(path)
-    content = (miner.pool.folder / "shortlists.arrow").read_bytes()
-    hub.commit("dataset", NAME, {path: content, PATH: json.dumps(files).encode()})
-    pool = load_mined(NAME, cache_dir=tmp_path / "elsewhere").pool
-    assert pool is not None
-    assert pool.shortlists is None
-    theirs, ours = (one.select("perc_pos:0.9", n=2) for one in (pool, miner.pool))
-    np.testing.assert_array_equal(theirs.passages, ours.passages)
 
 
 def test_the_pool_stays_away_unless_it_is_asked_for(hub: Hub, mined: Dataset) -> None:
@@ -174,7 +148,7 @@ def test_what_a_later_version_wrote_is_refused(hub: Hub, mined: Dataset) -> None
 )
 def test_provenance_that_is_none(hub: Hub, mined: Dataset, how: Callable[[Any], Any]) -> None:
     text = json.dumps(how({**json.loads(PROVENANCE), "provenance_version": 1}))
-    with pytest.raises(StorageError, match="here is no provenance"):
+    with pytest.raises(StorageError, match="here is not provenance"):
         Provenance.from_json(text, where="here")
 
 
@@ -217,7 +191,7 @@ def test_a_file_that_is_missing_or_damaged(hub: Hub, mined: Dataset) -> None:
     push_dataset(mined, NAME, license="mit")
     path = "data/default/train-00000-of-00001.parquet"
     hub.commit("dataset", NAME, {path: b"PAR1 no more"})
-    with pytest.raises(StorageError, match=f"{path} is no Parquet file"):
+    with pytest.raises(StorageError, match=f"{path} is not a Parquet file"):
         load_mined(NAME)
     hub.commit("dataset", NAME, {path: None})
     with pytest.raises(HubError, match=f"names {path}, which it does not have"):

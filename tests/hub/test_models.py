@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_negmine import prepare_card, push_dataset, push_model
-from hf_negmine.errors import InputError, NegmineError
+from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.hub.models import stale_weights
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub
@@ -175,7 +175,7 @@ class TestRefused:
         """As with a causal base that was made bidirectional after loading: the change is not in the files."""
         embeddings = model[0].model.embeddings
         embeddings.register_forward_hook(lambda module, given, output: output.roll(1, dims=-1))
-        with pytest.raises(NegmineError, match=r"read back, the model gives other vectors .* nothing was sent"):
+        with pytest.raises(NegmineError, match=r"read back, the model gives different vectors .* nothing was sent"):
             push_model(model, NAME)
         assert ("model", NAME) not in hub.state.repositories
 
@@ -191,7 +191,7 @@ class TestRefused:
 
     def test_a_repository_of_something_else(self, hub: Hub, model: SentenceTransformer) -> None:
         hub.create("model", NAME, {"weights.gguf": b"1"})
-        with pytest.raises(HubError, match=r"'weights.gguf' and no model of Sentence Transformers"):
+        with pytest.raises(HubError, match=r"'weights.gguf' but no model of Sentence Transformers"):
             push_model(model, NAME)
         assert hub.files("model", NAME) == {"weights.gguf": b"1"}
 

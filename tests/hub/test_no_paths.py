@@ -17,16 +17,16 @@ from hf_negmine import (
     CrossSample,
     EncodeFunction,
     FunctionJudge,
-    Judged,
+    Judge,
     NearDuplicates,
     ScoreFunction,
     Veto,
     push_dataset,
     push_model,
 )
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.naming import is_plain_name, is_public_name, public_content, public_name, public_text
 from hf_negmine.hub import push
-from hf_negmine.naming import is_plain_name, is_public_name, public_content, public_name, public_text
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher
 from tests.hub.world import NAME, make_miner, rows
 from tests.tiny_models import write_tiny_models
@@ -113,7 +113,7 @@ TEACHERS: dict[str, Callable[[Path], dict[str, Any]]] = {
         "filters": [
             Veto(folder / "dense", "abs:2"),
             NearDuplicates(1.0, teacher=folder / "dense"),
-            Judged(FunctionJudge(all_tea, name=f"{folder}/judge")),
+            Judge(FunctionJudge(all_tea, name=f"{folder}/judge")),
         ],
     },
 }

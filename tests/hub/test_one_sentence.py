@@ -15,13 +15,13 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from typer.testing import CliRunner
 
 from hf_negmine import load_mined, push_dataset
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, NegmineError, StorageError
-from hf_negmine.files import write_table
+from hf_negmine.base.errors import InputError, NegmineError, StorageError
+from hf_negmine.base.files import write_table
+from hf_negmine.base.schema import CANDIDATES_SCHEMA
+from hf_negmine.commands.cli import app
 from hf_negmine.hub import push
 from hf_negmine.hub.cards import decoded_card, split_card
 from hf_negmine.hub.provenance import read_provenance
-from hf_negmine.schema import CANDIDATES_SCHEMA
 from tests.hub.server import Hub
 from tests.hub.world import NAME, make_miner, mine, rows
 
@@ -61,7 +61,7 @@ def refused(content: bytes, message: str = "") -> None:
     ids=range(9),
 )  # fmt: skip
 def test_provenance_that_is_no_json_of_ours(content: bytes) -> None:
-    refused(content, "here is no provenance|upgrade hf_negmine")
+    refused(content, "here is not provenance|upgrade hf_negmine")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_every_setting_that_is_missing_is_named(pushed: Path) -> None:
 
 def test_provenance_of_another_part_is_refused(pushed: Path) -> None:
     content = json.loads((pushed / PATH).read_bytes())
-    refused(json.dumps({**content, "split": "test"}).encode(), "split 'test', and its name says another")
+    refused(json.dumps({**content, "split": "test"}).encode(), "split 'test', but its name says otherwise")
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_provenance_of_another_part_is_refused(pushed: Path) -> None:
     ],
 )
 def test_a_card_that_cannot_be_merged(header: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"^the card that is there .*{message}.*correct it first$") as caught:
+    with pytest.raises(InputError, match=f"^the existing card .*{message}.*correct it first$") as caught:
         split_card(f"---\n{header}\n---\nmine")
     assert len(str(caught.value)) < 500
 
 
 def test_a_card_in_another_encoding() -> None:
-    with pytest.raises(InputError, match="the card that is there is not UTF-8"):
+    with pytest.raises(InputError, match="the existing card is not UTF-8"):
         decoded_card("---\npretty_name: café\n---\n".encode("latin-1"))
     assert split_card(decoded_card(b"\xef\xbb\xbf---\r\na: 1\r\n---\r\nmine")) == ({"a": 1}, ("mine", ""))
 
@@ -255,14 +255,14 @@ def other_column(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("path", "how", "message"),
     [
-        ("data/default/train-00000-of-00001.parquet", with_metadata, "is no Parquet file, or a damaged one"),
-        ("data/default/train-00000-of-00001.parquet", lambda data: data[:-40], "is no Parquet file, or a damaged one"),
+        ("data/default/train-00000-of-00001.parquet", with_metadata, "is not a Parquet file, or a damaged one"),
+        ("data/default/train-00000-of-00001.parquet", lambda data: data[:-40], "is not a Parquet file, or"),
         (
             "lookups/default/train/corpus-00000-of-00001.parquet",
             other_column,
             "lookup table corpus has the columns",
         ),
-        ("lookups/default/train/queries-00000-of-00001.parquet", not_utf8, "is no Parquet file, or a damaged one"),
+        ("lookups/default/train/queries-00000-of-00001.parquet", not_utf8, "is not a Parquet file, or a damaged one"),
         (POOL + "query_keys.npy", lambda data: data[:-8], "cannot read"),
         (POOL + "query_keys.npy", lambda data: data.replace(b"(12,)", b"(9**9"), "pool|cannot read"),
         (POOL + "query_keys.npy", lambda data: data.replace(b"(12,), ", b"(" + b"9" * 4 + b",)"), "cannot read"),
@@ -297,7 +297,7 @@ def test_a_pool_that_was_swapped_is_checked_although_an_honest_one_is_in_the_cac
     )
     write_table(tmp_path / "candidates.arrow", table)
     hub.commit("dataset", NAME, {name: (tmp_path / "candidates.arrow").read_bytes()})
-    with pytest.raises(StorageError, match=r"a candidate is a positive|a candidate twice|do not fall"):
+    with pytest.raises(StorageError, match=r"a candidate is a positive|a candidate twice|not in falling order"):
         load_mined(NAME, cache_dir=tmp_path / "other")
     assert len(list((tmp_path / "other" / "pools").iterdir())) == 1, "what was refused is not kept"
 
@@ -307,7 +307,7 @@ def test_a_pool_of_another_teacher_and_other_scores_of_the_pairs(hub: Hub, tmp_p
     about = json.loads(files[POOL + "pool.json"])
     other = json.dumps({**about, "teacher": "another"}).encode()
     hub.create("dataset", NAME, {**files, POOL + "pool.json": other})
-    with pytest.raises(StorageError, match="another teacher's than the settings say: its teacher"):
+    with pytest.raises(StorageError, match="another teacher than the settings say: its teacher"):
         load_mined(NAME, cache_dir=tmp_path / "other")
     path = "lookups/default/train/pairs-00000-of-00001.parquet"
     pairs = pq.read_table(pa.BufferReader(files[path]))

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from hf_negmine import HubError, push_dataset
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.hub import push
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, code_blocks, make_miner, mine, multi_rows, read_card, rows

@@ -18,7 +18,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine import load_mined, push_dataset, push_model
-from hf_negmine.errors import StorageError
+from hf_negmine.base.errors import StorageError
 from hf_negmine.hub.network import HubError
 from hf_negmine.hub.provenance import check_path
 from hf_negmine.pool import CandidatePool
@@ -87,7 +87,7 @@ class TestWhatComes:
     @pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "..", "", None, 3, ["x"], "0123456789ab/../x"])
     def test_a_pool_that_names_files_outside(self, pushed: Hub, name: Any, tmp_path: Path) -> None:
         change(pushed, POOL + "pool.json", lists=name)
-        with pytest.raises(StorageError, match="no name that hf_negmine gives"):
+        with pytest.raises(StorageError, match="not a name that hf_negmine gives"):
             load_mined(NAME, cache_dir=tmp_path / "elsewhere")
         assert not list((tmp_path / "elsewhere" / "pools").iterdir())
 
@@ -101,7 +101,7 @@ class TestWhatComes:
         other = io.BytesIO()
         np.save(other, np.arange(12, dtype=np.uint64))
         pushed.commit("dataset", NAME, {POOL + "query_keys.npy": other.getvalue()})
-        with pytest.raises(StorageError, match="about other texts"):
+        with pytest.raises(StorageError, match="belongs to other texts"):
             load_mined(NAME)
 
     def test_a_pool_that_names_passages_that_are_not_there(self, hub: Hub, tmp_path: Path) -> None:

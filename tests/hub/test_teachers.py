@@ -17,7 +17,7 @@ from hf_negmine import (
     FunctionJudge,
     Fusion,
     IntraSample,
-    Judged,
+    Judge,
     NearDuplicates,
     ScoreFunction,
     Veto,
@@ -25,13 +25,13 @@ from hf_negmine import (
     load_mined,
     push_dataset,
     reproduce,
-    same,
 )
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.hub.models import negatives_section
-from hf_negmine.rules import filters_of_settings, settings_of_filters
 from hf_negmine.select.ensembles import ensemble_of_settings
+from hf_negmine.select.filters import same_value
+from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, read_card, rows
@@ -76,14 +76,14 @@ def test_another_teacher_inside_is_noticed(hub: Hub, tmp_path: Path) -> None:
 
 def test_the_card_of_an_ensemble_claims_no_pool(hub: Hub, tmp_path: Path) -> None:
     mined = mine(tmp_path / "cache", "cross-sample(bm25, random:1)")
-    with pytest.raises(InputError, match=r"with_pool: cross-sample.* has a pool for each of its teachers"):
+    with pytest.raises(InputError, match=r"with_pool: cross-sample.* has a pool per teacher"):
         push_dataset(mined, NAME, license="mit", with_pool=True)
     push_dataset(mined, NAME, license="mit")
     card = card_of(hub)
     assert "candidate pool" not in card
-    assert "each query has drawn one of the teachers bm25-english, random-1." in card
+    assert "each query drew one of the teachers bm25-english, random-1." in card
     assert "| bm25-english | 1.00 | 0." in card
-    assert "the score of every positive by the teacher that its query has drawn" in card
+    assert "the score of every positive by the teacher that its query drew" in card
     assert "'kind'" not in card, "no dictionary of Python in the table"
     assert load_mined(NAME).pool is None
 
@@ -101,22 +101,22 @@ def test_a_veto_and_consistency_come_out_again(action: Any, hub: Hub, tmp_path: 
     found = reproduce(NAME, progress=False, cache_dir=tmp_path / "elsewhere")
     assert found.identical, found
     card = card_of(hub)
-    assert "veto by bm25-english (perc\\_pos:0.9); it has no say where the positive scores 0 or less" in card
+    assert "veto by bm25-english (perc\\_pos:0.9); it abstains where the positive scores 0 or less" in card
     assert ("left out" if action == "drop" else "flagged in the column `consistent`") in card
-    assert "The candidate pool is as the teacher ranks it, before these filters." in card
+    assert "The candidate pool is in the teacher's order, before these filters." in card
     others = reproduce(NAME, filters=[], progress=False)
     assert (others.identical, others.filters_differ, others.teacher_differs) == (False, True, [])
     if action == "drop":
         assert others.rows_again > others.rows
     else:
-        assert "the filters are others than then" in str(others)
+        assert "the filters have changed since" in str(others)
 
 
 def test_a_judge_is_refused_with_a_reason(hub: Hub, tmp_path: Path) -> None:
-    judged = Judged(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
+    judged = Judge(FunctionJudge(only_tea, name="tea"), budget=9, relabel=True)
     filters = [Veto("random:1", "abs:0.9"), judged]
     push_dataset(mine(tmp_path / "cache", "bm25", filters=filters), NAME, license="mit")
-    assert "judge tea: asked about 9 of at most 9 pairs; what answers its query is replaced, and made" in card_of(hub)
+    assert "judge tea: asked about 9 of at most 9 pairs; a passage that answers its query is replaced" in card_of(hub)
     with pytest.raises(InputError, match=r"'judge tea' cannot be made .*a key would be sent.*filters=\[…\]: 'veto by"):
         reproduce(NAME, progress=False)
     found = reproduce(NAME, filters=filters, progress=False, cache_dir=tmp_path / "elsewhere")
@@ -129,9 +129,9 @@ def test_conditions_on_metadata_must_be_given(hub: Hub, tmp_path: Path) -> None:
         "kind": ["tea" if "tea" in text else "coffee" for text in [*QUERIES, *CORPUS]],
     }
     table = pa.table(kinds)
-    where = Where(same("kind"), queries=table, passages=table, query_column="text", passage_column="text")
+    where = Where(same_value("kind"), queries=table, passages=table, query_column="text", passage_column="text")
     push_dataset(mine(tmp_path / "cache", "random", filters=[where]), NAME, license="mit")
-    with pytest.raises(InputError, match="it is code or a table of the user's"):
+    with pytest.raises(InputError, match="it is the user's own code or table"):
         reproduce(NAME, progress=False)
     assert reproduce(NAME, filters=[where], progress=False).identical
 
@@ -246,4 +246,4 @@ def test_from_the_shell(hub: Hub, tmp_path: Path) -> None:
 def test_a_card_of_a_model_says_who_mined(tmp_path: Path) -> None:
     miner = make_miner(tmp_path / "cache", CrossSample(["bm25", "random"]), filters=[Veto("random:1", "abs:0.9")])
     section = negatives_section("user/model", miner.fit(rows()).summary)
-    assert "each query has drawn one of the teachers bm25-english, random-0. Filters: veto by random-1" in section
+    assert "each query drew one of the teachers bm25-english, random-0. Filters: veto by random-1" in section

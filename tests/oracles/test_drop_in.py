@@ -15,8 +15,8 @@ from sentence_transformers.util import mine_hard_negatives as theirs
 
 from hf_negmine import NegmineError
 from hf_negmine import mine_hard_negatives as ours
+from hf_negmine.data.sources import open_rows
 from hf_negmine.drop_in import rows as drop_in_rows
-from hf_negmine.sources import open_rows
 from tests.tiny_models import make_cross, write_tiny_models
 
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
@@ -264,7 +264,7 @@ def test_verbose_prints_the_summary(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ours(rows, model, corpus=corpus, relative_margin=0.05, cache_folder=caches[ours])
-    assert "3 negatives a query by perc_pos:0.95" in capsys.readouterr().out
+    assert "3 negatives per query by perc_pos:0.95" in capsys.readouterr().out
 
 
 def test_a_cross_encoder_that_gives_no_number_is_an_error(

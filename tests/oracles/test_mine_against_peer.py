@@ -18,8 +18,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from hf_negmine import NegativeMiner, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos, TopKShifted
-from hf_negmine.methods import Method
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.select.methods import Method
 
 TIE = 1e-6
 QUERIES, PASSAGES = 200, 600

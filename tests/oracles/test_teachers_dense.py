@@ -11,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.teachers import DenseTeacher, resolve_teacher
 
 TEXTS = ["What is the capital of France?", "Paris.", "A much longer text " * 60, "日本の首都は東京です。", "🙂"]

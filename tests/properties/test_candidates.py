@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.candidates import CandidateLists, Demand
-from hf_negmine.csr import joined_pieces
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.ragged import joined_pieces
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.select.candidates import CandidateLists, Demand
 from tests.reference import Ranked, ranked, search
 
 

@@ -19,10 +19,9 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import ROUNDS, Judged, judged_selection
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
-from hf_negmine.schema import FloatArray
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select import PositiveScore, Selection
 from hf_negmine.select.filters import (
@@ -35,14 +34,15 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     duplicates,
-    other,
-    same,
+    other_value,
+    same_value,
     where,
 )
-from hf_negmine.store import VectorStore
+from hf_negmine.select.judge import ROUNDS, Judge, judged_selection
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
-from hf_negmine.texts import TextSet
-from hf_negmine.vectors import unit_length
+from hf_negmine.teachers.vector_store import VectorStore
+from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
 
 Rule = Callable[[int, Ranked], Ranked]
@@ -248,7 +248,7 @@ def case_of(world: World, kind: str, positive_score: PositiveScore, draw: st.Dat
         near = NearDuplicates(threshold, of=of, by=kind)  # type: ignore[arg-type]
         return Case(near, duplicates_rule(world, positive_score, near))
     tables = {"text": list(world.languages), "language": list(world.languages.values())}
-    predicate = same("language") if kind == "same" else other("language")
+    predicate = same_value("language") if kind == "same" else other_value("language")
     made = Where(predicate, queries=tables, passages=pa.table(tables), query_column="text")
     return Case(made, where_rule(world, positive_score, kind))
 
@@ -331,7 +331,7 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
             patch.setattr(duplicates, "STEP_BYTES", 4000)
             patch.setattr(duplicates, "SIGNATURES_KEPT", 4)
             patch.setattr(where, "CANDIDATES_A_STEP", 3)
-            for module in ("pool.candidate_pool", "searching"):
+            for module in ("pool.candidate_pool", "pool.deepening"):
                 patch.setattr(f"hf_negmine.{module}.PLACES_A_STEP", 12)
         folder = Path(name)
         texts = world.text_set(folder)
@@ -493,7 +493,7 @@ def test_what_a_judge_calls_relevant_is_replaced_the_likeliest_first(
         def select(filters: Sequence[BoundFilter]) -> Selection:
             return pool.select("perc_pos:0.9", n=n, positive_score=positive_score, filters=filters)
 
-        judged = Judged(FunctionJudge(judge, name="random", batch_size=batch_size), budget)
+        judged = Judge(FunctionJudge(judge, name="random", batch_size=batch_size), budget)
         queries, _ = pool.positives.targets(positive_score)
         selection, verdicts = judged_selection(select, queries, judged, texts, store)
         assert rows_of(selection) == rows

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_negmine.methods import (
+from hf_negmine.select.methods import (
     Method,
     NaiveTopK,
     RankBand,

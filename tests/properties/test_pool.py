@@ -6,21 +6,20 @@ import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.pool import CandidatePool, retrieving
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import random_keys
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import random_keys
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.texts import TextSet
+from hf_negmine.pool import CandidatePool
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, Selection, parse_sampler
 from hf_negmine.teachers import FixedTeacher
-from hf_negmine.texts import TextSet
-from hf_negmine.vectors import unit_length
+from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
 
 METHODS = [
@@ -188,21 +187,18 @@ questions = st.lists(
 @given(
     world=worlds(),
     depth=st.sampled_from([1, 2, 4, 13, 100]),
-    shortlist_length=st.sampled_from([1, 5, 14, 512]),
     first_pass=st.sampled_from(["float32", "bfloat16"]),
     questions=questions,
 )
 def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
     world: World,
     depth: int,
-    shortlist_length: int,
     first_pass: FirstPass,
     questions: list[tuple[str, str, int, int, PositiveScore]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = world.text_set(Path(folder))
-        with patch.object(retrieving, "SHORTLIST_LENGTH", shortlist_length):
-            pool = make_pool(Path(folder), world.teacher, texts, depth, first_pass)
+        pool = make_pool(Path(folder), world.teacher, texts, depth, first_pass)
         for spec, sampler, n, seed, positive_score in questions:
             assert_selection(
                 world,

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.errors import StorageError
-from hf_negmine.pool import retrieving
+from hf_negmine.base.errors import StorageError
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import StoredPool, read_pool
 from hf_negmine.select import parse_sampler
@@ -28,8 +26,7 @@ Corruption = Callable[[StoredPool, int], StoredPool | None]
 def mined(folder: Path, world: World, depth: int, asked: Any) -> tuple[StoredPool, Any]:
     """A pool as it is stored after some questions, with its texts."""
     texts = world.text_set(folder)
-    with patch.object(retrieving, "SHORTLIST_LENGTH", 14):
-        pool = make_pool(folder, world.teacher, texts, depth)
+    pool = make_pool(folder, world.teacher, texts, depth)
     pool.about["texts"] = texts.fingerprint
     for spec, sampler, n, seed, positive_score in asked:
         pool.select(spec, parse_sampler(sampler), n, seed=seed, positive_score=positive_score)
@@ -159,7 +156,7 @@ def other_keys(name: str) -> Corruption:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    "a candidate is a labelled positive": a_positive,
+    "a candidate is a labeled positive": a_positive,
     "a candidate is not there": an_entry("passages", lambda pool, entry: len(pool.passage_keys)),
     "a candidate below 0": an_entry("passages", lambda pool, entry: -1),
     "a candidate twice": twice,

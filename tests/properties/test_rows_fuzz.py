@@ -20,9 +20,9 @@ from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.errors import NegmineError
-from hf_negmine.sources import choose_columns, open_corpus, open_rows, pair_batches
-from hf_negmine.texts import build_text_set
+from hf_negmine.base.errors import NegmineError
+from hf_negmine.data.sources import choose_columns, open_corpus, open_rows, pair_batches
+from hf_negmine.data.texts import build_text_set
 
 EXAMPLES = int(os.environ.get("HF_NEGMINE_FUZZ", "100"))
 fuzzed = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))

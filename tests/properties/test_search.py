@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.protocols import QueryBlock
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.protocols import QueryBlock
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, corpus, exact, nearest, scoring
 from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
@@ -135,38 +135,6 @@ def test_vector_search_equals_sorting_every_score(
     searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
     block = searcher.block(np.arange(len(problem.queries)))
     assert_best(block, problem, some_ceilings(problem, kind), depth, skip)
-
-
-@settings(max_examples=200)
-@given(
-    problem=problems(),
-    kind=ceiling_kinds,
-    length=st.integers(1, 60),
-    long_list=st.sampled_from([0, 256]),
-    passages_a_block=st.sampled_from([1, 7, 64, 1000]),
-    first_pass=st.sampled_from(["bfloat16", "float32"]),
-)
-def test_an_approximate_ranking_keeps_its_bound(
-    problem: Problem, kind: str, length: int, long_list: int, passages_a_block: int, first_pass: FirstPass
-) -> None:
-    ceilings = some_ceilings(problem, kind)
-    rows = problem.rng.permutation(len(problem.queries))
-    searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "LONG_LIST", long_list)
-        ranking, errors = searcher.approximate(rows, ceilings[rows], length)
-    for place, (row, found) in enumerate(zip(rows, rows_of(ranking), strict=True)):
-        scores, error = problem.scores[row].astype(np.float64), float(errors[place])
-        listed = [passage for _, passage in found]
-        assert len(set(listed)) == len(listed) <= length
-        assert not set(listed) & set(problem.excluded[row])
-        assert [score for score, _ in found] == sorted((score for score, _ in found), reverse=True)
-        assert all(abs(score - scores[passage]) <= error for score, passage in found)
-        lowest = -np.inf if ranking.exhausted[place] else found[-1][0] + error
-        under = {
-            passage for score, passage in ranked(problem.scores[row], problem.excluded[row]) if score < ceilings[row]
-        }
-        assert all(scores[passage] <= lowest for passage in under - set(listed))
 
 
 @settings(max_examples=100)

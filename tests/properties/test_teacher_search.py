@@ -18,17 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_negmine import NegativeMiner
-from hf_negmine.files import digest_of
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.protocols import PassageScorer, QueryBlock, Role, Searcher, Similarity, SparseVectors, TokenVectors
-from hf_negmine.schema import AnyArray, FloatArray
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import PassageScorer, QueryBlock, Role, Searcher, Similarity, SparseVectors, TokenVectors
+from hf_negmine.base.schema import AnyArray, FloatArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.search import Indexes, Queries
-from hf_negmine.store import StoredTokens, VectorStore
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.teachers import Fusion, resolve_teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
-from hf_negmine.texts import TextSet
+from hf_negmine.teachers.vector_store import StoredTokens, VectorStore
 from tests.reference import MatrixScorer, Ranked, ranked, rows_of, score_matrix, text_set
 from tests.tiny_models import make_cross, make_sparse, make_tokens, write_tiny_models
 
@@ -338,7 +338,7 @@ def test_many_candidates_are_scored_in_steps(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_queries_and_passages_of_different_widths_are_an_error() -> None:
-    from hf_negmine.errors import TeacherError
+    from hf_negmine.base.errors import TeacherError
 
     rng = np.random.default_rng(3)
     queries, passages = token_rows(rng, 2, 3, negative=None), token_rows(rng, 6, 4, negative=None)

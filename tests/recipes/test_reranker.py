@@ -16,31 +16,31 @@ from sentence_transformers import CrossEncoder, CrossEncoderTrainingArguments
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.devices import without_data_parallel
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.recipes import load_recipe
-from hf_negmine.recipes.config import scales_of
-from hf_negmine.recipes.data import TestSet, TrainingSet, load_test, load_training
-from hf_negmine.recipes.nv_retriever.sets import SETS
-from hf_negmine.recipes.reranker import run as study
-from hf_negmine.recipes.reranker.evaluation import find_candidates, ndcg
-from hf_negmine.recipes.reranker.loss import RowInfoNCE
-from hf_negmine.recipes.reranker.plan import Plan
-from hf_negmine.recipes.reranker.recipe import (
+from hf_negmine.base.devices import without_data_parallel
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.teachers import DenseTeacher
+from recipes.common.config import load_recipe, read_yaml
+from recipes.common.data import TestSet, TrainingSet, load_test, load_training
+from recipes.common.sets import SETS
+from recipes.common.training import Training, arguments
+from recipes.reranker import study
+from recipes.reranker.evaluation import find_candidates, ndcg
+from recipes.reranker.loss import RowInfoNCE
+from recipes.reranker.plan import Plan
+from recipes.reranker.recipe import (
     Base,
     FirstStage,
     Negatives,
     Reranker,
 )
-from hf_negmine.recipes.reranker.training import make_reranker
-from hf_negmine.recipes.training import Training, arguments
-from hf_negmine.teachers import DenseTeacher
+from recipes.reranker.run import app
+from recipes.reranker.study import run
+from recipes.reranker.training import make_reranker
 from tests.recipes.beir import write_beir
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "reranker" / "recipe.yaml"
-SCALES = [None, *scales_of(RECIPE)]
+SCALES = [None, *read_yaml(RECIPE)["scales"]]
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +75,7 @@ def tiny(encoder: str) -> Reranker:
 
 
 def load(scale: str | None = None) -> Reranker:
-    loaded = load_recipe(RECIPE, scale=scale)
-    assert isinstance(loaded, Reranker)
-    return loaded
+    return load_recipe(RECIPE, Reranker, scale=scale)
 
 
 # ---- the file -------------------------------------------------------------------------------------------------------
@@ -133,15 +131,15 @@ def test_every_value_is_documented() -> None:
 @pytest.mark.parametrize(
     ("line", "instead", "message"),
     [
-        ("num_negatives: 4", "num_negatives: 0", "num_negatives: a whole number, at least 1, got 0"),
-        ("temperature: 1.0", "temperature: 0", "temperature: more than 0, got 0.0"),
-        ("seeds: [0]", "seeds: [1, 1]", r"seeds: at least one, each once; got \[1, 1\]"),
+        ("num_negatives: 4", "num_negatives: 0", "num_negatives: expected more than 0, found 0"),
+        ("temperature: 1.0", "temperature: 0", "temperature: expected more than 0, found 0"),
+        ("seeds: [0]", "seeds: [1, 1]", r"seeds: each once, got \[1, 1\]"),
         ("  - name: naive", "  - name: random", "negatives: at least one, each once"),
-        ("  - name: naive", "  - name: a/b", r"negatives\[1\]: name: expected a text without '/'"),
-        ("    method: perc_pos:0.95", "    method: perc_pos:95", r"negatives\[2\]: .*for 95 % give 0.95"),
-        ("  trained: 200", "  trained: 0", "pace: trained: more than 0, got 0.0"),
-        ("  learning_rate: 2e-5", "  learning_rate: .inf", "training: learning_rate: more than 0, got inf"),
-        ("  warmup_steps: 0.1", "  warmup_steps: -1", "training: warmup_steps: 0 or more, got -1.0"),
+        ("  - name: naive", "  - name: a/b", r"negatives\[1\].name: String should match pattern"),
+        ("    method: perc_pos:0.95", "    method: perc_pos:95", r"negatives\[2\].method: .*for 95 % give 0.95"),
+        ("  trained: 200", "  trained: 0", "pace.trained: expected more than 0, found 0"),
+        ("  learning_rate: 2e-5", "  learning_rate: .inf", "training.learning_rate: expected a finite number"),
+        ("  warmup_steps: 0.1", "  warmup_steps: -1", "warmup_steps: expected 0 or more"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
@@ -150,7 +148,7 @@ def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str
     path = tmp_path / "recipe.yaml"
     path.write_text(text.replace(line, instead, 1), encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        load_recipe(path)
+        load_recipe(path, Reranker)
 
 
 # ---- the loss -------------------------------------------------------------------------------------------------------
@@ -256,7 +254,7 @@ def test_rows_have_one_positive_and_are_the_same_in_any_order(data: Path, tmp_pa
     ids=["without-the-set", "no-folder", "the-set-itself"],
 )
 def test_a_wrong_data_folder_is_one_error(folder: str, message: str, data: Path, tmp_path: Path) -> None:
-    arguments = ["recipe", "run", str(RECIPE), "--scale", "small", "--output", str(tmp_path / "output")]
+    arguments = ["--scale", "small", "--output", str(tmp_path / "output")]
     result = CliRunner().invoke(app, [*arguments, "--data", str(data / folder)])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
@@ -265,7 +263,7 @@ def test_a_wrong_data_folder_is_one_error(folder: str, message: str, data: Path,
 
 def test_the_small_scale_says_that_it_needs_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training_sets: 'nfcorpus' is not among .* as a BEIR folder with --data"):
-        load("small").run(tmp_path)
+        run(load("small"), tmp_path)
 
 
 # ---- the study ------------------------------------------------------------------------------------------------------
@@ -284,12 +282,12 @@ def test_a_study_runs_goes_on_and_keeps_to_its_settings(
 
     monkeypatch.setattr(study, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tiny.run(tmp_path / "one", data=data, tell=lambda line: None)
+        run(tiny, tmp_path / "one", data=data, tell=lambda line: None)
     kept = json.loads((tmp_path / "one" / study.RESULTS).read_text(encoding="utf-8"))["runs"]
     assert list(kept) == ["perc_pos/0", "random/0", "untrained/0", "untrained/1"]
 
     told: list[str] = []
-    report = tiny.run(tmp_path / "one", data=data, tell=told.append)
+    report = run(tiny, tmp_path / "one", data=data, tell=told.append)
     assert len(trained) == 5
     assert [line.partition(":")[0] for line in told] == ["random/1", "perc_pos/1"]
     results = json.loads((tmp_path / "one" / study.RESULTS).read_text(encoding="utf-8"))
@@ -297,13 +295,13 @@ def test_a_study_runs_goes_on_and_keeps_to_its_settings(
     assert (tmp_path / "one" / study.TABLE).read_text(encoding="utf-8").strip() in report
     assert "| perc_pos | " in report
 
-    run = results["runs"]["perc_pos/0"]
-    assert run["steps"] == 6
-    assert run["last_loss"] < run["first_loss"]
-    assert results["runs"]["perc_pos/1"] != run
+    one = results["runs"]["perc_pos/0"]
+    assert one["steps"] == 6
+    assert one["last_loss"] < one["first_loss"]
+    assert results["runs"]["perc_pos/1"] != one
 
     # In one go the same comes out.
-    tiny.run(tmp_path / "two", data=data, tell=told.append)
+    run(tiny, tmp_path / "two", data=data, tell=told.append)
     other = json.loads((tmp_path / "two" / study.RESULTS).read_text(encoding="utf-8"))
     assert {key: one["ndcg"] for key, one in other["runs"].items()} == {
         key: one["ndcg"] for key, one in results["runs"].items()
@@ -311,21 +309,21 @@ def test_a_study_runs_goes_on_and_keeps_to_its_settings(
 
     # Another seed is added to what is there; other settings are refused.
     before = len(trained)
-    dataclasses.replace(tiny, seeds=(0, 1, 2)).run(tmp_path / "one", data=data, tell=told.append)
+    run(dataclasses.replace(tiny, seeds=(0, 1, 2)), tmp_path / "one", data=data, tell=told.append)
     assert len(trained) == before + 2
     with pytest.raises(InputError, match="holds runs with other settings; give another folder"):
-        dataclasses.replace(tiny, temperature=0.5).run(tmp_path / "one", data=data, tell=told.append)
+        run(dataclasses.replace(tiny, temperature=0.5), tmp_path / "one", data=data, tell=told.append)
     changed = (dataclasses.replace(tiny.negatives[1], sampler="top"),)
     with pytest.raises(InputError, match="holds runs with other perc_pos; give another folder"):
-        dataclasses.replace(tiny, negatives=changed).run(tmp_path / "one", data=data, tell=told.append)
+        run(dataclasses.replace(tiny, negatives=changed), tmp_path / "one", data=data, tell=told.append)
     (tmp_path / "one" / study.RESULTS).write_text("{", encoding="utf-8")
-    with pytest.raises(StorageError, match=r"results.json is no JSON: .*; remove it to begin anew"):
-        tiny.run(tmp_path / "one", data=data, tell=told.append)
+    with pytest.raises(StorageError, match=r"results.json is not JSON: .*; remove it to start again"):
+        run(tiny, tmp_path / "one", data=data, tell=told.append)
 
 
 def test_models_are_kept_and_load_again(tiny: Reranker, data: Path, tmp_path: Path) -> None:
     few = dataclasses.replace(tiny, keep_models=True, seeds=(0,), negatives=tiny.negatives[1:])
-    few.run(tmp_path, data=data, tell=lambda line: None)
+    run(few, tmp_path, data=data, tell=lambda line: None)
     model = CrossEncoder(str(tmp_path / study.MODELS / "perc_pos-0"), device="cpu")
     candidates = find_candidates(load_test(few.test_sets[0], data), study.BM25Teacher(progress=False), 10, tmp_path)
     kept = json.loads((tmp_path / study.RESULTS).read_text(encoding="utf-8"))["runs"]["perc_pos/0"]
@@ -337,7 +335,7 @@ def test_models_are_kept_and_load_again(tiny: Reranker, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("scale", SCALES, ids=str)
 def test_the_dry_run_prints_the_plan(scale: str | None) -> None:
-    arguments = ["recipe", "run", str(RECIPE), "--dry-run", *(["--scale", scale] if scale else [])]
+    arguments = ["--dry-run", *(["--scale", scale] if scale else [])]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{Plan(load(scale))}\n"

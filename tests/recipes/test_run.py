@@ -27,23 +27,22 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import normalizers
 from typer.testing import CliRunner
 
-pytest.importorskip("peft", reason="needs peft")
-
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.recipes import load_recipe
-from hf_negmine.recipes.config import scales_of
-from hf_negmine.recipes.nv_retriever import stages
-from hf_negmine.recipes.nv_retriever.fixtures import tables
-from hf_negmine.recipes.nv_retriever.layouts import folder_of
-from hf_negmine.recipes.nv_retriever.load import normalised
-from hf_negmine.recipes.nv_retriever.model import cut_spaces_off, sees_later_tokens
-from hf_negmine.recipes.nv_retriever.recipe import NVRetriever
-from hf_negmine.recipes.nv_retriever.sets import SETS
-from hf_negmine.recipes.nv_retriever.stages import Trained, open_student
-from hf_negmine.recipes.nv_retriever.tasks import TASKS, table
-from hf_negmine.sources import read_beir_texts
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.data.sources import read_beir_texts
 from hf_negmine.train.losses import PositiveAwareMNRL
+from recipes.common.config import load_recipe, read_yaml
+from recipes.common.sets import SETS
+from recipes.common.sets.layouts import folder_of
+from recipes.common.sets.load import normalised
+from recipes.nv_retriever_v1 import stages
+from recipes.nv_retriever_v1.fixtures import tables
+from recipes.nv_retriever_v1.model import cut_spaces_off, sees_later_tokens
+from recipes.nv_retriever_v1.pipeline import run
+from recipes.nv_retriever_v1.plan import Plan
+from recipes.nv_retriever_v1.recipe import NVRetriever
+from recipes.nv_retriever_v1.run import app
+from recipes.nv_retriever_v1.stages import Trained, open_student
+from recipes.nv_retriever_v1.tasks import TASKS, table
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.recipes.hub import SHARED, data_sets
@@ -56,9 +55,7 @@ QUERY_LENGTH, PASSAGE_LENGTH = 32, 40
 
 
 def tiny(path: Path = RECIPE) -> NVRetriever:
-    recipe = load_recipe(path, scale="tiny")
-    assert isinstance(recipe, NVRetriever)
-    return recipe
+    return load_recipe(path, NVRetriever, scale="tiny")
 
 
 # ---- one run -------------------------------------------------------------------------------------------------------
@@ -141,24 +138,22 @@ def first(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Run:
     Remembering.runs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "PositiveAwareMNRL", Remembering)
-        result = CliRunner().invoke(
-            app, ["recipe", "run", str(path), "--scale", "tiny", "--output", str(output), "--debug"]
-        )
+        result = CliRunner().invoke(app, ["--recipe", str(path), "--scale", "tiny", "--output", str(output), "--debug"])
     assert result.exit_code == 0, result.stderr
     return Run(tiny(path), output, result.stdout, result.stderr.splitlines(), Remembering.runs)
 
 
 def test_dry_run_at_every_scale() -> None:
-    assert "tiny" in scales_of(RECIPE)
-    for scale in scales_of(RECIPE):
-        result = CliRunner().invoke(app, ["recipe", "run", str(RECIPE), "--scale", scale, "--dry-run"])
+    assert "tiny" in read_yaml(RECIPE)["scales"]
+    for scale in read_yaml(RECIPE)["scales"]:
+        result = CliRunner().invoke(app, ["--scale", scale, "--dry-run"])
         assert result.exit_code == 0, result.stderr
-        assert "STEPS AN EPOCH of 'all tasks'" in result.stdout
+        assert "STEPS PER EPOCH of 'all tasks'" in result.stdout
 
 
 def test_the_plan_of_the_tiny_run_holds(first: Run) -> None:
     rows = sum(json.loads(path.read_text())["rows"] for path in (first.output / "sets").glob("*.json"))
-    plan = first.recipe.plan()
+    plan = str(Plan(first.recipe))
     assert f"In all {16 * 32}:" in plan
     assert 0.8 * 16 * 32 < rows <= 16 * 32  # some have too few negatives under the ceiling
     assert (
@@ -192,11 +187,11 @@ def test_it_is_bidirectional_after_it_was_loaded(first: Run, name: str) -> None:
 
 
 def test_a_base_that_stays_causal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_negmine.recipes.nv_retriever import model
+    from recipes.nv_retriever_v1 import model
 
     monkeypatch.setattr(model, "sees_later_tokens", lambda student: False)
     with pytest.raises(InputError, match=r"base\.bidirectional: random stays causal"):
-        tiny().run(tmp_path / "run", tell=lambda line: None)
+        run(tiny(), tmp_path / "run", tell=lambda line: None)
     assert not (tmp_path / "run" / "base").exists()
 
 
@@ -467,7 +462,7 @@ def test_the_pushed_model_is_the_one_here(first: Run, hub: Hub) -> None:
             getattr(ours, encode)(texts, show_progress_bar=False),
         )
     card = files["README.md"].decode()
-    assert "5 hard negatives a query, mined by `perc\\_pos:0.95`" in card or "mined by `perc_pos:0.95`" in card
+    assert "5 hard negatives per query, mined by `perc\\_pos:0.95`" in card or "mined by `perc_pos:0.95`" in card
     assert "the teacher is base" in card
     mined = [one for one in first.recipe.sets if one.kind in ("retrieval", "sts")]
     assert f"{sum(len(first.rows(one.name)) for one in mined)} rows with" in card
@@ -490,7 +485,7 @@ def run_until(recipe: NVRetriever, output: Path, line: str) -> list[str]:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        recipe.run(output, tell=tell)
+        run(recipe, output, tell=tell)
     return told
 
 
@@ -501,7 +496,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[list[str
     lines = ("HotpotQA: ", "retrieval: step 17 ", "retrieval: done", "all tasks: step 30 ", "ArguAna: NDCG@10")
     parts = [run_until(recipe, output, line) for line in lines]
     told: list[str] = []
-    report = recipe.run(output, tell=told.append)
+    report = run(recipe, output, tell=told.append)
     return Run(recipe, output, report, told, []), [*parts, told]
 
 
@@ -520,10 +515,10 @@ def test_an_interrupted_run_continues(broken: tuple[Run, list[list[str]]]) -> No
         assert len([line for line in in_all if line.startswith(start)]) == 1, start
     # A set counts once its rows are written, which the line comes before.
     assert [sum(line.startswith("HotpotQA: 1") for line in part) for part in parts[:3]] == [1, 1, 0]
-    assert any(line.startswith("retrieval: going on from step 15") for line in parts[2])
+    assert any(line.startswith("retrieval: continuing from step 15") for line in parts[2])
     assert not any(line.startswith("retrieval: step 3 ") for line in parts[2])
     assert not any(line.startswith("retrieval") for part in parts[3:] for line in part)
-    assert any(line.startswith("all tasks: going on from step 28") for line in parts[4])
+    assert any(line.startswith("all tasks: continuing from step 28") for line in parts[4])
     assert not any("step" in line for line in parts[5])
 
 
@@ -541,9 +536,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(first: Run, broken: tuple[R
 
 
 def test_a_finished_run_has_nothing_to_do(broken: tuple[Run, list[list[str]]]) -> None:
-    run, told = broken[0], []
-    machines = replace(run.recipe.machines, gpus=3)
-    assert replace(run.recipe, machines=machines).run(run.output, tell=told.append) == run.report
+    done, told = broken[0], []
+    machines = replace(done.recipe.machines, gpus=3)
+    assert run(replace(done.recipe, machines=machines), done.output, tell=told.append) == done.report
     assert told == []
 
 
@@ -562,14 +557,14 @@ def test_another_run_in_the_same_folder_is_an_error(broken: tuple[Run, list[list
     }
     for message, (other, data) in others.items():
         with pytest.raises(InputError, match=f"^{message}") as raised:
-            other.run(output, data=data, tell=lambda line: None)
+            run(other, output, data=data, tell=lambda line: None)
         assert "\n" not in str(raised.value)
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(StorageError, match=r"holds 'thesis\.tex' and no run of this recipe"):
-        tiny().run(tmp_path, tell=lambda line: None)
+        run(tiny(), tmp_path, tell=lambda line: None)
 
 
 # ---- before any work -----------------------------------------------------------------------------------------------
@@ -582,11 +577,9 @@ def test_a_missing_package_is_one_error_before_any_work(
     monkeypatch.setitem(sys.modules, package, None)
     recipe = tiny()
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, harness="mteb"))
-    with pytest.raises(
-        InputError, match=f"needs the package {package}, which|the package {package} is not installed"
-    ) as raised:
-        recipe.run(tmp_path / "run", tell=lambda line: None)
-    assert "pip install 'hf_negmine[recipes]'" in str(raised.value)
+    with pytest.raises(InputError, match=f"needs the package {package}, which is not installed") as raised:
+        run(recipe, tmp_path / "run", tell=lambda line: None)
+    assert "pip install -e '.[recipes]'" in str(raised.value)
     assert not (tmp_path / "run").exists()
 
 
@@ -603,12 +596,12 @@ def test_what_can_be_planned_and_not_run(tmp_path: Path) -> None:
         (on_hub, "'beir' needs --data DIR with BEIR folders"),
     ):
         with pytest.raises(InputError, match=message):
-            other.run(tmp_path / "run", tell=lambda line: None)
+            run(other, tmp_path / "run", tell=lambda line: None)
     for other in (on_hub, recipe):
         with pytest.raises(InputError, match=r"beir lacks \['ArguAna', "):
-            other.run(tmp_path / "run", data=tmp_path, tell=lambda line: None)
+            run(other, tmp_path / "run", data=tmp_path, tell=lambda line: None)
     with pytest.raises(InputError, match="--data: there is no folder"):
-        recipe.run(tmp_path / "run", data=tmp_path / "nowhere", tell=lambda line: None)
+        run(recipe, tmp_path / "run", data=tmp_path / "nowhere", tell=lambda line: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -616,7 +609,7 @@ def test_a_prompt_without_room_for_a_text(tmp_path: Path) -> None:
     recipe = tiny()
     recipe = replace(recipe, base=replace(recipe.base, query_length=8))
     with pytest.raises(InputError, match=r"a limit of 8 tokens, and the prompt 'Given .*: ' alone has \d+"):
-        recipe.run(tmp_path / "run", tell=lambda line: None)
+        run(recipe, tmp_path / "run", tell=lambda line: None)
 
 
 # ---- the made-up data ----------------------------------------------------------------------------------------------
@@ -661,7 +654,7 @@ def test_a_base_of_the_hub_at_a_revision(first: Run, hub: Hub, tmp_path: Path) -
         output=replace(recipe.output, repo="tester/short"),
     )
     told: list[str] = []
-    report = short.run(tmp_path / "run", tell=told.append)
+    report = run(short, tmp_path / "run", tell=told.append)
     assert "average of these 1" in report
     assert [line.partition(":")[0] for line in told if " rows with " in line] == ["STS12", "STS22", "STSBenchmark"]
     found, expected = (

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_negmine.errors import InputError
-from hf_negmine.recipes.nv_retriever.layouts import Labelled, Similar, Table, Tables
-from hf_negmine.recipes.nv_retriever.load import LoadedSet, load_set, normalised
-from hf_negmine.recipes.nv_retriever.sets import KINDS, SETS, choose_sets, table_of_sources
+from hf_negmine.base.errors import InputError
+from recipes.common.sets import KINDS, SETS, choose_sets, table_of_sources
+from recipes.common.sets.layouts import Labelled, Similar, Table, Tables
+from recipes.common.sets.load import LoadedSet, load_set, normalised
 from tests.recipes.hub import SHARED, THINGS, folder_of, write_hub
 
 ROOT = Path(__file__).parents[2]
@@ -264,7 +264,7 @@ def test_lists_of_ids_are_read_as_lists_and_as_text(hub: Path, tmp_path: Path) -
     assert load(hub, "BioASQ", source=tmp_path).rows.to_dict() == written
     questions["relevant_passage_ids"] = ["none"] * 13
     write(tmp_path / "question-answer-passages/test.parquet", **questions)
-    with pytest.raises(InputError, match="rag-mini-bioasq: 'none' is no list of ids"):
+    with pytest.raises(InputError, match="rag-mini-bioasq: 'none' is not a list of ids"):
         load(hub, "BioASQ", source=tmp_path)
 
 

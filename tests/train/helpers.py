@@ -18,8 +18,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from hf_negmine import NegativeMiner
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
 
 WORDS = [f"w{number}" for number in range(120)]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "q", "d", "ask", "find", "tell", "seek"]

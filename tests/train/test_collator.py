@@ -17,11 +17,11 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch.utils.data import DataLoader
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.files import text_digests
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
-from hf_negmine.select.filters import Veto, Where, same
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.base.files import text_digests
+from hf_negmine.select.filters import Veto, Where, same_value
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.rows import TrainingRow
@@ -164,7 +164,7 @@ def test_sources_that_make_no_sense_are_errors(tmp_path: Path, frozen: SentenceT
         HardNegativeCollator(frozen, 3)  # type: ignore[arg-type]
     with pytest.raises(NegmineError):
         HardNegativeCollator(frozen, tmp_path / "nothing", num_negatives=2)
-    with pytest.raises(InputError, match="rows hold negatives, and negatives= was given besides"):
+    with pytest.raises(InputError, match="rows hold negatives, and negatives= was given as well"):
         draw(HardNegativeCollator(frozen, miner), miner.mine(rows()), 0)
     with pytest.raises(InputError, match="no place to take them from"):
         draw(HardNegativeCollator(frozen), rows(), 0)
@@ -176,7 +176,7 @@ def test_a_stored_pool_gives_what_its_miner_gives(tmp_path: Path, frozen: Senten
     assert folder is not None
     expected = draw(HardNegativeCollator(frozen, miner), rows(0, 12), 2)
     for given in (folder, str(folder), miner.pool):
-        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.seed)
+        collator = HardNegativeCollator(frozen, given, num_negatives=2, sampler="sampled:8@0.2", seed=miner.config.seed)
         assert draw(collator, rows(0, 12), 2) == expected
     with pytest.raises(InputError, match="not in the pool, the first has the query 'q w36 w37'"):
         draw(collator, rows(), 0)
@@ -293,9 +293,9 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
         "passages": {"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
     }
     filters = [
-        Where(same("half"), **halves),
+        Where(same_value("half"), **halves),
         Veto("bm25", "abs:5"),
-        Judged(FunctionJudge(thirds, name="thirds")),
+        Judge(FunctionJudge(thirds, name="thirds")),
     ]
     settings = {"sampler": "top", "positive_score": positive_score, "num_negatives": 6, "on_exhausted": "keep"}
     miner = make_miner(tmp_path, "random:1", method="naive", filters=filters, **settings).fit(rows())
@@ -474,10 +474,10 @@ def test_data_sets_without_names_keep_their_own_corpora_and_numbers(
         assert drawn == draw(HardNegativeCollator(frozen, miners[name], fill="random"), data, 1)
         assert {len(texts) for texts in drawn.values()} == {1 + n}
         assert {text for texts in drawn.values() for text in texts} <= set(own[name])
-    with pytest.raises(InputError, match=r"one batch come from data sets with \[2, 3\] negatives a row"):
+    with pytest.raises(InputError, match=r"one batch come from data sets with \[2, 3\] negatives per row"):
         draw(together, rows(6, 10), 1)
     unknown = datasets.Dataset.from_dict({"query": ["q w1"], "positive": [CORPUS[3]]})
-    with pytest.raises(InputError, match=r"not in the pool, .*'q w1'.* say which data set rows belong to"):
+    with pytest.raises(InputError, match=r"not in the pool, .*'q w1'.* tell which data set each row belongs to"):
         draw(together, unknown, 1)
 
 
@@ -498,7 +498,7 @@ def test_a_miner_that_is_fitted_anew_is_noticed(frozen: SentenceTransformer, min
     collator = HardNegativeCollator(frozen, miner.fit(rows(0, 8)))
     miner.fit(rows(8, 16))
     collator.set_epoch(0)
-    with pytest.raises(InputError, match="fitted anew after the collator was made"):
+    with pytest.raises(InputError, match="fitted again after the collator was made"):
         collator(list(rows(8, 12)))
 
 

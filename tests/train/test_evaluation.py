@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train.evaluation import beir_evaluator
 from tests.recipes.beir import write_beir
 

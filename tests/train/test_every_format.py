@@ -20,10 +20,10 @@ from sentence_transformers.sentence_transformer.losses import CosineSimilarityLo
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
-from hf_negmine.mined import FORMATS
-from hf_negmine.output import save
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import save
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.train import HardNegativeCollator, RemineCallback
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, Remembering, arguments, load_model, make_miner, rows
 from tests.train.test_trainer import make_trainer
@@ -51,13 +51,13 @@ def negatives_of(mined: datasets.Dataset, miner: NegativeMiner) -> dict[str, set
     """The negatives that a query has in mined rows, as read by hand."""
     found: dict[str, set[str]] = {}
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             texts = [CORPUS[i] for i in row["document_ids"]][1:]
             query = miner.queries[row["query_id"]]["query"]
         else:
             query = row["query"]
             labels = row.get("labels", row.get("label"))
-            if miner.format == "labeled-list":
+            if miner.config.format == "labeled-list":
                 labels = labels or [1] + [0] * (len(row["positive"]) - 1)
                 texts = [text for text, label in zip(row["positive"], labels, strict=True) if not label]
             else:
@@ -73,7 +73,7 @@ def train(model: Any, tmp_path: Path, mined: Any, collator: HardNegativeCollator
 
 
 def collator_for(model: Any, miner: NegativeMiner, **settings: Any) -> HardNegativeCollator:
-    tables = {"queries": miner.queries, "corpus": miner.corpus} if miner.format == "ids" else {}
+    tables = {"queries": miner.queries, "corpus": miner.corpus} if miner.config.format == "ids" else {}
     return HardNegativeCollator(model, **tables, **settings)
 
 
@@ -291,9 +291,7 @@ def test_the_command_trains_on_rows_of_a_file(student: Path, tmp_path: Path, mon
         assert said in (tmp_path / name / "README.md").read_text(encoding="utf-8")
     result = CliRunner().invoke(app, [*command[:-1], str(tmp_path / "none"), *given[:-2], "--device", "cpu"])
     assert result.exit_code == 1
-    assert result.stderr.startswith(
-        "Error: num_negatives: how many negatives a row? Rows that hold lists do not say, and"
-    )
+    assert result.stderr.startswith("Error: num_negatives: how many negatives per row? Rows with lists do not say, and")
 
 
 def test_labelled_pairs_of_any_order_train_by_the_command(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.files import text_digests
+from hf_negmine.base.files import text_digests
 from hf_negmine.select.filters import Consistency
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.train import HardNegativeCollator
@@ -176,7 +176,7 @@ def test_an_inconsistent_positive_sets_no_ceiling(
         collator = HardNegativeCollator(frozen, miner)
     finally:
         logger.removeHandler(caplog.handler)
-    assert "1 of 5 positives do not keep the consistency (top 10)" in caplog.text
+    assert "1 of 5 positives fail consistency (top 10)" in caplog.text
     source = collator.sources[""]
     source = pickle.loads(pickle.dumps(source)) if travelled else source
     negatives = [row for row in miner.mine(data) if row["query"] == QUERIES[0]]

@@ -13,8 +13,8 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.rows import RowReader
 from tests.train.helpers import (
@@ -112,7 +112,7 @@ def test_lists_of_several_lengths_ask_for_a_number_before_the_first_step(
     model: SentenceTransformer, tmp_path: Path, what: str
 ) -> None:
     lists, said = RAGGED[what]
-    with pytest.raises(InputError, match=f"num_negatives: how many negatives a row.* {said}"):
+    with pytest.raises(InputError, match=f"num_negatives: how many negatives per row.* {said}"):
         trained(model, tmp_path, data("negative", lists))
     found = trained(model, tmp_path, data("negative", lists), HardNegativeCollator(model, num_negatives=3))
     assert {query: set(some) for query, some in found.items()} == {
@@ -142,7 +142,7 @@ def test_a_loop_of_ones_own_is_told_at_the_batch(frozen: SentenceTransformer) ->
     for batch in loader:
         found |= rows_of(columns_of(batch, frozen))
     assert {query: list(texts[1:]) for query, texts in found.items()} == EXPECTED
-    with pytest.raises(InputError, match=r"num_negatives: how many negatives a row.* from 2 to 3"):
+    with pytest.raises(InputError, match=r"num_negatives: how many negatives per row.* from 2 to 3"):
         collator(list(data("negative", [some[:2] for some in THREE])))
 
 
@@ -174,14 +174,14 @@ def test_what_cannot_be_read_is_one_sentence(frozen: SentenceTransformer, row: d
 def test_negatives_under_a_name_of_ones_own_are_named(frozen: SentenceTransformer) -> None:
     collator = HardNegativeCollator(frozen, query_column="query", positive_column="positive")
     collator.set_epoch(0)
-    with pytest.raises(InputError, match=r"one of the columns \['wrong'\] holds them, name it 'negatives'"):
+    with pytest.raises(InputError, match=r"one of the columns \['wrong'\] holds them, rename it 'negatives'"):
         collator([{"query": "q", "positive": "p", "wrong": ["n"]}])
 
 
 def test_lists_beside_a_miner_are_an_error(frozen: SentenceTransformer, tmp_path: Path) -> None:
     collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()))
     collator.set_epoch(0)
-    with pytest.raises(InputError, match=r"rows hold negatives, and negatives= was given besides.*\['neg'\]"):
+    with pytest.raises(InputError, match=r"rows hold negatives, and negatives= was given as well.*\['neg'\]"):
         collator([{"query": QUERIES[0], "positive": POSITIVES[0], "neg": ["n"]}])
 
 
@@ -234,5 +234,5 @@ def test_the_command_trains_on_lists(
     if n is not None:
         result = CliRunner().invoke(app, [*command[:-3], "-o", str(tmp_path / "none"), "--device", "cpu"])
         assert result.exit_code == 1
-        assert result.stderr.startswith("Error: num_negatives: how many negatives a row? ")
+        assert result.stderr.startswith("Error: num_negatives: how many negatives per row? ")
         assert len(result.stderr.splitlines()) == 1

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from tests.another_device import DEVICE, AnotherDevice
@@ -163,6 +163,6 @@ def test_it_learns(models: Path, tmp_path: Path) -> None:
 
 def test_a_collator_that_makes_scores_is_not_taken_over(frozen: SentenceTransformer, tmp_path: Path) -> None:
     collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows()), labels="scores")
-    with pytest.raises(InputError, match="a collator of its own"):
+    with pytest.raises(InputError, match="give it its own collator"):
         PositiveAwareMNRL(frozen, collator)
     assert collator.labels == "scores"

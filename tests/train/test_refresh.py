@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
+from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.search import pair_scores
 from hf_negmine.select.filters import Listed, Veto, Where, keep_all
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion
@@ -170,7 +170,7 @@ def test_the_student_finds_nothing_that_a_filter_or_the_judge_refuses(
         passages={"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
         name="even",
     )
-    filters = [even, Veto("random:3", "perc_pos:1.2"), Judged(FunctionJudge(judge, name="thirds"))]
+    filters = [even, Veto("random:3", "perc_pos:1.2"), Judge(FunctionJudge(judge, name="thirds"))]
     miner = make_miner(tmp_path / "cache", method="naive", positive_score=positive_score, filters=filters)
     source = HardNegativeCollator(model, miner.fit(several_positives())).sources[""]
     bank = mine_with_student(source, DenseTeacher(model), tmp_path / "student 2", device="cpu", progress=False)
@@ -395,7 +395,7 @@ def test_only_what_the_student_finds_easy_is_replaced(model: SentenceTransformer
     remine = RemineCallback(collator, rule="easy", progress=False)
     args = arguments(tmp_path, num_train_epochs=4, learning_rate=1e-2)
     make_trainer(model, collator, rows(), PositiveAwareMNRL(model, collator), args, [photograph, remine]).train()
-    deep = miner.pool.select(miner.method, "top", 39)
+    deep = miner.pool.select(miner.config.method, "top", 39)
     ranked = [deep.passages[a:b].tolist() for a, b in itertools.pairwise(deep.offsets)]
     rounds = [
         {(q, p): float(scores[q, p]) for q in range(16) for p in range(40)}
@@ -474,7 +474,7 @@ def test_a_folder_of_the_users_is_left_alone(frozen: SentenceTransformer, tmp_pa
     collator = HardNegativeCollator(frozen, make_miner(tmp_path / "cache").fit(rows()))
     remine = RemineCallback(collator, folder=tmp_path / "data", progress=False)
     trainer = make_trainer(frozen, collator, rows(), Remembering(frozen), arguments(tmp_path), [remine])
-    with pytest.raises(StorageError, match="holds something else than negatives"):
+    with pytest.raises(StorageError, match="holds something other than negatives"):
         trainer.train()
     assert mine.read_bytes() == b"rows"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.rows import LookupTables, RowReader, TrainingRow, negative_columns
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, columns_of, make_miner, rows, rows_of
@@ -166,7 +166,7 @@ def test_lists_of_any_length_become_n_columns(frozen: SentenceTransformer) -> No
     assert found[QUERIES[2]][1:] == (CORPUS[33], CORPUS[34], CORPUS[33])
     unsaid = HardNegativeCollator(frozen)
     unsaid.set_epoch(0)
-    with pytest.raises(InputError, match="num_negatives: how many negatives a row"):
+    with pytest.raises(InputError, match="num_negatives: how many negatives per row"):
         unsaid(features)
 
 

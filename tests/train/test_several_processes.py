@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.files import text_digests
+from hf_negmine.base.files import text_digests
 from hf_negmine.train import HardNegativeCollator, NegativeBank
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from hf_negmine.train.source import NegativeSource

@@ -44,8 +44,14 @@ from sentence_transformers.sparse_encoder.losses import SparseMultipleNegativesR
 from sentence_transformers.sparse_encoder.modules import SpladePooling, Transformer
 from transformers import TrainerCallback
 
-from hf_negmine.errors import InputError
-from hf_negmine.train import CachedPositiveAwareMNRL, HardNegativeCollator, PositiveAwareMNRL
+from hf_negmine.base.errors import InputError
+from hf_negmine.train import (
+    CachedPositiveAwareMNRL,
+    HardNegativeCollator,
+    PositiveAwareMNRL,
+    RemineCallback,
+    trainer_arguments,
+)
 from tests.tiny_models import write_tiny_models
 from tests.train.helpers import (
     CORPUS,
@@ -387,6 +393,27 @@ def test_mined_rows_train(model: SentenceTransformer, tmp_path: Path, format: An
     make_trainer(model, collator, mined, loss, arguments(tmp_path, num_train_epochs=1)).train()
     assert all(len(batch) == 2 + n for batch in loss.batches)
     assert set(loss.drawn()) == set(QUERIES)
+
+
+@pytest.mark.parametrize("refresh", [None, "student", "easy"])
+def test_a_trainer_takes_all_it_needs_of_a_collator_at_once(
+    model: SentenceTransformer, tmp_path: Path, refresh: Any
+) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()), seed=3)
+    args = arguments(tmp_path, num_train_epochs=2)
+    trainer = SentenceTransformerTrainer(model, args, rows(), **trainer_arguments(collator, refresh=refresh))
+    trainer.train()
+    refreshed = [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
+    assert len(refreshed) == (0 if refresh is None else 1)
+    assert isinstance(trainer.loss, PositiveAwareMNRL)
+    assert collator.epoch == 1
+
+
+def test_a_trainer_is_given_a_loss_and_a_callback_of_the_users(model: SentenceTransformer, tmp_path: Path) -> None:
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    loss, remine = Remembering(model), RemineCallback(collator, every_steps=3)
+    given = trainer_arguments(collator, loss=loss, refresh=remine)
+    assert given == {"loss": loss, "data_collator": collator, "callbacks": [collator, remine]}
 
 
 def test_a_stored_pool_trains(model: SentenceTransformer, tmp_path: Path) -> None:

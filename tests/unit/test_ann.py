@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import VectorSearcher, ann, ann_index, exact
 from hf_negmine.search.ann import FaissSearcher, measured_recall
 from hf_negmine.search.ann_index import Engine, build_index
@@ -276,7 +276,7 @@ def test_an_index_of_other_vectors_is_refused_and_half_an_index_built_again(
         ("HNSW8,PQ4x4", "makes an index of distances, not of inner products"),
         ("PCA32,Flat", r"PCA matrix cannot output 32 dimensions from 16"),
         ("IDMap,Flat", r"'IDMap,Flat' of 200"),
-        ("HNSW1", r"a graph with 1 link\(s\) a vector, expected at least 2"),
+        ("HNSW1", r"a graph with 1 link\(s\) per vector, expected at least 2"),
         ("IVF0,Flat", "has 0 clusters"),
         ("", "a FAISS factory such as"),
         ("Flat@", r"'' in 'Flat@' is not a setting such as"),
@@ -301,7 +301,7 @@ def test_a_corpus_of_nothing_and_an_index_of_another_corpus_are_refused(tmp_path
     other = make_searcher(tmp_path / "other", "Flat", clustered(31), clustered(3))
     with pytest.raises(InputError, match="the index holds 31 vectors, the corpus 30"):
         FaissSearcher(searcher.exact, other.index)
-    with pytest.raises(InputError, match="first_rung: at least 1 proposal a query, got 0"):
+    with pytest.raises(InputError, match="first_rung: at least 1 proposal per query, got 0"):
         FaissSearcher(searcher.exact, searcher.index, first_rung=0)
 
 

@@ -22,11 +22,11 @@ import pytest
 
 pytest.importorskip("openai")
 
-from hf_negmine.endpoint import OPENAI, BadAnswer, Endpoint
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.judges import PROMPT, ChatJudge, FunctionJudge, Judge, resolve_judge
-from hf_negmine.protocols import StreamingTeacher
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.protocols import StreamingTeacher
+from hf_negmine.select.judge_models import PROMPT, ChatJudge, FunctionJudge, PairJudge, resolve_judge
 from hf_negmine.teachers.api import APITeacher
+from hf_negmine.teachers.endpoint import OPENAI, BadAnswer, Endpoint
 from tests.openai_server import Fault, Json, OpenAIServer, Received
 
 KEY = "sk-test/5ecret+key-that-nobody-may-see"
@@ -192,7 +192,7 @@ def test_a_fault_that_passes_is_asked_again(server: OpenAIServer, fault: Fault) 
 def test_a_fault_that_stays_is_one_error_after_all_retries(server: OpenAIServer, fault: Fault) -> None:
     server.fault = every_time(fault)
     teacher = teacher_of(server, concurrency=1, retries=1, timeout=0.1 if fault.hang else 60)
-    with pytest.raises(TeacherError, match=rf"embedder at {server.url}: .*\(asked 2 times\)$"):
+    with pytest.raises(TeacherError, match=rf"embedder at {server.url}: .*\(2 attempts\)$"):
         teacher.encode(TEXTS, "passage")
     assert len(server.requests) == 2
 
@@ -219,7 +219,7 @@ def test_the_error_says_what_was_wrong(server: OpenAIServer, fault: str, facts: 
 
 def test_a_server_that_is_not_there_is_an_error_after_all_retries(server: OpenAIServer) -> None:
     teacher = APITeacher("embedder", base_url="http://127.0.0.1:9/v1", retries=2)
-    with pytest.raises(TeacherError, match=r"127.0.0.1:9/v1: the connection broke off .*refused.* \(asked 3 times\)"):
+    with pytest.raises(TeacherError, match=r"127.0.0.1:9/v1: the connection broke off .*refused.* \(3 attempts\)"):
         teacher.encode(TEXTS, "query")
 
 
@@ -236,7 +236,7 @@ def test_a_later_answer_of_another_width_is_asked_again(server: OpenAIServer) ->
     np.testing.assert_array_equal(teacher_of(server, concurrency=1).encode(TEXTS, "query"), expected(server))
     assert len(server.requests) == 5 + 1
     server.faults = [Fault(), *[Fault(change=narrow)] * 3]
-    with pytest.raises(TeacherError, match="vectors of width 3, those before had 4"):
+    with pytest.raises(TeacherError, match="vectors of width 3, earlier ones had 4"):
         teacher_of(server, concurrency=1).encode(TEXTS, "query")
 
 
@@ -281,7 +281,7 @@ def test_a_pause_that_is_none_is_the_usual_one(server: OpenAIServer, wanted: str
 
 def test_a_pause_of_a_day_is_an_error(server: OpenAIServer) -> None:
     server.faults = [Fault(429, headers={"Retry-After": "86400"})]
-    with pytest.raises(TeacherError, match="it asks to wait 86,400 s, at most 600 s are waited"):
+    with pytest.raises(TeacherError, match="it asks to wait 86,400 s, the limit is 600 s"):
         teacher_of(server).encode(["a"], "query")
 
 
@@ -464,7 +464,7 @@ def test_a_key_that_a_server_says_stands_in_no_error_and_no_log(
     assert "5ecret" not in said
     assert "sk-test" not in said
     assert "***" in str(raised.value)
-    assert fault.status in (401, 422) or "asked again in" in caplog.text
+    assert fault.status in (401, 422) or "retried in" in caplog.text
     assert raised.value.__cause__ is raised.value.__context__ is None
 
 
@@ -492,7 +492,7 @@ def test_a_password_stands_in_no_error(server: OpenAIServer) -> None:
 @pytest.mark.parametrize("query", ["key=qu3rykey", "v=1&key=qu3ry%2Fkey", "qu3rykey", "api-version=qu3rykey"])
 def test_a_secret_in_the_query_of_an_address_is_refused(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://host/v1?{query}"
-    expected = r"base_url: its query holds a value that would stand in logs; give the key by .* variable MY_KEY$"
+    expected = r"base_url: its query holds a value that would appear in logs; give the key in .* variable MY_KEY$"
     with pytest.raises(InputError, match=expected) as raised:
         APITeacher("m", base_url=url, api_key_variable="MY_KEY")
     assert "qu3ry" not in spoken(raised.value)
@@ -618,7 +618,7 @@ def test_a_copy_in_another_process_works(server: OpenAIServer) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model": ""}, "model: the server's name of it, got ''"),
+        ({"model": ""}, "model: the server's name for the model, got ''"),
         ({"base_url": "localhost:8000/v1"}, "base_url: http://… or https://…, got 'localhost:8000/v1'"),
         ({"base_url": "http://"}, "base_url: .* got 'http://'"),
         ({"base_url": "ftp://me:secret@host?key=k"}, "base_url: .* got 'host'"),
@@ -648,7 +648,7 @@ def test_without_openai_the_error_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_importing_costs_no_client() -> None:
-    code = "import sys, hf_negmine.judges; print('openai' in sys.modules)"
+    code = "import sys, hf_negmine.select.judge_models; print('openai' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -664,7 +664,7 @@ def has_word(question: str) -> str:
 def test_a_chat_model_judges_each_pair_once(server: OpenAIServer) -> None:
     server.reply = has_word
     judge = judge_of(server)
-    assert isinstance(judge, Judge)
+    assert isinstance(judge, PairJudge)
     passages = [f"passage of {'rain' if number % 3 else 'sun'} {number}" for number in range(20)]
     verdicts = list(judge.judge(["rain"] * 20, passages))
     assert sorted(verdicts) == [(number, number % 3 != 0) for number in range(20)]
@@ -733,7 +733,7 @@ def test_an_answer_without_a_verdict_is_asked_for_again(server: OpenAIServer, an
     assert list(judge_of(server).judge(["a"], ["b"])) == [(0, True)]
     server.reply = lambda question: answer
     begun = re.escape(repr((answer or "").replace("\n", "\\n")).replace("\\\\", "\\"))
-    with pytest.raises(TeacherError, match=rf"begins with Yes or No, got {begun} \(asked 3 times\)"):
+    with pytest.raises(TeacherError, match=rf"begins with Yes or No, got {begun} \(3 attempts\)"):
         list(judge_of(server).judge(["a"], ["b"]))
 
 
@@ -764,7 +764,7 @@ def test_a_judge_asks_again_after_a_fault(server: OpenAIServer, fault: Fault) ->
     server.faults = [fault]
     assert list(judge_of(server).judge(["a"], ["b"])) == [(0, True)]
     server.fault = every_time(fault)
-    with pytest.raises(TeacherError, match=r"chatter at .*\(asked 3 times\)"):
+    with pytest.raises(TeacherError, match=r"chatter at .*\(3 attempts\)"):
         list(judge_of(server).judge(["a"], ["b"]))
 
 
@@ -860,9 +860,11 @@ def test_judges_from_what_users_write() -> None:
     function = resolve_judge(long_enough)
     assert isinstance(function, FunctionJudge)
     assert function.name == "long_enough"
-    with pytest.raises(InputError, match=r"has no name of its own; give it one: FunctionJudge\(function, name=...\)"):
+    with pytest.raises(InputError, match=r"has no name of its own; give it one, FunctionJudge\(function, name=...\)"):
         resolve_judge(lambda queries, passages: [True])
-    for wrong in ("gpt", 3, ChatJudge, None):
+    named = resolve_judge("gpt")
+    assert (type(named), named.name) == (ChatJudge, "gpt")
+    for wrong in (3, ChatJudge, None):
         with pytest.raises(InputError, match=r"lacks what a judge needs: name, fingerprint\(\) and judge"):
             resolve_judge(wrong)  # type: ignore[arg-type]
 
@@ -871,5 +873,5 @@ def test_a_bad_answer_never_gets_out(server: OpenAIServer) -> None:
     def call(client: Any, number: int) -> int:
         raise BadAnswer("half")
 
-    with pytest.raises(TeacherError, match=r"m at .*: half \(asked 2 times\)"):
+    with pytest.raises(TeacherError, match=r"m at .*: half \(2 attempts\)"):
         list(Endpoint("m", base_url=server.url, retries=1).run([1], call))

@@ -18,9 +18,9 @@ import pytest
 from datasets import Dataset, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 
-from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos, store
-from hf_negmine.checksums import publish_sealed
-from hf_negmine.errors import (
+from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos
+from hf_negmine.base.checksums import publish_sealed
+from hf_negmine.base.errors import (
     ColumnError,
     ExhaustedError,
     InputError,
@@ -29,9 +29,10 @@ from hf_negmine.errors import (
     StorageError,
     TeacherError,
 )
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.protocols import Role
-from hf_negmine.schema import FORMAT_VERSION, FloatArray
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role
+from hf_negmine.base.schema import FORMAT_VERSION, FloatArray
+from hf_negmine.teachers import vector_store as store
 
 ROWS = [{"query": f"query {i}", "positive": f"positive {i}"} for i in range(12)]
 QUERIES, POSITIVES = [row["query"] for row in ROWS], [row["positive"] for row in ROWS]
@@ -249,7 +250,10 @@ CASES = {
     ),
     "pool before fit": Case(lambda folder: miner_in(folder).pool, ["not fitted"], NotFittedError),
     "pool of a corpus alone": Case(lambda folder: miner_in(folder).fit(corpus=POSITIVES).pool, ["corpus alone"]),
-    "map one row at a time": Case(then_map(ROWS), ["takes batches", "one row", "batched=True"]),
+    "map one row at a time into triplets": Case(
+        lambda folder: Dataset.from_list(ROWS).map(miner_in(folder, format="triplet").fit(ROWS)),
+        ["'triplet'", "one row into several", "batched=True"],
+    ),
     "map other columns": Case(
         then_map([{"question": "x", "positive": "y"}], batched=True),
         ["map: column 'query'", "['question', 'positive']"],
@@ -275,11 +279,11 @@ CASES = {
     ),
     "mine with another corpus": Case(
         lambda folder: miner_in(folder).fit(ROWS).mine(ROWS, corpus=["x"]),
-        ["fitted already", "another corpus to fit()"],
+        ["already fitted", "another corpus to fit()"],
     ),
     "ids of new rows": Case(
         lambda folder: miner_in(folder, format="ids").fit(ROWS).mine([{"query": "new", "positive": "new too"}]),
-        ["format 'ids'", "were there at fit()", "fit on these"],
+        ["format 'ids'", "were part of fit()", "fit on these"],
     ),
 }
 
@@ -430,7 +434,7 @@ def test_shards_that_were_finished_are_kept_when_the_disk_fills(
         publish_sealed(folder, path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr("hf_negmine.store.publish_sealed", full_at_the_third)
+        patched.setattr("hf_negmine.teachers.vector_store.publish_sealed", full_at_the_third)
         with pytest.raises(StorageError, match="no space left"):
             miner_in(tmp_path, Counting()).fit(ROWS)
     assert encoded == [5, 5, 2]

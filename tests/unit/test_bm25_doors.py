@@ -15,8 +15,8 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 from hf_negmine import BM25Teacher, CrossSample, NegativeMiner, ScoreFunction, Veto
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, StorageError, TeacherError
+from hf_negmine.base.errors import InputError, StorageError, TeacherError
+from hf_negmine.commands.cli import app
 from hf_negmine.teachers import bm25, settings_of, teacher_of_settings
 
 QUERIES = ["what do otters eat", "how is bread baked", "why do strings break", "when are taxes due"]
@@ -65,7 +65,7 @@ def test_a_tokenizer_needs_a_version_and_a_version_a_tokenizer() -> None:
     for version in (None, "", 2):
         with pytest.raises(InputError, match=r'BM25: version: a text such as version="1" .*no probe'):
             BM25Teacher(tokenizer=by_dashes, version=version)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="BM25: version: '1' is for a tokenizer, and there is none"):
+    with pytest.raises(InputError, match="BM25: version: '1' is for a tokenizer, and none was given"):
         BM25Teacher(version="1")
     with pytest.raises(InputError, match=r"BM25: tokenizer: a function .* got 'jieba'"):
         BM25Teacher(tokenizer="jieba", version="1")  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers import BM25Teacher
-from hf_negmine.words import words_of
+from hf_negmine.teachers.words import words_of
 
 TEXTS = {
     "Chinese": {
@@ -122,5 +122,5 @@ def test_composed_and_decomposed_text_has_the_same_words(text: str) -> None:
 
 
 def test_the_unknown_language_of_a_script_without_spaces_is_told_that_it_needs_none() -> None:
-    with pytest.raises(ValueError, match=r"language 'chinese' is not among .* \(Chinese, Japanese, Thai\) need none"):
+    with pytest.raises(ValueError, match=r"language 'chinese' is not .* \(Chinese, Japanese, Thai\), which need none"):
         BM25Teacher("chinese")

@@ -13,9 +13,10 @@ from datasets import Dataset
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from hf_negmine import NegativeMiner, cache
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
+from hf_negmine import NegativeMiner
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands import cache_folder as cache
+from hf_negmine.commands.cli import app
 from hf_negmine.teachers.function import ScoreFunction
 
 ROWS = Dataset.from_dict(
@@ -93,7 +94,7 @@ def test_what_is_damaged_is_listed_and_repaired(folder: Path, say: Callable[...,
     assert all(str(path) in said for path in damaged)
     assert said.endswith("3 damaged\n")
     code, said = say("verify", "--repair", "--cache-dir", folder)
-    assert (code, said.count("; put aside")) == (1, 2)
+    assert (code, said.count("; set aside")) == (1, 2)
     mine(folder)
     code, said = say("verify", "--cache-dir", folder)
     assert (code, said.endswith("1 damaged\n")) == (1, True)  # the record that was lost, which is asked about again

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_negmine import checksums
-from hf_negmine.checksums import is_whole, publish_sealed, read_sealed, write_sealed
-from hf_negmine.errors import DamagedError, StorageError
-from hf_negmine.files import scratch_folder, write_array
+from hf_negmine.base import checksums
+from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed, write_sealed
+from hf_negmine.base.errors import DamagedError, StorageError
+from hf_negmine.base.files import scratch_folder, write_array
 
 CONTENT = {"name": "é", "settings": {"seed": 3, "top": 0.95, "none": None}, "numbers": {"10": 1, "9": 2}}
 
@@ -79,7 +79,7 @@ def test_every_character_of_the_json_counts(tmp_path: Path) -> None:
 def test_a_seal_names_files_of_its_own_folder(tmp_path: Path, files: Any) -> None:
     body = {"format_version": checksums.FORMAT_VERSION, "files": files}
     (tmp_path / "about.json").write_text(json.dumps({**body, "checksum": checksums._checksum(body)}))
-    with pytest.raises(DamagedError, match="does not say which files it is about"):
+    with pytest.raises(DamagedError, match="does not say which files it covers"):
         read_sealed(tmp_path / "about.json")
 
 
@@ -125,7 +125,7 @@ def test_a_folder_that_is_there_is_kept_only_if_it_is_whole(tmp_path: Path, capl
         publish(tmp_path / "name", 3)
     assert read_sealed(tmp_path / "name" / "about.json") == {"number": 3}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'name' / 'array.npy'} is damaged: its content has changed; it is put aside and made again"
+        f"{tmp_path / 'name' / 'array.npy'} is damaged: its content has changed; it is set aside and will be made again"
     ]
     (aside,) = tmp_path.glob(".unfinished-damaged-name-*")
     assert (aside / "array.npy").exists()

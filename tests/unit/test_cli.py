@@ -18,9 +18,9 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
-from hf_negmine.cli import app
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
-from hf_negmine.mined import FORMATS, ON_EXHAUSTED
+from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
 from hf_negmine.select import PositiveScore
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
@@ -90,7 +90,7 @@ def test_the_summary_is_printed_and_kept(run: Run, rows_file: Path, tmp_path: Pa
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     assert summary["rows"] == summary["rows_written"] == len(ROWS)
     assert summary["settings"]["method"] == "naive"
-    assert "4 negatives a query by naive with top, teacher random" in result.stdout
+    assert "4 negatives per query by naive with top, teacher random" in result.stdout
     assert f"Written: {output / 'data.parquet'} (10 rows" in result.stdout
 
 
@@ -142,7 +142,7 @@ def test_rows_without_enough_negatives_are_named(run: Run, rows_file: Path, tmp_
     impossible = ("mine", rows_file, "-t", "random", "-m", "perc_pos:0", "-n", "2")
     result = run(*impossible, "-o", tmp_path / "dropped")
     assert result.exit_code == 1
-    assert "no row is left to write: of 10 rows none has the negatives that were asked for" in result.stderr
+    assert "no row is left to write: none of 10 rows has the requested negatives" in result.stderr
     assert run(*impossible, "-o", tmp_path / "kept", "--on-exhausted", "keep").exit_code == 0
     assert load(tmp_path / "kept" / "data.parquet")["negative_1"][:] == [None] * 10
     result = run(*impossible, "-o", tmp_path / "error", "--on-exhausted", "error")
@@ -238,7 +238,7 @@ def test_a_wrong_argument_is_a_usage_error(
         (("-t", "bm25:klingon"), "language 'klingon' is not among"),
         (("-t", "./no-such-model"), "teacher './no-such-model' could not be loaded"),
         (("-t", "bm25", "-s", "sampled:3"), "sampled:3 cannot draw 4 negatives from 3 candidates"),
-        (("-t", "bm25", "-n", "10"), "10 negatives a query from a corpus of 10 passages"),
+        (("-t", "bm25", "-n", "10"), "10 negatives per query from a corpus of 10 passages"),
         (("-t", "bm25", "--corpus", "./nothing.jsonl"), "./nothing.jsonl does not exist"),
     ],
 )
@@ -269,9 +269,12 @@ def test_a_bug_is_called_one(run: Run, rows_file: Path, tmp_path: Path, monkeypa
     [
         ("mine", ("ROWS", "-t", "bm25", "-o", "OUT"), "give --device cpu, or a smaller --max-length"),
         ("train", ("ROWS", "-t", "bm25", "--model", "m", "-o", "OUT"), "give --device cpu, a smaller --batch-size or"),
-        ("reproduce", ("tester/one",), "set CUDA_VISIBLE_DEVICES= to nothing, so that it is done without the GPU"),
+        (
+            "reproduce",
+            ("tester/one",),
+            "set CUDA_VISIBLE_DEVICES= to nothing, so that the command runs without the GPU",
+        ),
         ("demo", ("-o", "OUT"), "give --device cpu"),
-        ("recipe run", ("RECIPE", "--scale", "tiny", "--output", "OUT"), "make the batches in FILE smaller, or take a"),
     ],
 )
 def test_a_full_gpu_is_met_with_options_of_the_command(
@@ -288,15 +291,14 @@ def test_a_full_gpu_is_met_with_options_of_the_command(
     def fail(**_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    module = {"reproduce": "share", "recipe run": "recipe"}.get(command, command)
+    module = {"reproduce": "share"}.get(command, command)
     monkeypatch.setattr(f"hf_negmine.commands.{module}.set_up_libraries", fail)
-    recipe = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
-    names = {"ROWS": rows_file, "OUT": tmp_path / "out", "RECIPE": recipe}
-    result = run(*command.split(), *(names.get(word, word) for word in needs))
+    names = {"ROWS": rows_file, "OUT": tmp_path / "out"}
+    result = run(command, *(names.get(word, word) for word in needs))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: the GPU's memory is full, {advice}")
     assert result.stderr.endswith(": CUDA out of memory. Tried to allocate 2.00 GiB.\n")
-    options = re.findall(r"--[a-z-]+", run(*command.split(), "--help").stdout)
+    options = re.findall(r"--[a-z-]+", run(command, "--help").stdout)
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(options)
 
 
@@ -312,7 +314,7 @@ def test_ctrl_c_says_how_to_go_on(run: Run, rows_file: Path, tmp_path: Path, mon
 
 def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
     command = ["mine", str(tmp_path / "absent.jsonl"), "-t", "bm25", "-o", str(tmp_path / "mined")]
-    program = [sys.executable, "-c", "from hf_negmine.cli import main; main()"]
+    program = [sys.executable, "-c", "from hf_negmine.commands.cli import main; main()"]
     plain = subprocess.run([*program, *command], capture_output=True, text=True)
     assert plain.returncode == 1
     assert plain.stderr == f"Error: {tmp_path / 'absent.jsonl'} does not exist\n"
@@ -331,7 +333,7 @@ def test_debug_shows_the_traceback_in_a_real_process(tmp_path: Path) -> None:
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom hf_negmine.cli import app\n"
+        "import sys\nfrom hf_negmine.commands.cli import app\n"
         f"try: app({arguments!r})\nexcept SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'datasets', 'transformers', 'pyarrow', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )

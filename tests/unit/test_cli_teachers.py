@@ -19,16 +19,16 @@ from hf_negmine import (
     CrossSample,
     Fusion,
     IntraSample,
-    Judged,
+    Judge,
     LateInteractionTeacher,
     NearDuplicates,
     NegativeMiner,
     RandomTeacher,
     Veto,
 )
-from hf_negmine.cli import app
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.commands.mine_options import near_duplicates_parts, veto_parts
-from hf_negmine.errors import InputError
 from tests.openai_server import OpenAIServer
 from tests.tiny_models import write_tiny_models
 from tests.train import helpers as words
@@ -192,7 +192,7 @@ def test_a_judge_replaces_and_relabels(
     assert result.exit_code == 0, result.output
     assert "40 pairs were judged" in result.stdout
     assert len(server.requests) == 40
-    judge = Judged(ChatJudge("tiny", base_url=server.url), budget=40, relabel=True)
+    judge = Judge(ChatJudge("tiny", base_url=server.url), budget=40, relabel=True)
     found = written(tmp_path)
     assert found == expected("bm25", tmp_path, filters=[judge])
     assert len(found) > len(words.rows())
@@ -220,20 +220,23 @@ def hash_of(question: str) -> int:
         (("-t", "intra-sample(bm25, random, random:1)"), "2 is not a multiple of 3"),
         (
             ("-t", "bm25", "--candidates", "9"),
-            "--candidates: for cross-encoder: or late-interaction: teachers, and the",
+            "--candidates: for cross-encoder: or late-interaction: teachers, but the",
         ),
         (("-t", "bm25", "--first-stage", "random"), "--first-stage: for cross-encoder: or late-interaction: teachers"),
-        (("-t", "bm25", "--api-url", "http://localhost:1"), "--api-url: for api: teachers, and the teacher 'bm25' is"),
-        (("-t", "sum(api:a, api:b)", "--query-prompt", "q: "), "--query-prompt: a prompt belongs to one model, and"),
+        (("-t", "bm25", "--api-url", "http://localhost:1"), "--api-url: for api: teachers, but the teacher 'bm25' is"),
+        (("-t", "sum(api:a, api:b)", "--query-prompt", "q: "), "--query-prompt: a prompt belongs to one model, but"),
         (("-t", "api:a"), "environment variable OPENAI_API_KEY holds no key for https://api.openai.com/v1"),
-        (("-t", "bm25", "--engine", "Flat"), "engine: 'Flat' is for dense teachers, and bm25-english is none"),
+        (("-t", "bm25", "--engine", "Flat"), "engine: 'Flat' is for dense teachers, but bm25-english is not one"),
         (("-t", "bm25", "--judge-budget", "3", "--relabel"), "--judge-budget, --relabel: for --judge, which is not"),
         (("-t", "bm25", "--consistency-action", "flag"), "--consistency-action: for --consistency, which is not given"),
         (
             ("-t", "bm25", "--near-duplicates", "0.9"),
-            "it compares vectors, and bm25-english has none; give minhash",
+            "it compares vectors, but bm25-english has none; give minhash",
         ),
-        (("-t", "bm25", "--veto", "random@shifted:3"), "a veto is a ceiling such as perc_pos:0.95, and shifted:3 is"),
+        (
+            ("-t", "bm25", "--veto", "random@shifted:3"),
+            "expected a ceiling alone, such as perc_pos:0.95, got shifted:3",
+        ),
         (("-t", "cross-sample(bm25, random)", "--consistency", "3"), "an ensemble has several"),
         (("-t", "bm25", "--judge", "gpt", "--judge-url", "localhost"), "base_url: http://… or https://…"),
     ],
@@ -250,9 +253,9 @@ def test_what_cannot_be_done_is_one_sentence(options: tuple[str, ...], message: 
     ("options", "message"),
     [
         (("--veto", "bm25@percpos:1"), "method 'percpos:1' is not understood"),
-        (("--veto", "@perc_pos:0.9"), "is no TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE"),
-        (("--near-duplicates", "95"), "'95' is no similarity over 0 and at most 1"),
-        (("--near-duplicates", "words:0.9"), "'words:0.9' is no similarity"),
+        (("--veto", "@perc_pos:0.9"), "is not a TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE"),
+        (("--near-duplicates", "95"), "'95' is not a similarity over 0 and at most 1"),
+        (("--near-duplicates", "words:0.9"), "'words:0.9' is not a similarity"),
         (("--engine", "@nprobe=3"), "engine: a FAISS factory such as 'IVF1024,Flat'"),
         (("--consistency", "0"), "Invalid value for '--consistency'"),
     ],
@@ -269,7 +272,7 @@ def test_parts_of_a_veto() -> None:
     assert veto_parts("bm25@perc_pos:0.9") == ("bm25", "perc_pos:0.9", None)
     assert veto_parts("sum(bm25, a/b)@margin_pos:0.1@-1.5") == ("sum(bm25, a/b)", "margin_pos:0.1", -1.5)
     assert veto_parts("models/e5@v2@naive+abs:0.5@0") == ("models/e5@v2", "naive+abs:0.5", 0.0)
-    with pytest.raises(InputError, match="is no TEACHER"):
+    with pytest.raises(InputError, match="is not a TEACHER"):
         veto_parts("bm25@")
 
 

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
-from hf_negmine.cli import app
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.train_options import LossName, RefreshName
-from hf_negmine.errors import InputError
-from hf_negmine.output import open_mined
 from hf_negmine.train.run import Loss, Rule, TrainingSettings
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "imbe", "jujube", "kiwi", "lime"]
@@ -174,12 +174,12 @@ def test_plain_rows_are_mined_on_the_way(run: Run, beir: Path, tiny: Path, tmp_p
         "-o", output,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "2 negatives a query by naive with sampled:10, teacher tiny" in result.stdout
+    assert "2 negatives per query by naive with sampled:10, teacher tiny" in result.stdout
     card = card_of(output)
     for line in (
         "- **Rows:** 24, 2 negatives each",
         "- **Teacher:** tiny (cosine)",
-        "- **Every epoch:** drawn anew",
+        "- **Every epoch:** redrawn",
         "- **Refreshed:** 1 time; searched again with the model itself",
         "CachedPositiveAwareMNRL",
     ):
@@ -198,7 +198,7 @@ def test_ids_and_lists_are_read_with_their_tables(run: Run, rows_file: Path, tin
             "train", "--mined", folder, "--model", tiny, "--loss", "mnrl", "-s", "sampled:3", "-n", "2", "-o", output
         )
         assert result.exit_code == 0, result.output
-        assert "- **Every epoch:** drawn anew by `sampled:3` from the mined ones" in card_of(output)
+        assert "- **Every epoch:** redrawn by `sampled:3` from the mined ones" in card_of(output)
 
 
 def test_rows_beside_mined_rows_choose_among_them(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:
@@ -237,11 +237,11 @@ def test_rows_without_a_negative_are_left_out(run: Run, tiny: Path, tmp_path: Pa
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     result = run("train", path, "--model", tiny, "--no-in-batch-negatives", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "Note: rows that are not trained on, because they lack negatives: 1." in result.stdout
+    assert "Note: rows not trained on, because they lack negatives: 1." in result.stdout
     card = card_of(tmp_path / "out")
-    assert "- **Rows:** 47, 1 negative each; 1 left out for want of negatives" in card
+    assert "- **Rows:** 47, 1 negative each; 1 left out for lack of negatives" in card
     assert "how those were mined is not recorded" in card
-    assert "a query is told from its own negatives only" in card
+    assert "a query is compared with its own negatives only" in card
 
 
 # ---- interruptions and the output folder ----------------------------------------------------------------------------
@@ -281,9 +281,9 @@ def test_an_interrupted_run_goes_on(
     cut_short.mkdir()
     result = run(*command, "--resume", "-o", output)
     assert result.exit_code == 0, result.output
-    assert "Going on from step 3" in result.stdout
+    assert "Continuing from step 3" in result.stdout
     torch.testing.assert_close(vectors(output), vectors(tmp_path / "whole"))
-    assert "- **Interrupted:** training went on at step 3;" in card_of(output)
+    assert "- **Interrupted:** training continued at step 3;" in card_of(output)
     assert "- **Refreshed:** 2 times" in card_of(output)
     assert not (output / "checkpoints").exists()
 
@@ -308,7 +308,7 @@ def test_a_folder_that_holds_a_model_or_other_files(run: Run, mined: Path, tiny:
     (tmp_path / "notes" / "notes.txt").write_text("mine", encoding="utf-8")
     result = run(*command[:-1], tmp_path / "notes")
     assert result.exit_code == 1
-    assert "holds 'notes.txt' and no run of this command" in result.stderr
+    assert "holds 'notes.txt' but no run of this command" in result.stderr
 
 
 def test_what_an_earlier_model_left_is_not_loaded(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
     result = run("train", "--mined", mined, "--model", tmp_path / "adapter", "-q", "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: model '{tmp_path / 'adapter'}' has ")
-    assert "all are loaded frozen, as those of an adapter (LoRA) are" in result.stderr
+    assert "all are loaded frozen, like those of an adapter (LoRA)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -353,16 +353,16 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
     [
         ((), "nothing to train on: give ROWS and --teacher, or --mined"),
         (("ROWS",), "the rows have no negatives, their columns are ['query', 'positive']; give --teacher"),
-        (("--mined", "MINED", "-t", "bm25"), "--teacher 'bm25', and MINED holds mined negatives already"),
-        (("MINED", "-t", "bm25"), "--teacher 'bm25', and MINED holds mined negatives already"),
+        (("--mined", "MINED", "-t", "bm25"), "--teacher 'bm25': MINED already holds mined negatives"),
+        (("MINED", "-t", "bm25"), "--teacher 'bm25': MINED already holds mined negatives"),
         (("MINED", "-m", "naive", "--refresh", "easy"), "--method, --refresh: for rows that are mined first"),
         (("MINED", "--model", "./no-such-model"), "model './no-such-model' could not be loaded"),
         (("MINED", "--loss", "mnrl", "--no-in-batch-negatives"), "the loss 'mnrl' always has them"),
-        (("MINED", "--mini-batch-size", "8"), "mini_batch_size: 8, and the loss 'positive-aware' has the whole batch"),
-        (("MINED", "--loss", "mnrl", "--mini-batch-size", "32"), "mini_batch_size: 32, and the loss 'mnrl' has the"),
-        (("MINED", "--cache-dir", "c"), "--cache-dir: for rows that are mined first, and no --teacher is given"),
-        (("MINED", "--split", "test"), "--split: 'test', and MINED has no splits, as hf-negmine mine has written it"),
-        (("--mined", "MINED", "--split", "x"), "--split: 'x', and MINED has no splits, as hf-negmine mine has"),
+        (("MINED", "--mini-batch-size", "8"), "mini_batch_size: 8, but the loss 'positive-aware' holds the whole"),
+        (("MINED", "--loss", "mnrl", "--mini-batch-size", "32"), "mini_batch_size: 32, but the loss 'mnrl' holds the"),
+        (("MINED", "--cache-dir", "c"), "--cache-dir: for rows that are mined first, but no --teacher is given"),
+        (("MINED", "--split", "test"), "--split: 'test', but MINED has no splits, as hf-negmine mine has written it"),
+        (("--mined", "MINED", "--split", "x"), "--split: 'x', but MINED has no splits, as hf-negmine mine has"),
         (("MINED", "--epochs", "0"), "epochs: more than 0, got 0"),
         (("MINED", "--device", "cuda:93"), "device: 'cuda:93' is not on this machine"),
         (("MINED", "--eval-split", "test"), "--eval-split: 'test' is a split of the folder that --eval names"),
@@ -370,7 +370,7 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
         (("ROWS", "-t", "bm25", "--teacher-query-prompt", "x"), "--teacher-query-prompt: for Sentence Transformers"),
         (("PAIRS",), "the rows are pairs with a label (['query', 'positive', 'label'])"),
         (("./nothing.jsonl",), "./nothing.jsonl does not exist"),
-        (("ROWS", "-t", "bm25", "--split", "dev"), "split: 'dev', and ROWS has no splits; leave it out"),
+        (("ROWS", "-t", "bm25", "--split", "dev"), "split: 'dev', but ROWS has no splits; leave it out"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -380,7 +380,7 @@ def test_what_cannot_be_done_is_one_sentence(
     pairs.write_text('{"query": "a", "positive": "b", "label": 1}\n', encoding="utf-8")
     names = {"ROWS": str(rows_file), "MINED": str(mined), "PAIRS": str(pairs)}
     for name, path in names.items():
-        message = message.replace(f"{name} ha", f"{path} ha").replace(f"{name} ho", f"{path} ho")
+        message = message.replace(f"{name} ha", f"{path} ha").replace(f"{name} al", f"{path} al")
     given = [names.get(argument, argument) for argument in arguments]
     result = run("train", "-o", tmp_path / "out", "-q", "--model", tiny, *given)
     assert result.exit_code == 1, result.output

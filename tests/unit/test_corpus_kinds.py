@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
-from hf_negmine.sources import choose_columns, open_corpus, open_rows, pair_batches
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.sources import choose_columns, open_corpus, open_rows, pair_batches
 from tests.remedies import suggested
 
 PASSAGES = ["one passage", "another passage", "trois"]
@@ -95,11 +95,11 @@ def test_a_column_that_is_named_is_taken(kind: str) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "texts by their ids": (lambda: dict(zip("abc", PASSAGES, strict=True)), r"got a dict that is no table of columns"),
+    "texts by their ids": (lambda: dict(zip("abc", PASSAGES, strict=True)), r"got a dict that is not a table"),
     "a set": (lambda: set(PASSAGES), r"got a set, which has no order"),
     "a frozen set": (lambda: frozenset(PASSAGES), r"got a frozenset, which has no order"),
-    "a generator": (lambda: (text for text in PASSAGES), r"got a generator, which can be read once only"),
-    "a map": (lambda: map(str, PASSAGES), r"got a map, which can be read once only"),
+    "a generator": (lambda: (text for text in PASSAGES), r"got a generator, which can only be read once"),
+    "a map": (lambda: map(str, PASSAGES), r"got a map, which can only be read once"),
 }
 
 
@@ -116,12 +116,12 @@ def test_what_could_go_wrong_later_is_refused_with_what_to_do(make: Callable[[],
     ("corpus", "message"),
     [
         (b"one passage", "got bytes"),
-        ({"d1": {"title": "a", "text": "b"}}, "got a dict that is no table of columns; give a list of texts"),
-        ({}, "got a dict that is no table"),
+        ({"d1": {"title": "a", "text": "b"}}, "got a dict that is not a table of columns; give a list of texts"),
+        ({}, "got a dict that is not a table"),
         ([("d1", "one passage")], r"passage 0 is \('d1', 'one passage'\), expected text"),
         ("Solar panels convert sunlight.", "got one text, 'Solar panels convert sunlight.', and no file of that name"),
         (np.array([PASSAGES, PASSAGES]), "corpus: only handle 1-dimensional arrays"),
-        (FRAME[:0], "corpus: it has the column 'text' and no rows"),
+        (FRAME[:0], "corpus: it has the column 'text' but no rows"),
         (pd.DataFrame({"doc": range(3)}), r"corpus_column: name the column of passage texts, the corpus has \['doc'\]"),
         (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "corpus: Duplicate column names found"),
         (pd.DataFrame({"text": ["a", 5]}), "corpus: .*'int' object"),

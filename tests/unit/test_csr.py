@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hf_negmine.csr import flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows
 
 
 def test_offsets() -> None:

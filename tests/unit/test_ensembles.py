@@ -17,15 +17,15 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import NegativeMiner, RandomTeacher
-from hf_negmine.ensemble import EnsemblePool
-from hf_negmine.errors import InputError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.methods import TopKPercPos
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import CrossSample, Ensemble, IntraSample, agreement
-from hf_negmine.summary import MiningSummary
+from hf_negmine.select.methods import TopKPercPos
 from tests.reference import Ranked, ranked, score_matrix
 
 
@@ -107,7 +107,7 @@ class Slow:
         ]
         scores = [
             score_matrix(teacher.encode(queries, "query"), teacher.encode(corpus, "passage"))
-            for teacher in miner.teacher.stages  # type: ignore[attr-defined]
+            for teacher in miner.config.teacher.stages  # type: ignore[attr-defined]
         ]
         return cls(queries, corpus, positives, scores)
 
@@ -145,7 +145,7 @@ def test_all_negatives_of_a_query_are_the_best_of_one_teacher(folder: Path, posi
     miner = miner_in(folder, CrossSample(TEACHERS)).fit(ROWS)
     slow = Slow.of(miner)
     selection = miner.pool.select(PERC, n=6, positive_score=positive_score)
-    drawn = miner.teacher.drawn(0, miner.pool.pools[0].query_keys).tolist()  # type: ignore[union-attr,attr-defined]
+    drawn = miner.config.teacher.drawn(0, miner.pool.pools[0].query_keys).tolist()  # type: ignore[union-attr,attr-defined]
     targets = slow.targets(positive_score == "each")
     assert len(targets) == {"min": 20, "each": 26}[positive_score]
     short = 0
@@ -197,7 +197,7 @@ def random_miner(folder: Path, **settings: Any) -> NegativeMiner:
 
 def drawn_by(miner: NegativeMiner, rows: Dataset) -> dict[str, int]:
     miner.fit(rows)
-    selection = miner.pool.select("naive", n=1, seed=miner.seed)
+    selection = miner.pool.select("naive", n=1, seed=miner.config.seed)
     assert selection.chosen_by is not None
     return dict(zip(miner.queries["query"], selection.chosen_by.tolist(), strict=True))
 
@@ -254,7 +254,7 @@ def test_written_scores_are_those_of_the_drawn_teacher(folder: Path, positive_sc
     miner = miner_in(folder, CrossSample(TEACHERS), include_scores=True, positive_score=positive_score)
     rows = miner.mine(ROWS)
     slow = Slow.of(miner)
-    drawn = miner.teacher.drawn(0, miner.pool.pools[0].query_keys)  # type: ignore[union-attr,attr-defined]
+    drawn = miner.config.teacher.drawn(0, miner.pool.pools[0].query_keys)  # type: ignore[union-attr,attr-defined]
     for row in rows:
         query = slow.queries.index(row["query"])
         own = slow.scores[drawn[query]][query]
@@ -326,7 +326,9 @@ def test_teachers_that_cannot_share_equally_are_an_error(folder: Path, n: int) -
     with pytest.raises(InputError, match=rf"each of its 3 teachers, and {n} is not a multiple of 3"):
         miner_in(folder, IntraSample(TEACHERS), num_negatives=n)
     pool = miner_in(folder, IntraSample(TEACHERS, dedup=True)).fit(ROWS).pool
-    with pytest.raises(InputError, match=rf"intra-sample-dedup takes as many .*, and {n} is not a multiple of 3"):
+    with pytest.raises(
+        InputError, match=rf"intra-sample-dedup takes the same number .*, and {n} is not a multiple of 3"
+    ):
         pool.select("naive", n=n)
 
 
@@ -463,5 +465,5 @@ def test_an_ensemble_needs_two_teachers_and_shares_their_pools(folder: Path) -> 
     alone = miner_in(folder, TEACHERS[2]).fit(ROWS)
     assert cross.fitted.pool_keys == intra_.fitted.pool_keys
     assert cross.fitted.pool_keys[2] == alone.fitted.pool_keys[0]
-    with pytest.raises(InputError, match="has a searcher for each of its teachers"):
+    with pytest.raises(InputError, match="has a searcher per teacher"):
         cross.open_searcher()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_negmine import errors
+from hf_negmine.base import errors
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine import files
-from hf_negmine.errors import DamagedError, InputError, StorageError
-from hf_negmine.paths import folder_of
-from hf_negmine.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, AnyArray
+from hf_negmine.base import files
+from hf_negmine.base.errors import DamagedError, InputError, StorageError
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.schema import CANDIDATES_SCHEMA, FORMAT_VERSION, AnyArray
 
 ARRAY = np.arange(6).reshape(2, 3)
 TABLE = pa.table([np.array([1], dtype=np.int32), np.array([0.5], dtype=np.float32)], schema=CANDIDATES_SCHEMA)

@@ -17,10 +17,10 @@ from datasets import Dataset
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.output import open_mined
-from hf_negmine.sources import open_corpus, open_rows
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import open_mined
+from hf_negmine.data.sources import open_corpus, open_rows
 from hf_negmine.train.data import TrainingData
 from tests.remedies import suggested
 
@@ -98,7 +98,7 @@ def test_a_first_line_is_a_header_only_where_that_is_sure(tmp_path: Path, conten
     if is_header:
         assert len(rows_of(path)) == content.count("\n") - 1
         return
-    with pytest.raises(InputError, match=r"the first line, .* may be data and not the names of the columns"):
+    with pytest.raises(InputError, match=r"the first line, .* may be data rather than column names"):
         open_rows(path)
 
 
@@ -139,9 +139,7 @@ def test_no_passage_of_a_corpus_file_is_lost(tmp_path: Path, name: str, content:
 )
 def test_a_corpus_whose_first_line_may_be_data_is_refused(tmp_path: Path, content: str, remedy: int) -> None:
     path = write(tmp_path / "corpus.tsv", content)
-    with pytest.raises(
-        InputError, match=r"may be data and not the names of the columns; .*\(corpus_column\)"
-    ) as caught:
+    with pytest.raises(InputError, match=r"may be data rather than column names; .*\(corpus_column\)") as caught:
         open_corpus(path)
     read = suggested(str(caught.value))
     assert len(corpus_of(read, column=read.column_names[-1])) == remedy
@@ -175,7 +173,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "empty CSV": ("rows.csv", b"", r"rows\.csv is empty$"),
     "empty JSONL": ("rows.jsonl", b"", r"rows\.jsonl is empty$"),
     "blank lines": ("rows.csv", b"\n\n", r"rows\.csv is empty$"),
-    "a header alone": ("rows.csv", b"query,answer\n", r"rows\.csv has a line with names and no rows$"),
+    "a header alone": ("rows.csv", b"query,answer\n", r"rows\.csv has a line with names but no rows$"),
     "a name twice": ("rows.csv", b"query,text,text\na,b,c\n", r"names \['text'\] twice; rename one$"),
     "a field more": ("rows.csv", b"query,answer\na,b\nc,d,e\n", r"line 3 has 3 field\(s\) and the first one 2"),
     "a field less": ("rows.tsv", b"query\tanswer\na\tb\nc\n", r"line 3 has 1 field\(s\) and the first one 2"),
@@ -191,7 +189,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
         r"could not be read as json: Compressed file ended",
     ),
     "no JSON": ("rows.jsonl", b"query: a\n", r"rows\.jsonl could not be read as json: "),
-    "lines as rows": ("rows.txt", b"a\nb\n", r"the ending '\.txt' is not among .*; lines of text are a corpus"),
+    "lines as rows": ("rows.txt", b"a\nb\n", r"the ending '\.txt' is not among .*; lines of text can be a corpus"),
     "archives": ("rows.zip", b"PK", r"the ending '\.zip' is not among "),
 }
 
@@ -380,7 +378,7 @@ def test_a_config_of_what_has_none_is_an_error(tmp_path: Path, source: Any) -> N
     if source == "file":
         source = write(tmp_path / "rows.jsonl", json.dumps(ROWS[0]))
     for open_it in (open_rows, open_corpus):
-        with pytest.raises(InputError, match=r"^config_name: 'pair', and .* has no configs; leave it out$"):
+        with pytest.raises(InputError, match=r"^config_name: 'pair', but .* has no configs; leave it out$"):
             open_it(source, config_name="pair")
 
 
@@ -396,7 +394,7 @@ def test_rows_that_repeat_a_pair_come_out_as_often_and_that_is_said(tmp_path: Pa
     assert len(mined) == 3 * len(once)
     drops = ["query", "answer"] if format == "ids" else None
     assert rows.map(miner, batched=True, batch_size=2, remove_columns=drops).to_list() == mined.to_list()
-    said = "6 rows repeat the query and positive of another, and come out as often"
+    said = "6 rows repeat the query and positive of another row, and are written as often"
     assert said in str(miner.summary)
     assert not re.search("repeat", str(miner_in(tmp_path).fit(ROWS).summary))
 

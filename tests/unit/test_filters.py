@@ -18,11 +18,9 @@ from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
-from hf_negmine.errors import ColumnError, InputError, TeacherError
-from hf_negmine.files import digest_of
-from hf_negmine.judges import FunctionJudge
-from hf_negmine.judging import Judged
-from hf_negmine.mined import FORMATS
+from hf_negmine.base.errors import ColumnError, InputError, TeacherError
+from hf_negmine.base.files import digest_of
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import (
@@ -35,11 +33,13 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     keep_all,
-    other,
-    same,
+    other_value,
+    same_value,
 )
-from hf_negmine.store import VectorStore
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import ScoreFunction
+from hf_negmine.teachers.vector_store import VectorStore
 from tests.reference import text_set
 from tests.unit.test_miner import (
     CORPUS,
@@ -93,17 +93,17 @@ FILTERS: dict[str, Any] = {
     ],
     "cosine": lambda: [NearDuplicates(0.8)],
     "minhash": lambda: [NearDuplicates(0.25, by="minhash")],
-    "where": lambda: [Where(same("half"), **HALVES)],
+    "where": lambda: [Where(same_value("half"), **HALVES)],
     "consistency": lambda: [Consistency(top_k=3)],
     "flag": lambda: [Consistency(min_score=0.6, action="flag")],
-    "judge": lambda: [Judged(overlap)],
-    "relabel": lambda: [Judged(overlap, budget=20, relabel=True)],
+    "judge": lambda: [Judge(overlap)],
+    "relabel": lambda: [Judge(overlap, budget=20, relabel=True)],
     "all": lambda: [
-        Where(other("half"), **HALVES),
+        Where(other_value("half"), **HALVES),
         NearDuplicates(0.9),
         Veto(RandomTeacher(3), "perc_pos:2"),
         Consistency(top_k=8),
-        Judged(overlap, budget=30, relabel=True),
+        Judge(overlap, budget=30, relabel=True),
     ],
 }
 
@@ -128,7 +128,9 @@ def test_map_equals_mine_with_every_filter(cache: Path, kind: str) -> None:
 def test_two_processes_filter_rows_on_the_fly_as_one_does(cache: Path) -> None:
     filters = [
         Where(
-            same("half"), queries=Dataset.from_dict(HALVES["queries"]), passages=Dataset.from_dict(HALVES["passages"])
+            same_value("half"),
+            queries=Dataset.from_dict(HALVES["queries"]),
+            passages=Dataset.from_dict(HALVES["passages"]),
         ),
         NearDuplicates(0.8),
         NearDuplicates(0.5, by="minhash"),
@@ -149,8 +151,8 @@ def test_rows_on_the_fly_are_filtered_as_those_of_a_fit(cache: Path, kind: str) 
 
 
 def test_a_judge_sees_no_row_on_the_fly(cache: Path) -> None:
-    later = miner_in(cache, filters=[Judged(overlap)]).fit(ROWS)
-    with pytest.raises(InputError, match=r"judge overlap has its say at fit\(\)"):
+    later = miner_in(cache, filters=[Judge(overlap)]).fit(ROWS)
+    with pytest.raises(InputError, match=r"judge overlap is only asked at fit\(\)"):
         later.mine([{"query": "one more about sea", "positive": "answer 4 on sea"}])
 
 
@@ -219,8 +221,8 @@ def test_a_candidate_at_the_ceiling_of_a_veto_goes(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "naive"}, "a veto is a ceiling such as perc_pos:0.95, and naive is none"),
-        ({"method": "perc_pos:0.9+shifted:3"}, "a veto is a ceiling.*shifted:3"),
+        ({"method": "naive"}, "expected a ceiling alone, such as perc_pos:0.95, got naive"),
+        ({"method": "perc_pos:0.9+shifted:3"}, "expected a ceiling alone.*shifted:3"),
         ({"depth": 0}, "Veto: depth: a whole number, at least 1, got 0"),
         ({"abstain_at": float("nan")}, "Veto: abstain_at: a finite number, got nan"),
     ],
@@ -356,7 +358,7 @@ def test_vectors_and_signatures_are_made_once(cache: Path, monkeypatch: pytest.M
 
 def test_near_duplicates_need_vectors_or_words(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"teacher": RandomTeacher(1), "method": "naive"}
-    with pytest.raises(InputError, match=r"random-1 has no vector a passage.*teacher=, or by='minhash'"):
+    with pytest.raises(InputError, match=r"random-1 has no vector per passage.*teacher=, or by='minhash'"):
         miner_in(cache, **settings, filters=[NearDuplicates(0.9)]).fit(ROWS)
     by_words = miner_in(cache, **settings, filters=[NearDuplicates(0.8, teacher=WordTeacher())])
     assert "being near duplicates of positives or negatives (cosine by words 0.8)" in by_words.fit(ROWS).summary.removed
@@ -372,8 +374,8 @@ def test_near_duplicates_need_vectors_or_words(cache: Path, monkeypatch: pytest.
         ({"threshold": "0.9"}, "threshold: a finite number, got '0.9'"),
         ({"of": "all"}, "NearDuplicates: of: 'all' is not among"),
         ({"by": "words"}, "NearDuplicates: by: 'words' is not among"),
-        ({"teacher": "bm25"}, "teacher bm25-english has no vector a passage, expected a dense one"),
-        ({"by": "minhash", "teacher": WordTeacher()}, "by='minhash' compares words, and teacher= makes vectors"),
+        ({"teacher": "bm25"}, "teacher bm25-english has no vector per passage, expected a dense one"),
+        ({"by": "minhash", "teacher": WordTeacher()}, "by='minhash' compares words, but teacher= makes vectors"),
     ],
 )
 def test_near_duplicates_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -388,7 +390,7 @@ def test_a_condition_is_asked_about_aligned_rows(cache: Path) -> None:
     half = {
         side: dict(zip(columns[next(iter(columns))], columns["half"], strict=True)) for side, columns in HALVES.items()
     }
-    mined = miner_in(cache, method="naive", filters=[Where(same("half"), **HALVES)]).mine(ROWS)
+    mined = miner_in(cache, method="naive", filters=[Where(same_value("half"), **HALVES)]).mine(ROWS)
     for row in mined:
         best = [text for text in eligible(row["query"]) if half["passages"][text] == half["queries"][row["query"]]]
         assert [row[name] for name in NEGATIVES] == best[:2]
@@ -412,9 +414,9 @@ TABLES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_metadata_comes_as_any_table(cache: Path, kind: str) -> None:
-    expected = listed(miner_in(cache, filters=[Where(same("half"), **HALVES)]).mine(ROWS))
+    expected = listed(miner_in(cache, filters=[Where(same_value("half"), **HALVES)]).mine(ROWS))
     tables = {side: TABLES[kind](columns) for side, columns in HALVES.items()}
-    condition = Where(same("half"), **tables)
+    condition = Where(same_value("half"), **tables)
     assert listed(miner_in(cache, filters=[condition]).mine(ROWS)) == expected
     thawed = pickle.loads(pickle.dumps(condition))
     assert thawed.settings == condition.settings
@@ -442,14 +444,19 @@ def kept_by(folder: Path, predicate: Any, queries: Any, passages: Any, **options
 def test_what_is_not_known_is_neither_same_nor_other(cache: Path) -> None:
     queries = {"query": ["q", None, "q"], "page": [7, 8, 8]}
     passages = {"text": ["b", "a", "a", "c"], "page": [8, 7, 8, None]}
-    assert kept_by(cache, same("page"), queries, passages) == [True, False, False, False]
-    assert kept_by(cache, other("page"), queries, passages) == [False, True, True, True]
+    assert kept_by(cache, same_value("page"), queries, passages) == [True, False, False, False]
+    assert kept_by(cache, other_value("page"), queries, passages) == [False, True, True, True]
     unknown = {"query": ["someone else"], "page": [7]}
-    assert kept_by(cache, same("page"), unknown, passages) == [False] * 4
-    assert kept_by(cache, other("page"), unknown, passages) == [True] * 4
+    assert kept_by(cache, same_value("page"), unknown, passages) == [False] * 4
+    assert kept_by(cache, other_value("page"), unknown, passages) == [True] * 4
     renamed = {"body": passages["text"], "leaf": passages["page"]}
-    assert kept_by(cache, same("page", "leaf"), queries, renamed, passage_column="body") == [True, False, False, False]
-    assert str(Where(same("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
+    assert kept_by(cache, same_value("page", "leaf"), queries, renamed, passage_column="body") == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert str(Where(same_value("page", "leaf"), queries=queries, passages=renamed, passage_column="body")) == (
         "where same page and leaf"
     )
 
@@ -473,7 +480,10 @@ def test_null_counts_as_false(cache: Path, form: Any) -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (np.ones(3, dtype=bool), r"an array of bool with shape \(3,\) for 4 candidates, expected a bool each"),
+        (
+            np.ones(3, dtype=bool),
+            r"an array of bool with shape \(3,\) for 4 candidates, expected one bool per candidate",
+        ),
         (np.ones(4), r"an array of float64 with shape \(4,\) for 4 candidates"),
         (True, r"an array of bool with shape \(\) for 4"),
         (None, "NoneType for 4"),
@@ -489,7 +499,7 @@ def test_a_wrong_answer_of_a_predicate_is_an_error(cache: Path, found: Any, mess
 
 def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> None:
     tables: dict[str, Any] = {"queries": {"query": ["q"], "page": [1]}, "passages": {"text": ["a"], "page": ["1"]}}
-    with pytest.raises(InputError, match=r"kept under the predicate's name.*'<lambda>'; give it one with name="):
+    with pytest.raises(InputError, match=r"stored under the predicate's name.*'<lambda>'; give it one with name="):
         Where(lambda queries, passages: None, **tables)
     with pytest.raises(InputError, match="a function of two tables, got 'language'"):
         Where("language", **tables)  # type: ignore[arg-type]
@@ -497,7 +507,7 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
         Where(newer, **{**tables, "passages": {"body": ["a"]}})
     with pytest.raises(InputError, match="Where: queries: column 'query' holds int64, expected text"):
         Where(newer, **{**tables, "queries": {"query": [1]}})
-    with pytest.raises(InputError, match="Where: queries: these columns make no table"):
+    with pytest.raises(InputError, match="Where: queries: these columns do not make a table"):
         Where(newer, **{**tables, "queries": {"query": ["a"], "page": [1, 2]}})
     stream = IterableDataset.from_generator(lambda: iter([{"query": "q"}]))
     for wrong in (["q"], stream):
@@ -506,9 +516,9 @@ def test_conditions_and_tables_that_cannot_be_used_are_refused(cache: Path) -> N
         ):
             Where(newer, **{**tables, "queries": wrong})
     with pytest.raises(InputError, match="same page cannot compare int64 of the queries with string of the passages"):
-        kept_by(cache, same("page"), **tables)
+        kept_by(cache, same_value("page"), **tables)
     with pytest.raises(ColumnError, match=r"Where: same site: queries: column 'site' is not among \['query', 'page'\]"):
-        kept_by(cache, same("site"), **tables)
+        kept_by(cache, same_value("site"), **tables)
 
 
 def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
@@ -522,9 +532,9 @@ def test_results_are_kept_under_name_and_metadata(cache: Path) -> None:
         return digest_of(Where(predicate, name=name, version=version, **tables).settings)
 
     assert settings() == settings()
-    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same("year"))}) == 5
+    assert len({settings(), settings(name="n"), settings(year=2), settings(page=3), settings(same_value("year"))}) == 5
     assert settings(version="2") != settings()
-    assert settings(same("year"), version="2") != settings(same("year"))
+    assert settings(same_value("year"), version="2") != settings(same_value("year"))
 
 
 REDEFINED = """
@@ -534,7 +544,7 @@ def newer(queries, passages):
 
 
 SETTINGS_OF_NEWER = """
-from hf_negmine.files import digest_of
+from hf_negmine.base.files import digest_of
 from hf_negmine.select.filters import Where
 print(digest_of(Where(newer, queries={"query": ["q"]}, passages={"text": ["q"]}).settings))
 """
@@ -566,7 +576,7 @@ def test_a_condition_on_a_data_set_on_disk_travels_as_its_path(tmp_path: Path) -
     columns = {"text": [f"passage {number}" for number in range(10_000)], "page": list(range(10_000))}
     Dataset.from_dict(columns).save_to_disk(tmp_path / "passages")
     kept = Dataset.load_from_disk(tmp_path / "passages")
-    condition = Where(same("page"), queries=kept, passages=kept, query_column="text")
+    condition = Where(same_value("page"), queries=kept, passages=kept, query_column="text")
     settings = condition.settings
     frozen = pickle.dumps(condition)
     assert len(frozen) < 10_000
@@ -686,7 +696,7 @@ def test_rows_on_the_fly_are_held_to_the_same_consistency(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "give top_k .*both are None"),
+        ({}, "give top_k .*got neither"),
         ({"top_k": 0}, "top_k: a whole number, at least 1, got 0"),
         ({"min_score": "high"}, "min_score: a finite number, got 'high'"),
         ({"top_k": 1, "action": "keep"}, "action: 'keep' is not among"),
@@ -731,7 +741,7 @@ class Bench:
 
 def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path) -> None:
     bench = Bench()
-    miner = miner_in(cache, filters=[Judged(bench, budget=16)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, filters=[Judge(bench, budget=16)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.judged == len(bench.heard) == 16
     scores = [SCORES[query][passage] for query, passage in bench.heard]
     assert [score for at in range(0, 16, 2) for score in sorted(scores[at : at + 2], reverse=True)] == scores
@@ -742,10 +752,10 @@ def test_the_budget_goes_to_the_highest_scores_and_is_never_exceeded(cache: Path
 
 @pytest.mark.parametrize("budget", [None, 16])
 def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int | None) -> None:
-    first = miner_in(cache, filters=[Judged(Bench(), budget)], on_exhausted="keep", seed=1)
+    first = miner_in(cache, filters=[Judge(Bench(), budget)], on_exhausted="keep", seed=1)
     expected = listed(first.mine(ROWS))
     struck = Bench(most=0)
-    again = miner_in(cache, filters=[Judged(struck, budget)], on_exhausted="keep", seed=2)  # another fit
+    again = miner_in(cache, filters=[Judge(struck, budget)], on_exhausted="keep", seed=2)  # another fit
     assert listed(again.mine(ROWS)) == expected
     assert struck.heard == []
     assert again.summary.judged == first.summary.judged
@@ -755,12 +765,12 @@ def test_a_second_run_asks_nothing_and_gives_the_same(cache: Path, budget: int |
 @pytest.mark.parametrize("verdicts", [1, 9, 40])
 def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) -> None:
     whole = Bench()
-    expected = listed(miner_in(tmp_path / "a", filters=[Judged(whole)], on_exhausted="keep").mine(ROWS))
+    expected = listed(miner_in(tmp_path / "a", filters=[Judge(whole)], on_exhausted="keep").mine(ROWS))
     assert len(whole.heard) > 40
     struck, rested = Bench(most=verdicts), Bench()
     with pytest.raises(KeyboardInterrupt):
-        miner_in(tmp_path / "b", filters=[Judged(struck)], on_exhausted="keep").fit(ROWS)
-    assert listed(miner_in(tmp_path / "b", filters=[Judged(rested)], on_exhausted="keep").mine(ROWS)) == expected
+        miner_in(tmp_path / "b", filters=[Judge(struck)], on_exhausted="keep").fit(ROWS)
+    assert listed(miner_in(tmp_path / "b", filters=[Judge(rested)], on_exhausted="keep").mine(ROWS)) == expected
     assert len(struck.heard) == verdicts
     assert sorted([*struck.heard, *rested.heard]) == sorted(whole.heard)
 
@@ -770,7 +780,7 @@ def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) ->
 def test_what_is_relabelled_becomes_a_positive_once_a_query(cache: Path, format: str, positive_score: str) -> None:
     bench = Bench()
     settings = {"format": format, "positive_score": positive_score, "on_exhausted": "keep"}
-    miner = miner_in(cache, **settings, filters=[Judged(bench, relabel=True)]).fit(ROWS)
+    miner = miner_in(cache, **settings, filters=[Judge(bench, relabel=True)]).fit(ROWS)
     mined = listed(miner.mine(ROWS))
     for batch_size in (1, 7):
         assert listed(mapped(ROWS, miner, batch_size=batch_size)) == mined
@@ -789,14 +799,14 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
     """(query, passage) of all positives and of all negatives of mined rows."""
     positives, negatives = [], []
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             query = miner.queries[row["query_id"]]["query"]
             texts = [miner.corpus[place]["document"] for place in row["document_ids"]]
             positives.append((query, texts[0]))
             negatives += [(query, text) for text in texts[1:]]
-        elif miner.format == "labeled-pair":
+        elif miner.config.format == "labeled-pair":
             (positives if row["label"] else negatives).append((row["query"], row["positive"]))
-        elif miner.format == "labeled-list":
+        elif miner.config.format == "labeled-list":
             for text, label in zip(row["positive"], row["labels"], strict=True):
                 (positives if label else negatives).append((row["query"], text))
         else:
@@ -808,7 +818,7 @@ def pairs_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> tuple[list[tu
 @pytest.mark.parametrize("relabel", [False, True])
 def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, relabel: bool) -> None:
     judge = FunctionJudge(lambda queries, passages: [True] * len(queries), name="yes")
-    miner = miner_in(cache, method="naive", filters=[Judged(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
+    miner = miner_in(cache, method="naive", filters=[Judge(judge, relabel=relabel)], on_exhausted="keep").fit(ROWS)
     assert miner.summary.complete == 0
     assert miner.summary.judged == sum(len(eligible(query)) for query in QUERIES)
     positives, negatives = pairs_in(listed(miner.mine(ROWS)), miner)
@@ -820,7 +830,7 @@ def test_a_judge_who_finds_everything_relevant_comes_to_an_end(cache: Path, rela
 @pytest.mark.parametrize("budget", [None, 24])
 def test_an_ensemble_is_judged(cache: Path, ensemble: Any, budget: int | None) -> None:
     def miner_of(judge: Bench) -> NegativeMiner:
-        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judged(judge, budget)]
+        filters = [NearDuplicates(0.95, teacher=WordTeacher()), Judge(judge, budget)]
         teachers = ensemble([WordTeacher(), RandomTeacher(5)])
         return miner_in(cache, teacher=teachers, method="perc_pos:1.0", filters=filters, on_exhausted="keep")
 
@@ -845,7 +855,7 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
             yield 0, False
 
     with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
-        miner_in(cache, filters=[Judged(Lazy())]).fit(ROWS)
+        miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
 
 
 # ---- what filters= takes -----------------------------------------------------------------------------------------
@@ -854,12 +864,12 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ([Judged(overlap), Judged(overlap, budget=1)], "one Judged at most, got 2"),
-        ([Consistency(top_k=1), Consistency(top_k=2)], "one Consistency at most, got 2"),
+        ([Judge(overlap), Judge(overlap, budget=1)], "at most one Judge, got 2"),
+        ([Consistency(top_k=1), Consistency(top_k=2)], "at most one Consistency, got 2"),
         ([Veto], "expected filters such as Veto.*got <class .*Veto"),
         ([NearDuplicates], "expected filters such as Veto.*got <class .*NearDuplicates"),
         ([Consistency], "expected filters such as Veto.*got <class .*Consistency"),
-        ([Judged], "expected filters such as Veto.*got <class .*Judged"),
+        ([Judge], "expected filters such as Veto.*got <class .*Judge"),
         (["bm25"], "expected filters such as Veto.*got 'bm25'"),
     ],
 )
@@ -870,8 +880,8 @@ def test_filters_that_are_none_or_too_many_are_refused(cache: Path, filters: Any
 
 @pytest.mark.parametrize("budget", [-1, 1.5])
 def test_a_budget_is_a_whole_number(budget: Any) -> None:
-    with pytest.raises(InputError, match=f"Judged: budget: a whole number, at least 0, got {budget}"):
-        Judged(overlap, budget)
+    with pytest.raises(InputError, match=f"Judge: budget: a whole number, at least 0, got {budget}"):
+        Judge(overlap, budget)
 
 
 def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> None:
@@ -893,7 +903,9 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
 
     assert isinstance(Mine(None), Filter)
     for answer, got in ((lambda n: np.ones(n), "float64"), (lambda n: np.ones(n + 1, dtype=bool), "bool with shape")):
-        with pytest.raises(InputError, match=f"filter mine returned an array of {got}.*expected a bool each"):
+        with pytest.raises(
+            InputError, match=f"filter mine returned an array of {got}.*expected one bool per candidate"
+        ):
             miner_in(cache, filters=[Mine(answer)]).fit(ROWS)
     assert miner_in(cache, filters=[Mine(lambda n: np.zeros(n, dtype=bool))]).fit(ROWS).summary.complete == 0
     nothing = np.empty(0, dtype=np.int64)
@@ -933,5 +945,5 @@ def test_a_positive_that_sets_no_ceiling_sets_none_of_a_veto(tmp_path: Path) -> 
 
 def test_columns_of_which_nothing_is_known_are_compared(tmp_path: Path) -> None:
     unknown = pa.table({"text": ["a"], "language": pa.nulls(1)})
-    assert same("language")(unknown, unknown).to_pylist() == [False]
-    assert other("language")(unknown, unknown).to_pylist() == [True]
+    assert same_value("language")(unknown, unknown).to_pylist() == [False]
+    assert other_value("language")(unknown, unknown).to_pylist() == [True]

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
-from hf_negmine.pairs import PairStore
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import rerank
-from hf_negmine.select.filters import Veto, Where, same
+from hf_negmine.select.filters import Veto, Where, same_value
 from hf_negmine.teachers import DenseTeacher, ScoreFunction
+from hf_negmine.teachers.pair_store import PairStore
 from tests.train.helpers import load_model, write_models
 
 ROWS = [{"query": f"question {i}", "positive": f"answer {i} to question {i}"} for i in range(30)]
@@ -88,7 +88,7 @@ def test_a_selection_from_the_pool_keeps_the_ceilings_of_a_veto(tmp_path: Path, 
         selection.passages.tolist() == miner.pool.select("naive", n=3, positive_score=positive_score).passages.tolist()
     )
     other = {"min": "each", "each": "min"}[positive_score]
-    with pytest.raises(InputError, match=f"{other!r}, and the pool's filters are made for {positive_score!r}"):
+    with pytest.raises(InputError, match=f"{other!r}, but the pool's filters are made for {positive_score!r}"):
         miner.pool.select("naive", n=3, positive_score=other)  # type: ignore[arg-type]
 
 
@@ -96,7 +96,7 @@ def test_a_veto_with_a_depth_sees_as_many_of_what_an_earlier_filter_has_kept(tmp
     rows = [{"query": f"word question {i}", "positive": f"word answer {i}"} for i in range(10)]
     corpus = [f"word passage {i}" for i in range(400)]
     languages = {"text": [row["query"] for row in rows] + corpus, "language": ["de"] * 10 + ["en"] * 380 + ["de"] * 20}
-    by_language = Where(same("language"), queries=languages, passages=languages, query_column="text")
+    by_language = Where(same_value("language"), queries=languages, passages=languages, query_column="text")
 
     def scores(queries: list[str], passages: list[str]) -> list[float]:
         return [float("answer" in passage) for passage in passages]

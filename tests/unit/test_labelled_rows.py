@@ -13,9 +13,9 @@ from datasets import ClassLabel, Dataset
 from typer.testing import CliRunner
 
 from hf_negmine import NegativeMiner
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
-from hf_negmine.sources import open_rows, pair_batches
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
+from hf_negmine.data.sources import open_rows, pair_batches
 from tests.remedies import suggested
 
 QUERIES = [f"query {place // 2}" for place in range(8)]

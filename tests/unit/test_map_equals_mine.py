@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from datasets import ClassLabel, Dataset, IterableDataset, Value
 
 from hf_negmine import NegativeMiner
-from hf_negmine.mined import FORMATS
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.layouts import FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
@@ -120,3 +122,84 @@ def test_a_dictionary_is_answered_with_a_dictionary(tmp_path: Path) -> None:
     answer = miner(ROWS[:])
     assert isinstance(answer, dict)
     assert answer == miner.mine(ROWS).to_dict()
+
+
+# ---- single rows -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.to_iterable_dataset()], ids=["data set", "stream"])
+@pytest.mark.parametrize("format", ["n-tuple", "labeled-list", "ids"])
+@pytest.mark.parametrize("scores", [False, True], ids=["plain", "scores"])
+def test_a_map_of_single_rows_gives_the_same(tmp_path: Path, rows: Any, format: Any, scores: bool) -> None:
+    settings = {"method": "perc_pos:0.95", "num_negatives": 3, "on_exhausted": "keep", "include_scores": scores}
+    miner = fitted(tmp_path, format=format, **settings)
+    remove = ["query", "positive"] if format == "ids" else None
+    one_by_one = rows.map(miner, remove_columns=remove)
+    assert list(one_by_one) == list(miner.mine(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "message"),
+    [
+        ({"format": "triplet"}, ROWS, r"format 'triplet' turns one row into several; call .*batched=True"),
+        ({"format": "labeled-pair"}, ROWS, r"format 'labeled-pair' turns one row into several"),
+        (
+            {"on_exhausted": "drop"},
+            ROWS,
+            r"'what of sun' becomes no rows.*or mine with on_exhausted='keep'",
+        ),
+        (
+            {},
+            Dataset.from_dict({"query": ["what of rye"], "positive": [CORPUS[:2]]}),
+            r"'what of rye' becomes 2 rows, and a single row can only become one",
+        ),
+    ],
+)
+def test_a_single_row_that_does_not_become_one_row_says_so(
+    tmp_path: Path, settings: dict[str, Any], rows: Dataset, message: str
+) -> None:
+    given = {"method": "perc_pos:0.95", "num_negatives": 3, "on_exhausted": "keep"}
+    miner = fitted(tmp_path, **{**given, **settings})
+    with pytest.raises(InputError, match=message):
+        rows.map(miner)
+
+
+# ---- selections end in rows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positive_score", ["min", "each"])
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("scores", [False, True], ids=["plain", "scores"])
+def test_a_selection_gives_the_rows_of_its_own_miner(
+    tmp_path: Path, format: Any, scores: bool, positive_score: Any
+) -> None:
+    settings = {"on_exhausted": "keep", "format": format, "include_scores": scores, "positive_score": positive_score}
+    miner = fitted(tmp_path, method="perc_pos:0.95", num_negatives=3, **settings)
+    selection = miner.pool.select("abs:1.5", "top", n=2)
+    rows = selection.to_dataset(format, include_scores=scores, on_exhausted="keep")
+    other = miner.with_(method="abs:1.5", num_negatives=2).mine(ROWS.select_columns(["query", "positive"]))
+    assert rows.features == other.features
+    # Rows of a fit are in the order of their texts' first appearance, passages in that of the corpus.
+    assert sorted(map(str, rows)) == sorted(map(str, other))
+    assert all(len(texts) == count for texts, count in zip(selection.texts(), selection.counts, strict=True))
+
+
+def test_a_selection_names_columns_as_the_rows_do(tmp_path: Path) -> None:
+    rows = ROWS.select_columns(["query", "positive"]).rename_columns({"query": "anchor", "positive": "answer"})
+    miner = NegativeMiner(LengthsTeacher(), corpus=CORPUS, cache_dir=tmp_path, progress=False).fit(rows)
+    again = pickle.loads(pickle.dumps(miner))
+    for one in (miner, again):
+        found = one.pool.select("naive", n=2)
+        assert found.to_dataset().column_names == ["anchor", "answer", "negative_1", "negative_2"]
+        assert [set(row) for row in found.texts()] == [
+            {row["negative_1"], row["negative_2"]} for row in found.to_dataset()
+        ]
+
+
+def test_a_pool_without_texts_says_so(tmp_path: Path) -> None:
+    pool = fitted(tmp_path, num_negatives=1, on_exhausted="keep").pool
+    pool.texts = None  # type: ignore[union-attr]
+    selection = pool.select("naive", n=1)
+    for ask in (selection.to_dataset, selection.texts):
+        with pytest.raises(InputError, match="this pool came without its texts"):
+            ask()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hf_negmine.errors import InputError
-from hf_negmine.methods import (
+from hf_negmine.base.errors import InputError
+from hf_negmine.select.methods import (
     Method,
     NaiveTopK,
     RankBand,

@@ -21,11 +21,11 @@ from datasets.fingerprint import Hasher
 from sentence_transformers.util import resolve_ids
 
 from hf_negmine import NegativeMiner, RandomTeacher, Sampled, TopKPercPos
-from hf_negmine.errors import ExhaustedError, InputError, NegmineError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.mined import FORMATS
-from hf_negmine.protocols import Role, Similarity
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import ExhaustedError, InputError, NegmineError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, Similarity
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.layouts import FORMATS
 
 forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -112,7 +112,7 @@ def miner_in(cache: Path, **settings: Any) -> NegativeMiner:
 
 
 def mapped(rows: Any, miner: NegativeMiner, **options: Any) -> Any:
-    remove = ["query", "positive"] if miner.format == "ids" else None
+    remove = ["query", "positive"] if miner.config.format == "ids" else None
     if isinstance(rows, Dataset):
         options = {"load_from_cache_file": False, **options}
     return rows.map(miner, batched=True, remove_columns=remove, **options)
@@ -231,7 +231,7 @@ def test_a_lexical_teacher_mines_on_the_fly_but_needs_the_positive_in_its_corpus
     expected = listed(miner_in(cache, **settings).mine(rows))
     later = miner_in(cache, **settings).fit(corpus=CORPUS)
     assert listed(later.mine(rows)) == expected
-    with pytest.raises(InputError, match=r"random-1 scores passages of its corpus only.*'a new answer'"):
+    with pytest.raises(InputError, match=r"random-1 only scores passages of its corpus.*'a new answer'"):
         later.mine([{"query": "new", "positive": "a new answer"}])
 
 
@@ -516,7 +516,7 @@ def test_another_method_encodes_and_searches_nothing_again(cache: Path, monkeypa
     def search_again(*_: Any, **__: Any) -> None:
         raise AssertionError("the pool is searched again")
 
-    monkeypatch.setattr("hf_negmine.searching.search_queries", search_again)
+    monkeypatch.setattr("hf_negmine.pool.deepening.search_queries", search_again)
     again = miner_in(cache, teacher=second, method="margin_pos:0.2", sampler="sampled:5", num_negatives=1).fit(ROWS)
     assert second.encoded == []
     assert again.summary.settings["method"] == "margin_pos:0.2"
@@ -666,7 +666,7 @@ def test_the_summary_counts_what_the_output_holds(cache: Path) -> None:
         found = (statistics.mean, statistics.std, statistics.min, statistics.median, statistics.max)
         expected = (np.mean(values), np.std(values), np.min(values), np.median(values), np.max(values))
         assert found == pytest.approx(expected, abs=2e-6)
-    assert summary.removed["being labelled positives"] == 30
+    assert summary.removed["being labeled positives"] == 30
     assert summary.removed["having the query's own text"] == 1
 
 
@@ -674,7 +674,7 @@ def test_the_summary_prints_its_numbers(cache: Path) -> None:
     miner = miner_in(cache)
     mined = miner.mine(ROWS)
     text = str(miner.summary)
-    assert "2 negatives a query by perc_pos:0.95 with top, teacher words" in text
+    assert "2 negatives per query by perc_pos:0.95 with top, teacher words" in text
     assert "30 rows: 24 queries with 1.25 positives each" in text
     assert f"{len(mined)} rows written (n-tuple)" in text
 
@@ -735,6 +735,6 @@ class TestCopiesAndRefits:
 
         whole = mined("whole")
         monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
-        monkeypatch.setattr("hf_negmine.searching.PLACES_A_STEP", 10)
-        monkeypatch.setattr("hf_negmine.miner.PASSAGES_A_BATCH", 6)
+        monkeypatch.setattr("hf_negmine.pool.deepening.PLACES_A_STEP", 10)
+        monkeypatch.setattr("hf_negmine.transform.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole

@@ -31,10 +31,10 @@ from tokenizers.normalizers import Replace
 from transformers import AutoTokenizer
 
 from hf_negmine import NegativeMiner, mine_hard_negatives
-from hf_negmine.errors import InputError
-from hf_negmine.model_digest import model_digest
-from hf_negmine.probes import PROBES, one_thread, probe_digest
+from hf_negmine.base.errors import InputError
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher, SparseEncoderTeacher
+from hf_negmine.teachers.model_digest import model_digest
+from hf_negmine.teachers.probes import PROBES, one_thread, probe_digest
 from tests.tiny_models import make_cross, write_tiny_models
 from tests.train.helpers import load_model
 

@@ -18,11 +18,10 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
 from typer.testing import CliRunner
 
-import hf_negmine.encoders
+import hf_negmine.teachers.encoders
 from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, Veto
-from hf_negmine.cli import app
-from hf_negmine.errors import InputError
-from hf_negmine.lengths import positions_of
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands.cli import app
 from hf_negmine.teachers import (
     APITeacher,
     CrossEncoderTeacher,
@@ -32,6 +31,7 @@ from hf_negmine.teachers import (
     settings_of,
     teacher_of_settings,
 )
+from hf_negmine.teachers.lengths import positions_of
 from hf_negmine.train.run import TrainingSettings, _load
 from tests.tiny_models import make_cross, make_sparse, make_tokens, write_tiny_models
 from tests.train.helpers import load_model
@@ -61,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The best device is one that this machine lacks: what is not told to stay on the processor fails."""
-    monkeypatch.setattr(hf_negmine.encoders, "best_device", lambda: "cuda:93")
+    monkeypatch.setattr(hf_negmine.teachers.encoders, "best_device", lambda: "cuda:93")
 
 
 def refused(call: Callable[[], Any], *facts: str) -> None:
@@ -98,7 +98,7 @@ def formats_of(teacher: Any) -> set[torch.dtype]:
 def test_a_model_opens_in_the_format_that_it_is_stored_in(
     stored: str, stored_in: torch.dtype, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_negmine.devices.has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr("hf_negmine.base.devices.has_fast_bfloat16", lambda: True)
     if stored_in != torch.float32:
         made = {"dense": load_model, "sparse": make_sparse, "tokens": make_tokens, "cross": make_cross}[stored](folder)
         made.to(stored_in).save(str(tmp_path / stored))
@@ -338,7 +338,7 @@ def test_nor_is_it_in_the_shell_and_in_training(folder: Path, tmp_path: Path, mi
     model = load_model(folder)
     model.prompts = {"query": "w1: "}
     model.save(str(tmp_path / "e5"))
-    assert "query_prompt: 'query' would go before every text as it stands" in mine(
+    assert "query_prompt: 'query' would be put before every text literally" in mine(
         "-t", tmp_path / "e5", "--query-prompt", "query"
     )
     settings = TrainingSettings(device="cpu", query_prompt="query")
@@ -355,7 +355,7 @@ def test_scores_of_a_cross_encoder_by_name_are_those_of_predict(folder: Path) ->
 
 def test_a_length_that_leaves_nothing_of_a_text_is_refused(minilm: str, tmp_path: Path) -> None:
     for tokens in (1, 2):
-        with pytest.raises(InputError, match=f"max_length: {tokens} tokens, of which the model puts 2 .*at least 3"):
+        with pytest.raises(InputError, match=f"max_length: {tokens} tokens, .* the model itself puts 2 .*at least 3"):
             DenseTeacher(minilm, max_length=tokens).encode(["text"], "query")
     assert DenseTeacher(minilm, max_length=3).encode(["text", "tea"], "query").std(axis=0).max() > 0
 

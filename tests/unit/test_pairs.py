@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine.errors import StorageError
-from hf_negmine.files import text_digests
-from hf_negmine.pairs import RECORD, PairStore, pair_digests
-from hf_negmine.schema import DigestArray, FloatArray, IdArray
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.schema import DigestArray, FloatArray, IdArray
+from hf_negmine.teachers.pair_store import RECORD, PairStore, pair_digests
 
 
 def digests(numbers: Sequence[int]) -> DigestArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import os
@@ -11,23 +10,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hf_negmine import files as files_module
-from hf_negmine.candidates import CandidateLists
-from hf_negmine.errors import InputError, NegmineError, ShallowPoolError, StorageError
+from hf_negmine.base import files as files_module
+from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, StorageError
+from hf_negmine.base.protocols import QueryBlock, Searcher
+from hf_negmine.base.schema import IdArray
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
-from hf_negmine.protocols import ApproximatingSearcher, QueryBlock, Ranking, Searcher
-from hf_negmine.schema import FloatArray, IdArray
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import Sampled
 from hf_negmine.select import selection as selection_module
 from hf_negmine.teachers import FixedTeacher, RandomTeacher
-from hf_negmine.texts import TextSet
 from tests.reference import make_pool, searcher_maker, text_set
 
 N_QUERIES, N_PASSAGES = 10, 60
@@ -72,7 +68,7 @@ def test_a_pool_that_is_too_shallow_says_so_without_a_teacher(tmp_path: Path) ->
     pool = CandidatePool.load(tmp_path / "pool")
     assert pool.select("naive", n=3).complete.all()
     with pytest.raises(
-        ShallowPoolError, match=r"10 of 10 queries need more candidates for naive with top .*\(3 a query\)"
+        ShallowPoolError, match=r"10 of 10 queries need more candidates for naive with top .*\(3 per query\)"
     ):
         pool.select("naive", n=4)
     with pytest.raises(ShallowPoolError, match=r"perc_pos:0\.1 with sampled:10 .*pool_depth"):
@@ -84,8 +80,8 @@ def test_a_deepened_pool_is_stored_and_its_old_files_are_gone(tmp_path: Path) ->
     before = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
     deep = chosen(pool, "abs:-0.5", "top", 5)
     after = {name for name in os.listdir(tmp_path / "pool") if name.endswith(".arrow")}
-    assert len(after) == len(before) == 4
-    assert after & before == {"positives.arrow", "shortlists.arrow"}
+    assert len(after) == len(before) == 3
+    assert after & before == {"positives.arrow"}
     loaded = CandidatePool.load(tmp_path / "pool")
     assert chosen(loaded, "abs:-0.5", "top", 5) == deep
     assert chosen(loaded, "naive", n=3) == chosen(pool, "naive", n=3)
@@ -119,10 +115,9 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieving, "QUERIES_A_PART", 3)
-    monkeypatch.setattr(retrieving, "MOST_LISTED", 1.0)
     texts, about = texts_in(tmp_path), {"teacher": "fixed"}
     opened = searcher_maker(tmp_path, teacher(), texts)
-    retrieve(texts, opened, tmp_path / "at once", about, depth=5, look_ahead=True, progress=False)
+    retrieve(texts, opened, tmp_path / "at once", about, depth=5, progress=False)
     searched: list[list[int]] = []
 
     class Watched(DyingSearcher):
@@ -131,12 +126,7 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
             searched.append(queries.tolist())
             return found
 
-        def approximate(self, queries: IdArray, ceilings: FloatArray, length: int) -> tuple[Ranking, FloatArray]:
-            self.block(queries)
-            assert isinstance(self._searcher, ApproximatingSearcher)
-            return self._searcher.approximate(queries, ceilings, length)
-
-    for _ in range(5):
+    for _ in range(3):
         with pytest.raises(Dies):
             retrieve(
                 texts,
@@ -144,131 +134,14 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
                 tmp_path / "killed",
                 about,
                 depth=5,
-                look_ahead=True,
                 progress=False,
             )
-    pool = retrieve(
-        texts, lambda: Watched(opened(), 99), tmp_path / "killed", about, depth=5, look_ahead=True, progress=False
-    )
-    assert searched[:4] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
-    assert pool.shortlists is not None
-    assert len(searched[4:]) > 1
-    assert np.concatenate(searched[4:]).tolist() == pool.shortlists.queries.tolist()
+    retrieve(texts, lambda: Watched(opened(), 99), tmp_path / "killed", about, depth=5, progress=False)
+    assert searched == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     assert stored_files(tmp_path / "killed") == stored_files(tmp_path / "at once")
     monkeypatch.setattr(retrieving, "QUERIES_A_PART", 100)
-    retrieve(texts, opened, tmp_path / "one part", about, depth=5, look_ahead=True, progress=False)
-    one_part, at_once = stored_files(tmp_path / "one part"), stored_files(tmp_path / "at once")
-    for files in (one_part, at_once):
-        del (
-            files["shortlists.arrow"],
-            files["shortlists.json"],
-        )  # rounding depends on how many rows were multiplied at once
-    assert one_part == at_once
-
-
-class Unsearchable:
-    """Scores pairs and searches for nothing."""
-
-    def __init__(self, searcher: Searcher) -> None:
-        self.block_size, self._searcher = searcher.block_size, searcher
-
-    def block(self, queries: IdArray) -> QueryBlock:
-        block = self._searcher.block(queries)
-
-        def best(*_: Any) -> None:
-            raise AssertionError("nothing is to be searched")
-
-        return SimpleNamespace(pair_scores=block.pair_scores, best=best)  # type: ignore[return-value]
-
-
-def test_what_lies_under_low_positives_is_known_without_a_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", 30)
-    texts = texts_in(tmp_path)
-    pool = make_pool(tmp_path, teacher(), texts, 3)
-    shallow = CandidatePool.load(tmp_path / "pool")
-    searcher = Unsearchable(searcher_maker(tmp_path, teacher(), texts)())
-    loaded = CandidatePool.load(tmp_path / "pool", open_searcher=lambda: searcher, progress=False)
-    (tmp_path / "pool" / "shortlists.arrow").unlink()
-    without = CandidatePool.load(tmp_path / "pool", open_searcher=searcher_maker(tmp_path, teacher(), texts))
-    assert without.shortlists is None
-    for method in ("perc_pos:0.95", "margin_pos:0.05", "perc_pos:1"):
-        with pytest.raises(ShallowPoolError):
-            shallow.select(method, n=2)
-        assert chosen(loaded, method, n=2) == chosen(without, method, n=2) == chosen(pool, method, n=2)
-    with pytest.raises(AssertionError, match="nothing is to be searched"):
-        loaded.select("band:20-40", n=2)
-
-
-def test_a_query_whose_positive_ranks_high_has_no_shortlist(tmp_path: Path) -> None:
-    vectors = np.array([[1.0, 0.0], [0.0, 1.0]])
-    corpus = ["first", "second", *(f"other {i}" for i in range(40))]
-    others = np.stack([[0.4 + i / 100, 0.9 - i / 100] for i in range(40)])
-    fixed = FixedTeacher(["high", "low"], vectors, corpus, np.concatenate([[[9, 0], [9, 0.3]], others]))
-    pool = make_pool(tmp_path, fixed, text_set(tmp_path, ["high", "low"], ["first", "second"], corpus), 20)
-    assert pool.shortlists is not None
-    assert pool.shortlists.queries.tolist() == [1]
-
-
-def test_a_teacher_without_vectors_has_no_shortlists(tmp_path: Path) -> None:
-    assert make_pool(tmp_path, RandomTeacher(), texts_in(tmp_path), 2).shortlists is None
-
-
-def test_shortlists_that_do_not_reach_down_to_a_ceiling_are_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowded = 1 - np.arange(N_PASSAGES)[:, None] / 1000
-    fixed = FixedTeacher(["q"], np.ones((1, 1)), CORPUS, crowded, similarity="dot")
-    texts = text_set(tmp_path, ["q"], [CORPUS[0]], CORPUS)
-    pools = []
-    for length in (40, 60):
-        monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", length)
-        pools.append(make_pool(tmp_path / str(length), fixed, texts, 3))
-    assert pools[0].shortlists is None
-    assert pools[1].shortlists is not None
-    assert chosen(pools[0], "perc_pos:0.95", n=3) == chosen(pools[1], "perc_pos:0.95", n=3)
-
-
-def test_where_most_queries_would_need_a_shortlist_none_gets_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = texts_in(tmp_path)
-    assert make_pool(tmp_path / "all", teacher(), texts, 3).shortlists is not None
-    opened = searcher_maker(tmp_path, teacher(), texts)
-    pool = retrieve(texts, opened, tmp_path / "most", {}, depth=3, look_ahead=True, progress=False)
-    assert pool.shortlists is None
-    assert (retrieve(texts, opened, tmp_path / "none", {}, depth=3, progress=False)).shortlists is None
-
-
-def test_shortlists_change_nothing_but_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither negatives nor what the pool then holds, nor what is counted as removed."""
-    monkeypatch.setattr(retrieving, "SHORTLIST_LENGTH", 25)
-    texts = texts_in(tmp_path)
-    ways: list[FirstPass] = ["float32", "bfloat16"]
-    pools = [make_pool(tmp_path / way, teacher(), texts, 3, way) for way in ways]
-    assert all(pool.shortlists is not None for pool in pools)
-    opened = searcher_maker(tmp_path, teacher(), texts)
-    pools.append(retrieve(texts, opened, tmp_path / "without", {}, depth=3, progress=False))
-    assert pools[-1].shortlists is None
-    for method, n in [("perc_pos:1", 2), ("margin_pos:0.05", 3), ("perc_pos:0.4", 2), ("perc_pos:0.9", 12)]:
-        chosen_by_each = [chosen(pool, method, n=n) for pool in pools]
-        assert chosen_by_each[0] == chosen_by_each[1] == chosen_by_each[2]
-        assert len({repr(pool.select(method, n=n).removed) for pool in pools}) == 1
-        for field in dataclasses.fields(CandidateLists):
-            parts = [getattr(pool.lists, field.name) for pool in pools]
-            assert len({part.tobytes() for part in parts}) == 1, field.name
-
-
-def test_a_pool_without_shortlists_replaces_one_that_has_them(tmp_path: Path) -> None:
-    other = FixedTeacher(QUERIES, np.eye(N_QUERIES, 8), CORPUS, np.random.default_rng(0).standard_normal((60, 8)))
-    make_pool(tmp_path, teacher(), texts_in(tmp_path), 3)
-    opened = searcher_maker(tmp_path, other, texts_in(tmp_path))
-    plain = retrieve(texts_in(tmp_path), opened, tmp_path / "plain", {}, depth=3, progress=False)
-    plain.save(tmp_path / "pool")
-    loaded = CandidatePool.load(tmp_path / "pool", open_searcher=opened)
-    assert loaded.shortlists is None
-    assert chosen(loaded, "perc_pos:0.95", n=3) == chosen(plain, "perc_pos:0.95", n=3)
+    retrieve(texts, opened, tmp_path / "one part", about, depth=5, progress=False)
+    assert stored_files(tmp_path / "one part") == stored_files(tmp_path / "at once")
 
 
 class BusySearcher:
@@ -303,7 +176,7 @@ def test_of_several_runs_that_need_a_pool_one_searches_and_the_others_wait(
         pools = [run.result(10) for run in (first, *others)]
     assert [chosen(pool, "naive", n=4) for pool in pools] == [chosen(pools[0], "naive", n=4)] * 3
     assert str(tmp_path / "pool") in caplog.text
-    assert "this one goes on when that has finished" in caplog.text
+    assert "this one continues when it has finished" in caplog.text
 
 
 def test_runs_that_write_and_load_one_pool_do_not_get_in_each_others_way(tmp_path: Path) -> None:
@@ -316,7 +189,7 @@ def test_runs_that_write_and_load_one_pool_do_not_get_in_each_others_way(tmp_pat
 
     with ThreadPoolExecutor(4) as runs:
         assert all(runs.map(write_and_load, range(40)))
-    assert len(list((tmp_path / "pool").glob("*.arrow"))) == 4
+    assert len(list((tmp_path / "pool").glob("*.arrow"))) == 3
 
 
 def test_a_deepening_that_is_killed_leaves_the_pool_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,7 +282,7 @@ def test_a_scoring_teacher_fills_a_pool_too(tmp_path: Path) -> None:
     ("ask", "message"),
     [
         (lambda pool: pool.select("naive", n=0), "n: a whole number, at least 1, got 0"),
-        (lambda pool: pool.select("naive", n=60), "n: 60 negatives a query from a corpus of 60 passages"),
+        (lambda pool: pool.select("naive", n=60), "n: 60 negatives per query from a corpus of 60 passages"),
         (lambda pool: pool.select("naive", "sampled:3", n=4), "sampled:3 cannot draw 4 negatives"),
         (
             lambda pool: pool.select("naive", n=2, positive_score="max"),
@@ -428,7 +301,7 @@ def test_a_wrong_argument_is_an_error_with_both_facts(
 
 
 def test_a_depth_of_zero_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="pool_depth: at least 1 candidate a query, got 0"):
+    with pytest.raises(InputError, match="pool_depth: at least 1 candidate per query, got 0"):
         make_pool(tmp_path, teacher(), texts_in(tmp_path), 0)
 
 
@@ -445,8 +318,6 @@ def test_a_pool_cannot_be_saved_below_a_file(tmp_path: Path) -> None:
         *itertools.product(
             ["pool.json", "candidates-*.arrow", "segments-*.arrow", "positives.arrow", "*_keys.npy"], [0, 30, None]
         ),
-        ("shortlists.arrow", 0),
-        ("shortlists.arrow", 30),
     ],
 )
 def test_a_damaged_pool_is_reported(tmp_path: Path, pattern: str, left: int | None) -> None:

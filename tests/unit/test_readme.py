@@ -1,4 +1,4 @@
-"""The README's code runs: all Python blocks one after another, and the shell command."""
+"""The code of the README and the docs runs: all Python blocks one after another, and the shell commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tests.tiny_models import write_tiny_models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEACHERS = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
+METHODS, TEACHERS, TRAINING, SHARING = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    for name in ("methods", "teachers", "training", "sharing")
+)
 
 SOURCE = "sentence-transformers/natural-questions"
 TOPICS = ["tea", "rain", "bread", "glass", "sleep", "salt", "wool", "paper", "iron", "honey", "sand", "rope"]
@@ -55,12 +58,16 @@ def test_python_blocks_run(
     )
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # the trainer writes to "output"
-    code = [block.replace("intfloat/e5-base-v2", minilm).replace("you/", "tester/") for block in blocks("python")]
+    code = [block for text in (README, METHODS, TRAINING, SHARING) for block in blocks("python", text)]
+    assert len(code) == 2 + 1 + 1 + 3
+    for model in ("intfloat/e5-base-v2", "intfloat/e5-base-unsupervised"):
+        code = [block.replace(model, minilm) for block in code]
     code = [
-        block.replace('reproduce("tester/nq-mined"', f'reproduce("tester/nq-mined", teacher="{minilm}"')
+        block.replace('reproduce("you/nq-mined"', f'reproduce("you/nq-mined", teacher="{minilm}"').replace(
+            "you/", "tester/"
+        )
         for block in code
     ]
-    assert len(code) == 7
     namespace: dict[str, Any] = {}
     with Hub() as hub:
         point_clients_at(hub, tmp_path / "hf_home", monkeypatch)
@@ -68,7 +75,9 @@ def test_python_blocks_run(
             exec(compile(block, "README.md", "exec"), namespace)
         forget()
     assert not hub.strayed
-    assert f"identical: all {len(rows)} rows came out again" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"identical: all {len(rows)} rows came out again" in printed
+    assert all(f"\n{method} " in printed for method in ("naive", "perc_pos:0.95", "margin_pos:0.05", "abs:0.7"))
     assert namespace["shared"].rows.to_list() == namespace["mined"].to_list()
     assert "tester/nq-mined" in hub.files("model", "tester/nq-model")["README.md"].decode()
 
@@ -76,19 +85,15 @@ def test_python_blocks_run(
     assert mined.column_names == ["query", "answer", *(f"negative_{i}" for i in range(1, 5))]
     assert mined["query"] == rows["query"]
     assert all(row["answer"] not in [row[f"negative_{i}"] for i in range(1, 5)] for row in mined)
-    assert len(namespace["selection"].offsets) == len(rows) + 1
-
-    from hf_negmine import NegativeMiner
-
-    own = NegativeMiner(namespace["CharacterTeacher"](), method="naive", num_negatives=2, cache_dir=tmp_path)
-    assert own.mine(rows).num_rows == len(rows)
-    assert "characters" in str(own.summary)
+    other = namespace["other"]
+    assert other.column_names == mined.column_names
+    assert set(other["query"]) <= set(rows["query"])
 
 
 def test_shell_command_runs(
     rows: datasets.Dataset, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_negmine.cli import app
+    from hf_negmine.commands.cli import app
 
     (command,) = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-negmine")]
     monkeypatch.chdir(tmp_path)
@@ -155,7 +160,7 @@ def test_python_blocks_on_teachers_run(
 def test_shell_commands_on_teachers_run(
     rows: datasets.Dataset, stand_ins: dict[str, str], server: OpenAIServer, tmp_path: Path
 ) -> None:
-    from hf_negmine.cli import app
+    from hf_negmine.commands.cli import app
 
     rows.to_parquet("rows.parquet")
     corpus_of(rows).to_parquet("corpus.parquet")
@@ -168,7 +173,29 @@ def test_shell_commands_on_teachers_run(
         assert (tmp_path / arguments[-1] / "data.parquet").exists()
 
 
+def test_the_readmes_file_tree_is_the_repository() -> None:
+    (tree,) = re.findall(r"^```\n(hf_negmine/\n.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    named, folder = [], ROOT
+    for line in tree.splitlines():
+        name = line.split()[0]
+        path = (folder if line.startswith(" ") else ROOT) / name
+        folder = folder if line.startswith(" ") else path
+        assert path.exists(), name
+        assert path.is_dir() == name.endswith("/"), name
+        named.append(path)
+    rooms = {path.parent for path in (ROOT / "hf_negmine").glob("*/__init__.py")}
+    assert rooms - set(named) <= {ROOT / "hf_negmine" / "recipes"}
+
+
+def test_every_public_name_is_on_one_page_of_the_reference() -> None:
+    import hf_negmine
+
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")]
+    shown = re.findall(r"^::: hf_negmine\.(\w+)$", "\n".join(pages), flags=re.MULTILINE)
+    assert sorted(shown) == sorted(hf_negmine.__all__)
+
+
 def test_files_that_the_readme_and_the_docs_name_exist() -> None:
-    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for file in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         for name in re.findall(r"\]\(((?!http|#)[^)#]+)[^)]*\)", file.read_text(encoding="utf-8")):
             assert (file.parent / name).exists(), f"{file.name}: {name}"

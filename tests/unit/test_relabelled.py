@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import ExhaustedError
-from hf_negmine.judging import Judged
-from hf_negmine.methods import Method
-from hf_negmine.mined import FORMATS
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import ExhaustedError
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.select.ensembles import CrossSample, IntraSample
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.methods import Method
 from tests.unit.test_filters import PASSAGES, QUERIES, SCORES, overlap
 from tests.unit.test_miner import NEGATIVES, ROWS, WordTeacher, listed, mapped, miner_in
 
@@ -29,16 +29,16 @@ def groups_in(mined: list[dict[str, Any]], miner: NegativeMiner) -> list[tuple[s
     """Query, positives and negatives of each row, or of each group of rows that share their negatives."""
     found: list[tuple[str, list[str], list[str]]] = []
     for row in mined:
-        if miner.format == "ids":
+        if miner.config.format == "ids":
             texts = [miner.corpus[place]["document"] for place in row["document_ids"]]
             found.append((miner.queries[row["query_id"]]["query"], texts[:1], texts[1:]))
-        elif miner.format == "labeled-list":
+        elif miner.config.format == "labeled-list":
             sides: tuple[list[str], list[str]] = ([], [])
             for text, label in zip(row["positive"], row["labels"], strict=True):
                 sides[1 - label].append(text)
             found.append((row["query"], *sides))
-        elif miner.format == "labeled-pair":
-            alone = miner.positive_score == "each"  # with a ceiling of its own each positive begins a group
+        elif miner.config.format == "labeled-pair":
+            alone = miner.config.positive_score == "each"  # with a ceiling of its own each positive begins a group
             if not found or found[-1][0] != row["query"] or (row["label"] and (alone or found[-1][2])):
                 found.append((row["query"], [], []))
             found[-1][2 - row["label"]].append(row["positive"])
@@ -58,7 +58,7 @@ def test_nothing_is_at_or_over_the_ceiling_of_a_relabelled_positive(
     cache: Path, format: str, positive_score: str
 ) -> None:
     settings = {"format": format, "positive_score": positive_score, "on_exhausted": "keep", "method": "perc_pos:0.9"}
-    miner = miner_in(cache, **settings, filters=[Judged(overlap, relabel=True)]).fit(ROWS)
+    miner = miner_in(cache, **settings, filters=[Judge(overlap, relabel=True)]).fit(ROWS)
     mined = listed(miner.mine(ROWS))
     for batch_size in (1, 7):
         assert listed(mapped(ROWS, miner, batch_size=batch_size)) == mined
@@ -72,7 +72,7 @@ def test_nothing_is_at_or_over_the_ceiling_of_a_relabelled_positive(
 
 def test_what_is_short_then_is_settled_as_any_row_is(cache: Path) -> None:
     def mined(on_exhausted: str) -> list[dict[str, Any]]:
-        filters = [Judged(overlap, relabel=True)]
+        filters = [Judge(overlap, relabel=True)]
         miner = miner_in(cache, on_exhausted=on_exhausted, method="perc_pos:0.9", filters=filters)
         return [row for row in listed(miner.mine(ROWS)) if (row["query"], row["positive"]) not in LABELLED]
 
@@ -91,7 +91,7 @@ def test_a_ceiling_without_a_spec_is_kept_with_the_fit(cache: Path) -> None:
         def __str__(self) -> str:
             return "half"
 
-    filters = [Judged(overlap, relabel=True)]
+    filters = [Judge(overlap, relabel=True)]
     miner = miner_in(cache, method=Method((Half(),)), filters=filters, on_exhausted="keep").fit(ROWS)
     mined = listed(miner.mine(ROWS))
     assert any((row["query"], row["positive"]) not in LABELLED for row in mined)
@@ -113,7 +113,7 @@ class Backwards(WordTeacher):
 @pytest.mark.parametrize("ensemble", [CrossSample, IntraSample])
 def test_each_teacher_of_an_ensemble_has_its_own_ceiling(cache: Path, ensemble: Any) -> None:
     teachers = [WordTeacher(), Backwards()]
-    settings = {"method": "perc_pos:0.9", "on_exhausted": "keep", "filters": [Judged(overlap, relabel=True)]}
+    settings = {"method": "perc_pos:0.9", "on_exhausted": "keep", "filters": [Judge(overlap, relabel=True)]}
     miner = miner_in(cache, teacher=ensemble(teachers), **settings).fit(ROWS)
     mined = listed(miner.mine(ROWS))
     assert listed(mapped(ROWS, miner, batch_size=3)) == mined

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError
+from hf_negmine.base.errors import InputError
 from hf_negmine.report.plots import plot_scores, save_png
 from hf_negmine.report.stats import ScoreHistograms, contrastive_losses
-from hf_negmine.summary import MiningSummary
+from hf_negmine.report.summary import MiningSummary
 
 ROWS = [{"query": f"question {i}", "positive": f"the answer to question {i} is {i * i}"} for i in range(30)]
 
@@ -58,7 +58,7 @@ def test_histograms_survive_json_and_older_summaries_lack_them(summary: MiningSu
     del content["histograms"]
     older = MiningSummary.from_dict(content)
     assert older == replace(summary, histograms=None)
-    with pytest.raises(InputError, match="kept no histograms"):
+    with pytest.raises(InputError, match="without histograms"):
         older.plot()
 
 

@@ -8,10 +8,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from hf_negmine.errors import InputError
-from hf_negmine.protocols import Sampler
-from hf_negmine.randomness import KeyArray, random_keys, uniform
-from hf_negmine.schema import FloatArray, IdArray
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.randomness import KeyArray, random_keys, uniform
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.select import Sampled, Top, Top1Sampled, parse_sampler
 
 MANY = 40_000

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hf_negmine.errors import TeacherError
-from hf_negmine.protocols import SparseVectors
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import TeacherError
+from hf_negmine.base.protocols import SparseVectors
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus, faiss_products, product
 from hf_negmine.search.faiss_library import load_faiss
 from hf_negmine.search.precision import FirstPass

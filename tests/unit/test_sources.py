@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, NegmineError
-from hf_negmine.sources import OpenedRows, choose_columns, open_corpus, open_rows, pair_batches
+from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.data.sources import OpenedRows, choose_columns, open_corpus, open_rows, pair_batches
 
 ROWS = [
     {"query": "who?", "positive": "Ada Lovelace\twas a mathematician"},
@@ -115,7 +115,7 @@ def test_a_split_of_rows_that_have_none_is_an_error(tmp_path: Path, kind: str) -
         "saved data set": (tmp_path / "saved", str(tmp_path / "saved")),
     }  # fmt: skip
     source, where = given[kind]
-    with pytest.raises(InputError, match=rf"^split: 'dev', and {re.escape(where)} has no splits; leave it out$"):
+    with pytest.raises(InputError, match=rf"^split: 'dev', but {re.escape(where)} has no splits; leave it out$"):
         open_rows(source, split="dev")
     assert open_rows(source).rows is not None
 
@@ -148,7 +148,7 @@ def test_paths_that_lead_nowhere_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rows\.xlsx: the ending '\.xlsx' is not among \['\.csv', '\.json', .*'\]$"):
         open_rows(tmp_path / "rows.xlsx")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"empty is neither a BEIR folder .* nor one of Dataset\.save_to_disk$"):
+    with pytest.raises(InputError, match=r"empty is neither a BEIR folder .* nor one from Dataset\.save_to_disk$"):
         open_rows(tmp_path / "empty")
 
 
@@ -164,7 +164,7 @@ def test_a_hub_id_that_cannot_be_loaded_offline_is_one_clear_sentence() -> None:
         open_rows("somebody/no-such-data")
     message = str(caught.value)
     assert message.startswith(
-        "'somebody/no-such-data' is no file or folder here, and could not be loaded from the Hub: "
+        "'somebody/no-such-data' is not a file or folder here, and could not be loaded from the Hub: "
     )
     assert "\n" not in message
     assert "Traceback" not in message
@@ -225,7 +225,7 @@ def test_the_corpus_column_is_taken_or_asked_for() -> None:
         ([1, 2], r"^corpus: passage 0 is 1, expected text$"),
         ({"a": "text"}, r"^corpus: expected .*, got "),
         (7, r"^corpus: expected .*, got "),
-        ("x" * 5000, r"^'x+.*' is no file or folder here"),
+        ("x" * 5000, r"^'x+.*' is not a file or folder here"),
     ],
     ids=["none", "number", "dict", "int", "long text"],
 )
@@ -344,9 +344,7 @@ def test_the_split_of_judgements_is_chosen(tmp_path: Path, write: Callable[..., 
 def test_an_id_that_stands_for_two_texts_is_an_error(tmp_path: Path, write: Callable[..., Path], part: str) -> None:
     texts = {"corpus": BEIR_CORPUS, "queries": BEIR_QUERIES}[part]
     other = {**texts[0], "text": "something else"}
-    with pytest.raises(
-        InputError, match=rf"{part}\.(jsonl|parquet): the id '{other['_id']}' stands for two texts, '.*'"
-    ):
+    with pytest.raises(InputError, match=rf"{part}\.(jsonl|parquet): the id '{other['_id']}' has two texts, '.*'"):
         open_rows(write(tmp_path, **{part: [*texts, other]}))
 
 
@@ -397,7 +395,7 @@ def broken_folders() -> Iterator[Any]:
 
     header = "query-id\tcorpus-id\tscore\n"
     yield pytest.param(
-        without("qrels"), r"lacks qrels \(a folder with a TSV file a split, or qrels\.parquet\)$", id="none"
+        without("qrels"), r"lacks qrels \(a folder with one TSV file per split, or qrels\.parquet\)$", id="none"
     )
     yield pytest.param(
         rewrite("qrels/train.tsv", "query-id\tcorpus-id\nq1\td1\n"), "expected three tab-separated columns", id="two"

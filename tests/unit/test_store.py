@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_negmine import store as store_module
-from hf_negmine.errors import StorageError, TeacherError
-from hf_negmine.protocols import Role, Similarity, SparseVectors, StreamingTeacher, TokenVectors
-from hf_negmine.store import StoredVectors, VectorStore, writable_folder
+from hf_negmine.base.errors import StorageError, TeacherError
+from hf_negmine.base.protocols import Role, Similarity, SparseVectors, StreamingTeacher, TokenVectors
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.teachers import APITeacher
-from hf_negmine.texts import TextColumn
+from hf_negmine.teachers import vector_store as store_module
+from hf_negmine.teachers.vector_store import StoredVectors, VectorStore, writable_folder
 from tests.openai_server import Fault, OpenAIServer, Received
 from tests.reference import text_set
 
@@ -197,7 +197,7 @@ def test_another_width_than_before_is_refused(tmp_path: Path) -> None:
     def by_count(vectors: np.ndarray[Any, Any], texts: Sequence[str]) -> np.ndarray[Any, Any]:
         return vectors[:, : len(texts)]
 
-    with pytest.raises(TeacherError, match="vectors of width 2, and 4 for earlier texts"):
+    with pytest.raises(TeacherError, match="vectors of width 2, but 4 for earlier texts"):
         VectorStore(tmp_path, progress=False).vectors(LetterTeacher(spoil=by_count), column(tmp_path, TEXTS), "passage")
     assert len(shards_under(tmp_path)) == 1
 
@@ -755,7 +755,7 @@ SPOILED_PARTS: dict[str, tuple[Callable[[list[tuple[Any, Any]]], list[tuple[Any,
     "positions in a table": (at(3, np.array([[5, 6]])), r"positions of int64 with shape \(1, 2\), expected whole"),
     "positions between two": (at(3, np.array([5.0, 6.5])), r"positions of float64 with shape \(2,\), expected whole"),
     "a vector too few": (at(3, np.array([5, 6]), np.ones((1, 4))), r"shape \(1, 4\) for 2 texts, expected numbers"),
-    "another width": (at(3, np.array([5, 6]), np.ones((2, 3))), "vectors of width 3, and 4 for earlier texts"),
+    "another width": (at(3, np.array([5, 6]), np.ones((2, 3))), "vectors of width 3, but 4 for earlier texts"),
     "NaN": (at(3, np.array([5, 6]), np.full((2, 4), np.nan)), "NaN or infinite vectors for 2 of 2 texts"),
 }
 
@@ -807,7 +807,7 @@ def test_texts_of_an_api_are_paid_for_once_through_a_crash(tmp_path: Path) -> No
 PAYING = """
 import os, signal, sys
 from pathlib import Path
-from hf_negmine.store import VectorStore
+from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers import APITeacher
 from tests.unit.test_store import MANY, column
 

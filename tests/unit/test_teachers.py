@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.probes import PROBES
-from hf_negmine.protocols import Role, ScoringTeacher, Similarity, Teacher, VectorTeacher
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.protocols import Role, ScoringTeacher, Similarity, Teacher, VectorTeacher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers import (
     BM25Teacher,
     DenseTeacher,
@@ -25,6 +24,7 @@ from hf_negmine.teachers import (
     bm25,
     resolve_teacher,
 )
+from hf_negmine.teachers.probes import PROBES
 from tests.reference import make_pool, text_set
 
 PASSAGES = [

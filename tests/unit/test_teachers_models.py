@@ -17,9 +17,8 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.model_digest import model_digest
-from hf_negmine.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.protocols import PairTeacher, Role, SparseTeacher, SparseVectors, TokenTeacher, TokenVectors
 from hf_negmine.teachers import (
     BM25Teacher,
     DenseTeacher,
@@ -30,6 +29,7 @@ from hf_negmine.teachers import (
 )
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
+from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
 from tests.tiny_models import WIDTH, make_cross, make_sparse, make_tokens, write_tiny_models
 from tests.train.helpers import load_model
@@ -411,7 +411,7 @@ def test_pairs_are_cut_to_max_length(folder: Path) -> None:
 
 
 def test_a_cross_encoder_with_several_labels_is_refused(folder: Path) -> None:
-    message = r"labels gives 3 scores a pair \(num_labels\), a teacher needs a model with 1"
+    message = r"labels gives 3 scores per pair \(num_labels\), a teacher needs a model with 1"
     with pytest.raises(InputError, match=message):
         named(CrossEncoderTeacher, folder, "labels").score(["w1"], ["w2"])
     with pytest.raises(InputError, match=message):
@@ -598,7 +598,7 @@ def test_passages_are_cut_to_max_length_and_queries_as_the_model_wants_them(fold
 
 
 def test_a_model_that_scores_only_images_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"patches of images and no word of a passage \(keep_only_token_ids\)"):
+    with pytest.raises(InputError, match=r"image patches and no words of a passage \(keep_only_token_ids\)"):
         LateInteractionTeacher(make_tokens(folder, keep=[3]))
 
 

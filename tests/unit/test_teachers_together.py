@@ -20,10 +20,10 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 from hf_negmine import NegativeMiner
-from hf_negmine.errors import InputError, TeacherError
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.protocols import Role, SparseVectors, Teacher, TokenVectors
-from hf_negmine.schema import FloatArray
+from hf_negmine.base.errors import InputError, TeacherError
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Role, SparseVectors, Teacher, TokenVectors
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.teachers import (
     APITeacher,
@@ -410,18 +410,21 @@ def test_settings_make_the_same_teacher_again(make: Callable[[], Teacher]) -> No
         (None, "one of kind 'custom' cannot be made"),
         ({"kind": "api", "model": "m", "base_url": "http://elsewhere"}, "one of kind 'api' cannot be made"),
         ({"kind": "fixed"}, "one of kind 'fixed' cannot be made"),
-        ({"kind": "bm25", "language": "english", "more": 1}, "none that this version knows.*more"),
-        ({"kind": "random", "sead": 1}, "none that this version knows.*sead"),
-        ({"kind": "fusion", "how": "rrf", "stages": [{"kind": "random"}] * 2, "trust_remote_code": True}, "none that"),
+        ({"kind": "bm25", "language": "english", "more": 1}, "not known to this version.*more"),
+        ({"kind": "random", "sead": 1}, "not known to this version.*sead"),
+        (
+            {"kind": "fusion", "how": "rrf", "stages": [{"kind": "random"}] * 2, "trust_remote_code": True},
+            "not known to",
+        ),
         ({"kind": "fusion", "stages": [{"kind": "random"}, None]}, "one of kind 'custom'"),
         ({"kind": "fusion", "stages": [{"kind": "random"}, {"kind": "api"}]}, "one of kind 'api'"),
         ({"kind": "fusion"}, "two teachers or more, got 0"),
-        ({"kind": "fusion", "stages": [{"kind": "random"}], "teachers": ["bm25"]}, "none that this version knows"),
-        ({"kind": "cross-encoder", "model": "m"}, "none that this version knows"),
+        ({"kind": "fusion", "stages": [{"kind": "random"}], "teachers": ["bm25"]}, "not known to this version"),
+        ({"kind": "cross-encoder", "model": "m"}, "not known to this version"),
         ({"kind": "cross-encoder", "model": "m", "trust_remote_code": True, "stages": [{"kind": "bm25"}]}, "trust_rem"),
         ({"kind": "sparse", "model": "m", "device": "cpu"}, "unknown: .'device'."),
         ({"kind": "late-interaction", "model": "m", "name": "n"}, "unknown: .'name'."),
-        ({"kind": "dense"}, "none that this version knows"),
+        ({"kind": "dense"}, "not known to this version"),
     ],
     ids=lambda value: "" if isinstance(value, str) else str((value or {}).get("kind")),
 )
@@ -462,7 +465,7 @@ class Reranker:
 
 @pytest.mark.parametrize("make", [pairs, TokenWords, Reranker], ids=["pairs", "tokens", "one's own"])
 def test_a_fusion_needs_the_score_of_every_passage(make: Callable[[], Any]) -> None:
-    message = "it needs the score of every passage, and .* scores the candidates of another teacher only; put it on top"
+    message = "it needs the score of every passage, and .* only scores the candidates of another teacher; put it on top"
     with pytest.raises(InputError, match=message):
         Fusion(["bm25", make()])
 
@@ -498,7 +501,7 @@ def test_a_fusion_says_what_it_cannot_be(arguments: dict[str, Any], message: str
     ids=["bm25", "sparse", "tokens", "pairs over bm25", "fusion", "ensemble"],
 )
 def test_an_engine_is_for_dense_teachers(tmp_path: Path, make: Callable[[], Any]) -> None:
-    with pytest.raises(InputError, match=r"engine: 'HNSW8' is for dense teachers, and .* is none"):
+    with pytest.raises(InputError, match=r"engine: 'HNSW8' is for dense teachers, but .* is not one"):
         miner_in(tmp_path, make(), engine="HNSW8")
 
 

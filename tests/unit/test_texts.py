@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from hf_negmine import texts as texts_module
-from hf_negmine.errors import InputError, StorageError
-from hf_negmine.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
+from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.data import texts as texts_module
+from hf_negmine.data.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
 from tests.reference import text_set
 
 QUERIES = ["who?", "where?", "who?", "when?"]
@@ -307,5 +307,5 @@ def test_a_truncated_file_is_reported(tmp_path: Path, name: str, left: int) -> N
 def test_a_folder_of_other_texts_is_reported(tmp_path: Path) -> None:
     texts = text_set(tmp_path, QUERIES, POSITIVES)
     shutil.copytree(texts.folder, tmp_path / "renamed")
-    with pytest.raises(StorageError, match=f"written as texts/{texts.fingerprint}, and is in another"):
+    with pytest.raises(StorageError, match=f"written as texts/{texts.fingerprint}, and is in the wrong place"):
         open_text_set(tmp_path / "renamed")

@@ -13,10 +13,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
-from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, push_dataset, truncation
-from hf_negmine.summary import MiningSummary
+from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, push_dataset
+from hf_negmine.report import truncation
+from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.truncation import Truncation, truncation_lines
 from hf_negmine.teachers import CrossEncoderTeacher, LateInteractionTeacher, SparseEncoderTeacher
-from hf_negmine.truncation import Truncation, truncation_lines
 from tests.tiny_models import write_tiny_models
 from tests.train.helpers import load_model
 

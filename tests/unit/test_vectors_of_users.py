@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_negmine import EncodeFunction, FixedTeacher, NegativeMiner
-from hf_negmine.errors import InputError, NegmineError, TeacherError
-from hf_negmine.protocols import Role
+from hf_negmine.base.errors import InputError, NegmineError, TeacherError
+from hf_negmine.base.protocols import Role
 from hf_negmine.teachers import resolve_teacher
 
 ROWS = [{"query": f"query {i}", "positive": f"positive {i}"} for i in range(6)]
@@ -62,7 +62,7 @@ def test_given_texts_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_with_two_vectors_is_refused_and_one_that_is_there_twice_is_not(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the passage text 'positive 0' stands there more than once, with different"):
+    with pytest.raises(InputError, match=r"the passage text 'positive 0' is given more than once, with different"):
         fixed(passage_texts=[*POSITIVES, POSITIVES[0]], passage_vectors=np.concatenate([VECTORS, VECTORS[1:2]]))
     twice = fixed(passage_texts=[*POSITIVES, POSITIVES[0]], passage_vectors=np.concatenate([VECTORS, VECTORS[:1]]))
     np.testing.assert_array_equal(twice.encode(POSITIVES, "passage"), VECTORS)
@@ -97,7 +97,7 @@ def test_a_folder_of_vectors_is_read_and_what_is_wrong_with_it_is_said(
 
 
 ENCODED: dict[str, tuple[Any, str]] = {
-    "ragged": (lambda texts: [[1.0, 2.0], [1.0]] * (len(texts) // 2), "gave list that is no array"),
+    "ragged": (lambda texts: [[1.0, 2.0], [1.0]] * (len(texts) // 2), "gave list that is not an array"),
     "no width": (lambda texts: np.empty((len(texts), 0)), r"with shape \(6, 0\) for 6 texts"),
     "one axis": (lambda texts: np.zeros(len(texts)), r"with shape \(6,\)"),
     "objects": (lambda texts: np.full((len(texts), 2), None), "an array of object"),

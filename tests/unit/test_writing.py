@@ -8,7 +8,7 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from hf_negmine.writing import in_memory, lookup_table
+from hf_negmine.data.writing import in_memory, lookup_table
 from tests.reference import text_set
 
 TABLE = pa.table({"query": ["a", "b", "c"], "score": [1.0, 2.0, 3.0]})

@@ -1,8 +1,8 @@
-"""Filters: what else a candidate must be, besides under its ceiling, to become a negative.
+"""Filters: the conditions besides the ceiling that a candidate must meet to become a negative.
 
-A filter is told of the whole data set once, and then says of lists of candidates which may stay. Candidates are handed
-to it from the top of a ranking until enough have stayed, so a filter never makes a row short while the ranking holds
-more, or its depth is reached.
+A filter is bound to the whole data set once, and then decides which candidates of a list may stay. It gets candidates
+from the top of a ranking until enough have stayed, so a filter leaves a row short only where the ranking ends or the
+filter's depth is reached.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hf_negmine.select.filters.base import BoundFilter, Filter, Listed, Scene, k
 from hf_negmine.select.filters.consistency import Consistency
 from hf_negmine.select.filters.duplicates import NearDuplicates
 from hf_negmine.select.filters.veto import Veto
-from hf_negmine.select.filters.where import Where, other, same
+from hf_negmine.select.filters.where import Where, other_value, same_value
 
 __all__ = [
     "BoundFilter",
@@ -23,6 +23,6 @@ __all__ = [
     "Veto",
     "Where",
     "keep_all",
-    "other",
-    "same",
+    "other_value",
+    "same_value",
 ]

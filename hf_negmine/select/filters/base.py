@@ -1,4 +1,4 @@
-"""What a filter is, what it may look at, and what several of them keep."""
+"""The protocol of filters, what they may look at, and how several are applied together."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import flat_positions, offsets_of_counts
-from hf_negmine.errors import InputError, require
-from hf_negmine.protocols import Teacher
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.protocols import Teacher
+from hf_negmine.base.ragged import Ragged
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.search import Indexes, Queries, TeacherIndex, pair_scores
 from hf_negmine.select.selection import PositiveScore
-from hf_negmine.texts import TextColumn
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Candidates of some targets as CSR, the best first.
+    """Candidates of some targets as CSR, best first.
 
     Attributes:
-        targets: int64 numbers of the targets, shape (targets,).
-        queries: int64 query id of each target.
+        targets: int64, the numbers of the targets, shape (targets,).
+        queries: int64, the query id of each target.
         offsets: int64, shape (targets + 1,).
         passages: int32 passage ids, shape (offsets[-1],).
-        scores: float32, the mining teacher's, same shape.
+        scores: float32, by the mining teacher, same shape.
     """
 
     targets: IdArray
@@ -38,41 +38,38 @@ class Listed:
 
     @property
     def target_of(self) -> IdArray:
-        """The place in ``targets`` of each candidate."""
-        return np.repeat(np.arange(len(self.targets)), np.diff(self.offsets))
+        """The index of each candidate's target in ``targets``."""
+        return self._ragged.rows
+
+    @property
+    def _ragged(self) -> Ragged:
+        return Ragged(self.offsets, (self.passages, self.scores))
 
     def kept(self, keep: BoolArray) -> Listed:
-        """Those candidates that stay."""
-        offsets = np.concatenate([[0], np.cumsum(keep)])[self.offsets].astype(np.int64)
-        return Listed(self.targets, self.queries, offsets, self.passages[keep], self.scores[keep])
+        """Only the candidates to ``keep``."""
+        kept = self._ragged.kept(keep)
+        return Listed(self.targets, self.queries, kept.offsets, *kept.arrays)
 
     def best(self, places: IdArray, most: int) -> Listed:
-        """Some of the targets, by their places, with the best ``most`` candidates of each."""
-        counts = np.minimum(np.diff(self.offsets)[places], most)
-        entries, _ = flat_positions(self.offsets[places], counts)
-        return Listed(
-            self.targets[places],
-            self.queries[places],
-            offsets_of_counts(counts),
-            self.passages[entries],
-            self.scores[entries],
-        )
+        """Some of the targets, by their indices, with the best ``most`` candidates of each."""
+        best = self._ragged.take(places, most)
+        return Listed(self.targets[places], self.queries[places], best.offsets, *best.arrays)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a filter may look at.
+    """Everything that a filter may look at.
 
     Attributes:
-        queries: what is searched for.
+        queries: the queries of the search.
         corpus: the passages.
         positive_offsets, positive_ids: the positives of every query as CSR; -1 for one that is not in the corpus.
-        positive_texts: text of every (query, positive) pair, where some are not in the corpus; else None.
+        positive_texts: the text of every (query, positive) pair if some are not in the corpus; else None.
         positive_score: whether a target is a query (``min``) or a pair (``each``).
-        teacher: the one that mines.
+        teacher: the mining teacher.
         indexes: opens teachers over the corpus.
         counted: which of the positives set a ceiling, as in `Positives`; None for all.
-        known_offsets, known_ids: for rows that bring positives of their own, those that `fit` knows of every query, as
+        known_offsets, known_ids: for rows with their own positives, the positives of every query that `fit` knows, as
             CSR; they set no ceiling.
     """
 
@@ -94,7 +91,7 @@ class Scene:
         return np.repeat(np.arange(len(self.positive_offsets) - 1), np.diff(self.positive_offsets))
 
     def texts_of_pairs(self, pairs: IdArray) -> list[str]:
-        """The positive's text of some (query, positive) pairs."""
+        """The positives' texts of some (query, positive) pairs."""
         if self.positive_texts is not None:
             return cast(list[str], self.positive_texts.take(pa.array(pairs)).to_pylist())
         return cast(list[str], self.corpus.take(self.positive_ids[pairs]).to_pylist())
@@ -115,23 +112,23 @@ class Scene:
 
 @runtime_checkable
 class BoundFilter(Protocol):
-    """A filter that knows the data set."""
+    """A filter that is bound to a data set."""
 
     @property
     def depth(self) -> int | None:
-        """How many of a target's candidates, from the top of those that earlier filters have kept, it looks at.
+        """How many of a target's candidates it looks at, from the top of those that earlier filters have kept.
 
-        Those below never become negatives.
+        Candidates below that never become negatives.
         """
 
     def keep(self, listed: Listed) -> BoolArray:
         """Which of the candidates may stay, shape (candidates,).
 
-        What it says of a candidate may depend on those above it in the same list, and on nothing else of the call.
+        The decision about a candidate may depend on those above it in the same list, but on nothing else in the call.
         """
 
     def __str__(self) -> str:
-        """Its name in summaries."""
+        """The filter's name in summaries."""
 
 
 @runtime_checkable
@@ -140,17 +137,17 @@ class Filter(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that changes what it keeps, with digests of what is large; goes into provenance."""
+        """Everything that changes what the filter keeps, with digests of large values; goes into provenance."""
 
     def bind(self, scene: Scene) -> BoundFilter:
-        """The same filter, which knows the data set."""
+        """The same filter, bound to the data set."""
 
 
 def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, dict[str, IdArray], BoolArray]:
-    """What all filters keep, how many candidates of each target every filter took out, and which targets are at an end.
+    """What all filters keep, how many candidates of each target each filter dropped, and which targets are finished.
 
-    A filter is asked about what the ones before it have kept, so the cheap ones come first. One that looks at so many
-    candidates only has then seen as many of these; a target of which it has seen them all can get no more.
+    A filter only sees what the filters before it have kept, so cheap ones come first. A filter's depth counts the
+    candidates that reach it; a target for which a filter has reached its depth can get no more candidates.
     """
     removed: dict[str, IdArray] = {}
     ended = np.zeros(len(listed.targets), dtype=bool)
@@ -162,7 +159,7 @@ def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, di
         if keep.dtype != bool or keep.shape != listed.passages.shape:
             raise InputError(
                 f"filter {one} returned an array of {keep.dtype} with shape {keep.shape} for {len(listed.passages)} "
-                "candidates, expected a bool each"
+                "candidates, expected one bool per candidate"
             )
         taken = np.bincount(listed.target_of[~keep], minlength=len(listed.targets))
         removed[str(one)] = removed.get(str(one), 0) + taken

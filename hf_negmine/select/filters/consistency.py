@@ -1,11 +1,11 @@
-"""What a row must be to count: its teacher finds its positive."""
+"""The rule that a row counts only if its teacher finds its positive."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_negmine.errors import require, require_choice, require_whole
+from hf_negmine.base.errors import require, require_choice, require_whole
 from hf_negmine.select.filters.base import finite_number
 
 
@@ -14,7 +14,7 @@ class Consistency:
     """A row counts only if the teacher finds its positive (CoRNStack, arXiv 2412.01007; Gecko, arXiv 2403.20327).
 
     Attributes:
-        top_k: the positive must rank among so many, that is, fewer than ``top_k`` eligible passages may score higher.
+        top_k: the positive must rank in the top k, that is, fewer than ``top_k`` eligible passages may score higher.
         min_score: the positive must score at least this.
         action: ``"drop"`` the row, or ``"flag"`` it in a column ``consistent``.
     """
@@ -26,7 +26,7 @@ class Consistency:
     def __post_init__(self) -> None:
         require(
             self.top_k is not None or self.min_score is not None,
-            "Consistency: give top_k (a rank), min_score, or both; both are None",
+            "Consistency: give top_k (a rank), min_score, or both; got neither",
         )
         if self.top_k is not None:
             require_whole(self.top_k, "Consistency: top_k", at_least=1)
@@ -37,7 +37,7 @@ class Consistency:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What goes into provenance."""
+        """The settings that go into provenance."""
         return {"top_k": self.top_k, "min_score": self.min_score, "action": self.action}
 
     def __str__(self) -> str:

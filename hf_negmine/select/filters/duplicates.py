@@ -1,4 +1,4 @@
-"""Candidates that say the same as a positive, or as a better candidate."""
+"""Filters out candidates that nearly repeat a positive or a better candidate."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.csr import flat_positions
-from hf_negmine.errors import InputError, require, require_choice
-from hf_negmine.files import text_digests
-from hf_negmine.protocols import VectorTeacher
-from hf_negmine.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.base.errors import InputError, require, require_choice
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import VectorTeacher
+from hf_negmine.base.ragged import flat_positions
+from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.data.texts import TextColumn
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
-from hf_negmine.store import StoredVectors
 from hf_negmine.teachers import identity_of, resolve_teacher
-from hf_negmine.texts import TextColumn
-from hf_negmine.vectors import check_vectors
+from hf_negmine.teachers.vector_store import StoredVectors
+from hf_negmine.teachers.vectors import check_vectors
 
 PLACES = 64
-"""Places of a list that are compared with as many others at a time."""
+"""Block size: this many entries of a list are compared with as many others at a time."""
 STEP_BYTES = 2**26
 DOUBT = 1e-6
-"""Cosines from a product of matrices that lie this near to the threshold are computed again, each for itself."""
+"""Cosines from a matrix product that are this close to the threshold are computed again one by one."""
 WORDS_A_SHINGLE = 3
 PERMUTATIONS = 128
 SEED = 1
@@ -38,20 +38,20 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """A candidate must not say nearly the same as a positive of its query, or as a better candidate that stays.
+    """Drops a candidate that says nearly the same as a positive of its query, or as a better candidate that stays.
 
-    A near duplicate of a positive is a positive that nobody has labelled; near duplicates among the negatives teach the
-    same thing twice. Of a group of near duplicates the best-ranked stays, of those that the filters before this one
-    have left: a filter or a judge that comes later and takes it out does not bring the others back.
+    A near duplicate of a positive is an unlabeled positive; near duplicates among the negatives teach the same thing
+    twice. In a group of near duplicates, the best-ranked one that earlier filters have kept stays; if a later filter or
+    a judge drops it, the others do not come back.
 
     Attributes:
-        threshold: the similarity from which on two passages are near duplicates, over 0 and at most 1.
-        of: near duplicates of ``"positives"`` (all those of the query, whatever sets its ceiling), of better
+        threshold: two passages at least this similar are near duplicates; over 0 and at most 1.
+        of: drop near duplicates of ``"positives"`` (all those of the query, whichever sets its ceiling), of better
             ``"negatives"``, or of ``"both"``.
         by: ``"cosine"`` of the passages' vectors; or ``"minhash"``, the estimated Jaccard similarity of their sets of
-            three successive words in lower case (Broder 1997), for copies of texts rather than of meanings. Its error
-            is about 0.02 near a threshold of 0.95. It needs words with spaces between them, and the package datasketch.
-        teacher: whose vectors; None takes the teacher that mines.
+            three successive words in lower case (Broder 1997), which finds copied text, not paraphrases. The error is
+            about 0.02 near a threshold of 0.95. It needs words with spaces between them, and the package datasketch.
+        teacher: the teacher whose vectors are compared; None takes the mining teacher.
     """
 
     threshold: float = 0.95
@@ -66,17 +66,17 @@ class NearDuplicates:
         require_choice(self.of, ("positives", "negatives", "both"), argument="NearDuplicates: of")
         require_choice(self.by, ("cosine", "minhash"), argument="NearDuplicates: by")
         if self.by == "minhash":
-            require(self.teacher is None, "NearDuplicates: by='minhash' compares words, and teacher= makes vectors")
+            require(self.teacher is None, "NearDuplicates: by='minhash' compares words, but teacher= makes vectors")
             _datasketch()
         elif self.teacher is not None:
             object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
             require(
                 isinstance(self.teacher, VectorTeacher),
-                f"NearDuplicates: teacher {self.teacher.name} has no vector a passage, expected a dense one",
+                f"NearDuplicates: teacher {self.teacher.name} has no vector per passage, expected a dense one",
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be opened or computed again."""
+        """Leave out what can be opened or computed again."""
         return {**self.__dict__, "_kept": {}}
 
     @property
@@ -91,7 +91,7 @@ class NearDuplicates:
         """See `Filter`.
 
         Raises:
-            InputError: a teacher that mines without vectors, and no other one.
+            InputError: the mining teacher has no vectors, and no other teacher was given.
         """
         space: _Space
         if self.by == "minhash":
@@ -101,14 +101,14 @@ class NearDuplicates:
             teacher = scene.teacher if self.teacher is None else self.teacher
             if not isinstance(teacher, VectorTeacher):
                 raise InputError(
-                    f"NearDuplicates: {teacher.name} has no vector a passage to take the cosine of; give a dense "
+                    f"NearDuplicates: {teacher.name} has no vector per passage to take the cosine of; give a dense "
                     "teacher=, or by='minhash'"
                 )
             space = _CosineSpace(teacher, self._vectors(teacher, scene), self.threshold)
         return _BoundNearDuplicates(str(self), space, scene, self.of)
 
     def _vectors(self, teacher: VectorTeacher, scene: Scene) -> StoredVectors:
-        """Opened once for a corpus: rows that are mined on the fly bind the filter a batch."""
+        """Opened once per corpus: rows that are mined on the fly bind the filter for each batch."""
         key = (str(scene.indexes.store.folder), str(scene.corpus.folder), teacher.fingerprint("passage"))
         if key not in self._kept:
             self._kept[key] = scene.indexes.store.vectors(teacher, scene.corpus, "passage")
@@ -122,19 +122,19 @@ class NearDuplicates:
 
 
 class _Space(Protocol):
-    """Passages as rows of numbers, of which two can be compared."""
+    """Passages as rows of numbers that can be compared in pairs."""
 
     def gather(self, ids: IdArray) -> AnyArray:
-        """Rows of passages of the corpus, shape (n, width)."""
+        """Rows for passages of the corpus, shape (n, width)."""
 
     def of_texts(self, texts: list[str]) -> AnyArray:
-        """Rows of texts that are not in the corpus, shape (n, width)."""
+        """Rows for texts that are not in the corpus, shape (n, width)."""
 
     def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
         """Whether rows are near duplicates: (targets, a, width) and (targets, b, width) to (targets, a, b)."""
 
     def bytes_a_target(self, places: int) -> int:
-        """What it takes to compare as many rows with as many others."""
+        """Bytes per target that comparing this many rows with as many others takes."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _CosineSpace:
     def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
         cosines = left @ right.transpose(0, 2, 1)
         alike: BoolArray = cosines >= self.threshold
-        # A product of matrices may sum in another order in another batch, and near the threshold that would show.
+        # A matrix product may sum in another order in another batch, which would show near the threshold.
         doubtful = np.argwhere(np.abs(cosines - self.threshold) < DOUBT)
         step = max(1, STEP_BYTES // (16 * left.shape[2]))
         for start in range(0, len(doubtful), step):
@@ -193,7 +193,7 @@ class _WordSpace:
 
 
 class _Signatures:
-    """MinHash signatures of texts; those asked for lately are kept."""
+    """MinHash signatures of texts; those requested recently are kept."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -208,7 +208,7 @@ class _Signatures:
         found = np.empty((len(keys), PERMUTATIONS), dtype=np.uint64)
         for place, key in enumerate(keys):
             signature = new[key] if key in new else self._kept.pop(key)
-            found[place] = self._kept[key] = signature  # what was asked for last stands last
+            found[place] = self._kept[key] = signature  # the most recently requested comes last
         while len(self._kept) > self._most:
             del self._kept[next(iter(self._kept))]
         return found
@@ -225,7 +225,7 @@ class _BoundNearDuplicates:
     def keep(self, listed: Listed) -> BoolArray:
         counts = np.diff(listed.offsets)
         kept = np.ones(len(listed.passages), dtype=bool)
-        order = np.argsort(-counts, kind="stable")  # lists of about the same length together
+        order = np.argsort(-counts, kind="stable")  # groups lists of similar length
         order = order[: np.count_nonzero(counts)]
         start = 0
         while start < len(order):
@@ -239,7 +239,7 @@ class _BoundNearDuplicates:
         return kept
 
     def _keep(self, listed: Listed, some: IdArray, stays: BoolArray) -> BoolArray:
-        """Which places of some lists stay, shape (lists, places); ``stays`` says which there are, and is written to."""
+        """Which entries of some lists stay, shape (lists, places); ``stays`` marks existing entries, and is updated."""
         starts = listed.offsets[some]
         blocks = [slice(first, min(first + PLACES, stays.shape[1])) for first in range(0, stays.shape[1], PLACES)]
 
@@ -300,7 +300,7 @@ class _BoundNearDuplicates:
 
     @cached_property
     def _outside(self) -> tuple[IdArray, AnyArray]:
-        """The pairs whose positive is not in the corpus, and its row."""
+        """The pairs whose positive is not in the corpus, and the rows of these positives."""
         pairs = np.flatnonzero(self.scene.positive_ids < 0)
         texts = self.scene.texts_of_pairs(pairs)
         distinct = list(dict.fromkeys(texts))
@@ -329,7 +329,7 @@ def _minhashes(texts: Sequence[str]) -> list[AnyArray]:
 
 
 def _shingles(text: str) -> list[bytes]:
-    """Every three successive words of a text; all of it, if it has fewer."""
+    """Every three successive words of a text; the whole text if it has fewer."""
     words = WORD.findall(text.lower()) or [text.strip()]
     last = max(len(words) - WORDS_A_SHINGLE, 0)
     return list({" ".join(words[start : start + WORDS_A_SHINGLE]).encode() for start in range(last + 1)})

@@ -1,4 +1,4 @@
-"""A second teacher's say in what may be a negative."""
+"""A second teacher's say in which candidates may be negatives."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.errors import InputError, require_whole
-from hf_negmine.methods import Method, resolve_method
-from hf_negmine.protocols import PairTeacher
-from hf_negmine.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.protocols import PairTeacher
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.search import pair_scores
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
 from hf_negmine.teachers import identity_of, resolve_teacher
 
 
 @dataclass(frozen=True)
 class Veto:
-    """A candidate must lie under its ceiling with another teacher, too.
+    """A candidate must be under its ceiling by another teacher's scores, too.
 
     Attributes:
-        teacher: anything that mines: ``"bm25"``, a model, a cross-encoder.
-        method: its ceilings, in its own scale. A method with a rank window is none.
-        abstain_at: a query whose positive it scores at or under this is left alone; None for none. A teacher that does
-            not find the positive is no judge of what is too close to it: BM25 gives a positive without a word of the
-            query 0, as it does most of the corpus, and would leave nothing (``abstain_at=0``).
-        depth: how many candidates a query it looks at; None for as many as it takes, or as a cross-encoder's own
-            ``candidates`` say.
+        teacher: the other teacher, of any kind: ``"bm25"``, a model, a cross-encoder.
+        method: that teacher's ceilings, in its own scale. A method with a rank window or a floor is refused.
+        abstain_at: the teacher has no say in a query whose positive it scores at or under this; None for no such limit.
+            A teacher that does not find the positive cannot judge what is too close to it: BM25 scores a positive
+            without a word of the query 0, like most of the corpus, and would leave nothing (``abstain_at=0``).
+        depth: how many candidates per query it looks at; None for no limit, or for a cross-encoder's own
+            ``candidates``.
     """
 
     teacher: Any
@@ -42,7 +42,7 @@ class Veto:
         object.__setattr__(self, "method", resolve_method(self.method))
         method: Method = self.method
         if not method.rules or method.first_rank or method.last_rank is not None or method.floor > -np.inf:
-            raise InputError(f"Veto: a veto is a ceiling such as perc_pos:0.95, and {method} is none or more than that")
+            raise InputError(f"Veto: method: expected a ceiling alone, such as perc_pos:0.95, got {method}")
         if self.abstain_at is not None:
             object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
         if self.depth is not None:
@@ -65,7 +65,7 @@ class Veto:
             scene.positive_scores(index),
             scene.counted,
         )
-        if scene.known_offsets is None:  # all rows of a fit, not some that come later
+        if scene.known_offsets is None:  # all rows of a fit, rather than later ones
             positives.warn_of_zeros(self.teacher.name)
         _, positive_scores = positives.targets(scene.positive_score)
         ceilings = self.method.ceilings(positive_scores)
@@ -82,12 +82,12 @@ class Veto:
 
 @dataclass(frozen=True)
 class BoundVeto:
-    """Candidates stay under ceilings in another scale than that of the ranking.
+    """Keeps candidates under ceilings in another scale than that of the ranking.
 
     Attributes:
-        name: in summaries.
-        depth: as in `BoundFilter`.
-        score_pairs: scores of pairs, given query ids and passage ids.
+        name: the filter's name in summaries.
+        depth: see `BoundFilter`.
+        score_pairs: maps query ids and passage ids to the scores of the pairs.
         ceilings: float32, shape (targets,).
     """
 
@@ -97,7 +97,7 @@ class BoundVeto:
     ceilings: FloatArray
 
     def keep(self, listed: Listed) -> BoolArray:
-        """Those that score under the ceiling of their target."""
+        """Keep candidates that score under their target's ceiling."""
         target = listed.target_of
         scores = self.score_pairs(listed.queries[target], listed.passages)
         return np.asarray(scores < self.ceilings[listed.targets[target]])

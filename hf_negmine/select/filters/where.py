@@ -1,4 +1,4 @@
-"""Conditions on what is known of a query and a passage besides their texts."""
+"""Conditions on the metadata of queries and passages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.errors import ColumnError, InputError, require
-from hf_negmine.files import digest_of, text_digests
-from hf_negmine.schema import BoolArray, DigestArray, IdArray
+from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
+from hf_negmine.data.texts import TextColumn, batches_of, find_digests, unique_digests
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
-from hf_negmine.texts import TextColumn, batches_of, find_digests, unique_digests
 
 CANDIDATES_A_STEP = 2**16
 ROWS_A_DIGEST = 2**14
@@ -26,22 +26,22 @@ Predicate: TypeAlias = Callable[[pa.Table, pa.Table], Any]
 
 @dataclass(frozen=True, eq=False)
 class Where:
-    """A candidate must keep a condition on the metadata of its query and its own.
+    """A candidate must meet a condition on its query's metadata and its own.
 
-    Texts are found in the tables by their digests; the first row of a text counts, and a text that has none has null
-    metadata. Tables of a data set stay on disk: only digests of the texts are held in memory, and a copy in another
+    Texts are found in the tables by their digests; the first row of a text counts, and a text without a row has null
+    metadata. The table of a data set stays on disk: only digests of its texts are held in memory, and a copy in another
     process opens it by its path. Any other table travels with the miner, which takes time with `map`.
 
     Attributes:
-        predicate: two tables, with the metadata of a query and of a passage in each row, to a bool a row. What it says
-            of a row may depend on nothing but the row. Null counts as False.
+        predicate: maps two tables, with the metadata of a query and of a passage in each row, to one bool per row. The
+            result for a row may depend only on that row. Null counts as False.
         queries: metadata of the queries: a data set, an Arrow table, or a dictionary of columns.
         passages: metadata of the passages, the same.
-        query_column, passage_column: which column has the texts.
-        name: of the condition; results are kept under it, so another condition needs another name. None takes the
-            predicate's own, which a lambda does not have.
-        version: to be changed when the predicate says something else under the same name. Another body of a ``def`` is
-            noticed without it; a lambda, an object, and what a function calls or takes from around it are not.
+        query_column, passage_column: the columns that hold the texts.
+        name: the condition's name; results are stored under it, so another condition needs another name. None takes
+            the predicate's own, which a lambda does not have.
+        version: change it when the predicate decides differently under the same name. A change in the body of a ``def``
+            is noticed by itself; changes in a lambda, an object, or anything a function calls or closes over are not.
     """
 
     predicate: Predicate
@@ -56,19 +56,19 @@ class Where:
     def __post_init__(self) -> None:
         require(
             callable(self.predicate) and not isinstance(self.predicate, type),
-            f"Where: the predicate is a function of two tables, got {self.predicate!r}",
+            f"Where: the predicate must be a function of two tables, got {self.predicate!r}",
         )
         if self.name is None:
             object.__setattr__(self, "name", getattr(self.predicate, "__name__", "<none>"))
         if not isinstance(self.name, str) or not self.name or self.name.startswith("<"):
             raise InputError(
-                f"Where: results are kept under the predicate's name, and {self.predicate!r} has the name "
+                f"Where: results are stored under the predicate's name, and {self.predicate!r} has the name "
                 f"{self.name!r}; give it one with name="
             )
-        self._metadata("queries"), self._metadata("passages")  # so that a wrong table is an error at once
+        self._metadata("queries"), self._metadata("passages")  # so that a wrong table fails at once
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what can be computed again."""
+        """Leave out what can be computed again."""
         return {**self.__dict__, "_kept": {}}
 
     @property
@@ -122,7 +122,7 @@ class _Compared:
             if name not in table.column_names:
                 raise ColumnError(name, table.column_names, argument=f"Where: {self.__name__}: {argument}")
             columns.append(_decoded(table[name]))
-        if all(pa.types.is_null(column.type) for column in columns):  # which pyarrow does not compare
+        if all(pa.types.is_null(column.type) for column in columns):  # pyarrow does not compare these
             columns = [column.cast(pa.string()) for column in columns]
         try:
             equal = pc.fill_null(pc.equal(*columns), False)
@@ -134,22 +134,22 @@ class _Compared:
         return equal if self.word == "same" else pc.invert(equal)
 
 
-def same(column: str, passage_column: str | None = None) -> _Compared:
-    """Query and passage have the same value in a column: ``Where(same("language"), …)``.
+def same_value(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage have the same value in a column: ``Where(same_value("language"), …)``.
 
-    A passage of which it is not known (null on either side) goes.
+    If this is not known (null on either side), the passage is dropped.
 
     Args:
-        column: of both tables.
-        passage_column: of the passages, where it has another name there.
+        column: the column in both tables.
+        passage_column: the column in the passages' table, if it has another name there.
     """
     return _Compared("same", column, passage_column or column)
 
 
-def other(column: str, passage_column: str | None = None) -> _Compared:
-    """Query and passage are not known to have the same value in a column: ``Where(other("document"), …)``.
+def other_value(column: str, passage_column: str | None = None) -> _Compared:
+    """Query and passage are not known to have the same value in a column: ``Where(other_value("document"), …)``.
 
-    A passage of which it is not known (null on either side) stays. For the arguments see `same`.
+    If this is not known (null on either side), the passage stays. For the arguments see `same_value`.
     """
     return _Compared("other", column, passage_column or column)
 
@@ -180,10 +180,10 @@ class _BoundWhere:
 
 
 class _Metadata:
-    """A table in which a text's row is found.
+    """A table in which rows are found by their texts.
 
     Raises:
-        InputError: a table without the column of texts, or without text in it.
+        InputError: the table lacks the column of texts, or the column does not hold text.
     """
 
     def __init__(self, table: pa.Table, column: str, argument: str) -> None:
@@ -196,7 +196,7 @@ class _Metadata:
         self._table, self._column = table, column
 
     def find(self, digests: DigestArray) -> IdArray:
-        """The row of each text digest, -1 where there is none."""
+        """The row of each text digest, -1 if there is none."""
         ordered, rows = self._index
         at = find_digests(ordered, digests)
         return np.where(at >= 0, rows[at], -1) if len(rows) else at
@@ -215,7 +215,7 @@ class _Metadata:
 
     @cached_property
     def digest(self) -> str:
-        """Of all columns, however they are chunked."""
+        """A digest of all columns, however they are chunked."""
         digest = digest_of("metadata", self._column, [[field.name, str(field.type)] for field in self._table.schema])
         for start in range(0, self._table.num_rows, ROWS_A_DIGEST):
             for batch in self._table.slice(start, ROWS_A_DIGEST).combine_chunks().to_batches():
@@ -251,7 +251,7 @@ def _code_digest(predicate: Predicate) -> str | None:
 
 
 def _content_of(code: CodeType) -> list[Any]:
-    """What a function does, as far as its own body says it, in the same words in every process."""
+    """The content of a function's own body, in a form that is the same in every process."""
     constants: list[Any] = []
     for one in code.co_consts:
         if isinstance(one, CodeType):
@@ -262,7 +262,7 @@ def _content_of(code: CodeType) -> list[Any]:
 
 
 def _table_of(given: Any, argument: str) -> pa.Table:
-    """A table from what users have; a data set on disk stays there."""
+    """Make a table of what users have; a data set on disk stays there."""
     if isinstance(given, pa.Table):
         return given
     table: Any = None
@@ -270,7 +270,7 @@ def _table_of(given: Any, argument: str) -> pa.Table:
         try:
             table = pa.table(dict(given))
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
-            raise InputError(f"{argument}: these columns make no table ({error})") from error
+            raise InputError(f"{argument}: these columns do not make a table ({error})") from error
     elif hasattr(given, "with_format") and hasattr(given, "__getitem__"):
         try:
             table = given.with_format("arrow")[:]
@@ -278,18 +278,18 @@ def _table_of(given: Any, argument: str) -> pa.Table:
             table = None
     if not isinstance(table, pa.Table):
         raise InputError(
-            f"{argument}: metadata is a data set, an Arrow table or a dictionary of columns, got {type(given).__name__}"
+            f"{argument}: expected a data set, an Arrow table or a dictionary of columns, got {type(given).__name__}"
         )
     return table
 
 
 def _decoded(column: Any) -> Any:
-    """A column without dictionary encoding."""
+    """The column without dictionary encoding."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _as_bools(found: Any, expected: int, name: str) -> BoolArray:
-    """What a predicate returned as an array of bools."""
+    """Convert a predicate's result to an array of bools."""
     kind: Any
     if not isinstance(found, pa.Array | pa.ChunkedArray):
         array = np.asarray(found)
@@ -308,4 +308,4 @@ def _as_bools(found: Any, expected: int, name: str) -> BoolArray:
 
 
 def _wrong(name: str, got: str, expected: int) -> str:
-    return f"Where: the predicate of {name!r} returned {got} for {expected} candidates, expected a bool each"
+    return f"Where: the predicate of {name!r} returned {got} for {expected} candidates, expected one bool per candidate"

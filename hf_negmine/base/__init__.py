@@ -1,0 +1,1 @@
+"""What every room builds on: errors, protocols, ragged arrays, atomic files, keyed random numbers, devices."""

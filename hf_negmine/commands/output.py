@@ -1,0 +1,167 @@
+"""The output folder of the commands: the mined rows as Parquet, their summary, and the lookup tables of format ids."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_negmine.base.errors import ExhaustedError, StorageError, require
+from hf_negmine.base.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
+
+if TYPE_CHECKING:
+    import datasets
+
+    from hf_negmine.miner import NegativeMiner
+    from hf_negmine.report.summary import MiningSummary
+
+DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parquet", "summary.json"
+
+
+@dataclass(frozen=True)
+class SavedData:
+    """The content of an output folder.
+
+    Attributes:
+        folder: the folder, as it was given.
+        rows: number of rows in ``data.parquet``.
+        size: its size in bytes.
+        lookups: whether ``queries.parquet`` and ``corpus.parquet`` are beside it.
+    """
+
+    folder: Path
+    rows: int
+    size: int
+    lookups: bool
+
+    @property
+    def loading_code(self) -> str:
+        """The line of Python that loads the rows."""
+        return f'rows = datasets.load_dataset("parquet", data_files="{self.folder / DATA}", split="train")'
+
+    def __str__(self) -> str:
+        besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
+        return (
+            f"Written: {self.folder / DATA} ({self.rows:,} rows, {self.size / 1e6:,.1f} MB); beside it {besides}.\n"
+            f"Load it: {self.loading_code}"
+        )
+
+
+@dataclass(frozen=True)
+class MinedData:
+    """Mined rows, opened.
+
+    Attributes:
+        rows: the rows as they were written.
+        lookups: queries and corpus of format ``ids``.
+        summary: the summary of their mining; None for rows that another program wrote.
+    """
+
+    rows: datasets.Dataset
+    lookups: tuple[datasets.Dataset, datasets.Dataset] | None = None
+    summary: MiningSummary | None = None
+
+
+def open_mined(source: str | Path, *, split: str | None = None, config_name: str | None = None) -> MinedData:
+    """Open what `save` wrote into a folder, or rows from anywhere else.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    from hf_negmine.data.sources import open_file, open_rows
+    from hf_negmine.report.summary import MiningSummary
+
+    folder = Path(source)
+    if not is_output(folder):
+        rows = open_rows(source, split=split, config_name=config_name).rows
+        require(hasattr(rows, "select"), f"{source} does not hold a data set that can be read twice")
+        return MinedData(rows)
+    lookups = None
+    if (folder / CORPUS).exists():
+        lookups = (open_file(folder / QUERIES), open_file(folder / CORPUS))
+    content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    summary = MiningSummary.from_dict(content, where=str(folder / SUMMARY))
+    return MinedData(open_file(folder / DATA), lookups, summary)
+
+
+def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Make ``folder`` and check that it can be written to, before any long work.
+
+    Raises:
+        StorageError: it holds something that these commands did not write (without ``overwrite``), or is not writable.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
+        if others and not overwrite and not is_output(folder):
+            raise StorageError(
+                f"{folder} holds {min(others)!r} and no {SUMMARY} of this command, so nothing was written; give "
+                "another folder, or --overwrite"
+            )
+    with scratch_folder(folder):
+        pass
+
+
+def is_output(folder: Path) -> bool:
+    """Whether an earlier run wrote ``folder``, as its summary shows."""
+    try:
+        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return "teacher_fingerprints" in content["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedData:
+    """Write ``mined`` and what belongs to it into ``folder``, in batches; an earlier run's files there are replaced.
+
+    Everything is written under a temporary name first, and renamed only when all of it is on disk.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+        ExhaustedError: there is no row to write.
+    """
+    if not len(mined):
+        settings = miner.summary.settings
+        raise ExhaustedError(
+            f"no row is left to write: none of {miner.summary.rows:,} rows has the requested negatives "
+            f"({settings['num_negatives']} under {settings['method']}); relax the method or ask for fewer"
+        )
+    tables = {DATA: mined}
+    if miner.config.format == "ids":
+        tables |= {QUERIES: miner.queries, CORPUS: miner.corpus}
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder)
+        with scratch_folder(folder) as scratch:
+            for name, table in tables.items():
+                with finish_or_nothing(scratch / name) as file:
+                    table.to_parquet(file)
+            write_json(scratch / SUMMARY, miner.summary.as_dict())
+            ours = is_output(folder)
+            # The summary goes first: it marks the folder as ours, so that a run killed at this point can be repeated.
+            for name in (SUMMARY, *tables):
+                (scratch / name).replace(folder / name)
+            if ours:
+                for name in {QUERIES, CORPUS} - set(tables):
+                    (folder / name).unlink(missing_ok=True)
+    return SavedData(folder, len(mined), (folder / DATA).stat().st_size, lookups=QUERIES in tables)
+
+
+def note_on_exhausted(summary: MiningSummary) -> str:
+    """A sentence about the rows that were left out because they lack negatives; empty if there are none."""
+    settings = summary.settings
+    if not summary.exhausted or settings["on_exhausted"] != "drop":
+        return ""
+    return (
+        f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
+        f"{summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries; their rows were left out "
+        "(--on-exhausted keep keeps them)."
+    )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs left half-written."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,236 @@
+"""`MiningConfig`: every setting of a miner, in one place, checked and frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from hf_negmine.base.defaults import POOL_DEPTH
+from hf_negmine.base.errors import InputError, require_choice, require_whole
+from hf_negmine.base.files import default_cache_dir
+from hf_negmine.base.paths import folder_of
+from hf_negmine.base.protocols import Sampler, Teacher, VectorTeacher
+from hf_negmine.data.layouts import Format, Layout, OnExhausted
+from hf_negmine.search.ann_index import Engine
+from hf_negmine.search.precision import FirstPass
+from hf_negmine.select import PositiveScore, resolve_sampler
+from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
+from hf_negmine.select.filters import Consistency, Filter, Veto
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.methods import Method, resolve_method
+from hf_negmine.select.rules import filters_of_settings, ordered_filters, settings_of_filters
+from hf_negmine.teachers import place, settings_of
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from hf_negmine.data.sources import CorpusSource
+
+    Given = TypeVar("Given", contravariant=True)
+    Held = TypeVar("Held", covariant=True)
+
+    class Read(Generic[Given, Held]):
+        """A field that takes one type and, once `MiningConfig` has resolved it, holds another."""
+
+        def __get__(self, config: object, owner: object = None) -> Held: ...
+        def __set__(self, config: object, given: Given) -> None: ...
+
+
+NOTHING: Any = None
+NO_FILTERS: Any = ()
+"""Defaults of `Read` fields; type checkers take a default for the type that the field holds."""
+
+SHARED = (
+    "num_negatives",
+    "positive_score",
+    "include_positives",
+    "on_exhausted",
+    "format",
+    "include_scores",
+    "pool_depth",
+    "seed",
+)
+"""Settings that are recorded as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class MiningConfig:
+    """All settings for mining; everything that `NegativeMiner` takes.
+
+    Attributes:
+        teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, or any other spec of `resolve_teacher`,
+            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that follows the `Teacher` protocol;
+            an ensemble of them (`CrossSample`, `IntraSample`, or ``"cross-sample(bm25, MODEL)"``).
+        method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
+            the paper's best (NV-Retriever, table 3).
+        sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``); the best
+            ones if None.
+        num_negatives: negatives per query.
+        filters: conditions on negatives besides the ceiling, cheap ones first: `Veto`, `NearDuplicates`, `Where`; a
+            `Consistency` rule for rows; a `Judge`, which has the last word.
+        corpus: passages to search besides the positives: texts, a Dataset, a file. None: only the positives.
+        query_column: the column of the queries in the rows. Optional for a data set with just two columns.
+        positive_column: the column of the positives, texts or lists of texts; optional likewise.
+        corpus_column: the column of the passage texts in ``corpus``.
+        corpus_config_name: the config of a ``corpus`` on the Hub that has several.
+        format: layout of the result: ``n-tuple``, ``triplet``, ``labeled-pair``, ``labeled-list`` or ``ids``.
+        include_scores: whether to write the teacher's scores, too.
+        positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
+            (``"min"``) or each positive has its own (``"each"``).
+        include_positives: whether positives (and a passage with the query's own text) stay candidates; for full
+            rankings that rerankers are evaluated on, not for training.
+        on_exhausted: how to treat a row whose query has fewer than ``num_negatives`` eligible passages in the whole
+            corpus: ``"drop"`` it, ``"keep"`` it with those there are, or ``"error"``.
+        pool_depth: candidates per query that are stored for later selections.
+        seed: the sampler's seed. The same seed gives the same negatives for any batch size or row order.
+        cache_dir: where vectors, pools and results are stored; None takes ``$HF_NEGMINE_CACHE`` or
+            ``~/.cache/hf_negmine``.
+        device: the device for encoding and search; None takes a GPU if there is one. Models given by name, including
+            those of first stages, vetoes and ensembles, are loaded there; a model that is already loaded stays where it
+            is, and ``device`` is then only for the search.
+        first_pass: number format of the search's first pass; it affects the speed, never the result.
+        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers, if the corpus is too
+            large for exact search. Scores stay exact and rows full; the summary reports how many of the best candidates
+            it finds.
+        progress: whether to show progress bars.
+
+    Raises:
+        InputError: a setting has the wrong type or is out of range, or two settings exclude each other.
+    """
+
+    teacher: Read[str | Path | Teacher | SentenceTransformer, Teacher] = NOTHING
+    _: KW_ONLY
+    method: Read[Method | str | None, Method] = NOTHING
+    sampler: Read[Sampler | str | None, Sampler] = NOTHING
+    num_negatives: int = 4
+    filters: Read[Sequence[Filter | Consistency | Judge], tuple[Filter | Consistency | Judge, ...]] = NO_FILTERS
+    corpus: CorpusSource | None = None
+    query_column: str | None = None
+    positive_column: str | None = None
+    corpus_column: str | None = None
+    corpus_config_name: str | None = None
+    format: Format = "n-tuple"
+    include_scores: bool = False
+    positive_score: PositiveScore = "min"
+    include_positives: bool = False
+    on_exhausted: OnExhausted = "drop"
+    pool_depth: int = POOL_DEPTH
+    seed: int = 0
+    cache_dir: Read[str | Path | None, Path] = NOTHING
+    device: str | None = None
+    first_pass: FirstPass = "auto"
+    engine: str = "exact"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_negatives", "pool_depth"):
+            require_whole(getattr(self, name), name, at_least=1)
+        require_whole(self.seed, "seed")
+        require_choice(self.positive_score, ("min", "each"), argument="positive_score")
+        require_choice(self.first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
+        cache_dir = default_cache_dir() if self.cache_dir is None else folder_of(self.cache_dir, "cache_dir")
+        teacher = resolve_ensemble(self.teacher, progress=self.progress)
+        self._hold(
+            teacher=teacher,
+            method=resolve_method(self.method),
+            sampler=resolve_sampler(self.sampler),
+            filters=ordered_filters(self.filters),
+            cache_dir=cache_dir,
+            # numpy's integers cannot be written as JSON.
+            **{name: int(getattr(self, name)) for name in ("num_negatives", "pool_depth", "seed")},
+        )
+        ensemble = teacher if isinstance(teacher, Ensemble) else None
+        self.sampler.depth(self.num_negatives if ensemble is None else ensemble.negatives_a_teacher(self.num_negatives))
+        for each in (teacher, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
+            place(each, self.device)
+        if ensemble is not None and self.consistency is not None:
+            raise InputError("filters: a Consistency rule needs one teacher's ranking, but an ensemble has several")
+        if isinstance(ensemble, IntraSample) and self.include_scores:
+            raise InputError(
+                "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
+            )
+        if self.engine != "exact":
+            self._hold(engine=str(Engine.parse(self.engine)))
+            if not any(_has_vectors(teacher) for teacher in self.members):
+                raise InputError(f"engine: {self.engine!r} is for dense teachers, but {teacher.name} is not one")
+        self.layout("query", "positive")  # checks format and on_exhausted
+
+    def _hold(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers that search: one, or those of an ensemble, each by itself."""
+        return self.teacher.stages if isinstance(self.teacher, Ensemble) else (self.teacher,)
+
+    @property
+    def candidate_filters(self) -> tuple[Filter, ...]:
+        """The filters that apply to candidates."""
+        return tuple(one for one in self.filters if not isinstance(one, Consistency | Judge))
+
+    @property
+    def consistency(self) -> Consistency | None:
+        """The rule that rows must meet."""
+        return next((one for one in self.filters if isinstance(one, Consistency)), None)
+
+    @property
+    def judge(self) -> Judge | None:
+        """The judge, which has the last word."""
+        return next((one for one in self.filters if isinstance(one, Judge)), None)
+
+    def layout(self, query_column: str, positive_column: str) -> Layout:
+        """The layout of written rows, for these columns."""
+        return Layout(
+            format=self.format,
+            query_column=query_column,
+            positive_column=positive_column,
+            n=self.num_negatives,
+            scores=self.include_scores,
+            on_exhausted=self.on_exhausted,
+            share_negatives=self.positive_score == "min",
+            inconsistent=None if self.consistency is None else self.consistency.action,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that determine the result, as JSON: for summaries, cards, provenance, and digests."""
+        return {
+            "teacher_settings": settings_of(self.teacher),
+            "method": str(self.method),
+            "sampler": str(self.sampler),
+            **({"filters": settings_of_filters(self.filters)} if self.filters else {}),
+            **{name: getattr(self, name) for name in SHARED},
+            **({} if self.engine == "exact" else {"engine": self.engine}),
+        }
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], **given: Any) -> MiningConfig:
+        """Recreate a configuration from the `to_dict` in provenance.
+
+        Args:
+            settings: the result of `to_dict`; other entries are ignored.
+            given: settings that replace recorded ones, and those that are never recorded, such as ``cache_dir``.
+
+        Raises:
+            InputError: a teacher or a filter cannot be recreated from its settings.
+        """
+        known = {name: settings[name] for name in ("method", "sampler", *SHARED, "engine") if name in settings}
+        if "teacher" not in given:
+            known["teacher"] = ensemble_of_settings(settings.get("teacher_settings"))
+        if "filters" not in given:
+            known["filters"] = filters_of_settings(settings.get("filters", []))
+        return cls(**{**known, **given})
+
+    def without_corpus(self) -> MiningConfig:
+        """A copy for another process, which finds the corpus in the cache after the fit."""
+        other = copy.copy(self)
+        other._hold(corpus=None)
+        return other
+
+
+def _has_vectors(teacher: Teacher) -> bool:
+    """Whether a dense teacher searches the corpus, by itself or as the first stage of another."""
+    first = getattr(teacher, "first_stage", None)
+    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))

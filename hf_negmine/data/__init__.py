@@ -1,0 +1,1 @@
+"""Texts: opening what users have, and laying out and writing what they get."""

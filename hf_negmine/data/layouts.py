@@ -1,0 +1,353 @@
+"""The result: rows with their negatives, in the layouts that trainers read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require_choice
+from hf_negmine.base.ragged import Ragged, offsets_of_rows
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.texts import TextColumn
+
+Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
+OnExhausted: TypeAlias = Literal["drop", "keep", "error"]
+
+FORMATS = ("n-tuple", "triplet", "labeled-pair", "labeled-list", "ids")
+CONSISTENT = "consistent"
+ON_EXHAUSTED = ("drop", "keep", "error")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row with its negatives is written.
+
+    Attributes:
+        format: ``n-tuple`` (query, positive, negative_1 … negative_n), ``triplet`` (a row per negative),
+            ``labeled-pair`` (a row per passage, label 1 or 0), ``labeled-list`` (lists of passages and labels), or
+            ``ids`` (query_id, document_ids, scores; texts in lookup tables).
+        query_column: name of the query column.
+        positive_column: name of the positive column; the labeled formats put all passages there.
+        n: negatives per query.
+        scores: whether to write the teacher's scores too; in the labeled formats they replace the labels.
+        on_exhausted: what happens to a row with fewer than n negatives.
+        share_negatives: whether all positives of a row share the same negatives (one ceiling per query).
+        inconsistent: what happens to a pair whose positive the teacher does not find: ``"drop"`` leaves it out,
+            ``"flag"`` marks it in a column `CONSISTENT`; None if this was not asked for.
+    """
+
+    format: Format
+    query_column: str
+    positive_column: str
+    n: int
+    scores: bool
+    on_exhausted: OnExhausted
+    share_negatives: bool
+    inconsistent: Literal["drop", "flag"] | None = None
+
+    def __post_init__(self) -> None:
+        require_choice(self.format, FORMATS, argument="format")
+        require_choice(self.on_exhausted, ON_EXHAUSTED, argument="on_exhausted")
+
+    @property
+    def replaced_columns(self) -> tuple[str, ...]:
+        """Columns of the input whose content the output holds under other names."""
+        return (self.query_column, self.positive_column) if self.format == "ids" else ()
+
+    @property
+    def groups_positives(self) -> bool:
+        """Whether the positives of a row go into one group.
+
+        They then share its negatives, and labels must tell them apart. Where scores replace the labels, the first
+        passage of a group is its only positive.
+        """
+        has_labels = self.format != "ids" and not (self.format == "labeled-list" and self.scores)
+        return self.share_negatives and has_labels
+
+    @property
+    def new_columns(self) -> dict[str, pa.DataType]:
+        """Columns that are written, with their types; all others are kept as they are."""
+        return {**self._columns_of_format, **({CONSISTENT: pa.bool_()} if self.inconsistent == "flag" else {})}
+
+    def writes(self, column: str) -> bool:
+        """Whether this is one of the new columns, without listing them all: a mistyped ``n`` may be a billion."""
+        numbered = re.fullmatch("negative_([1-9][0-9]*)", column)
+        if self.format == "n-tuple" and numbered is not None:
+            return (len(numbered[1]), numbered[1]) <= (len(str(self.n)), str(self.n))
+        return column in replace(self, n=0).new_columns
+
+    def check_new_columns(self, available: Sequence[str]) -> None:
+        """Raise `InputError` if rows already have a column that the format writes."""
+        if clash := [name for name in available if name != self.positive_column and self.writes(name)]:
+            raise InputError(
+                f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove or "
+                "rename them"
+            )
+
+    def check_columns(self, available: Sequence[str], *, argument: str) -> None:
+        """Raise `InputError` unless rows have the two text columns and none that the format writes."""
+        for name in (self.query_column, self.positive_column):
+            if name not in available:
+                raise ColumnError(name, list(available), argument=argument)
+        self.check_new_columns(available)
+
+    @property
+    def _columns_of_format(self) -> dict[str, pa.DataType]:
+        text, score = pa.string(), pa.float32()
+        if self.format == "n-tuple":
+            columns = {self.positive_column: text, **{f"negative_{i}": text for i in range(1, self.n + 1)}}
+            return {**columns, "scores": pa.list_(score)} if self.scores else columns
+        if self.format == "triplet":
+            columns = {self.positive_column: text, "negative": text}
+            return {**columns, "scores": pa.list_(score)} if self.scores else columns
+        if self.format == "labeled-pair":
+            return {self.positive_column: text, **({"score": score} if self.scores else {"label": pa.int64()})}
+        if self.format == "labeled-list":
+            last = {"scores": pa.list_(score)} if self.scores else {"labels": pa.list_(pa.int64())}
+            return {self.positive_column: pa.list_(text), **last}
+        return {"query_id": pa.int64(), "document_ids": pa.list_(pa.int64()), "scores": pa.list_(score)}
+
+
+@dataclass(frozen=True)
+class RowNegatives:
+    """Some rows with their positives and negatives, one entry per (row, positive) pair.
+
+    Attributes:
+        queries: the query text of each row.
+        query_ids: int64, shape (rows,); -1 for a query that was not part of `fit`.
+        rows: int64, shape (pairs,): the row of each pair, rising.
+        positives: positive texts, shape (pairs,).
+        positive_ids: int64 passage ids, shape (pairs,); -1 for one outside the corpus.
+        positive_scores: float32, shape (pairs,).
+        offsets: int64, shape (pairs + 1,): the negatives of each pair.
+        passages: int32 passage ids of the negatives, by falling score.
+        scores: float32, same shape.
+        consistent: bool, shape (pairs,): whether the teacher finds the positive; None if this was not asked for.
+    """
+
+    queries: pa.LargeStringArray
+    query_ids: IdArray
+    rows: IdArray
+    positives: pa.LargeStringArray
+    positive_ids: IdArray
+    positive_scores: FloatArray
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+    consistent: BoolArray | None = None
+
+    @property
+    def counts(self) -> IdArray:
+        """The number of negatives of each pair."""
+        return np.diff(self.offsets)
+
+    @property
+    def _negatives(self) -> Ragged:
+        return Ragged(self.offsets, (self.passages, self.scores))
+
+    def joined(self, other: RowNegatives) -> RowNegatives:
+        """The pairs of both, which must share their rows, in row order."""
+        negatives = Ragged.concatenated([self._negatives, other._negatives])
+        passages, scores = negatives.arrays
+        together = RowNegatives(
+            self.queries,
+            self.query_ids,
+            np.concatenate([self.rows, other.rows]),
+            pa.concat_arrays([self.positives, other.positives]),
+            np.concatenate([self.positive_ids, other.positive_ids]),
+            np.concatenate([self.positive_scores, other.positive_scores]),
+            negatives.offsets,
+            passages,
+            scores,
+            _joined_flags(self, other),
+        )
+        return together.of(np.argsort(together.rows, kind="stable"))
+
+    def of(self, pairs: IdArray) -> RowNegatives:
+        """The selected pairs, in the order given."""
+        negatives = self._negatives.take(pairs)
+        passages, scores = negatives.arrays
+        return RowNegatives(
+            self.queries,
+            self.query_ids,
+            self.rows[pairs],
+            self.positives.take(pa.array(pairs)),
+            self.positive_ids[pairs],
+            self.positive_scores[pairs],
+            negatives.offsets,
+            passages,
+            scores,
+            None if self.consistent is None else self.consistent[pairs],
+        )
+
+
+def _joined_flags(one: RowNegatives, two: RowNegatives) -> BoolArray | None:
+    """The flags of both sets of pairs; a fit on a corpus alone has no pairs to check, and therefore no flags."""
+    if one.consistent is None and two.consistent is None:
+        return None
+    parts = [np.ones(len(part.rows), bool) if part.consistent is None else part.consistent for part in (one, two)]
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Written:
+    """Output rows: the input row that each one continues, and the columns that are new or changed."""
+
+    rows: IdArray
+    columns: dict[str, pa.Array]
+
+
+def write_rows(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    """Lay out rows with their negatives.
+
+    Raises:
+        ExhaustedError: a row has fewer than n negatives, under ``on_exhausted="error"``.
+    """
+    if layout.inconsistent == "drop" and found.consistent is not None:
+        found = found.of(np.flatnonzero(found.consistent))
+    found = _settle_exhausted(found, layout)
+    if layout.format == "n-tuple":
+        return _n_tuples(found, corpus, layout)
+    if layout.format == "triplet":
+        return _triplets(found, corpus, layout)
+    return _grouped(found, corpus, layout)
+
+
+def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
+    short = found.counts < layout.n
+    if not short.any() or layout.on_exhausted == "keep":
+        return found
+    if layout.on_exhausted == "error":
+        first = int(np.flatnonzero(short)[0])
+        query = found.queries[int(found.rows[first])].as_py()
+        raise ExhaustedError(
+            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} "
+            f"eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or use "
+            "on_exhausted='drop' or 'keep'"
+        )
+    return found.of(np.flatnonzero(~short))
+
+
+def _n_tuples(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    columns: dict[str, pa.Array] = {layout.positive_column: found.positives.cast(pa.string())}
+    for place in range(layout.n):
+        there = found.counts > place
+        entries = np.where(there, found.offsets[:-1] + place, 0)
+        ids = found.passages[entries] if len(found.passages) else np.zeros(len(entries), dtype=np.int32)
+        texts = corpus.texts.take(pa.array(ids, mask=~there))
+        columns[f"negative_{place + 1}"] = texts.cast(pa.string())
+    if layout.scores:
+        columns["scores"] = _lists(found.positive_scores, np.arange(len(found.rows)), found, len(found.rows))
+    return Written(found.rows, {**columns, **_flags(found, layout, np.arange(len(found.rows)))})
+
+
+def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    pair = np.repeat(np.arange(len(found.rows)), found.counts)
+    columns: dict[str, pa.Array] = {
+        layout.positive_column: found.positives.take(pa.array(pair)).cast(pa.string()),
+        "negative": corpus.take(found.passages).cast(pa.string()),
+    }
+    if layout.scores:
+        both = np.stack([found.positive_scores[pair], found.scores], axis=1).reshape(-1)
+        columns["scores"] = pa.ListArray.from_arrays(np.arange(0, len(both) + 1, 2, dtype=np.int32), both)
+    return Written(found.rows[pair], {**columns, **_flags(found, layout, pair)})
+
+
+def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
+    """Lay out the formats that put positives and negatives into one column; a group is a row, or one of its pairs."""
+    first_of_group = np.ones(len(found.rows), dtype=bool)
+    if layout.groups_positives and len(found.rows):
+        first_of_group[1:] = np.diff(found.rows) > 0
+    group_of_pair = np.cumsum(first_of_group) - 1
+    negatives = _shared_negatives(found, group_of_pair).of(np.flatnonzero(first_of_group))
+    n_groups = len(negatives.rows)
+    group_of_negative = np.repeat(np.arange(n_groups), negatives.counts)
+    groups = np.concatenate([group_of_pair, group_of_negative])
+    order = np.argsort(groups, kind="stable")
+    is_positive = np.concatenate([np.ones(len(group_of_pair), bool), np.zeros(len(group_of_negative), bool)])[order]
+    scores = np.concatenate([found.positive_scores, negatives.scores])[order]
+    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
+
+    if layout.format == "ids":
+        ids = np.concatenate([found.positive_ids, negatives.passages.astype(np.int64)])[order]
+        if (ids < 0).any() or (found.query_ids[negatives.rows] < 0).any():
+            raise InputError(
+                "format 'ids' names queries and passages that were part of fit(), and a row has others; fit on these"
+            )
+        columns = {
+            "query_id": pa.array(found.query_ids[negatives.rows]),
+            "document_ids": pa.ListArray.from_arrays(offsets, ids),
+            "scores": pa.ListArray.from_arrays(offsets, scores),
+        }
+        return Written(negatives.rows, {**columns, **_flags(found, layout, np.flatnonzero(first_of_group))})
+    texts = pa.concat_arrays([found.positives.cast(pa.large_string()), corpus.take(negatives.passages)])
+    texts = texts.take(pa.array(order)).cast(pa.string())
+    labels = is_positive.astype(np.int64)
+    if layout.format == "labeled-pair":
+        last = {"score": pa.array(scores)} if layout.scores else {"label": pa.array(labels)}
+        flags = _flags_of_passages(found, layout, np.flatnonzero(first_of_group), group_of_negative, order)
+        return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last, **flags})
+    values, name = (scores, "scores") if layout.scores else (labels, "labels")
+    return Written(
+        negatives.rows,
+        {
+            layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
+            name: pa.ListArray.from_arrays(offsets, values),
+            **_flags_of_groups(found, layout, np.flatnonzero(first_of_group)),
+        },
+    )
+
+
+def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegatives:
+    """Drop negatives that another pair of the group does not have: a relabeled positive has its own ceiling."""
+    firsts = np.searchsorted(group_of_pair, group_of_pair)
+    if (found.counts == found.counts[firsts]).all():  # a negative that one pair lacks is left out, never added
+        return found
+    pair = np.repeat(np.arange(len(found.rows)), found.counts)
+    listed, passages = np.divmod(np.unique(pair * 2**32 + found.passages), 2**32)  # a list may hold a passage twice
+    shared, pairs_with = np.unique(group_of_pair[listed] * 2**32 + passages, return_counts=True)
+    place = np.searchsorted(shared, group_of_pair[pair] * 2**32 + found.passages)
+    kept = pairs_with[place] == np.bincount(group_of_pair)[group_of_pair[pair]]
+    offsets = offsets_of_rows(pair[kept], len(found.rows))
+    return replace(found, offsets=offsets, passages=found.passages[kept], scores=found.scores[kept])
+
+
+def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.Array]:
+    """The column that flags inconsistent rows, with the flags of these pairs."""
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    return {CONSISTENT: pa.array(found.consistent[pairs])}
+
+
+def _flags_of_groups(found: RowNegatives, layout: Layout, firsts: IdArray) -> dict[str, pa.Array]:
+    """Like `_flags` for groups, whose first pairs these are: all positives of a group must be found."""
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    whole = np.logical_and.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
+    return {CONSISTENT: pa.array(whole)}
+
+
+def _flags_of_passages(
+    found: RowNegatives, layout: Layout, firsts: IdArray, group_of_negative: IdArray, order: IdArray
+) -> dict[str, pa.Array]:
+    """Like `_flags` for single passages: a positive has its own flag, a negative that of any positive of its group.
+
+    The rows flagged as consistent are therefore exactly those that ``"drop"`` leaves.
+    """
+    if layout.inconsistent != "flag" or found.consistent is None:
+        return {}
+    some = np.logical_or.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
+    return {CONSISTENT: pa.array(np.concatenate([found.consistent, some[group_of_negative]])[order])}
+
+
+def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:
+    """One list per pair: the positive's score, then those of its negatives."""
+    groups = np.concatenate([group_of_first, np.repeat(np.arange(n_groups), found.counts)])
+    order = np.argsort(groups, kind="stable")
+    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, np.concatenate([first, found.scores])[order])

@@ -1,0 +1,43 @@
+"""Opening what users have, as rows and a corpus: data sets, tables, files, addresses, Hub ids and BEIR folders."""
+
+from __future__ import annotations
+
+from hf_negmine.data.sources.beir import open_beir, read_beir_texts, read_judgements
+from hf_negmine.data.sources.columns import (
+    OpenedRows,
+    Rows,
+    choose_columns,
+    choose_split,
+    pair_batches,
+    table_batches,
+    table_of,
+    table_of_batch,
+    take_rows,
+)
+from hf_negmine.data.sources.corpora import CorpusSource, OpenedCorpus, open_corpus
+from hf_negmine.data.sources.files import open_file
+from hf_negmine.data.sources.labels import check_labels, label_columns
+from hf_negmine.data.sources.rows import RowSource, open_rows
+
+__all__ = [
+    "CorpusSource",
+    "OpenedCorpus",
+    "OpenedRows",
+    "RowSource",
+    "Rows",
+    "check_labels",
+    "choose_columns",
+    "choose_split",
+    "label_columns",
+    "open_beir",
+    "open_corpus",
+    "open_file",
+    "open_rows",
+    "pair_batches",
+    "read_beir_texts",
+    "read_judgements",
+    "table_batches",
+    "table_of",
+    "table_of_batch",
+    "take_rows",
+]

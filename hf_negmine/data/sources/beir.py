@@ -1,0 +1,152 @@
+"""BEIR folders: a corpus, queries, and relevance judgements by id."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split, whole
+from hf_negmine.data.sources.files import open_file
+from hf_negmine.data.writing import in_memory
+
+
+def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -> OpenedRows:
+    """Open the rows (query, positive, query-id, corpus-id) and the corpus of a BEIR folder.
+
+    ``corpus`` and ``queries`` are JSONL or Parquet files with an id (``_id`` or ``id``) and a text; a title is put
+    before the text. ``qrels`` is a folder with one TSV (or Parquet) file per split, or one Parquet file with a
+    ``split`` column. A score of 0 or less does not make a positive.
+
+    Args:
+        folder: the BEIR folder.
+        split: the split of the judgements; None takes the only one, or the ``default``.
+        default: the split to take if there are several.
+
+    Raises:
+        InputError: there are several splits without the default among them, an id with two texts, or a judged id
+            without a text.
+    """
+    corpus_ids, corpus = read_beir_texts(folder, "corpus")
+    query_ids, queries = read_beir_texts(folder, "queries")
+    judged_queries, judged_passages = read_judgements(folder, split, default)
+    query_rows = _positions(query_ids, judged_queries, what=f"{folder / 'queries'}")
+    passage_rows = _positions(corpus_ids, judged_passages, what=f"{folder / 'corpus'}")
+    rows = pa.table(
+        {
+            "query": queries.take(query_rows),
+            "positive": corpus.take(passage_rows),
+            "query-id": judged_queries,
+            "corpus-id": judged_passages,
+        }
+    )
+    require(len(rows) > 0, f"{folder} has no judgement with a score over 0")
+    return OpenedRows(in_memory(rows), corpus, columns=("query", "positive"))
+
+
+def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
+    """The ids and texts of ``corpus`` or ``queries``."""
+    path = find_texts(folder, name)
+    if path is None:
+        raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
+    table = _read_parquet(path) if path.suffix == ".parquet" else open_file(path).with_format("arrow")[:]
+    id_column = next((column for column in ("_id", "id") if column in table.column_names), None)
+    if id_column is None or "text" not in table.column_names:
+        raise InputError(f"{path} has the columns {table.column_names}, expected _id (or id) and text")
+    ids = _as_text(table, id_column, pa.string(), path).combine_chunks()
+    texts = _as_text(table, "text", pa.large_string(), path)
+    if "title" in table.column_names:
+        titles = pc.fill_null(_as_text(table, "title", pa.large_string(), path), "")
+        texts = pc.utf8_trim_whitespace(
+            pc.binary_join_element_wise(titles, pc.fill_null(texts, ""), pa.scalar(" ", pa.large_string()))
+        )
+    _check_ids(whole(ids), texts, path)
+    return whole(ids), texts
+
+
+def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path) -> None:
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    for name in repeated.to_pylist():
+        its_texts = pc.unique(texts.filter(pc.equal(ids, name))).to_pylist()
+        if len(its_texts) > 1:
+            raise InputError(f"{path}: the id {name!r} has two texts, {its_texts[0][:60]!r} and {its_texts[1][:60]!r}")
+
+
+def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.Array, pa.Array]:
+    """The query and passage ids of the pairs judged relevant in a split of a BEIR folder; see `open_beir`."""
+    single, several = folder / "qrels.parquet", folder / "qrels"
+    if single.is_file():
+        table = _read_parquet(single)
+        if "split" in table.column_names:
+            chosen = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single), default=default)
+            table = table.filter(pc.equal(table["split"], chosen))
+    elif several.is_dir():
+        files = {path.stem: path for path in sorted(several.iterdir()) if path.suffix in (".tsv", ".parquet")}
+        require(bool(files), f"{several} holds no TSV or Parquet file")
+        path = files[choose_split(list(files), split, where=str(several), default=default)]
+        table = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
+    else:
+        raise InputError(f"{folder} lacks qrels (a folder with one TSV file per split, or qrels.parquet)")
+    names = {name.replace("-", "_"): name for name in table.column_names}
+    missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
+    if missing:
+        raise InputError(
+            f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score"
+        )
+    try:
+        scores = table[names["score"]].cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"qrels of {folder}, column score: {error}; expected a number in every line") from error
+    table = table.filter(pc.greater(scores, 0.0))
+    ids = (_as_text(table, names[name], pa.string(), folder / "qrels") for name in ("query_id", "corpus_id"))
+    queries, passages = map(whole, ids)
+    return queries, passages
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are these, too
+        raise InputError(f"{path} could not be read as parquet: {' '.join(str(error).split())[:300]}") from error
+
+
+def _as_text(table: pa.Table, name: str, kind: pa.DataType, path: Path) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(kind)
+    except (ValueError, NotImplementedError) as error:
+        raise InputError(f"{path}: column {name!r} holds {table[name].type}, expected text") from error
+
+
+def _read_tsv(path: Path) -> pa.Table:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    wrong = next((row for row in rows if len(row) != 3), None)
+    if not rows or wrong is not None:
+        raise InputError(
+            f"{path}: expected three tab-separated columns in every line (query-id, corpus-id and score), got "
+            f"{wrong or 'an empty file'}"
+        )
+    columns = list(zip(*rows[1:], strict=True)) or [(), (), ()]
+    return pa.table({name: pa.array(values, type=pa.string()) for name, values in zip(rows[0], columns, strict=True)})
+
+
+def _positions(ids: pa.Array, wanted: pa.Array, *, what: str) -> pa.Array:
+    at = pc.index_in(wanted, value_set=ids)
+    if at.null_count:
+        missing = wanted.filter(pc.is_null(at))
+        raise InputError(f"{what} lacks {len(pc.unique(missing))} judged id(s), the first is {missing[0].as_py()!r}")
+    return at
+
+
+def find_texts(folder: Path, name: str) -> Path | None:
+    """The file of ``corpus`` or ``queries``."""
+    paths = (folder / f"{name}{ending}" for ending in (".parquet", ".jsonl", ".jsonl.gz"))
+    return next((path for path in paths if path.is_file()), None)

@@ -1,0 +1,148 @@
+"""Opening a corpus of passages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.data.sources.beir import find_texts, read_beir_texts
+from hf_negmine.data.sources.columns import array_of, choose_split, table_batches, whole
+from hf_negmine.data.sources.files import BUILDERS, endings, is_address, local_path, read_file
+from hf_negmine.data.sources.rows import hub_id, open_rows, refuse_config
+from hf_negmine.data.sources.tables import as_column, as_dataset
+from hf_negmine.data.texts import batches_of, in_code
+
+CorpusSource: TypeAlias = (
+    datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray | pa.Table | Any
+)
+"""Any: frames and series of pandas, polars and others, and columns of values by name."""
+
+EXPECTED = "corpus: expected texts, a data set, a data frame or a file, got"
+TEXT_COLUMNS = ("text", "passage", "document")
+TEXTS = ("string", "large_string", "string_view")
+
+
+@dataclass(frozen=True)
+class OpenedCorpus:
+    """Batches of passage texts.
+
+    Attributes:
+        batches: the texts, which can be read once.
+        without_blanks: Python that makes this corpus without its blank passages, for errors.
+    """
+
+    batches: Iterable[pa.Array]
+    without_blanks: str = "[text for text in corpus if (text or '').strip()]"
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        return iter(self.batches)
+
+
+def open_corpus(source: CorpusSource, *, column: str | None = None, config_name: str | None = None) -> OpenedCorpus:
+    """Open the passages of a corpus.
+
+    Args:
+        source: texts in a list, a series or an Arrow array; a data set, a data frame, an Arrow table or a list of
+            dictionaries with a column of texts; a file of these, or one with a text per line (``.txt``, or TSV lines of
+            a number and a text); a BEIR folder, whose corpus is taken; a data set id on the Hub.
+        column: the column of texts; may be left out for ``text``, ``passage``, ``document``, or the only text column.
+        config_name: the config of a Hub data set that has several.
+
+    Raises:
+        InputError: something is not text, or it is not clear which text is meant.
+    """
+    if isinstance(source, str | os.PathLike):
+        return _open_path(source, column, config_name)
+    refuse_config(config_name, f"the {type(source).__name__} of the corpus")
+    if isinstance(source, datasets.DatasetDict):
+        split = choose_split(list(source), None, where="the DatasetDict of the corpus")
+        return _of_column(source[split], column, f"corpus[{split!r}]")
+    if isinstance(source, datasets.Dataset):
+        return _of_column(source, column, "corpus")
+    if isinstance(source, Sequence) and len(source) and all(isinstance(row, dict) for row in source):
+        opened = open_rows(source)
+        assert isinstance(opened.rows, datasets.Dataset)
+        return _of_column(opened.rows, column, "Dataset.from_list(corpus)")
+    if (made := as_dataset(source, "corpus")) is not None:
+        return _of_column(made[0], column, made[1])
+    if (array := as_column(source, "corpus")) is not None:
+        called = next((name for name in ("dropna", "to_pylist", "to_list") if hasattr(source, name)), None)
+        texts = f"corpus.{called}()" if called else "corpus"
+        return OpenedCorpus(batches_of(array), f"[text for text in {texts} if (text or '').strip()]")
+    return OpenedCorpus(batches_of(array_of(_texts(source), "corpus").cast(pa.large_string())))
+
+
+def _open_path(source: str | os.PathLike[str], column: str | None, config_name: str | None) -> OpenedCorpus:
+    path = local_path(source, "corpus")
+    if os.path.isdir(path) and find_texts(Path(path), "corpus"):
+        refuse_config(config_name, path)
+        return OpenedCorpus(batches_of(read_beir_texts(Path(path), "corpus")[1]))
+    if os.path.isfile(path) or (is_address(path) and hub_id(path) is None):
+        refuse_config(config_name, path)
+        rows, code = read_file(path, named=[column] if column else (), as_corpus=True)
+        opened = _of_column(rows, column, code)
+        if endings(path)[0] != ".txt":
+            return opened
+        return OpenedCorpus(_lines_with_text(opened.batches, path))
+    if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
+        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
+    opened_rows = open_rows(source, config_name=config_name)
+    if isinstance(opened_rows.rows, datasets.IterableDataset):
+        raise InputError(f"corpus: {source} does not hold a data set that can be read twice")
+    return _of_column(opened_rows.rows, column, opened_rows.code)
+
+
+def _lines_with_text(batches: Iterable[pa.Array], path: str) -> Iterator[pa.Array]:
+    found = 0
+    for batch in batches:
+        lines = batch.filter(pc.not_equal(pc.utf8_trim_whitespace(batch), ""))
+        found += len(lines)
+        yield lines
+    require(found > 0, f"{path} holds only blank lines")
+
+
+def _texts(source: Any) -> list[str]:
+    kind = type(source).__name__
+    if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
+        raise InputError(f"{EXPECTED} a stream; a corpus is read more than once, so load it without streaming=True")
+    if isinstance(source, Mapping):
+        remedy = (
+            "list(corpus.values())" if all(isinstance(text, str) for text in source.values()) else "a list of texts"
+        )
+        raise InputError(f"{EXPECTED} a {kind} that is not a table of columns; give {remedy}")
+    if isinstance(source, set | frozenset):
+        raise InputError(f"{EXPECTED} a {kind}, which has no order for numbering passages; give sorted(corpus)")
+    if isinstance(source, Iterator):
+        raise InputError(f"{EXPECTED} a {kind}, which can only be read once; give list(corpus)")
+    if isinstance(source, bytes | bytearray) or not isinstance(source, Iterable):
+        raise InputError(f"{EXPECTED} {kind}")
+    try:
+        texts = list(source)
+    except TypeError as error:  # such as a tensor of one number
+        raise InputError(f"{EXPECTED} {kind}: {error}") from error
+    wrong = next((place for place, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InputError(f"corpus: passage {wrong} is {texts[wrong]!r:.80}, expected text")
+    return texts
+
+
+def _of_column(source: datasets.Dataset, column: str | None, code: str) -> OpenedCorpus:
+    available = source.column_names
+    if column is None:
+        texts = [name for name in available if getattr(source.features[name], "dtype", "") in TEXTS]
+        candidates = [name for name in texts if name in TEXT_COLUMNS] or texts
+        require(len(candidates) == 1, f"corpus_column: name the column of passage texts, the corpus has {available}")
+        column = candidates[0]
+    elif column not in available:
+        raise ColumnError(column, available, argument="corpus_column")
+    require(len(source) > 0, f"corpus: it has the column {column!r} but no rows")
+    batches = (whole(table[column]) for table in table_batches(source, [column]))
+    return OpenedCorpus(batches, in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())", "corpus"))

@@ -1,0 +1,82 @@
+"""Tables and columns in memory, from any library, as Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from hf_negmine.base.errors import InputError
+from hf_negmine.data.sources.columns import array_of
+from hf_negmine.data.writing import in_memory
+
+
+def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
+    """Turn a data frame (pandas, polars, …), an Arrow table or batch, or columns of values into a Dataset.
+
+    Args:
+        source: anything.
+        what: its name in errors and code: ``rows`` or ``corpus``.
+
+    Returns:
+        The Dataset, and the code that makes one of ``what``; None if the source is not a table.
+    """
+    try:
+        if isinstance(source, pd.DataFrame):
+            named = any(name is not None for name in source.index.names)
+            table = pa.Table.from_pandas(source, preserve_index=named or False)
+            code = f"Dataset.from_pandas({what})"
+        elif isinstance(source, pa.Table | pa.RecordBatch) or (
+            hasattr(source, "__arrow_c_stream__") and hasattr(source, "columns")
+        ):
+            table, code = pa.table(source), f"Dataset(pa.table({what}))"
+        elif isinstance(source, Mapping) and source and all(_is_column(values) for values in source.values()):
+            columns = {str(name): array_of(values, f"{what}: column {name!r}") for name, values in source.items()}
+            table, code = pa.table(columns), f"Dataset.from_dict({what})"
+        else:
+            return None
+        if len(set(table.column_names)) < len(table.column_names):
+            raise InputError(f"{what}: the columns {table.column_names} include a name twice; rename one")
+        return in_memory(_with_plain_text(table)), code
+    except InputError:
+        raise
+    except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError) as error:
+        # from pyarrow, whose errors are subclasses of these, or from datasets
+        raise InputError(
+            f"{what}: {_first_line(error)}; expected columns of equal length, each with values of one type"
+        ) from error
+
+
+def as_column(source: Any, what: str) -> pa.Array | pa.ChunkedArray | None:
+    """The Arrow array of a series (pandas, polars, …) or of a numpy array; None for anything else."""
+    if isinstance(source, pa.Array | pa.ChunkedArray):
+        return source
+    if isinstance(source, pd.Series | pd.Index | np.ndarray):
+        return array_of(source, what)
+    if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
+        try:
+            return pa.chunked_array(source)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{what}: {_first_line(error)}; expected texts") from error
+    return None
+
+
+def _is_column(values: Any) -> bool:
+    kinds = list | tuple | np.ndarray | pd.Series | pa.Array | pa.ChunkedArray
+    return isinstance(values, kinds)
+
+
+def _with_plain_text(table: pa.Table) -> pa.Table:
+    """The table with its text in types that data sets support: polars exports string views."""
+    for place, kind in enumerate(table.schema):
+        if pa.types.is_string_view(kind.type):
+            table = table.set_column(place, kind.name, table[place].cast(pa.large_string()))
+    return table
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,76 @@
+"""Mined rows as a data set: features, lookup tables, and an Arrow file written in batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.arrow_writer import ArrowWriter
+
+from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
+from hf_negmine.data.texts import TextColumn
+
+ROWS_A_STEP = 8192
+
+
+def mined_features(features: datasets.Features, layout: Layout) -> datasets.Features:
+    """The features of the result, derived from those of the rows."""
+    kept = {name: kind for name, kind in features.items() if name not in layout.replaced_columns}
+    new = {
+        name: datasets.Features.from_arrow_schema(pa.schema([(name, kind)]))
+        for name, kind in layout.new_columns.items()
+    }
+    return datasets.Features({**kept, **{name: feature[name] for name, feature in new.items()}})
+
+
+def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
+    """The written rows of a batch, with their new columns."""
+    table = table.take(pa.array(written.rows))
+    for name in layout.replaced_columns:
+        if name in table.column_names:
+            table = table.drop_columns([name])
+    for name, column in written.columns.items():
+        if name in table.column_names:
+            table = table.set_column(table.column_names.index(name), name, column)
+        else:
+            table = table.append_column(name, column)
+    return table
+
+
+def write_dataset(path: Path, tables: Iterator[pa.Table], features: datasets.Features) -> datasets.Dataset:
+    """Write tables into one Arrow file, whole or not at all, and open it by memory map."""
+    with (
+        finish_or_nothing(path) as file,
+        ArrowWriter(stream=pa.PythonFile(file, mode="w"), features=features) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table.select(list(features)))
+        writer.finalize(close_stream=False)
+    return datasets.Dataset.from_file(str(path))
+
+
+def in_memory(table: pa.Table) -> datasets.Dataset:
+    """A data set made from a table, fingerprinted by its content; datasets would pickle the whole table for that."""
+    content = hashlib.blake2b(table.schema.serialize(), digest_size=16)
+    for batch in table.to_batches(max_chunksize=ROWS_A_STEP):
+        content.update(batch.serialize())
+    return datasets.Dataset(table, fingerprint=content.hexdigest())
+
+
+def dataset_of(found: RowNegatives, corpus: TextColumn, layout: Layout) -> datasets.Dataset:
+    """Rows with their negatives as a data set in memory."""
+    table = pa.table({layout.query_column: found.queries.cast(pa.string())})
+    if layout.format == "ids":  # the columns that the format replaces have to be there first
+        table = table.append_column(layout.positive_column, pa.nulls(len(table), pa.string()))
+    return in_memory(with_columns(table, write_rows(found, corpus, layout), layout))
+
+
+def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:
+    """A data set of texts under their ids, which count from 0."""
+    table = pa.table({id_name: np.arange(len(texts)), text_name: texts.texts})
+    return datasets.Dataset(table, fingerprint=digest_of("lookup", id_name, text_name, texts.digests))

@@ -1,0 +1,246 @@
+"""Makes the pools of a configuration: those of a fit, searched once and stored, and those of later rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.base.errors import require
+from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.protocols import Searcher, Teacher
+from hf_negmine.base.ragged import flat_positions, offsets_of_rows
+from hf_negmine.base.schema import FORMAT_VERSION, IdArray
+from hf_negmine.data.pairs import RowPairs
+from hf_negmine.data.texts import TextSet
+from hf_negmine.pool import CandidatePool, retrieve
+from hf_negmine.pool.deepening import search_in_blocks
+from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.search import Exclusions, Indexes, Queries, open_engine, recall_of
+from hf_negmine.select import Positives
+from hf_negmine.select.ensembles import Ensemble
+from hf_negmine.select.filters import Scene
+from hf_negmine.select.judge import NotRelevant
+from hf_negmine.teachers import identity_of
+from hf_negmine.teachers.vector_store import VectorStore
+
+if TYPE_CHECKING:
+    from hf_negmine.config import MiningConfig
+
+
+class PoolBuilder:
+    """Makes and opens the pool of a configuration's teacher, or of each teacher of its ensemble."""
+
+    def __init__(self, config: MiningConfig) -> None:
+        self.config = config
+        self._searchers: dict[tuple[str, str], Searcher] = {}
+
+    @cached_property
+    def indexes(self) -> Indexes:
+        """Opens each teacher's index of a corpus, once."""
+        config = self.config
+        store = VectorStore(config.cache_dir, progress=config.progress)
+        return Indexes(store, config.device, config.first_pass, config.engine)
+
+    # ---- pools of a fit ----------------------------------------------------------------------------------------
+
+    def about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
+        """The identity of a teacher's pool: teacher, texts, version and engine."""
+        about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
+        return about if self.config.engine == "exact" else {**about, "engine": self.config.engine}
+
+    def pool_names(self, texts: TextSet) -> list[str]:
+        """Names of the pools' folders, one per teacher."""
+        return [self._pool_name(self.about(teacher, texts)) for teacher in self.config.members]
+
+    def require_same(self, names: Sequence[str], texts: TextSet) -> None:
+        """Raise `InputError` unless the teachers' pools would still have these ``names``."""
+        _require_same(list(names) == self.pool_names(texts), self.config.teacher)
+
+    def open_corpus(self, texts: TextSet) -> None:
+        """Encode and index the corpus now, rather than at the first query of every process of a map."""
+        for teacher in self.config.members:
+            open_engine(self.searcher(teacher, texts))
+
+    def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
+        """A teacher's searcher for the queries of ``texts``, kept until other texts are requested."""
+        key = (texts.fingerprint, digest_of(identity_of(teacher)))
+        if key not in self._searchers:
+            self._searchers = {other: kept for other, kept in self._searchers.items() if other[0] == key[0]}
+            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(self._queries(texts))
+        return self._searchers[key]
+
+    def pool(
+        self, texts: TextSet, columns: tuple[str, str], not_relevant: NotRelevant | None = None
+    ) -> CandidatePool | EnsemblePool:
+        """Open the pool of all queries of ``texts``, with the filters; it is made if missing.
+
+        Args:
+            texts: queries, corpus and positives.
+            columns: names of the query and positive columns in the rows.
+            not_relevant: keeps out passages that a judge called relevant.
+        """
+        pools = [self._pool(teacher, texts) for teacher in self.config.members]
+        for pool in pools:
+            pool.texts, pool.columns = texts, columns
+            pool.filters += () if not_relevant is None else (not_relevant,)
+        return self._joined(pools)
+
+    def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+        about = self.about(teacher, texts)  # computed once: it reads a whole model each time
+
+        def searcher() -> Searcher:
+            _require_same(self.about(teacher, texts) == about, teacher)
+            return self.searcher(teacher, texts)
+
+        def recall() -> dict[str, Any]:
+            return {"recall": recall_of(self.searcher(teacher, texts), len(texts.queries), self.config.pool_depth)}
+
+        pool = retrieve(
+            texts,
+            searcher,
+            self.config.cache_dir / "pools" / self._pool_name(about),
+            about,
+            depth=self._depth(teacher),
+            notes=None if self.config.engine == "exact" else recall,
+            progress=self.config.progress,
+        )
+        pool.positives.warn_of_zeros(teacher.name)
+
+        def scene() -> Scene:
+            offsets, ids = texts.positive_offsets, texts.positive_ids.astype(np.int64)
+            return self._scene(teacher, pool, self._queries(texts), texts, (offsets, ids, None))
+
+        return self._with_rules(pool, scene)
+
+    def _pool_name(self, about: dict[str, Any]) -> str:
+        return digest_of("pool", FORMAT_VERSION, about, self.config.pool_depth, self.config.include_positives)
+
+    def _queries(self, texts: TextSet) -> Queries:
+        return Queries.of(texts, exclude_positives=not self.config.include_positives)
+
+    # ---- pools of rows that come later -------------------------------------------------------------------------
+
+    def pool_of_rows(self, texts: TextSet, pairs: RowPairs) -> CandidatePool | EnsemblePool:
+        """The pool of some rows, searched now and not stored.
+
+        Rows are independent: the positives in a row set its ceiling, and the positives that ``texts`` has for its query
+        are not candidates either. A positive outside the corpus is scored, but is not a candidate for other rows.
+
+        Args:
+            texts: the texts of the fit, whose corpus is searched.
+            pairs: the rows.
+        """
+        known = _known_positives(texts, pairs)
+        queries = Queries(pairs.queries, self._exclusions(texts, pairs, known))
+        return self._joined([self._pool_of_rows(one, texts, pairs, queries, known) for one in self.config.members])
+
+    def _pool_of_rows(
+        self, teacher: Teacher, texts: TextSet, pairs: RowPairs, queries: Queries, known: tuple[IdArray, IdArray]
+    ) -> CandidatePool:
+        index = self.indexes.open(teacher, texts.corpus)
+        searcher = index.searcher(queries)
+        inside, outside = np.flatnonzero(pairs.positive_ids >= 0), np.flatnonzero(pairs.positive_ids < 0)
+        lists, inside_scores = search_in_blocks(
+            searcher,
+            np.arange(len(pairs.queries)),
+            pairs.rows[inside],
+            pairs.positive_ids[inside].astype(np.int32),
+            self._depth(teacher),
+        )
+        scores = np.empty(len(pairs.rows), dtype=np.float32)
+        scores[inside] = inside_scores
+        if len(outside):
+            query_texts = pairs.queries.take(pa.array(pairs.rows[outside])).to_pylist()
+            scores[outside] = index.text_scores(query_texts, pairs.positives.take(pa.array(outside)).to_pylist())
+        offsets = offsets_of_rows(pairs.rows, len(pairs.queries))
+        pool = CandidatePool(
+            lists,
+            Positives(offsets, pairs.positive_ids.astype(np.int32), scores),
+            text_digests(pairs.queries)[:, 0],
+            texts.corpus.digests[:, 0],
+            {"teacher": teacher.name},
+            open_searcher=lambda: searcher,
+            progress=False,
+        )
+
+        def scene() -> Scene:
+            known_rows, known_ids = known
+            return self._scene(
+                teacher,
+                pool,
+                queries,
+                texts,
+                (offsets, pairs.positive_ids, pairs.positives),
+                known_offsets=offsets_of_rows(known_rows, len(pairs.queries)),
+                known_ids=known_ids,
+            )
+
+        return self._with_rules(pool, scene)
+
+    def _exclusions(self, texts: TextSet, pairs: RowPairs, known: tuple[IdArray, IdArray]) -> Exclusions:
+        if self.config.include_positives:
+            return Exclusions.none(len(pairs.queries))
+        own = texts.corpus.find(text_digests(pairs.queries))
+        rows = np.concatenate([pairs.rows, known[0], np.arange(len(own))])
+        passages = np.concatenate([pairs.positive_ids, known[1], own])
+        edges = np.unique(np.stack([rows, passages])[:, passages >= 0], axis=1)
+        return Exclusions(offsets_of_rows(edges[0], len(pairs.queries)), edges[1].astype(np.int32))
+
+    # ---- both --------------------------------------------------------------------------------------------------
+
+    def _depth(self, teacher: Teacher) -> int:
+        return max(self.config.pool_depth, getattr(teacher, "candidates", 0))
+
+    def _scene(
+        self,
+        teacher: Teacher,
+        pool: CandidatePool,
+        queries: Queries,
+        texts: TextSet,
+        positives: tuple[IdArray, IdArray, pa.Array | None],
+        **known: IdArray,
+    ) -> Scene:
+        return Scene(
+            queries,
+            texts.corpus,
+            *positives,
+            self.config.positive_score,
+            teacher,
+            self.indexes,
+            pool.counted(),
+            **known,
+        )
+
+    def _with_rules(self, pool: CandidatePool, scene: Callable[[], Scene]) -> CandidatePool:
+        """The pool with the configuration's filters and rules."""
+        config = self.config
+        pool.consistency, pool.positive_score, pool.scene = config.consistency, config.positive_score, scene
+        pool.with_positives = config.include_positives
+        pool.filters = pool.bound(config.candidate_filters, config.positive_score)
+        return pool
+
+    def _joined(self, pools: list[CandidatePool]) -> CandidatePool | EnsemblePool:
+        teacher = self.config.teacher
+        return EnsemblePool(teacher, pools) if isinstance(teacher, Ensemble) else pools[0]
+
+
+def _known_positives(texts: TextSet, pairs: RowPairs) -> tuple[IdArray, IdArray]:
+    """The positives that ``texts`` has for the rows' queries: row (rising) and passage id of each."""
+    rows = np.flatnonzero(pairs.query_ids >= 0)
+    queries = pairs.query_ids[rows]
+    starts = texts.positive_offsets[queries]
+    entries, places = flat_positions(starts, texts.positive_offsets[queries + 1] - starts)
+    return rows[places], texts.positive_ids[entries].astype(np.int64)
+
+
+def _require_same(same: bool, teacher: Teacher) -> None:
+    require(
+        same,
+        f"{teacher.name} is no longer what it was at fit(): its weights or settings have changed since, and its scores "
+        "would mix with the earlier ones; call fit() again",
+    )

@@ -1,0 +1,313 @@
+"""Candidate lists: the known parts of each query's ranking, and exactly how far that knowledge reaches.
+
+The ranking of a query is its eligible passages (all but its positives and its own text), by falling score and rising
+id. A *segment* is an unbroken stretch of it. A query has one segment or several, with unknown stretches between them:
+one from the top, perhaps another further down under a low ceiling. Because each segment records where it begins, where
+it ends and whether anything lies below, every question is answered exactly or known to need a deeper search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.ragged import first_where, joined_pieces, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a selection needs to know about a query's ranking, for each of its targets.
+
+    Attributes:
+        queries: int64 query ids, shape (targets,).
+        ceilings: float32, shape (targets,); candidates must score strictly under them.
+        floor: candidates must score at least this.
+        first_rank: ranks below it are left out.
+        last_rank: ranks from it on are left out; None for all.
+        wanted: how many of the best remaining candidates are needed.
+    """
+
+    queries: IdArray
+    ceilings: FloatArray
+    floor: float
+    first_rank: int
+    last_rank: int | None
+    wanted: int
+
+    def of(self, targets: np.ndarray[Any, Any]) -> Demand:
+        """The same demand for some of the targets."""
+        return Demand(
+            self.queries[targets], self.ceilings[targets], self.floor, self.first_rank, self.last_rank, self.wanted
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where the candidates of a `Demand` are: entries start to start + count of the lists, for each target.
+
+    Attributes:
+        starts: int64, shape (targets,).
+        counts: int64, at most ``wanted``.
+        certain: bool; False where the lists do not reach far enough to tell.
+    """
+
+    starts: IdArray
+    counts: IdArray
+    certain: BoolArray
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """Segments of every query's ranking, as flat arrays.
+
+    Attributes:
+        passages: int32, shape (entries,).
+        scores: float32, shape (entries,).
+        offsets: int64, shape (n_queries + 1,): the segments of each query, by falling ceiling.
+        starts, stops: int64, shape (segments,): the entries of each segment.
+        ceilings: float32, shape (segments,): the segment holds every eligible passage that scores under it, down to
+            the last entry.
+        first_ranks: int64, shape (segments,): rank of the first entry, -1 where unknown.
+        exhausted: bool, shape (segments,): whether nothing eligible lies below the last entry.
+    """
+
+    passages: PassageArray
+    scores: FloatArray
+    offsets: IdArray
+    starts: IdArray
+    stops: IdArray
+    ceilings: FloatArray
+    first_ranks: IdArray
+    exhausted: BoolArray
+
+    @property
+    def n_queries(self) -> int:
+        """Number of queries."""
+        return len(self.offsets) - 1
+
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """How much is known: entries, segments, and segments that reach the end of the ranking."""
+        return len(self.passages), len(self.starts), int(self.exhausted.sum())
+
+    @classmethod
+    def from_ranking(cls, ranking: Ranking, ceilings: FloatArray, skipped: int = 0) -> CandidateLists:
+        """One segment per query, from a search under ``ceilings`` that left out the first ``skipped`` places."""
+        starts, stops = ranking.offsets[:-1], ranking.offsets[1:]
+        complete_under = ceilings
+        first_ranks = np.where(np.isposinf(ceilings), skipped, -1).astype(np.int64)
+        if skipped:
+            # Passages that tie with the first entry may be among the skipped ones.
+            complete_under = np.full(len(starts), -np.inf, dtype=np.float32)
+            present = stops > starts
+            complete_under[present] = ranking.scores[starts[present]]
+        return cls(
+            ranking.passages,
+            ranking.scores,
+            np.arange(len(starts) + 1),
+            starts,
+            stops,
+            complete_under.astype(np.float32),
+            first_ranks,
+            ranking.exhausted,
+        )
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[CandidateLists]) -> CandidateLists:
+        """Join the lists of successive queries."""
+        entries = np.cumsum([0] + [len(part.passages) for part in parts])
+        segments = np.cumsum([0] + [len(part.starts) for part in parts])
+        return cls(
+            np.concatenate([part.passages for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([[0]] + [part.offsets[1:] + first for part, first in zip(parts, segments, strict=False)]),
+            np.concatenate([part.starts + first for part, first in zip(parts, entries, strict=False)]),
+            np.concatenate([part.stops + first for part, first in zip(parts, entries, strict=False)]),
+            np.concatenate([part.ceilings for part in parts]),
+            np.concatenate([part.first_ranks for part in parts]),
+            np.concatenate([part.exhausted for part in parts]),
+        )
+
+    def answer(self, demand: Demand) -> Answer:
+        """Find the candidates of each target, or report that the lists do not reach far enough."""
+        by_score = self._segment_by_ceiling(demand)
+        if demand.first_rank == 0 and demand.last_rank is None:
+            return self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
+        by_rank = self._segment_by_rank(demand)
+        skip = np.maximum(demand.first_rank - self.first_ranks[by_rank], 0)
+        stop = None if demand.last_rank is None else demand.last_rank - self.first_ranks[by_rank]
+        ranked = self._window(demand, by_rank, skip, stop)
+        if demand.last_rank is not None:
+            return ranked
+        # Past the last entry of a segment that holds rank `first_rank`, every passage has a higher rank: only the
+        # ceiling matters there.
+        beyond = (by_rank >= 0) & ~ranked.certain & (ranked.counts == 0) & (self._sizes[by_rank] > skip)
+        scored = self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
+        return Answer(
+            np.where(beyond, scored.starts, ranked.starts),
+            np.where(beyond, scored.counts, ranked.counts),
+            np.where(beyond, scored.certain, ranked.certain),
+        )
+
+    def count_at_or_over(self, queries: IdArray, ceilings: FloatArray) -> IdArray:
+        """How many candidates in each query's first segment score at or over the ceiling, shape (targets,)."""
+        top = self.offsets[queries]
+        return self._first_under(self.starts[top], self.stops[top], ceilings) - self.starts[top]
+
+    def merged(self, queries: IdArray, found: CandidateLists) -> CandidateLists:
+        """These lists with one more segment for each of ``queries``; segments that touch are joined."""
+        every = np.concatenate([self._query_of_segment, queries])
+        ceilings = np.concatenate([self.ceilings, found.ceilings])
+        ranks = np.concatenate([self.first_ranks, found.first_ranks])
+        order = np.lexsort((np.where(ranks < 0, np.iinfo(np.int64).max, ranks), -ceilings, every))
+        together = CandidateLists(
+            np.concatenate([self.passages, found.passages]),
+            np.concatenate([self.scores, found.scores]),
+            offsets_of_rows(every, self.n_queries),
+            np.concatenate([self.starts, found.starts + len(self.passages)])[order],
+            np.concatenate([self.stops, found.stops + len(self.passages)])[order],
+            ceilings[order],
+            ranks[order],
+            np.concatenate([self.exhausted, found.exhausted])[order],
+        )
+        if not together._touching().any():
+            return together._compact()
+        while (touching := together._touching()).any():
+            together = together._join(touching)  # also leaves the entries compact
+        return together
+
+    @property
+    def _sizes(self) -> IdArray:
+        return self.stops - self.starts
+
+    @property
+    def _query_of_segment(self) -> IdArray:
+        return np.repeat(np.arange(self.n_queries), np.diff(self.offsets))
+
+    def _segment_by_ceiling(self, demand: Demand) -> IdArray:
+        """The lowest segment that begins at or over each ceiling, -1 if there is none."""
+        chosen = np.full(len(demand.queries), -1, dtype=np.int64)
+        for segment, here in self._each_segment(demand.queries):
+            fits = here & (self.ceilings[segment] >= demand.ceilings)
+            chosen[fits] = segment[fits]
+        return chosen
+
+    def _segment_by_rank(self, demand: Demand) -> IdArray:
+        """The lowest segment of known rank that begins at or before ``first_rank``, -1 if there is none."""
+        chosen = np.full(len(demand.queries), -1, dtype=np.int64)
+        for segment, here in self._each_segment(demand.queries):
+            fits = here & (self.first_ranks[segment] >= 0) & (self.first_ranks[segment] <= demand.first_rank)
+            chosen[fits] = segment[fits]
+        return chosen
+
+    def _each_segment(self, queries: IdArray) -> list[tuple[IdArray, BoolArray]]:
+        """The first, second, … segment of each query, and which queries have that many."""
+        counts = np.diff(self.offsets)[queries]
+        first = self.offsets[queries]
+        places = range(int(counts.max(initial=0)))
+        return [(np.minimum(first + place, len(self.starts) - 1), place < counts) for place in places]
+
+    def _window(self, demand: Demand, segments: IdArray, skip: IdArray, stop: IdArray | None) -> Answer:
+        """Candidates of each target within one segment, from place ``skip`` on and before place ``stop``."""
+        known = segments >= 0
+        start, end = self.starts[segments], self.stops[segments]
+        begin = np.minimum(np.maximum(self._first_under(start, end, demand.ceilings), start + skip), end)
+        limit = end if demand.floor == -np.inf else self._first_under(start, end, demand.floor)
+        reaches_limit = (limit < end) | self.exhausted[segments]
+        if stop is not None:
+            limit = np.minimum(limit, start + np.maximum(stop, 0))
+            reaches_limit |= start + stop <= end
+        counts = np.clip(limit - begin, 0, demand.wanted)
+        certain = known & ((counts == demand.wanted) | reaches_limit)
+        return Answer(begin, np.where(known, counts, 0), certain)
+
+    def _first_under(self, start: IdArray, end: IdArray, limit: FloatArray | float) -> IdArray:
+        """The first entry in [start, end) that scores under ``limit``, else end."""
+        return first_where(start, end, lambda entry: self.scores[entry] < limit)
+
+    def _touching(self) -> BoolArray:
+        """For each segment, whether the next one belongs to the same query and follows it without a gap."""
+        query = self._query_of_segment
+        touching = np.zeros(len(query), dtype=bool)
+        one, two = np.arange(len(query) - 1), np.arange(1, len(query))
+        last_score = np.full(len(one), np.inf, dtype=np.float32)
+        filled = self._sizes[one] > 0
+        last_score[filled] = self.scores[self.stops[one][filled] - 1]
+        by_score = self.ceilings[two] > last_score
+        known = (self.first_ranks[one] >= 0) & (self.first_ranks[two] >= 0)
+        by_rank = known & (self.first_ranks[two] <= self.first_ranks[one] + self._sizes[one])
+        # An empty segment of known rank shows that the ranking ends before it; one of unknown rank cannot show that.
+        tells_end = (self.first_ranks[one] < 0) & (self.first_ranks[two] >= 0) & (self._sizes[two] == 0)
+        touching[:-1] = (query[one] == query[two]) & ~tells_end & (self.exhausted[one] | by_score | by_rank)
+        return touching
+
+    def _join(self, touching: BoolArray) -> CandidateLists:
+        """Join each touching segment with the next, starting with the first of a run."""
+        joined = touching.copy()
+        joined[1:] &= ~touching[:-1]
+        one = np.flatnonzero(joined)
+        cut = self._after_last_of(one, one + 1)
+        kept = np.ones(len(self.starts), dtype=bool)
+        kept[one + 1] = False
+        more_starts, more_sizes = np.zeros(len(self.starts), dtype=np.int64), np.zeros(len(self.starts), dtype=np.int64)
+        more_starts[one], more_sizes[one] = cut, self.stops[one + 1] - cut
+        exhausted = self.exhausted.copy()
+        exhausted[one] |= self.exhausted[one + 1]
+        first_ranks = self.first_ranks.copy()
+        learns = one[(first_ranks[one] < 0) & (first_ranks[one + 1] >= 0) & (self._sizes[one + 1] > 0)]
+        first_ranks[learns] = first_ranks[learns + 1] - (self._place_of_first(learns, learns + 1) - self.starts[learns])
+        return replace(self, first_ranks=first_ranks)._gathered(kept, more_starts, more_sizes, exhausted)
+
+    def _place_of_first(self, one: IdArray, two: IdArray) -> IdArray:
+        """The entry of segments ``one`` that is the first entry of segments ``two``."""
+        score, passage = self.scores[self.starts[two]], self.passages[self.starts[two]]
+        return first_where(
+            self.starts[one],
+            self.stops[one],
+            lambda entry: (
+                (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] >= passage))
+            ),
+        )
+
+    def _after_last_of(self, one: IdArray, two: IdArray) -> IdArray:
+        """The first entry of segments ``two`` that ranks below the last entry of segments ``one``."""
+        if not len(self.scores):
+            return self.stops[two]
+        last = np.maximum(self.stops[one] - 1, 0)
+        score, passage = self.scores[last], self.passages[last]
+        cut = first_where(
+            self.starts[two],
+            self.stops[two],
+            lambda entry: (
+                (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] > passage))
+            ),
+        )
+        return np.where(self.exhausted[one], self.stops[two], cut)
+
+    def _compact(self) -> CandidateLists:
+        nothing = np.zeros(len(self.starts), dtype=np.int64)
+        return self._gathered(np.ones(len(self.starts), dtype=bool), nothing, nothing, self.exhausted)
+
+    def _gathered(
+        self, kept: BoolArray, more_starts: IdArray, more_sizes: IdArray, exhausted: BoolArray
+    ) -> CandidateLists:
+        """The kept segments, each with some more entries behind its own, in one run of entries."""
+        sizes = self._sizes[kept]
+        piece_starts = np.stack([self.starts[kept], more_starts[kept]], axis=1).reshape(-1)
+        piece_sizes = np.stack([sizes, more_sizes[kept]], axis=1).reshape(-1)
+        bounds = offsets_of_counts(sizes + more_sizes[kept])
+        return CandidateLists(
+            joined_pieces(self.passages, piece_starts, piece_sizes),
+            joined_pieces(self.scores, piece_starts, piece_sizes),
+            offsets_of_rows(self._query_of_segment[kept], self.n_queries),
+            bounds[:-1],
+            bounds[1:],
+            self.ceilings[kept],
+            self.first_ranks[kept],
+            exhausted[kept],
+        )

@@ -1,0 +1,245 @@
+"""Judging negatives: a passage the judge calls relevant is dropped, or relabeled a positive (RLHN, arXiv 2505.16967).
+
+A judge is slow and expensive, so it sees only the negatives that would be chosen, the likeliest false negatives first:
+those with the highest scores. (Not those nearest to their ceiling: a positive with a low score has a low ceiling, and
+passages near that are clearly irrelevant; ``benchmarks/README.md`` compares the two.) A passage it calls relevant is
+replaced by the next candidate, which is judged in its turn, until everything chosen has been judged or the budget is
+spent. Verdicts are stored by the digests of the texts and of the judge's prompt; a stored one counts against the
+budget, too, so that running again gives the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.base.errors import TeacherError, require_whole
+from hf_negmine.base.ragged import flat_positions
+from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
+from hf_negmine.data.texts import TextSet
+from hf_negmine.select import Selection
+from hf_negmine.select.filters import BoundFilter, Listed
+from hf_negmine.select.judge_models import PairJudge, resolve_judge
+from hf_negmine.teachers.pair_store import PairStore, pair_digests
+from hf_negmine.teachers.vector_store import VectorStore
+
+ROUNDS = 8
+"""A budget is spent in at least this many parts, so that replacements are judged before less likely false negatives."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Has chosen negatives judged, and those that answer their query replaced.
+
+    Attributes:
+        judge: the name of a chat model, a `ChatJudge` with more settings, a function of queries and passages that
+            returns booleans, or your own `PairJudge`.
+        budget: most verdicts, the likeliest false negatives first; None for no limit.
+        relabel: make a relevant passage another positive of its query, written with the query's first row. The new
+            positive gets those of that row's negatives that are under its own ceiling; if they are too few, the miner's
+            ``on_exhausted`` applies. Positives that share their negatives share those under the ceilings of all.
+    """
+
+    judge: Any
+    budget: int | None = None
+    relabel: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judge", resolve_judge(self.judge))
+        if self.budget is not None:
+            require_whole(self.budget, "Judge: budget", at_least=0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that go into provenance."""
+        return {
+            "filter": str(self),
+            "judge": self.judge.name,
+            "judge_fingerprint": self.judge.fingerprint(),
+            "budget": self.budget,
+            "relabel": self.relabel,
+        }
+
+    def __str__(self) -> str:
+        return f"judge {self.judge.name}"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The result of judging.
+
+    Attributes:
+        asked: number of judged pairs, including those whose verdict was stored by an earlier run.
+        queries, passages: int64, the pairs that the judge called relevant, by query.
+        scores: float32, the mining teacher's scores of these.
+    """
+
+    asked: int
+    queries: IdArray
+    passages: IdArray
+    scores: FloatArray
+
+
+def judged_selection(
+    select: Callable[[Sequence[BoundFilter]], Selection],
+    queries: IdArray,
+    judged: Judge,
+    texts: TextSet,
+    store: VectorStore,
+) -> tuple[Selection, Verdicts]:
+    """A selection without the passages that the judge calls relevant.
+
+    Args:
+        select: chooses negatives, given additional filters.
+        queries: the query id of each target.
+        judged: the judge and its budget.
+        texts: the texts that ids refer to.
+        store: verdicts are stored in its folder.
+    """
+    verdicts = _Bench(judged, texts, store)
+    while True:
+        selection = select([NotRelevant(str(judged), verdicts.relevant_keys, len(texts.corpus))])
+        if not verdicts.hear(queries, selection):
+            return selection, verdicts.result()
+
+
+class _Bench:
+    """A judging in progress: the pairs that were asked about, and those found relevant."""
+
+    def __init__(self, judged: Judge, texts: TextSet, store: VectorStore) -> None:
+        self._judged, self._texts = judged, texts
+        self._kept = verdicts_of(judged.judge, store)
+        self._asked = np.empty(0, dtype=np.int64)
+        self._relevant = np.empty(0, dtype=np.int64)
+        self._scores = np.empty(0, dtype=np.float32)
+
+    @property
+    def relevant_keys(self) -> IdArray:
+        """The keys (query * n_passages + passage) of the relevant pairs, rising."""
+        return np.sort(self._relevant)
+
+    def hear(self, queries: IdArray, selection: Selection) -> bool:
+        """Ask about the chosen pairs that were not asked about yet; False if there is nothing more to ask."""
+        query = np.repeat(queries, selection.counts)
+        keys = query * len(self._texts.corpus) + selection.passages
+        likely = _likelihood(selection)
+        order = np.lexsort((keys, -likely))
+        _, first = np.unique(keys[order], return_index=True)
+        order = order[np.sort(first)]
+        order = order[~np.isin(keys[order], self._asked)][: self._allowance()]
+        if not len(order):
+            return False
+        relevant = verdicts_on(
+            self._judged.judge, self._kept, self._texts, query[order], selection.passages[order].astype(np.int64)
+        )
+        self._asked = np.concatenate([self._asked, keys[order]])
+        self._relevant = np.concatenate([self._relevant, keys[order][relevant]])
+        self._scores = np.concatenate([self._scores, selection.scores[order][relevant]])
+        return True
+
+    def result(self) -> Verdicts:
+        """The verdicts so far."""
+        order = np.argsort(self._relevant)
+        queries, passages = np.divmod(self._relevant[order], len(self._texts.corpus))
+        return Verdicts(len(self._asked), queries, passages, self._scores[order])
+
+    def _allowance(self) -> int | None:
+        budget = self._judged.budget
+        return None if budget is None else min(-(-budget // ROUNDS), budget - len(self._asked))
+
+
+def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
+    """The verdicts that a judge has given so far, stored in the folder of ``store``."""
+    return PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
+
+
+def verdicts_on(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
+    """Whether a judge calls each passage relevant to its query. It is asked about each pair only once.
+
+    Args:
+        judge: the judge to ask.
+        kept: its verdicts, from `verdicts_of`.
+        texts: the texts that ids refer to.
+        queries, passages: int64 ids of the pairs, same shape.
+
+    Raises:
+        TeacherError: the judge does not give one verdict per pair.
+    """
+
+    def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
+        query_texts = texts.queries.take(queries[places]).to_pylist()
+        passage_texts = texts.corpus.take(passages[places]).to_pylist()
+        said = 0
+        for place, relevant in judge.judge(query_texts, passage_texts):
+            said += 1
+            yield np.array([place]), np.array([relevant], dtype=np.float32)
+        if said != len(places):
+            raise TeacherError(f"judge {judge.name!r} gave {said} verdicts on {len(places)} pairs")
+
+    pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
+    return np.asarray(kept.complete(pairs, ask) > 0.5)
+
+
+def _likelihood(selection: Selection) -> AnyArray:
+    """How likely each negative is a false one: its score, or with several teachers its rank among its teacher's."""
+    if selection.chosen_by is None:
+        return selection.scores
+    places = np.empty(len(selection.scores))
+    for teacher in np.unique(selection.chosen_by):
+        here = np.flatnonzero(selection.chosen_by == teacher)
+        order = np.argsort(np.argsort(selection.scores[here], kind="stable"), kind="stable")
+        places[here] = order / len(here)
+    return places
+
+
+@dataclass(frozen=True)
+class NotRelevant:
+    """Keeps out passages that were called relevant; a `BoundFilter`.
+
+    Attributes:
+        name: the name of the judge.
+        keys: int64, rising: query * n_passages + passage of each relevant pair.
+        n_passages: number of passages in the corpus.
+    """
+
+    name: str
+    keys: IdArray
+    n_passages: int
+    depth: int | None = None
+
+    @classmethod
+    def of(cls, name: str, relevant: tuple[IdArray, IdArray, FloatArray], n_passages: int) -> NotRelevant:
+        """Make it from the query ids, passage ids and scores of relevant pairs, by query."""
+        queries, passages, _ = relevant
+        return cls(name, np.sort(queries * n_passages + passages), n_passages)
+
+    def keep(self, listed: Listed) -> BoolArray:
+        """See `BoundFilter`."""
+        keys = listed.queries[listed.target_of] * self.n_passages + listed.passages
+        return ~np.isin(keys, self.keys)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def negatives_under(selection: Selection, targets: IdArray, positive_scores: FloatArray) -> BoolArray:
+    """Which negatives of some targets are under the ceilings of other positives, concatenated over these positives.
+
+    Args:
+        selection: the chosen negatives.
+        targets: one target for each positive, shape (positives,).
+        positive_scores: these positives' scores by each teacher, in its own scale, shape (teachers, positives).
+    """
+    entries, positive = flat_positions(selection.offsets[targets], selection.counts[targets])
+    ceilings = np.stack([selection.method.ceilings(scores) for scores in positive_scores])
+    teacher = np.zeros(1, dtype=np.int64) if selection.chosen_by is None else selection.chosen_by[entries]
+    return np.asarray(selection.scores[entries] < ceilings[teacher, positive])
+
+
+def relabelled_texts(verdicts: Verdicts, texts: TextSet) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
+    """Query and passage texts of the pairs that were called relevant."""
+    return texts.queries.take(verdicts.queries), texts.corpus.take(verdicts.passages)

@@ -1,0 +1,99 @@
+"""A miner's filters: sorted by kind, and as settings that go into provenance and recreate them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
+from hf_negmine.select.judge import Judge
+from hf_negmine.teachers import settings_of, teacher_of_settings
+
+WHY_NOT = {
+    "judge": "a judge is never called on settings that somebody else wrote: it costs money, and a key would be sent",
+    "custom": "it is the user's own code or table",
+}
+"""Why settings of this kind cannot recreate a filter."""
+
+
+def ordered_filters(
+    filters: Sequence[Filter | Consistency | Judge],
+) -> tuple[Filter | Consistency | Judge, ...]:
+    """Filters of candidates in the given order, then the rule for rows, then the judge, which has the last word."""
+    if not isinstance(filters, Sequence):
+        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
+    candidates, rows, judges = [], [], []
+    for one in filters:
+        if isinstance(one, Judge):
+            judges.append(one)
+        elif isinstance(one, Consistency):
+            rows.append(one)
+        # Up to Python 3.11, looking for a veto's settings loads its model.
+        elif isinstance(one, Veto) or (isinstance(one, Filter) and not isinstance(one, type)):
+            candidates.append(one)
+        else:
+            raise InputError(f"filters: expected filters such as Veto('bm25'), got {one!r}")
+    for kind in (rows, judges):
+        require(len(kind) <= 1, f"filters: at most one {type(kind[0]).__name__ if kind else ''}, got {len(kind)}")
+    return (*candidates, *rows, *judges)
+
+
+def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:
+    """The settings of each filter, with its kind, its name, and the settings that recreate its teacher."""
+    return [_settings_of(one) for one in filters]
+
+
+def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
+    """Recreate filters from the settings in provenance (`settings_of_filters`); nothing in them is trusted.
+
+    Raises:
+        InputError: settings that cannot recreate a filter: of a judge, a `Where`, a user's own filter, or one with a
+            teacher that settings cannot recreate.
+    """
+    if not isinstance(settings, list) or not all(isinstance(one, dict) for one in settings):
+        raise InputError(f"filters: the settings {settings!r} are not known to this version")
+    made = []
+    for one in settings:
+        try:
+            made.append(_filter_of(dict(one)))
+        except InputError as error:
+            every = ", ".join(repr(str(other.get("filter"))) for other in settings)
+            raise InputError(
+                f"filters: {str(one.get('filter'))!r} cannot be made from its settings ({error}); give all that were "
+                f"used, as filters=[…]: {every}"
+            ) from error
+    return made
+
+
+def _settings_of(one: Any) -> dict[str, Any]:
+    own = {**one.settings, "filter": str(one)}
+    if isinstance(one, Veto):
+        return {**own, "kind": "veto", "method": str(one.method), "teacher_settings": settings_of(one.teacher)}
+    if isinstance(one, NearDuplicates):
+        teacher = {} if one.teacher is None else {"teacher_settings": settings_of(one.teacher)}
+        return {**own, "kind": "near-duplicates", **teacher}
+    if isinstance(one, Consistency):
+        return {**own, "kind": "consistency"}
+    return {**own, "kind": "judge" if isinstance(one, Judge) else "custom"}
+
+
+def _filter_of(settings: dict[str, Any]) -> Any:
+    kind = settings.get("kind")
+    try:
+        if kind == "veto":
+            teacher = teacher_of_settings(settings["teacher_settings"])
+            return Veto(teacher, settings["method"], settings["abstain_at"], settings["depth"])
+        if kind == "near-duplicates":
+            found = "teacher_settings" in settings
+            return NearDuplicates(
+                settings["threshold"],
+                of=settings["of"],
+                by=settings["by"],
+                teacher=teacher_of_settings(settings["teacher_settings"]) if found else None,
+            )
+        if kind == "consistency":
+            return Consistency(settings["top_k"], settings["min_score"], settings["action"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"its settings are not known to this version: {error!r}") from error
+    raise InputError(WHY_NOT["judge" if kind == "judge" else "custom"])

@@ -1,0 +1,233 @@
+"""The steps of a fit: read rows, select negatives, ask a judge, and write the result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from hf_negmine.base.checksums import require_writable
+from hf_negmine.base.errors import ExhaustedError, InputError, require
+from hf_negmine.base.files import is_read_only
+from hf_negmine.base.schema import BoolArray
+from hf_negmine.config import MiningConfig
+from hf_negmine.data.sources import (
+    CorpusSource,
+    RowSource,
+    choose_columns,
+    open_corpus,
+    open_rows,
+    pair_batches,
+)
+from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.fitted import first_targets, fit_name, write_fit
+from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.truncation import find_truncations
+from hf_negmine.search import pair_scores
+from hf_negmine.select import Selection
+from hf_negmine.select.ensembles import Ensemble
+from hf_negmine.select.filters import BoundFilter
+from hf_negmine.select.judge import Verdicts, judged_selection, negatives_under
+from hf_negmine.teachers.vector_store import writable_folder
+
+
+@dataclass(frozen=True)
+class Given:
+    """The input of a fit, after reading.
+
+    Attributes:
+        texts: queries, corpus and positives.
+        columns: names of the query and the positive column.
+        rows: the number of rows.
+    """
+
+    texts: TextSet
+    columns: tuple[str, str]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit.
+
+    Attributes:
+        folder: where it is stored (see `Fitted`); its name is the digest of all settings.
+        summary: the summary of the mining.
+        pool: the pool it selected from; None if it lacks a judge's later verdicts, or there are no queries.
+    """
+
+    folder: Path
+    summary: MiningSummary
+    pool: CandidatePool | EnsemblePool | None
+
+
+def fit(
+    builder: PoolBuilder,
+    rows: RowSource | None,
+    corpus: CorpusSource | None,
+    *,
+    split: str | None,
+    config_name: str | None,
+) -> Fit:
+    """Read, encode, search, select, and write the result; see `NegativeMiner.fit`."""
+    config, started = builder.config, time.perf_counter()
+    if not (config.cache_dir.is_dir() and is_read_only(config.cache_dir)):  # it may hold all that is needed
+        writable_folder(config.cache_dir)
+    given = read(config, rows, corpus, split=split, config_name=config_name)
+    texts = given.texts
+    require(
+        config.num_negatives < len(texts.corpus) + config.include_positives,
+        f"num_negatives: {config.num_negatives} negatives per query from a corpus of {len(texts.corpus)} passages",
+    )
+    seconds = {"read": time.perf_counter() - started}
+    settings = {
+        **builder.about(config.teacher, texts),
+        "columns": list(given.columns),
+        **config.to_dict(),
+    }
+    folder = config.cache_dir / "fits" / fit_name(settings)
+    if not folder.exists():
+        require_writable(folder)
+    pool = None
+    if len(texts.queries):
+        pool = builder.pool(texts, given.columns)
+    else:
+        builder.open_corpus(texts)
+    seconds["encode and search"] = time.perf_counter() - started - sum(seconds.values())
+    selection, verdicts = select(builder, pool, texts)
+    consistent = pool.consistent() if config.consistency is not None and isinstance(pool, CandidatePool) else None
+    seconds["select"] = time.perf_counter() - started - sum(seconds.values())
+    summary = MiningSummary.of(
+        texts,
+        selection,
+        given.rows,
+        settings,
+        seconds,
+        consistent=consistent,
+        judged=None if verdicts is None else verdicts.asked,
+        recall=pool.recall if pool is not None and config.engine != "exact" else None,
+        truncation=find_truncations(config.teacher, texts, selection),
+    )
+    write_fit(
+        folder,
+        texts,
+        selection,
+        given.columns,
+        summary,
+        builder.pool_names(texts),
+        consistent=consistent,
+        relevant=None if verdicts is None else (verdicts.queries, verdicts.passages, verdicts.scores),
+        relabelled_keeps=_relabelled_keeps(builder, texts, selection, verdicts),
+    )
+    return Fit(folder, summary, pool if verdicts is None else None)
+
+
+def read(
+    config: MiningConfig,
+    rows: RowSource | None,
+    corpus: CorpusSource | None,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+) -> Given:
+    """Read rows and corpus into a text set."""
+    corpus = corpus if corpus is not None else config.corpus
+    query, positive = config.query_column or "query", config.positive_column or "positive"
+    pairs, code = _Counted(()), "rows"
+    if rows is not None:
+        opened = open_rows(
+            rows, split=split, config_name=config_name, named=(config.query_column, config.positive_column)
+        )
+        code = opened.code
+        corpus = corpus if corpus is not None else opened.corpus
+        known_query, known_positive = opened.columns
+        query, positive = choose_columns(
+            opened.rows, config.query_column or known_query, config.positive_column or known_positive
+        )
+        config.layout(query, positive).check_new_columns(list(opened.rows.column_names or []))
+        pairs = _Counted(pair_batches(opened.rows, query, positive, code=code), progress=config.progress)
+    elif corpus is None:
+        raise InputError("fit: give rows, a corpus, or both")
+    passages = None
+    if corpus is not None:
+        passages = open_corpus(corpus, column=config.corpus_column, config_name=config.corpus_config_name)
+    texts = build_text_set(
+        config.cache_dir,
+        pairs,
+        passages,
+        query_column=query,
+        positive_column=positive,
+        code=code,
+        corpus_remedy=passages.without_blanks if passages is not None else "",
+    )
+    return Given(texts, (query, positive), pairs.rows)
+
+
+def select(
+    builder: PoolBuilder, pool: CandidatePool | EnsemblePool | None, texts: TextSet
+) -> tuple[Selection, Verdicts | None]:
+    """The configuration's own selection from a pool (empty if there are no queries), and a judge's verdicts on it.
+
+    Raises:
+        ExhaustedError: queries lack eligible passages, under ``on_exhausted="error"``.
+    """
+    config = builder.config
+    n, seed, positive_score = config.num_negatives, config.seed, config.positive_score
+    if pool is None:
+        return Selection.of_nothing(config.method, config.sampler, n, seed, positive_score), None
+
+    def selection_with(filters: Sequence[BoundFilter] = ()) -> Selection:
+        return pool.select(config.method, config.sampler, n, seed=seed, positive_score=positive_score, filters=filters)
+
+    queries, _ = pool.positives.targets(positive_score)
+    if config.judge is None:
+        selection, verdicts = selection_with(), None
+    else:
+        store = builder.indexes.store
+        selection, verdicts = judged_selection(selection_with, queries, config.judge, texts, store)
+    short = np.flatnonzero(~selection.complete)
+    if config.on_exhausted == "error" and len(short):
+        first = texts.queries.texts[int(queries[short[0]])].as_py()
+        raise ExhaustedError(
+            f"{len(short):,} of {len(selection.counts):,} queries have fewer than {n} eligible passages under "
+            f"{config.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the method, lower "
+            "num_negatives, or use on_exhausted='drop' or 'keep'"
+        )
+    return selection, verdicts
+
+
+def _relabelled_keeps(
+    builder: PoolBuilder, texts: TextSet, selection: Selection, verdicts: Verdicts | None
+) -> BoolArray | None:
+    """See `Fitted.relabelled_keeps`."""
+    config = builder.config
+    if verdicts is None or config.judge is None or not config.judge.relabel:
+        return None
+    scores = verdicts.scores[None]
+    if isinstance(config.teacher, Ensemble):  # each with its own ceiling
+        pairs = verdicts.queries, verdicts.passages.astype(np.int32)
+        scores = np.stack([pair_scores(builder.searcher(teacher, texts), *pairs) for teacher in config.members])
+    return negatives_under(selection, first_targets(texts, verdicts.queries, config.positive_score), scores)
+
+
+class _Counted:
+    """Passes batches on while showing a bar, and counts their rows."""
+
+    def __init__(self, batches: Iterable[tuple[pa.Array, pa.Array]], *, progress: bool = False) -> None:
+        self._batches, self._progress = batches, progress
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[tuple[pa.Array, pa.Array]]:
+        with tqdm(desc="Reading", unit=" rows", disable=not self._progress, delay=1) as bar:
+            for queries, positives in self._batches:
+                self.rows += len(queries)
+                yield queries, positives
+                bar.update(len(queries))

@@ -1,0 +1,152 @@
+"""The study: everything that its tables need, each part once, kept as soon as it is done.
+
+A result lies in a file whose name is a digest of all that it depends on: the student, the teachers, the mining, the
+seed, the rows and the test queries. So an interrupted run continues, a recipe with more settings adds to what is
+there, and one with others never takes a result that is not its own.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_negmine.base.errors import StorageError
+from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
+from hf_negmine.report.plots import require_matplotlib
+from recipes.ablation.mining import Mine
+from recipes.ablation.recipe import Ablation, Student
+from recipes.ablation.report import Findings, Outcome, Scores, draw, report_of
+from recipes.ablation.settings import Run, Setting, methods_of, runs_of, teachers_of
+from recipes.ablation.training import evaluate, make_student, of_whole_batches, train
+from recipes.common.command import Tell
+from recipes.common.data import TestQueries, TrainingRows, load_test, load_training
+from recipes.common.packages import require_package
+
+RESULTS, REPORT, FIGURES, CACHE = "results", "report.md", "figures", "cache"
+
+
+def run(recipe: Ablation, output: Path, data: Path | None = None, tell: Tell = print) -> str:
+    """Mine, train and evaluate everything; see `recipes.common.command.Run`.
+
+    Args:
+        recipe: its settings.
+        output: gets ``report.md``, ``figures`` and ``results``, a file per training. What is there is not done again.
+        data: folder with a BEIR folder for each set, under the set's name.
+        tell: is handed a line for each training.
+
+    Raises:
+        InputError: a set or a package that is not there.
+        StorageError: an output folder that cannot be written to.
+    """
+    if recipe.harness == "mteb":
+        require_package("mteb", "harness: 'mteb'", instead="take 'folders' with --data")
+    require_matplotlib()
+    sets = [load_training(one, data) for one in recipe.training_sets]
+    tests = [] if recipe.harness == "mteb" else [load_test(one, data) for one in recipe.test_sets]
+    with scratch_folder(output):  # now, not after the first training, see that the folder can be written to
+        study = _Study(recipe, output, sets, tests, Mine(recipe, sets, output / CACHE))
+    started = time.perf_counter()
+    before = {student.name: study.before(student) for student in recipe.students}
+    runs, outcomes = runs_of(recipe), {}
+    for place, one in enumerate(runs, 1):
+        outcomes[one], new = study.after(one)
+        if new:
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in outcomes[one].ndcg.items())
+            minutes = (time.perf_counter() - started) / 60
+            tell(f"{place} of {len(runs)}, {minutes:.0f} min: {one}: NDCG@10 {scores}")
+    findings = study.findings(before, outcomes)
+    for name, picture in draw(recipe, findings).items():
+        with finish_or_nothing(output / FIGURES / f"{name}.png") as file:
+            file.write(picture)
+    report = report_of(recipe, findings, figures=FIGURES)
+    with finish_or_nothing(output / REPORT) as file:
+        file.write(f"{report}\n".encode())
+    return f"{report}\n\nWritten: {output / REPORT} and {output / FIGURES}"
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What is measured, of a recipe and its data."""
+
+    recipe: Ablation
+    output: Path
+    sets: Sequence[TrainingRows]
+    tests: Sequence[TestQueries]
+    mine: Mine
+
+    def before(self, student: Student) -> Scores:
+        """NDCG at 10 of the untrained student, by test set."""
+
+        def measure() -> dict[str, Any]:
+            model = make_student(student, self.recipe.seeds[0])
+            with tempfile.TemporaryDirectory() as scratch:
+                return {"ndcg": evaluate(model, student, self.recipe, self.tests, Path(scratch))}
+
+        return self._scores(self._kept({"student": asdict(student)}, measure)[0])
+
+    def after(self, one: Run) -> tuple[Outcome, bool]:
+        """The result of a training, and whether it was made just now."""
+        setting, student = one.setting, self.recipe.student_of(one.setting.student)
+
+        def measure() -> dict[str, Any]:
+            started = time.perf_counter()
+            model = make_student(student, one.seed)
+            rows = of_whole_batches(self.mine.rows(setting, student.negatives, one.seed), student)
+            in_batch = setting.in_batch_negatives
+            with tempfile.TemporaryDirectory() as scratch:
+                trained = train(model, student, rows, one.seed, Path(scratch), in_batch_negatives=in_batch)
+                ndcg = evaluate(model, student, self.recipe, self.tests, Path(scratch))
+            counts = {name: len(own) for name, own in rows.items()}
+            return {"ndcg": ndcg, "rows": counts, **asdict(trained), "seconds": round(time.perf_counter() - started, 1)}
+
+        about = {
+            "student": asdict(student),
+            "teachers": [asdict(teacher) for teacher in teachers_of(setting, self.recipe)],
+            "setting": asdict(setting),
+            "seed": one.seed,
+        }
+        result, new = self._kept(about, measure)
+        return Outcome(self._scores(result), sum(result["rows"].values())), new
+
+    def findings(self, before: Mapping[str, Scores], outcomes: Mapping[Run, Outcome]) -> Findings:
+        """All numbers of the tables and figures: those of the trainings, and what mining alone says."""
+        recipe, seed = self.recipe, self.recipe.seeds[0]
+        negatives = recipe.students[0].negatives
+        hidden, judged, histograms = {}, {}, {}
+        for setting in methods_of(recipe):
+            mined = self.mine.mined(setting, negatives, seed)
+            hidden[setting] = self.mine.hidden_shares(mined)
+            if recipe.judge is not None:
+                judged[setting] = self.mine.judged_shares(mined)
+            if setting.teacher == recipe.teacher:
+                histograms[setting] = self.mine.histograms(mined, recipe.students[0].temperature)
+        by_setting: dict[Setting, list[Outcome]] = {}
+        for one, found in outcomes.items():
+            by_setting.setdefault(one.setting, []).append(found)
+        agreement = self.mine.agreement(methods_of(recipe)[0].student, recipe.agreement) if recipe.ensemble else {}
+        return Findings(before, by_setting, hidden, judged, histograms, agreement)
+
+    def _scores(self, result: Mapping[str, Any]) -> Scores:
+        return {one.name: float(result["ndcg"][one.name]) for one in self.recipe.test_sets}
+
+    def _kept(self, about: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bool]:
+        """The result of what ``about`` says, measured if it is not there yet, and whether it was."""
+        whole = {
+            **about,
+            "harness": self.recipe.harness,
+            "rows": {one.name: one.digest for one in self.sets} if "setting" in about else {},
+            "tests": {one.name: one.digest for one in self.tests} or [asdict(one) for one in self.recipe.test_sets],
+        }
+        path = self.output / RESULTS / f"{digest_of(whole)}.json"
+        new = not path.exists()
+        if new:
+            write_json(path, {"about": whole, "result": measure()})
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8"))["result"]), new
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path} holds no result: {error!r}; remove it to have it measured again") from error

@@ -1,0 +1,47 @@
+"""`Ragged` against lists of lists."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
+
+rows_of_entries = st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=6)
+
+
+def ragged(rows: list[list[int]]) -> Ragged:
+    flat = np.array([entry for row in rows for entry in row], dtype=np.int32)
+    return Ragged(offsets_of_counts(np.array([len(row) for row in rows], dtype=np.int64)), (flat, flat / 2))
+
+
+def listed(found: Ragged) -> list[list[int]]:
+    entries, halves = found.arrays
+    assert (halves * 2 == entries).all()
+    assert found.offsets.dtype == np.int64
+    assert entries.dtype == np.int32
+    return [part.tolist() for part in np.split(entries, found.offsets[1:-1])] if len(found.offsets) > 1 else []
+
+
+@given(rows_of_entries, st.data())
+def test_some_rows_in_any_order(rows: list[list[int]], data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=9)) if rows else []
+    most = data.draw(st.none() | st.integers(0, 6))
+    taken = ragged(rows).take(np.array(chosen, dtype=np.int64), most)
+    assert listed(taken) == [rows[place][:most] for place in chosen]
+
+
+@given(rows_of_entries, st.data())
+def test_some_entries(rows: list[list[int]], data: st.DataObject) -> None:
+    keep = [[data.draw(st.booleans()) for _ in row] for row in rows]
+    kept = ragged(rows).kept(np.array([one for row in keep for one in row], dtype=bool))
+    both = zip(rows, keep, strict=True)
+    assert listed(kept) == [[entry for entry, stays in zip(*row, strict=True) if stays] for row in both]
+    assert kept.counts.tolist() == [sum(row) for row in keep]
+    assert kept.rows.tolist() == [place for place, row in enumerate(keep) for stays in row if stays]
+
+
+@given(st.lists(rows_of_entries, min_size=1, max_size=4))
+def test_parts_one_after_another(parts: list[list[list[int]]]) -> None:
+    assert listed(Ragged.concatenated([ragged(part) for part in parts])) == [row for part in parts for row in part]
