@@ -81,7 +81,9 @@ class NegativeMiner:
 
     def with_(self, **changes: Any) -> NegativeMiner:
         """Make another miner with some settings changed; it reuses what both have in common from the cache."""
-        return self.from_config(replace(self.config, **changes))
+        other = self.from_config(replace(self.config, **changes))
+        other._has_corpus |= self._has_corpus and "corpus" not in changes
+        return other
 
     def _take(self, config: MiningConfig) -> None:
         self.__dict__["config"] = config

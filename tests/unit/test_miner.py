@@ -721,8 +721,11 @@ class TestCopiesAndRefits:
         miner = NegativeMiner("bm25", method="naive", corpus=self.CORPUS, cache_dir=tmp_path, progress=False)
         assert len(copy.copy(miner).fit(self.ROWS).corpus) == len(self.CORPUS)
         again = pickle.loads(pickle.dumps(miner.fit(self.ROWS)))
-        with pytest.raises(InputError, match=r"corpus is not part of its copies"):
-            again.fit(self.ROWS)
+        for without in (again, again.with_(seed=3)):
+            with pytest.raises(InputError, match=r"corpus is not part of its copies"):
+                without.fit(self.ROWS)
+        assert len(miner.with_(seed=3).fit(self.ROWS).corpus) == len(self.CORPUS)
+        assert len(again.with_(corpus=self.CORPUS).fit(self.ROWS).corpus) == len(self.CORPUS)
         assert len(again.fit(self.ROWS, corpus=self.CORPUS).corpus) == len(self.CORPUS)
 
     def test_wide_draws_and_rows_come_in_small_steps(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
