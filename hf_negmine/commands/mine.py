@@ -64,6 +64,11 @@ def mine(
     passage_prompt: options.PassagePrompt = None,
     dtype: options.Dtype = None,
     max_length: options.MaxLength = None,
+    batch_size: own.BatchSize = None,
+    truncate_dim: own.TruncateDim = None,
+    activation: own.Activation = None,
+    revision: own.Revision = None,
+    trust_remote_code: own.TrustRemoteCode = False,
     method: options.MethodSpec = "perc_pos:0.95",
     sampler: options.SamplerSpec = "top",
     num_negatives: options.NumNegatives = 4,
@@ -90,12 +95,17 @@ def mine(
     debug: options.Debug = False,
 ) -> None:
     """Mine hard negatives for ROWS."""
-    with reported_errors(debug, to_save_memory="give --device cpu, or a smaller --max-length"):
+    with reported_errors(debug, to_save_memory="give --device cpu, or a smaller --batch-size or --max-length"):
         loading = {
             "query_prompt": query_prompt,
             "passage_prompt": passage_prompt,
             "dtype": None if dtype is None else dtype.value,
             "max_length": max_length,
+            "batch_size": batch_size,
+            "truncate_dim": truncate_dim,
+            "activation": None if activation is None else activation.value,
+            "revision": revision,
+            "trust_remote_code": trust_remote_code or None,
             "first_stage": first_stage,
             "candidates": candidates,
             "api_url": api_url,

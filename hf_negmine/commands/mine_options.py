@@ -34,6 +34,13 @@ JUDGE_HELP = (
 )
 
 
+class ActivationName(str, Enum):
+    """`CrossEncoderTeacher.activation` for the command line."""
+
+    IDENTITY = "identity"
+    SIGMOID = "sigmoid"
+
+
 class ConsistencyAction(str, Enum):
     """`filters.Consistency.action` for the command line."""
 
@@ -105,6 +112,31 @@ def _engine_spec(value: str) -> str:
 
 MineTeacher: TypeAlias = Annotated[
     str, option(TEACHER, TEACHERS_HELP + ENSEMBLES_HELP, "--teacher", "-t", value="TEACHER")
+]
+BatchSize: TypeAlias = Annotated[
+    int | None,
+    option(TEACHER, "Texts per forward pass; less memory with fewer.", "--batch-size", value="N", default="32", min=1),
+]
+TruncateDim: TypeAlias = Annotated[
+    int | None,
+    option(
+        TEACHER,
+        "Keep only the first N dimensions of a vector, for Matryoshka models.",
+        value="N",
+        default="all",
+        min=1,
+    ),
+]
+Activation: TypeAlias = Annotated[
+    ActivationName | None,
+    option(TEACHER, "What turns a cross-encoder's output into a score.", default="the model's own"),
+]
+Revision: TypeAlias = Annotated[
+    str | None, option(TEACHER, "Branch, tag or commit of a model on the Hub.", value="NAME", default="main")
+]
+TrustRemoteCode: TypeAlias = Annotated[
+    bool,
+    option(TEACHER, "Run Python code that comes with a model. Read it first.", "--trust-remote-code", default=False),
 ]
 FirstStage: TypeAlias = Annotated[
     str | None,

@@ -108,12 +108,20 @@ OPTIONS = {
     "passage_prompt": _Option(MAKE_VECTORS, f"{MODELS} that make vectors, or api: teachers"),
     "dtype": _Option(ARE_LOADED, MODELS),
     "max_length": _Option(ARE_LOADED, MODELS),
+    "batch_size": _Option(ARE_LOADED, MODELS),
+    "revision": _Option(ARE_LOADED, MODELS),
+    "trust_remote_code": _Option(ARE_LOADED, MODELS),
+    "truncate_dim": _Option(("dense",), "dense models"),
+    "activation": _Option(("cross-encoder",), "cross-encoder: teachers"),
     "candidates": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
     "first_stage": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
     "api_url": _Option(("api",), "api: teachers", argument="base_url"),
 }
-OF_A_VETO = ("dtype", "candidates", "api_url")
+OF_A_VETO = ("dtype", "batch_size", "trust_remote_code", "candidates", "api_url")
 """Options that also apply to the teachers of vetoes. Prompts and lengths do not: they belong to one model."""
+
+OF_ONE_MODEL = {"query_prompt": "prompt", "passage_prompt": "prompt", "revision": "revision"}
+"""Options that say nothing about several models."""
 
 
 def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> Teacher:
@@ -168,10 +176,10 @@ def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], pre
         raise InputError(f"{names}: for {called}, but the teacher {spec!r} is not one of them")
     for name in given:
         several = sum(kind in OPTIONS[name].kinds for kind in kinds)
-        if name.endswith("_prompt") and several > 1:
+        if name in OF_ONE_MODEL and several > 1:
             raise InputError(
-                f"{_shown(name, prefix)}: a prompt belongs to one model, but {spec!r} has {several}; save each with "
-                "its prompt, or mine from Python"
+                f"{_shown(name, prefix)}: a {OF_ONE_MODEL[name]} belongs to one model, but {spec!r} has {several}; "
+                f"save each with its {OF_ONE_MODEL[name]}, or mine from Python"
             )
 
 

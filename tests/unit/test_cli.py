@@ -267,7 +267,7 @@ def test_a_bug_is_called_one(run: Run, rows_file: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("command", "needs", "advice"),
     [
-        ("mine", ("ROWS", "-t", "bm25", "-o", "OUT"), "give --device cpu, or a smaller --max-length"),
+        ("mine", ("ROWS", "-t", "bm25", "-o", "OUT"), "give --device cpu, or a smaller --batch-size or --max-length"),
         ("train", ("ROWS", "-t", "bm25", "--model", "m", "-o", "OUT"), "give --device cpu, a smaller --batch-size or"),
         (
             "reproduce",

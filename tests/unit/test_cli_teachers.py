@@ -17,6 +17,7 @@ from hf_negmine import (
     Consistency,
     CrossEncoderTeacher,
     CrossSample,
+    DenseTeacher,
     Fusion,
     IntraSample,
     Judge,
@@ -204,6 +205,21 @@ def hash_of(question: str) -> int:
     return sum(question.encode())
 
 
+def test_a_model_is_loaded_as_the_options_say(mine: Run, tiny: Path, tmp_path: Path) -> None:
+    result = mine("-t", tiny / "dense", "--truncate-dim", "4", "--batch-size", "3", "--trust-remote-code")
+    assert result.exit_code == 0, result.output
+    assert settings(tmp_path)["teacher_settings"]["truncate_dim"] == 4
+    assert written(tmp_path) == expected(DenseTeacher(tiny / "dense", truncate_dim=4), tmp_path)
+
+
+def test_the_activation_of_a_cross_encoder(mine: Run, tiny: Path, tmp_path: Path) -> None:
+    result = mine("-t", f"cross-encoder:{tiny / 'cross'}", "--activation", "sigmoid", "--scores")
+    assert result.exit_code == 0, result.output
+    teacher = CrossEncoderTeacher(tiny / "cross", activation="sigmoid")
+    assert written(tmp_path) == expected(teacher, tmp_path, include_scores=True)
+    assert all(0 < score < 1 for row in written(tmp_path) for score in row["scores"])
+
+
 # ---- what cannot be ------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +238,10 @@ def hash_of(question: str) -> int:
             ("-t", "bm25", "--candidates", "9"),
             "--candidates: for cross-encoder: or late-interaction: teachers, but the",
         ),
+        (("-t", "bm25", "--batch-size", "4"), "--batch-size: for Sentence Transformers models, but the teacher 'bm25'"),
+        (("-t", "sparse:m", "--truncate-dim", "4"), "--truncate-dim: for dense models, but the teacher 'sparse:m'"),
+        (("-t", "m", "--activation", "sigmoid"), "--activation: for cross-encoder: teachers, but the teacher 'm' is"),
+        (("-t", "sum(m, sparse:m)", "--revision", "v1"), "--revision: a revision belongs to one model, but"),
         (("-t", "bm25", "--first-stage", "random"), "--first-stage: for cross-encoder: or late-interaction: teachers"),
         (("-t", "bm25", "--api-url", "http://localhost:1"), "--api-url: for api: teachers, but the teacher 'bm25' is"),
         (("-t", "sum(api:a, api:b)", "--query-prompt", "q: "), "--query-prompt: a prompt belongs to one model, but"),
