@@ -199,5 +199,5 @@ def test_one_wrong_thing_is_refused(name: str, world: World, depth: int, asked: 
         wrong = CORRUPTIONS[name](pool, place)
         assume(wrong is not None)
         assert wrong is not None  # for mypy
-        with pytest.raises(StorageError, match="the pool (is damaged|belongs to other texts)"):
+        with pytest.raises(StorageError, match=r"the pool (is damaged|belongs to other texts)"):
             check_pool(wrong, texts, include_positives=False, whole_corpus=True)
