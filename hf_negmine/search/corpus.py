@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.search.faiss_products import PassageMatrix
-from hf_negmine.search.nearest import with_ones
 
-PASSAGES_A_BLOCK = 32_768
-FEWER_READS = 8
-"""A corpus too large for memory is read again at every step of a search; a step then has this many times as many rows,
-and a block has this many times fewer passages."""
+COLUMNS_A_GROUP = 16
+"""Passages of a block that `contenders` compares together."""
+PASSAGES_A_BLOCK = 4096
+"""On a CPU: the scores of a block of queries stay in its cache."""
+PASSAGES_A_BLOCK_ON_A_GPU = 32_768
 LOADING = threading.Lock()
 """Held by the one thread that makes a block that several threads need."""
 RESIDENT_BYTES = 256 * 2**20
@@ -45,29 +43,17 @@ class PassageBlock:
 
     Attributes:
         start: id of the first passage.
-        vectors: in the block's number format, shape (passages, width).
-        extended: the vectors with the extra dimensions of `nearest`, of which ``vectors`` is a view; bfloat16 only.
+        count: number of passages.
+        vectors: in the block's number format, shape (count, rounded up to a multiple of `COLUMNS_A_GROUP`; width).
+            The rows behind the last passage are 0.
         max_norm, max_residual: upper bounds of a vector's length, and of how far rounding moved a vector.
     """
 
     start: int
+    count: int
     vectors: torch.Tensor
-    extended: torch.Tensor | None
     max_norm: float
     max_residual: float
-
-    def multiply_extended(self, queries: torch.Tensor, out: torch.Tensor) -> None:
-        """Write dot products with queries, extended by `nearest`'s dimensions, into ``out``: (rows, passages)."""
-        if self.extended is None:
-            with LOADING:
-                matrix = self._matrix
-            matrix.multiply(queries, out)
-        else:
-            torch.mm(queries, self.extended.T, out=out)
-
-    @cached_property
-    def _matrix(self) -> PassageMatrix:
-        return PassageMatrix(with_ones(self.vectors))
 
 
 class Corpus:
@@ -76,14 +62,13 @@ class Corpus:
     Args:
         source: the vectors of the passages.
         device: where products are computed.
-        passages_a_block: passages per block.
+        passages_a_block: passages per block; None takes what is fast on the device.
 
     Attributes:
         resident: whether the whole corpus is held in memory, rather than read again each time.
-        fewer_reads: factor by which a step of a search should have more rows because of that.
     """
 
-    def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int = PASSAGES_A_BLOCK) -> None:
+    def __init__(self, source: VectorSource, device: torch.device, passages_a_block: int | None = None) -> None:
         self.source = source
         self.count = source.shape[0]
         self._device = device
@@ -91,8 +76,8 @@ class Corpus:
         if device.type == "cuda":
             allowed = max(allowed, torch.cuda.mem_get_info(device)[1] // 4)
         self.resident = self.count * source.shape[1] * 4 <= allowed
-        self.fewer_reads = 1 if self.resident else FEWER_READS
-        self.passages_a_block = max(1, passages_a_block // self.fewer_reads)
+        usual = PASSAGES_A_BLOCK_ON_A_GPU if device.type == "cuda" else PASSAGES_A_BLOCK
+        self.passages_a_block = usual if passages_a_block is None else passages_a_block
         self._vectors = torch.from_numpy(source.slice(0, self.count)).to(device) if self.resident else None
         self._blocks: dict[tuple[torch.dtype, int], PassageBlock] = {}
 
@@ -124,8 +109,6 @@ class Corpus:
         residual = (
             0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
         )
-        extended = None
-        if dtype == torch.bfloat16:
-            extended = with_ones(low)
-            low = extended[:, : low.shape[1]]
-        return PassageBlock(start, low, extended, norm + residual, residual)
+        if missing := -len(low) % COLUMNS_A_GROUP:
+            low = torch.nn.functional.pad(low, (0, 0, 0, missing))
+        return PassageBlock(start, stop - start, low, norm + residual, residual)

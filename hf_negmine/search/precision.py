@@ -11,7 +11,6 @@ import torch
 
 from hf_negmine.base.devices import has_fast_bfloat16
 from hf_negmine.search.corpus import PassageBlock
-from hf_negmine.search.nearest import ORIGIN_PIECES
 
 FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
 
@@ -33,26 +32,33 @@ class Precision:
     def error(self, queries: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
         """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
 
-        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms, and of those that `nearest` adds,
-        costs at most 2^-24 of the product of the norms for each (twice that here, for accumulators that round less
-        carefully).
+        q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms costs at most 2^-24 of the product
+        of the norms for each (twice that here, for accumulators that round less carefully).
         """
         norm = torch.linalg.vector_norm(queries, dim=1)
         residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
-        accumulation = 2 * (queries.shape[1] + ORIGIN_PIECES + 1) * 2.0**-24 * (norm + residual) * block.max_norm
+        accumulation = 2 * (queries.shape[1] + 1) * 2.0**-24 * (norm + residual) * block.max_norm
         passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
         bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
         return bound * 1.001 + 1e-30
 
+    def least_product(self, score: torch.Tensor) -> torch.Tensor:
+        """The lowest rounded product that may have been at or over ``score`` before its last rounding."""
+        return score / (1 + torch.copysign(torch.full_like(score, self.rounds_output), score))
 
-def precisions_of(first_pass: FirstPass, device: torch.device) -> list[Precision]:
-    """The formats to try one after another, the fastest first."""
-    # CUDA may compute float32 products in TF32 (10 bits of mantissa), if the user's settings allow it.
-    float32 = Precision(torch.float32, rounds_inputs=2.0**-11 if device.type == "cuda" else 0.0, rounds_output=0.0)
-    bfloat16 = Precision(torch.bfloat16, rounds_inputs=0.0, rounds_output=2.0**-8)
+    def greatest_product(self, score: torch.Tensor) -> torch.Tensor:
+        """The highest rounded product that may have been at or under ``score`` before its last rounding."""
+        return -self.least_product(-score)
+
+
+def precision_of(first_pass: FirstPass, device: torch.device) -> Precision:
+    """The format of the first pass on a device."""
     if first_pass == "auto":
         first_pass = "bfloat16" if device.type == "cuda" or has_fast_bfloat16() else "float32"
-    return [bfloat16, float32] if first_pass == "bfloat16" else [float32]
+    if first_pass == "bfloat16":
+        return Precision(torch.bfloat16, rounds_inputs=0.0, rounds_output=2.0**-8)
+    # CUDA may compute float32 products in TF32 (10 bits of mantissa), if the user's settings allow it.
+    return Precision(torch.float32, rounds_inputs=2.0**-11 if device.type == "cuda" else 0.0, rounds_output=0.0)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ may sum in another order; the sums then differ by about 1e-16, which rounding to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import torch
@@ -48,7 +48,7 @@ def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tens
     Returns:
         float32, shape (rows, length); an entry that is not wanted may be -inf.
     """
-    (rows, length), width = listed.shape, queries.shape[1]
+    width = queries.shape[1]
     lengths, order = lengths.sort()  # so that the rows of a step need similar numbers
     longest = lengths.tolist()
     queries, listed = queries[order].unsqueeze(1), listed[order]  # so that a step is a slice
@@ -59,7 +59,7 @@ def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tens
         passages = gather(listed[some, :wanted].reshape(-1)).view(-1, wanted, width)
         found[some, :wanted] = canonical_scores(queries[some], passages)
 
-    _in_steps(rows, 12 * length * width, score, queries.device)
+    _do_all(list(_slices(longest, STEP_BYTES // (12 * width))), score, queries.device)
     scores = torch.empty_like(found)
     scores[order] = found
     return scores
@@ -82,14 +82,25 @@ def pair_scores(queries: torch.Tensor, rows: torch.Tensor, passages: torch.Tenso
     def score(some: slice) -> None:
         scores[some] = canonical_scores(queries[rows[some]], gather(passages[some].to(torch.int64)))
 
-    _in_steps(len(rows), 24 * queries.shape[1], score, queries.device)
+    step = max(1, STEP_BYTES // (24 * queries.shape[1]))
+    steps = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+    _do_all(steps, score, queries.device)
     return scores
 
 
-def _in_steps(rows: int, bytes_a_row: int, work: Callable[[slice], None], device: torch.device) -> None:
-    """Do ``work`` for all rows in steps that fit a core's cache."""
-    step = max(1, STEP_BYTES // bytes_a_row)
-    steps = [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+def _slices(lengths: list[int], places: int) -> Iterator[slice]:
+    """Consecutive rows whose lists, padded to the longest of them, have at most so many places; lengths rise."""
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while stop < len(lengths) and lengths[stop] * (stop + 1 - start) <= places:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def _do_all(steps: list[slice], work: Callable[[slice], None], device: torch.device) -> None:
+    """Do ``work`` for steps that each fit a core's cache."""
     if device.type == "cpu":
         side_by_side(work, steps)
     else:

@@ -6,10 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -44,3 +46,8 @@ def _workers(process: int, threads: int) -> ThreadPoolExecutor:
 def _one_thread() -> None:
     torch.set_num_threads(1)
     torch.get_num_threads()  # this fixes the number for this thread; before, it would follow that of the process
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Keep numpy's matrix products in the thread that asks for them, while several threads do."""
+    return threadpool_limits(limits=1, user_api="blas")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hf_negmine.base.protocols import QueryBlock
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.search import ScoreSearcher, VectorSearcher, corpus, exact, nearest, scoring
+from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, scoring
 from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
@@ -128,13 +128,16 @@ def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth
     skip=st.sampled_from([0, 0, 1, 3, 250]),
     passages_a_block=st.sampled_from([1, 7, 64, 1000]),
     first_pass=st.sampled_from(["bfloat16", "float32"]),
+    many=st.sampled_from([0, 3, 1024]),
 )
 def test_vector_search_equals_sorting_every_score(
-    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: FirstPass
+    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: FirstPass, many: int
 ) -> None:
-    searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
-    block = searcher.block(np.arange(len(problem.queries)))
-    assert_best(block, problem, some_ceilings(problem, kind), depth, skip)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contenders, "MANY", many)  # from how many on a query's passages are scored on the way
+        searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
+        block = searcher.block(np.arange(len(problem.queries)))
+        assert_best(block, problem, some_ceilings(problem, kind), depth, skip)
 
 
 @settings(max_examples=100)
@@ -164,9 +167,7 @@ def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "RESIDENT_BYTES", 0)
         patch.setattr(scoring, "STEP_BYTES", 4096)
-        patch.setattr(exact, "PAIRS_A_STEP", 64)
-        patch.setattr(exact, "ROWS_A_STEP", 3)
-        patch.setattr(corpus, "FEWER_READS", 2)
+        patch.setattr(exact, "ROWS_A_GROUP", 3)
         searcher = vector_searcher(problem, passages_a_block=17, first_pass=first_pass)
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
 
@@ -223,57 +224,3 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
     )
     assert torch.equal(together.view(-1), pairs)
     assert torch.equal(pairs, single)
-
-
-@settings(max_examples=200)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    rows=st.integers(1, 5),
-    columns=st.integers(1, 400),
-    levels=st.sampled_from([1, 4, 1000]),
-    length=st.integers(1, 30),
-    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
-    long_list=st.sampled_from([0, 256]),
-)
-def test_the_nearest_scores_below_zero_are_the_highest_of_these(
-    seed: int, rows: int, columns: int, levels: int, length: int, dtype: torch.dtype, long_list: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    scores = torch.from_numpy(rng.integers(-levels, levels + 1, (rows, columns)) / levels).to(dtype)
-    length = min(length, columns)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "LONG_LIST", long_list)
-        patch.setattr(nearest, "ROWS_AT_ONCE", 2)
-        values, found = nearest.nearest_below_zero(scores, length)
-    below = scores.float().masked_fill(scores >= 0, -torch.inf)
-    assert torch.equal(values, below.sort(dim=1, descending=True).values[:, :length])
-    present = values > -torch.inf
-    assert torch.equal(scores.float().gather(1, found)[present], values[present])
-    assert all(len(set(row.tolist())) == length for row in found)
-
-
-@settings(max_examples=100)
-@given(
-    problem=problems(),
-    kind=ceiling_kinds,
-    over=st.booleans(),
-    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
-)
-def test_what_is_under_a_ceiling_is_below_zero_from_its_origin(
-    problem: Problem, kind: str, over: bool, dtype: torch.dtype
-) -> None:
-    """Nothing eligible is lost, and the error bound holds; a product in float64 stands for the exact score."""
-    limits = torch.from_numpy(some_ceilings(problem, kind))
-    limits = limits + 1.0 if over else limits
-    queries, passages = (torch.from_numpy(part) for part in (problem.queries, problem.passages))
-    low, low_passages = queries.to(dtype), passages.to(dtype)
-    norms = [torch.linalg.vector_norm(part.double(), dim=1) for part in (queries, low, passages, low_passages)]
-    rounded = 2.0**-7 if dtype == torch.bfloat16 else 2.0**-23 * queries.shape[1]
-    error = (norms[0] * norms[2].max() * rounded * 1.01 + 1e-30).float()
-    highest = (1.01 * norms[1] * norms[3].max()).float()
-    origins, error = nearest.origins_over(limits, error, highest, queries.shape[1])
-    shifted = nearest.with_origins(low, origins).float() @ nearest.with_ones(low_passages).float().T
-    exact_scores = queries.double() @ passages.double().T
-    assert (torch.isfinite(origins)).all()
-    assert (shifted[torch.from_numpy(problem.scores) < limits[:, None]] <= 0).all()
-    assert ((shifted.double() + origins.double()[:, None] - exact_scores).abs() <= error.double()[:, None]).all()

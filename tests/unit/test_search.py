@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import sys
 import tracemalloc
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +15,7 @@ import torch
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import SparseVectors
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus, faiss_products, product
-from hf_negmine.search.faiss_library import load_faiss
+from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
@@ -112,51 +109,16 @@ def test_a_corpus_that_is_not_held_is_read_for_many_queries_at_once(
     assert ranking.passages.reshape(-1, 3)[:50].tolist() == best.tolist()
 
 
-@pytest.mark.parametrize("excluded", [0, 3, 40])
-def test_a_search_by_faiss_and_one_by_a_whole_product_find_the_same(
-    excluded: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever is excluded: nothing, a little of what lists hold, or more than a list is long."""
-    rng = np.random.default_rng(excluded)
-    queries, passages = (rng.standard_normal((count, 12)).astype(np.float32) for count in (70, 400))
-    scores = score_matrix(queries, passages)
-    best = np.argsort(-scores, axis=1)[:, :excluded]
-    exclusions = exclusions_of([sorted(row) if place % 3 else [] for place, row in enumerate(best.tolist())])
-    asked = []
-
-    def counted(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        asked.append(len(arguments[0]))
-        return faiss_products.highest_products(*arguments)
-
-    monkeypatch.setattr(product, "highest_products", counted)
-    rows, ceilings = np.arange(70), np.full(70, np.inf, dtype=np.float32)
-
-    def found() -> list[list[tuple[float, int]]]:
-        searcher = VectorSearcher(
-            ArraySource(queries), ArraySource(passages), exclusions, first_pass="float32", passages_a_block=150
-        )
-        return rows_of(searcher.block(rows).best(rows, ceilings, 4))
-
-    by_faiss = found()
-    assert bool(asked) == (excluded < 40 and sys.platform != "darwin")
-    monkeypatch.setattr(sys, "platform", "darwin")
-    asked.clear()
-    assert found() == by_faiss
-    assert not asked
-    assert by_faiss == [ranked(scores[row], best[row] if row % 3 else [])[:4] for row in rows]
-
-
 @pytest.mark.parametrize("first_pass", ["bfloat16", "float32"])
 @pytest.mark.parametrize("kind", ["none", "some", "all"])
 @pytest.mark.usefixtures("torch_threads")
 def test_threads_that_search_for_rows_of_their_own_find_the_same(first_pass: FirstPass, kind: str) -> None:
-    """Enough rows for several pieces, so that each thread has a product, a list and settings of FAISS at a time."""
+    """Enough rows for several groups, so that each thread has a product of its own."""
     rng = np.random.default_rng(1)
     queries, passages = (rng.standard_normal((count, 16)).astype(np.float32) for count in (1100, 700))
     exclusions = exclusions_of([[row % 700] for row in range(1100)])
     rows = np.arange(1100)
     ceilings = np.where(rng.random(1100) < {"none": 0, "some": 0.5, "all": 1}[kind], 1.5, np.inf).astype(np.float32)
-    threshold = load_faiss().cvar.distance_compute_blas_threshold
     seen = set()
     for threads in (1, 2, 3, 8):
         torch.set_num_threads(threads)
@@ -165,7 +127,6 @@ def test_threads_that_search_for_rows_of_their_own_find_the_same(first_pass: Fir
             ranking = searcher.block(rows).best(rows, ceilings, 10)
             seen.add((ranking.offsets.tobytes(), ranking.passages.tobytes(), ranking.scores.tobytes()))
     assert len(seen) == 1
-    assert load_faiss().cvar.distance_compute_blas_threshold == threshold
     scores = score_matrix(queries[:20], passages)
     for row, found in enumerate(rows_of(ranking)[:20]):
         assert found == [pair for pair in ranked(scores[row], [row]) if pair[0] < ceilings[row]][:10]
@@ -181,20 +142,6 @@ def test_workers_keep_to_one_thread_each_and_hand_errors_on() -> None:
             side_by_side(lambda place: 1 // place, [2, 1, 0])
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_search_leaves_the_settings_of_faiss_as_they_were() -> None:
-    library = load_faiss()
-    threads, threshold = library.omp_get_max_threads(), library.cvar.distance_compute_blas_threshold
-    library.omp_set_num_threads(threads + 1)
-    library.cvar.distance_compute_blas_threshold = 77
-    try:
-        one_query([1.0], np.ones((3, 1), dtype=np.float32)).block(ONE_ROW).best(ONE_ROW, INFINITE, 2)
-        assert library.omp_get_max_threads() == threads + 1
-        assert library.cvar.distance_compute_blas_threshold == 77
-    finally:
-        library.omp_set_num_threads(threads)
-        library.cvar.distance_compute_blas_threshold = threshold
 
 
 def test_the_score_is_the_dot_product_to_the_last_float32_digit() -> None:
