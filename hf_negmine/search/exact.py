@@ -10,6 +10,7 @@ whichever way it was reached.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -132,7 +133,8 @@ class _VectorBlock:
         wanted = min(depth + skip + 1, searcher.n_passages)
         limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
         local = torch.from_numpy(rows).to(device)
-        pieces = zip(local.split(searcher.rows_a_group), limits.split(searcher.rows_a_group), strict=True)
+        size = searcher.rows_a_group
+        pieces = zip(torch.split(local, size), torch.split(limits, size), strict=True)
         groups = [self._contenders(some, below, wanted) for some, below in pieces]
         corpus, dtype = searcher.corpus, searcher.precision.dtype
         with one_blas_thread():
@@ -140,8 +142,8 @@ class _VectorBlock:
                 keys = searcher.each(lambda group: group.best(corpus.blocks(dtype)), groups)
             else:
                 for block in corpus.blocks(dtype):
-                    searcher.each(lambda group, block=block: group.look_at(block), groups)
-                keys = searcher.each(lambda group: group.best(), groups)
+                    searcher.each(functools.partial(Contenders.look_at, block=block), groups)
+                keys = searcher.each(Contenders.best, groups)
         return ranking_of_keys(torch.cat(keys), depth, skip)
 
     def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int) -> Contenders:

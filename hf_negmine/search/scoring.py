@@ -56,7 +56,7 @@ def list_scores(queries: torch.Tensor, listed: torch.Tensor, lengths: torch.Tens
 
     def score(some: slice) -> None:
         wanted = longest[some.stop - 1]
-        passages = gather(listed[some, :wanted].reshape(-1)).view(-1, wanted, width)
+        passages = gather(listed[some, :wanted].reshape(-1)).view(some.stop - some.start, wanted, width)
         found[some, :wanted] = canonical_scores(queries[some], passages)
 
     _do_all(list(_slices(longest, STEP_BYTES // (12 * width))), score, queries.device)
