@@ -14,8 +14,8 @@ from hf_negmine.base.schema import FloatArray
 
 COLUMNS_A_GROUP = 16
 """Passages of a block that `contenders` compares together."""
-PASSAGES_A_BLOCK = 4096
-"""On a CPU: the scores of a block of queries stay in its cache."""
+PASSAGES_A_BLOCK = 8192
+"""On a CPU."""
 PASSAGES_A_BLOCK_ON_A_GPU = 32_768
 LOADING = threading.Lock()
 """Held by the one thread that makes a block that several threads need."""

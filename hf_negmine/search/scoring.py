@@ -14,7 +14,7 @@ import torch
 
 from hf_negmine.search.workers import side_by_side
 
-STEP_BYTES = 8 * 2**20
+STEP_BYTES = 2 * 2**20
 """Bytes of float32 and float64 vectors in one step: few enough for a cache, and enough to make Python's cost small."""
 
 Gather: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
