@@ -35,6 +35,7 @@ from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.judge import NotRelevant
+from hf_negmine.teachers import models_stay_the_same
 from hf_negmine.transform import Transform
 
 P = ParamSpec("P")
@@ -126,7 +127,8 @@ class NegativeMiner:
         """
         if corpus is None and self.config.corpus is None and self._has_corpus:
             raise InputError("fit: the miner's corpus is not part of its copies; give it as corpus=")
-        done = steps.fit(self._builder, rows, corpus, split=split, config_name=config_name)
+        with models_stay_the_same():
+            done = steps.fit(self._builder, rows, corpus, split=split, config_name=config_name)
         # Assigned only now, so that a fit that fails leaves the miner as it was.
         self._folder, self._summary, self._pool = done.folder, done.summary, done.pool
         for opened in ("fitted", "_transform"):

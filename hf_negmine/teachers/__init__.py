@@ -23,7 +23,7 @@ from hf_negmine.teachers.api import APITeacher
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.dense import DenseTeacher
-from hf_negmine.teachers.encoders import EncoderTeacher
+from hf_negmine.teachers.encoders import EncoderTeacher, models_stay_the_same
 from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 from hf_negmine.teachers.function import EncodeFunction, ScoreFunction
 from hf_negmine.teachers.fusion import Fusion
@@ -46,6 +46,7 @@ __all__ = [
     "ScoreFunction",
     "SparseEncoderTeacher",
     "identity_of",
+    "models_stay_the_same",
     "parse_call",
     "place",
     "resolve_teacher",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
@@ -20,6 +22,9 @@ from hf_negmine.teachers.probes import one_thread, place_of_computing, probe_dig
 
 Model = TypeVar("Model")
 NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+_READ: ContextVar[dict[tuple[EncoderTeacher[Any], Role], dict[str, Any]] | None] = ContextVar("_READ", default=None)
+"""What has been read of models, inside `models_stay_the_same`."""
 
 
 class EncoderTeacher(ABC, Generic[Model]):
@@ -189,6 +194,14 @@ class EncoderTeacher(ABC, Generic[Model]):
         Raises:
             InputError: without a version, a model that cannot be read, or that changes whenever it is used.
         """
+        known = _READ.get()
+        if known is None:
+            return self._read(role)
+        if (self, role) not in known:
+            known[self, role] = self._read(role)
+        return known[self, role]
+
+    def _read(self, role: Role) -> dict[str, Any]:
         model: Any = self.model
         probe = self._probed(role)  # first, because using a model may set some of its attributes
         read = model_digest(model, in_part=self._version is not None)
@@ -252,6 +265,16 @@ class EncoderTeacher(ABC, Generic[Model]):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the model: a copy in another process loads a named one again."""
         return {**self.__dict__, "_model": None, "_is_steady": None}
+
+
+@contextmanager
+def models_stay_the_same() -> Iterator[None]:
+    """Read each model only once inside, for work during which nobody changes it: a large one takes seconds to read."""
+    before = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(before)
 
 
 def dtype_of(model: Any) -> str | None:

@@ -32,7 +32,13 @@ from transformers import AutoTokenizer
 
 from hf_negmine import NegativeMiner, mine_hard_negatives
 from hf_negmine.base.errors import InputError
-from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher, SparseEncoderTeacher
+from hf_negmine.teachers import (
+    CrossEncoderTeacher,
+    DenseTeacher,
+    LateInteractionTeacher,
+    SparseEncoderTeacher,
+    encoders,
+)
 from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.probes import PROBES, one_thread, probe_digest
 from tests.tiny_models import make_cross, write_tiny_models
@@ -645,3 +651,25 @@ def test_what_only_the_tokenizer_in_python_knows_counts(folder: Path, setting: s
     setattr(model.tokenizer, setting, value)
     assert model_digest(model).digest != model_digest(load_model(folder)).digest
     assert DenseTeacher(load_model(folder)).fingerprint("query") == before
+
+
+def test_a_fit_reads_a_model_once_and_the_next_one_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of many gigabytes takes seconds to read, so a fit must not do it at every step."""
+    read = []
+    monkeypatch.setattr(encoders, "model_digest", lambda *given, **more: read.append(1) or model_digest(*given, **more))
+    model = load_model(folder)
+    rows = Dataset.from_dict({"query": ["w1 w2", "w3 w4"], "positive": ["w1 w2 w3", "w3 w4 w5"]})
+    teacher = DenseTeacher(model)
+
+    def fit() -> str:
+        miner = NegativeMiner(teacher, num_negatives=1, method="naive", cache_dir=tmp_path, progress=False)
+        return str(miner.fit(rows).fitted.folder)
+
+    fit()
+    read.clear()
+    first = fit()
+    assert len(read) == 2  # for each role
+    average_weights(model)
+    assert fit() != first
