@@ -7,7 +7,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gc
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -16,13 +18,25 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.thorough import THOROUGH
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_A_TEST = 120
+
+# In memory where there is room: a file that is whole or absent waits for the disk, and the tests write thousands.
+MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 # The problems here are small: on a busy machine more threads only wait for one another.
 torch.set_num_threads(1)
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "default",
+    max_examples=100 if THOROUGH else 25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
@@ -70,6 +84,16 @@ def data_dir() -> Path:
     folder = ROOT / os.environ.get("HF_NEGMINE_TEST_DATA", "../shared/data")
     if not folder.is_dir():
         pytest.skip(f"real data: no folder {folder}, set HF_NEGMINE_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of untrained models of every kind (`tests.tiny_models`), which no test changes."""
+    from tests.tiny_models import write_tiny_models
+
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_models(folder)
     return folder
 
 

@@ -38,9 +38,7 @@ class World:
 def world() -> Iterator[World]:
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
-    # In memory where there is such a folder: nothing here needs a disk, and thousands of trials would wait for it.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as name:
+    with tempfile.TemporaryDirectory() as name:
         yield from _served(Path(name))
 
 

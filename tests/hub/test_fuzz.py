@@ -1,7 +1,7 @@
 """Whatever lies on the Hub, one sentence comes of it: provenance, pools, cards and tables, changed at random.
 
-`HF_NEGMINE_FUZZ` is how many inputs each surface gets (100 unless told). Nothing may be raised but a `NegmineError`,
-nothing may be executed, and no input may take a gigabyte more than the process had.
+Nothing may be raised but a `NegmineError`, nothing may be executed, and no input may take a gigabyte more than the
+process had.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import io
 import json
-import os
 import resource
 import shutil
 from collections import Counter
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
@@ -45,14 +44,14 @@ from hf_negmine.hub.push import _configs
 from hf_negmine.hub.reproducing import mine_again
 from hf_negmine.pool import CandidatePool
 from tests.hub.world import NAME, mine
+from tests.thorough import examples
 
-INPUTS = int(os.environ.get("HF_NEGMINE_FUZZ", "100"))
 MOST_MEMORY = 2**30
 PATH = "negmine/default/train.json"
 seen: Counter[str] = Counter()
 
-fuzz = settings(max_examples=INPUTS, suppress_health_check=list(HealthCheck), deadline=None)
-few = settings(fuzz, max_examples=max(INPUTS // 5, 10))
+fuzz = examples(2000, every=50, suppress_health_check=list(HealthCheck))
+few = examples(400, every=50, suppress_health_check=list(HealthCheck))
 
 
 class Honest:
@@ -92,7 +91,6 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Honest]:
     home = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_NEGMINE_CACHE", str(home / "negmine"))
-        patch.setattr(os, "fsync", lambda descriptor: None)
         mined = mine(home / "cache", "bm25", include_scores=True, pool_depth=4)
         folder = push_dataset(mined, NAME, license="mit", with_pool=True, dry_run=True).folder
         assert folder is not None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.ragged import joined_pieces
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.select.candidates import CandidateLists, Demand
 from tests.reference import Ranked, ranked, search
+from tests.thorough import examples
 
 
 def rankings_of(rng: np.random.Generator, n_queries: int, n_passages: int) -> list[Ranked]:
@@ -51,7 +52,7 @@ def with_search(
     return lists.merged(np.array(queries), found)
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_merged_lists_answer_rightly_or_not_at_all(data: st.DataObject, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -93,7 +94,7 @@ def test_merged_lists_answer_rightly_or_not_at_all(data: st.DataObject, seed: in
             assert not (np.isposinf(lists.ceilings[top]) and lists.exhausted[top]), "a whole ranking answers everything"
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 12), ceiling=st.integers(-4, 4), first=st.integers(0, 45))
 def test_a_search_that_begins_where_the_demand_begins_answers_it(
     seed: int, depth: int, ceiling: int, first: int
@@ -114,7 +115,7 @@ def test_a_search_that_begins_where_the_demand_begins_answers_it(
     assert entries(lists, answer.starts[0], answer.starts[0] + answer.counts[0]) == rankings[0][first : first + 5]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(seed=st.integers(0, 2**32 - 1), sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_concatenated_parts_equal_one_search(seed: int, sizes: list[int]) -> None:
     rankings = rankings_of(np.random.default_rng(seed), sum(sizes), 20)
@@ -132,7 +133,7 @@ def test_concatenated_parts_equal_one_search(seed: int, sizes: list[int]) -> Non
         np.testing.assert_array_equal(getattr(many, name), getattr(one, name), err_msg=name)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(seed=st.integers(0, 2**32 - 1), depth=st.integers(1, 30))
 def test_candidates_at_or_over_a_ceiling_are_counted_in_the_first_segment(seed: int, depth: int) -> None:
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.schema import FloatArray
@@ -44,6 +44,7 @@ from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
+from tests.thorough import examples
 
 Rule = Callable[[int, Ranked], Ranked]
 """What a rule leaves of the candidates of a target, best first; a plain loop."""
@@ -303,7 +304,7 @@ def rows_of(selection: Selection) -> list[Ranked]:
     ]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     world=worlds(),
     data=st.data(),
@@ -348,7 +349,7 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
         assert rows_of(again.select(spec, n=n, positive_score=positive_score, filters=bound)) == rows
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     world=worlds(),
     data=st.data(),
@@ -371,7 +372,7 @@ def test_a_sampler_draws_from_the_best_for_which_every_rule_holds(
             assert set(row) <= set(wide)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(world=worlds(), data=st.data(), kind=st.sampled_from(KINDS))
 def test_what_is_said_of_a_list_does_not_depend_on_the_others(world: World, data: st.DataObject, kind: str) -> None:
     case = case_of(world, kind, "min", data)
@@ -402,7 +403,7 @@ def listed_of(queries: list[int], rows: list[Ranked]) -> Listed:
 # ---- consistency -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     world=worlds(),
     top_k=st.sampled_from([None, 1, 3, 40]),
@@ -445,7 +446,7 @@ def test_a_positive_that_is_not_found_sets_no_ceiling_beside_others(
 # ---- judges ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     world=worlds(),
     share=st.sampled_from([0.0, 0.3, 1.0]),
@@ -512,7 +513,7 @@ def test_what_a_judge_calls_relevant_is_replaced_the_likeliest_first(
 # ---- conditions --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     rows=st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([1, 2, None])), max_size=12),
     sought=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8),

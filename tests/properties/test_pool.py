@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.protocols import Sampler
@@ -21,6 +21,7 @@ from hf_negmine.select import PositiveScore, Selection, parse_sampler
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
+from tests.thorough import examples
 
 METHODS = [
     "naive",
@@ -183,7 +184,7 @@ questions = st.lists(
 )
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     world=worlds(),
     depth=st.sampled_from([1, 2, 4, 13, 100]),

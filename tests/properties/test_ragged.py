@@ -1,4 +1,4 @@
-"""`Ragged` against lists of lists."""
+"""Ragged rows as flat arrays, against lists of lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_negmine.base.ragged import Ragged, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
 
 rows_of_entries = st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=6)
 
@@ -45,3 +45,16 @@ def test_some_entries(rows: list[list[int]], data: st.DataObject) -> None:
 @given(st.lists(rows_of_entries, min_size=1, max_size=4))
 def test_parts_one_after_another(parts: list[list[list[int]]]) -> None:
     assert listed(Ragged.concatenated([ragged(part) for part in parts])) == [row for part in parts for row in part]
+
+
+def test_offsets() -> None:
+    assert offsets_of_counts(np.array([2, 0, 3])).tolist() == [0, 2, 2, 5]
+    assert offsets_of_counts(np.array([], dtype=np.int64)).tolist() == [0]
+    assert offsets_of_rows(np.array([0, 0, 2]), 4).tolist() == [0, 2, 2, 3, 3]
+    assert offsets_of_counts(np.array([2])).dtype == offsets_of_rows(np.array([0]), 1).dtype == np.int64
+
+
+def test_flat_positions_skip_empty_rows() -> None:
+    positions, rows = flat_positions(np.array([5, 0, 9, 2]), np.array([2, 0, 3, 1]))
+    assert positions.tolist() == [5, 6, 9, 10, 11, 2]
+    assert rows.tolist() == [0, 0, 2, 2, 2, 3]

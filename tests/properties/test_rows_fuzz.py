@@ -1,12 +1,8 @@
-"""Rows and corpora of any content: opened and read, or refused by one sentence, and never by an error of a library.
-
-``HF_NEGMINE_FUZZ=5000`` tries so many of each.
-"""
+"""Rows and corpora of any content: opened and read, or refused by one sentence, and never by an error of a library."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import tempfile
 from pathlib import Path
@@ -17,20 +13,20 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from hf_negmine.base.errors import NegmineError
 from hf_negmine.data.sources import choose_columns, open_corpus, open_rows, pair_batches
 from hf_negmine.data.texts import build_text_set
+from tests.thorough import THOROUGH, examples
 
-EXAMPLES = int(os.environ.get("HF_NEGMINE_FUZZ", "100"))
-fuzzed = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+fuzzed = examples(5000, every=125, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
 def _as_long_as_it_takes(_no_hanging_test: None) -> None:
-    if "HF_NEGMINE_FUZZ" in os.environ and hasattr(signal, "SIGALRM"):
+    if THOROUGH and hasattr(signal, "SIGALRM"):
         signal.alarm(0)
 
 
@@ -172,7 +168,7 @@ def test_anything_at_all_as_rows_or_a_corpus(source: Any) -> None:
 cells = st.one_of(texts, st.sampled_from(["query", "positive", "text", "1", '"', '"a', 'a""b"', "a,b"]))
 
 
-@settings(fuzzed, max_examples=max(15, EXAMPLES // 5))
+@examples(1000, every=60, suppress_health_check=list(HealthCheck))
 @given(
     lines=st.lists(st.lists(cells, min_size=1, max_size=3), max_size=5),
     end=st.sampled_from(["\n", "\r\n", "\r", ""]),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.protocols import QueryBlock
@@ -17,6 +17,7 @@ from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, scoring
 from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
+from tests.thorough import examples
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
 
@@ -120,7 +121,7 @@ def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth
     assert block.pair_scores(rows[place_of], ranking.passages).tobytes() == ranking.scores.tobytes()
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     problem=problems(),
     kind=ceiling_kinds,
@@ -140,7 +141,7 @@ def test_vector_search_equals_sorting_every_score(
         assert_best(block, problem, some_ceilings(problem, kind), depth, skip)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(problem=problems(), kind=ceiling_kinds, depth=st.integers(1, 40), skip=st.sampled_from([0, 2, 250]))
 def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, depth: int, skip: int) -> None:
     texts = pa.array([str(row) for row in range(len(problem.queries))], pa.large_string())
@@ -154,7 +155,7 @@ def test_score_search_equals_sorting_every_score(problem: Problem, kind: str, de
     assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, skip)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     problem=problems(),
     kind=ceiling_kinds,
@@ -172,7 +173,7 @@ def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(problem=problems(), depth=st.integers(1, 20))
 def test_a_block_of_some_queries_keeps_their_exclusions_and_scores(problem: Problem, depth: int) -> None:
     queries = problem.rng.permutation(len(problem.queries))[: max(1, len(problem.queries) // 2)]
@@ -182,7 +183,7 @@ def test_a_block_of_some_queries_keeps_their_exclusions_and_scores(problem: Prob
     assert found == [ranked(problem.scores[query], problem.excluded[query])[:depth] for query in queries]
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(problem=problems(most_passages=1500), kind=ceiling_kinds)
 @pytest.mark.usefixtures("torch_threads")
 def test_formats_blocks_and_threads_give_the_same_bits(problem: Problem, kind: str) -> None:
@@ -203,7 +204,7 @@ def test_formats_blocks_and_threads_give_the_same_bits(problem: Problem, kind: s
     assert len(seen) == 1
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(seed=st.integers(0, 2**32 - 1), width=st.integers(1, 500), rows=st.integers(1, 6), length=st.integers(1, 30))
 @pytest.mark.usefixtures("torch_threads")
 def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: int, length: int) -> None:

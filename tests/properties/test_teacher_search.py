@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine import NegativeMiner
@@ -30,7 +30,8 @@ from hf_negmine.teachers.late_interaction import LateInteractionTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
 from hf_negmine.teachers.vector_store import StoredTokens, VectorStore
 from tests.reference import MatrixScorer, Ranked, ranked, rows_of, score_matrix, text_set
-from tests.tiny_models import make_cross, make_sparse, make_tokens, write_tiny_models
+from tests.thorough import examples
+from tests.tiny_models import make_cross, make_sparse, make_tokens
 
 
 def number_of(text: str) -> int:
@@ -216,7 +217,7 @@ def sparse_rows(rng: np.random.Generator, count: int, width: int, *, whole: bool
     return rows.astype(np.float32)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     size=sizes,
     widths=st.tuples(st.integers(1, 30), st.integers(1, 30)),
@@ -280,7 +281,7 @@ def pooled_rankings(queries: Sequence[AnyArray], passages: Sequence[AnyArray], e
     return rankings(score_matrix(means(queries), means(passages)), excluded)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     size=sizes,
     width=st.integers(1, 6),
@@ -351,7 +352,7 @@ def test_queries_and_passages_of_different_widths_are_an_error() -> None:
 # ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     size=sizes,
     whole=st.booleans(),
@@ -376,7 +377,7 @@ def test_pair_teachers_rank_the_best_of_their_first_stage(
         assert_finds(searcher, expected, scores, some_ceilings(rng, kind, scores), depth, skip)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(size=sizes, candidates=st.tuples(st.integers(1, 40), st.integers(1, 40)), depth=depths)
 def test_a_reranker_reranks_a_reranker(size: Sizes, candidates: tuple[int, int], depth: int) -> None:
     """Over a fusion, at that."""
@@ -417,7 +418,7 @@ def fused_sum(tables: Sequence[FloatArray], weights: Sequence[float]) -> FloatAr
     return fused.astype(np.float32)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     size=sizes,
     how=st.sampled_from(["rrf", "sum"]),
@@ -513,13 +514,6 @@ def words(seed: int, count: int, kind: str) -> list[str]:
 PASSAGES, QUESTIONS = words(1, 40, "d"), words(2, 9, "q")
 ROWS = [{"query": query, "positive": PASSAGES[4 * place]} for place, query in enumerate(QUESTIONS)]
 N = 3
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny_models(folder)
-    return folder
 
 
 def mined(folder: Path, teacher: Any, **options: Any) -> list[dict[str, Any]]:

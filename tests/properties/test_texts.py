@@ -6,17 +6,18 @@ import random
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference import text_set
+from tests.thorough import examples
 
 words = st.text(min_size=1, max_size=4).filter(lambda text: bool(text.strip()))
 few_words = st.sampled_from(["a", "b", "ä", "c c", "日本", "🙂"])
 rows = st.lists(st.tuples(few_words | words, few_words | words), min_size=1, max_size=12)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(rows=rows, corpus=st.none() | st.lists(few_words | words, max_size=12), order=st.randoms(use_true_random=False))
 def test_a_text_set_is_what_dictionaries_say(
     rows: list[tuple[str, str]], corpus: list[str] | None, order: random.Random

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.errors import InputError, StorageError
@@ -30,6 +30,7 @@ from tests.properties.test_search import (
     vector_searcher,
 )
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of
+from tests.thorough import examples
 from tests.unit.test_miner import CORPUS, ROWS, WordTeacher, miner_in
 
 pytest.importorskip("faiss", reason="needs the package faiss-cpu")
@@ -60,7 +61,7 @@ def problem_index(problem: Problem, factory: str, folder: Path) -> Any:
     return build_index(ArraySource(problem.passages), factory, folder / "index.faiss", progress=False)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     problem=problems(),
     kind=ceiling_kinds,
@@ -83,7 +84,7 @@ def test_a_flat_index_gives_what_the_exact_search_gives(
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, skip)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     problem=problems(),
     factory=st.sampled_from(["IVF4,Flat@nprobe=1", "HNSW4@efSearch=1", "IVF3,SQ8", "SQ8", "L2norm,Flat"]),
