@@ -50,12 +50,12 @@ UNSET = (
 )
 
 
-def environment(hub: Hub, home: Path, token: str | None = TOKEN) -> dict[str, str]:
+def environment(hub: Hub, home: Path) -> dict[str, str]:
     """Variables for a process that talks to the stand-in, in the place of those in `UNSET`."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(home),
-        "HF_TOKEN": token or "",
+        "HF_TOKEN": TOKEN,
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -168,15 +168,13 @@ def forget() -> None:
     HfFileSystem.clear_instance_cache()
 
 
-def run_client(
-    code: str, hub: Hub, *, token: str | None = TOKEN, home: Path | None = None, timeout: float = 60
-) -> subprocess.CompletedProcess[str]:
-    """Run Python code in a process of its own, with the home of the test's clients unless told another."""
+def run_client(code: str, hub: Hub, *, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, with the home of the test's clients."""
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
-    folder = home or Path(os.environ["HF_HOME"])
+    folder = Path(os.environ["HF_HOME"])
     return subprocess.run(
         [sys.executable, "-c", STAY_HERE + code],
-        env={**kept, **environment(hub, folder, token)},
+        env={**kept, **environment(hub, folder)},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -9,10 +9,11 @@ import datasets
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from hf_negmine.hub import push
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.hub.world import mine
-from tests.train.helpers import load_model, write_models
+from tests.train.helpers import load_model
 
 
 @pytest.fixture
@@ -27,18 +28,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     assert not running.strayed, f"a client looked for other hosts: {running.strayed}"
 
 
+draw = push._figure
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than the rest of a push."""
+    monkeypatch.setattr(push, "_figure", lambda summary: None)
+
+
 @pytest.fixture(scope="session")
 def mined(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
     """Rows that BM25 has mined, with scores; the note of their mining lies beside them."""
     return mine(tmp_path_factory.mktemp("mined"), "bm25", include_scores=True)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the untrained models."""
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
 
 
 @pytest.fixture

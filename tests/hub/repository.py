@@ -11,7 +11,6 @@ from typing import Literal
 Kind = Literal["model", "dataset", "space"]
 
 GIT_ATTRIBUTES = b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"
-PULL_REQUEST = "refs/pr/"
 
 
 class HubError(Exception):
@@ -61,7 +60,6 @@ class Commit:
 
     oid: str
     title: str
-    description: str
     parent: str | None
     files: Mapping[str, Blob]
 
@@ -80,7 +78,6 @@ class Repository:
     def __post_init__(self) -> None:
         self._commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
-        self.tags: dict[str, str] = {}
         self.commit({".gitattributes": Blob(GIT_ATTRIBUTES)}, "initial commit")
 
     @property
@@ -90,21 +87,19 @@ class Repository:
     def is_open_to(self, user: str | None) -> bool:
         return user is not None and (user == self.owner or user in self.readers)
 
-    def commit(
-        self, files: Mapping[str, Blob], title: str, *, description: str = "", branch: str = "main", onto: str = "main"
-    ) -> Commit:
-        """Make ``files`` all that ``branch`` holds; a branch that is new starts from the revision ``onto``."""
-        parent = self.branches.get(branch) or (self.at(onto).oid if self._commits else None)
+    def commit(self, files: Mapping[str, Blob], title: str, *, branch: str = "main") -> Commit:
+        """Make ``files`` all that ``branch`` holds; a branch that is new starts from ``main``."""
+        parent = self.branches.get(branch) or (self.at("main").oid if self._commits else None)
         name = f"{self.kind} {self.id} {len(self._commits)} {branch} {title}"
-        commit = Commit(hashlib.sha1(name.encode()).hexdigest(), title, description, parent, dict(files))
+        commit = Commit(hashlib.sha1(name.encode()).hexdigest(), title, parent, dict(files))
         self._commits[commit.oid] = commit
         self.branches[branch] = commit.oid
         return commit
 
     def at(self, revision: str) -> Commit:
-        """The commit that a branch, tag or commit id names."""
-        name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
-        oid = self.branches.get(name) or self.tags.get(name) or name
+        """The commit that a branch or commit id names."""
+        name = revision.removeprefix("refs/heads/")
+        oid = self.branches.get(name, name)
         if oid not in self._commits:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self._commits[oid]
@@ -115,17 +110,3 @@ class Repository:
         while oid is not None:
             yield self._commits[oid]
             oid = self._commits[oid].parent
-
-    def last_change(self, revision: str, path: str) -> Commit:
-        """The commit that gave the file ``path`` the content it has at ``revision``."""
-        history = list(self.history(revision))
-        now = history[0].files[path]
-        return next(
-            commit
-            for commit, before in zip(history, [*history[1:], None], strict=True)
-            if before is None or before.files.get(path) != now
-        )
-
-    def new_pull_request(self) -> str:
-        """The name of the branch of the next pull request."""
-        return f"{PULL_REQUEST}{1 + sum(name.startswith(PULL_REQUEST) for name in self.branches)}"

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlencode
+from urllib.parse import unquote
 
 import yaml
 from huggingface_hub import RepoCard
 
-from tests.hub.repository import PULL_REQUEST, Blob, Commit, HubError, Kind, Repository
+from tests.hub.repository import Blob, Commit, HubError, Kind, Repository
 
 ServerName = Literal["hub", "storage"]
 
@@ -86,7 +86,6 @@ class State:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large: dict[str, bytes] = {}
         self.tokens = {"hf_test": User("tester"), "hf_reader": User("reader", "read"), "hf_other": User("other")}
-        self.page_size = 1000
         self.url = ""
         self.storage_url = ""
 
@@ -168,20 +167,6 @@ def answer(state: State, server: ServerName, call: Call) -> Answer:
 # ---- users, repositories -----------------------------------------------------------------------------------------
 
 
-@route("GET", "/api/whoami-v2")
-def whoami(state: State, call: Call) -> Answer:
-    if call.user is None:
-        raise HubError(401, "Invalid username or password.")
-    access = {"type": "access_token", "accessToken": {"displayName": "test", "role": call.user.role}}
-    name = call.user.name
-    return Answer.of({"type": "user", "id": name, "name": name, "fullname": name, "orgs": [], "auth": access})
-
-
-@route("GET", "/api/agent-harnesses")
-def agent_harnesses(state: State, call: Call) -> Answer:
-    return Answer.of({"standardEnvVars": [], "harnesses": {}})
-
-
 @route("POST", "/api/validate-yaml")
 def validate_yaml(state: State, call: Call) -> Answer:
     return Answer.of({"errors": [], "warnings": []})
@@ -204,30 +189,6 @@ def create_repo(state: State, call: Call) -> Answer:
     private = bool(call.json().get("private")) or call.json().get("visibility") == "private"
     state.repositories[kind, name] = Repository(kind, name, private=private)
     return Answer.of({"url": url, "name": name, "id": name})
-
-
-@route("DELETE", "/api/repos/delete")
-def delete_repo(state: State, call: Call) -> Answer:
-    repository = state.writable(call, *_named(call))
-    del state.repositories[repository.kind, repository.id]
-    return Answer.of({})
-
-
-@route("PUT", f"{REPOSITORY}/settings")
-def settings(state: State, call: Call, kind: str, name: str) -> Answer:
-    repository, asked = state.writable(call, kind, name), call.json()
-    if "private" in asked or "visibility" in asked:
-        repository.private = bool(asked.get("private")) or asked.get("visibility") == "private"
-    if "gated" in asked:
-        repository.gated = bool(asked["gated"])
-    return Answer.of({"private": repository.private, "gated": repository.gated})
-
-
-@route("GET", f"{REPOSITORY}/auth-check(?P<write>/write)?")
-def auth_check(state: State, call: Call, kind: str, name: str, write: str = "") -> Answer:
-    repository = (state.writable if write else state.readable)(call, kind, name)
-    _check_gate(call, repository)
-    return Answer.of({})
 
 
 @route("GET", f"{REPOSITORY}(?:/revision/{REVISION})?")
@@ -278,23 +239,6 @@ def _folders(paths: Iterable[str]) -> set[str]:
     return {"/".join(part[:depth]) for part in parts for depth in range(1, len(part))}
 
 
-def _expanded(repository: Repository, revision: str, entry: dict[str, Any]) -> dict[str, Any]:
-    if entry["type"] != "file":
-        return entry
-    commit = repository.last_change(revision, entry["path"])
-    return {**entry, "lastCommit": {"id": commit.oid, "title": commit.title, "date": DATE}}
-
-
-def _paged(state: State, call: Call, entries: list[dict[str, Any]]) -> Answer:
-    """One page of a list, with the address of the next in the header Link."""
-    first = int(call.query.get("cursor", 0))
-    last = first + state.page_size
-    if last >= len(entries):
-        return Answer.of(entries[first:])
-    query = urlencode({**call.query, "cursor": last})
-    return Answer.of(entries[first:last], Link=f'<{state.url}{call.path}?{query}>; rel="next"')
-
-
 @route("GET", f"{REPOSITORY}/tree/{REVISION}(?:/(?P<folder>.*))?")
 def tree(state: State, call: Call, kind: str, name: str, revision: str, folder: str = "") -> Answer:
     repository = state.readable(call, kind, name)
@@ -309,26 +253,7 @@ def tree(state: State, call: Call, kind: str, name: str, revision: str, folder: 
         for entry in entries
         if entry["path"].startswith(start) and (call.wants("recursive") or "/" not in entry["path"][len(start) :])
     ]
-    if call.wants("expand"):
-        found = [_expanded(repository, revision, entry) for entry in found]
-    return _paged(state, call, found)
-
-
-@route("POST", f"{REPOSITORY}/paths-info/{REVISION}")
-def paths_info(state: State, call: Call, kind: str, name: str, revision: str) -> Answer:
-    repository = state.readable(call, kind, name)
-    files = repository.at(revision).files
-    folders = _folders(files)
-    if "json" in call.headers.get("content-type", ""):
-        asked = call.json()
-        paths, expand = asked["paths"], bool(asked.get("expand"))
-    else:
-        form = parse_qs(call.body.decode())
-        paths, expand = form.get("paths", []), form.get("expand", [""])[0].lower() == "true"
-    found = [
-        _file(path, files[path]) if path in files else _folder(path) for path in paths if path in {*files, *folders}
-    ]
-    return Answer.of([_expanded(repository, revision, entry) for entry in found] if expand else found)
+    return Answer.of(found)
 
 
 def _check_gate(call: Call, repository: Repository) -> None:
@@ -444,19 +369,14 @@ def commit_files(state: State, call: Call, kind: str, name: str, revision: str) 
     for line in lines:
         if line["key"] != "header":
             files = _apply(state, files, line["key"], line["value"])
-    proposed = call.query.get("create_pr") == "1"
-    branch = repository.new_pull_request() if proposed else revision
-    if not proposed and branch not in repository.branches:
+    if revision not in repository.branches:
         raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-    description = header.get("description", "")
-    made = repository.commit(files, header["summary"], description=description, branch=branch, onto=revision)
-    page = state.page(kind, name)
-    pull_request = f"{page}/discussions/{branch.removeprefix(PULL_REQUEST)}" if proposed else None
-    url = f"{page}/commit/{made.oid}"
-    return Answer.of({"success": True, "commitOid": made.oid, "commitUrl": url, "pullRequestUrl": pull_request})
+    made = repository.commit(files, header["summary"], branch=revision)
+    url = f"{state.page(kind, name)}/commit/{made.oid}"
+    return Answer.of({"success": True, "commitOid": made.oid, "commitUrl": url, "pullRequestUrl": None})
 
 
-# ---- branches, tags, history -------------------------------------------------------------------------------------
+# ---- branches -------------------------------------------------------------------------------------
 
 
 @route("POST", f"{REPOSITORY}/branch/(?P<branch>.+)")
@@ -466,58 +386,6 @@ def create_branch(state: State, call: Call, kind: str, name: str, branch: str) -
         raise HubError(409, f"Reference already exists: refs/heads/{branch}")
     repository.branches[branch] = repository.at(call.json().get("startingPoint") or "main").oid
     return Answer.of({})
-
-
-@route("DELETE", f"{REPOSITORY}/branch/(?P<branch>.+)")
-def delete_branch(state: State, call: Call, kind: str, name: str, branch: str) -> Answer:
-    if state.writable(call, kind, name).branches.pop(branch, None) is None:
-        raise HubError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
-    return Answer.of({})
-
-
-@route("POST", f"{REPOSITORY}/tag/(?P<revision>.+)")
-def create_tag(state: State, call: Call, kind: str, name: str, revision: str) -> Answer:
-    repository = state.writable(call, kind, name)
-    tag = call.json()["tag"]
-    if tag in repository.tags:
-        raise HubError(409, f"Reference already exists: refs/tags/{tag}")
-    repository.tags[tag] = repository.at(revision).oid
-    return Answer.of({})
-
-
-@route("DELETE", f"{REPOSITORY}/tag/(?P<tag>.+)")
-def delete_tag(state: State, call: Call, kind: str, name: str, tag: str) -> Answer:
-    if state.writable(call, kind, name).tags.pop(tag, None) is None:
-        raise HubError(404, f"Invalid rev id: {tag}", "RevisionNotFound")
-    return Answer.of({})
-
-
-@route("GET", f"{REPOSITORY}/refs")
-def refs(state: State, call: Call, kind: str, name: str) -> Answer:
-    repository = state.readable(call, kind, name)
-
-    def listed(names: Mapping[str, str], folder: str, *, proposed: bool = False) -> list[dict[str, str]]:
-        return [
-            {"name": name, "ref": f"{folder}{name}", "targetCommit": oid}
-            for name, oid in names.items()
-            if name.startswith(PULL_REQUEST) == proposed
-        ]
-
-    found: dict[str, Any] = {"branches": listed(repository.branches, "refs/heads/"), "converts": []}
-    found["tags"] = listed(repository.tags, "refs/tags/")
-    found["pullRequests"] = listed(repository.branches, "", proposed=True)
-    return Answer.of(found)
-
-
-@route("GET", f"{REPOSITORY}/commits/{REVISION}")
-def commits(state: State, call: Call, kind: str, name: str, revision: str) -> Answer:
-    repository = state.readable(call, kind, name)
-    entries = [
-        {"id": commit.oid, "title": commit.title, "message": commit.description, "date": DATE}
-        | {"authors": [{"user": repository.owner}]}
-        for commit in repository.history(revision)
-    ]
-    return _paged(state, call, entries)
 
 
 @route("GET HEAD", r"/api/(?:model|dataset|space)s/[^/]+(?:/revision/.+)?|/[^/]+/resolve/.+")

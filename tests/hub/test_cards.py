@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
 from hf_negmine.base.errors import InputError
+from hf_negmine.hub import push
 from hf_negmine.hub.cards import BEGIN, END, code, escaped, join_card, merged_metadata, split_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import model_card, negatives_section
 from hf_negmine.hub.provenance import LIBRARIES
 from tests.golden.test_golden import CORPUS, ROWS, TEACHERS
+from tests.hub.conftest import draw
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -81,6 +83,7 @@ def normalised(text: str) -> str:
 
 
 def test_the_cards_are_those_that_were_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "_figure", draw)
     for name, text in write_cards(tmp_path, monkeypatch).items():
         assert text == (GOLDEN / name).read_text(encoding="utf-8"), f"{name} has changed"
 

@@ -23,12 +23,6 @@ from tests.hub.world import NAME, mine
 BLOB = "^/[0-9a-f]{64}$"
 
 
-@pytest.fixture(autouse=True)
-def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all the rest."""
-    monkeypatch.setattr(push, "_figure", lambda summary: None)
-
-
 def check_message(error: BaseException, hub: Hub) -> None:
     """One line without a token, URL, host or path of this machine."""
     message = str(error)
@@ -49,6 +43,13 @@ STATUSES = [
     (429, "too many requests"),
     (500, "the Hub answered 500"),
 ]
+
+
+def goes_through(hub: Hub, mined: Dataset) -> None:
+    """The next push, with nothing going wrong."""
+    hub.stop_failing()
+    push_dataset(mined, NAME, license="mit")
+    assert load_dataset(NAME, split="train").to_list() == mined.to_list()
 
 
 class TestPush:
@@ -83,9 +84,7 @@ class TestPush:
             push_dataset(mined, NAME, license="mit")
         check_message(caught.value, hub)
         assert contents(hub) == {}
-        hub.stop_failing()
-        push_dataset(mined, NAME, license="mit")
-        assert load_dataset(NAME, split="train").to_list() == mined.to_list()
+        goes_through(hub, mined)
 
     @pytest.mark.parametrize(("path", "after_bytes"), [(BLOB, 500), ("/commit/", 10), ("/preupload/", 0)])
     def test_a_connection_that_is_cut(self, hub: Hub, mined: Dataset, path: str, after_bytes: int) -> None:
@@ -94,9 +93,7 @@ class TestPush:
             push_dataset(mined, NAME, license="mit")
         check_message(caught.value, hub)
         assert contents(hub) == {}
-        hub.stop_failing()
-        push_dataset(mined, NAME, license="mit")
-        assert load_dataset(NAME, split="train").to_list() == mined.to_list()
+        goes_through(hub, mined)
         assert len(hub.commits("dataset", NAME)) == 2
 
     def test_uploads_before_the_cut_are_kept(self, hub: Hub, mined: Dataset) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +25,8 @@ from hf_negmine import (
 )
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.naming import is_plain_name, is_public_name, public_content, public_name, public_text
-from hf_negmine.hub import push
 from hf_negmine.teachers import CrossEncoderTeacher, DenseTeacher, LateInteractionTeacher
 from tests.hub.world import NAME, make_miner, rows
-from tests.tiny_models import write_tiny_models
 
 SECRET = "kept-to-ourselves"
 PATHS = [
@@ -119,13 +116,6 @@ TEACHERS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def kept_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_models(folder)
-    return folder
-
-
 def assert_told_nothing(folder: Path, secret: Path) -> None:
     """Neither the path, nor a part of it that is not its last."""
     for path in folder.rglob("*"):
@@ -137,13 +127,11 @@ def assert_told_nothing(folder: Path, secret: Path) -> None:
 
 @pytest.mark.parametrize("kind", TEACHERS)
 def test_no_teacher_tells_the_folder_of_its_model(
-    kind: str, kept_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path / "negmine"))
-    monkeypatch.setattr(push, "_figure", lambda summary: None)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     folder = tmp_path / SECRET / "rotated"
-    shutil.copytree(kept_models, folder)
+    shutil.copytree(models, folder)
     miner = make_miner(tmp_path / "cache", on_exhausted="keep", **TEACHERS[kind](folder))
     mined = miner.mine(rows())
     shutil.rmtree(folder)
@@ -153,11 +141,11 @@ def test_no_teacher_tells_the_folder_of_its_model(
 
 
 def test_a_model_does_not_tell_the_folder_of_its_base(
-    kept_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path / "negmine"))
     folder = tmp_path / SECRET / "base"
-    shutil.copytree(kept_models / "dense", folder)
+    shutil.copytree(models / "dense", folder)
     model = SentenceTransformer(str(folder), device="cpu")
     miner = make_miner(tmp_path / "cache", model)
     mined = miner.mine(rows())

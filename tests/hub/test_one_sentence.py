@@ -191,7 +191,6 @@ def test_what_is_not_the_rows_of_a_split(mined: Dataset, rows_of: Callable[[Any]
 
 def test_a_dataset_dict_is_pushed_as_the_sentence_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path / "negmine"))
-    monkeypatch.setattr(push, "_figure", lambda summary: None)
     miner = make_miner(tmp_path / "cache", "bm25")
     mined = miner.mine(rows()).train_test_split(0.25, seed=0)
     with pytest.raises(InputError, match="miner=miner"):

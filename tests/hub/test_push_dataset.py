@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from hf_negmine import HubError, push_dataset
 from hf_negmine.base.errors import InputError
 from hf_negmine.hub import push
+from tests.hub.conftest import draw
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, code_blocks, make_miner, mine, multi_rows, read_card, rows
 
@@ -30,7 +31,10 @@ def load_configs(metadata: dict[str, Any]) -> dict[tuple[str, str], Dataset]:
     }
 
 
-def test_one_commit_holds_everything_that_the_card_names(hub: Hub, mined: Dataset) -> None:
+def test_one_commit_holds_everything_that_the_card_names(
+    hub: Hub, mined: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "_figure", draw)
     done = push_dataset(mined, NAME, license="cc-by-4.0", languages=["en"], with_pool=True)
     assert [commit.title for commit in hub.commits("dataset", NAME)] == [
         "Mined with naive: default, train",

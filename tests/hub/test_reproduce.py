@@ -17,19 +17,8 @@ from sentence_transformers import SentenceTransformer
 from hf_negmine import DenseTeacher, FixedTeacher, ScoreFunction, push_dataset, push_model, reproduce
 from hf_negmine.base.errors import InputError
 from tests.hub.server import Hub
-from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, multi_rows, rows
+from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, rows
 from tests.train import helpers as words
-
-FORMATS = ["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_rows_with_several_positives_come_out_again(hub: Hub, tmp_path: Path, format: str) -> None:
-    miner = make_miner(tmp_path / "cache", "bm25", format=format, sampler="sampled:6")
-    push_dataset(miner.mine(multi_rows()), NAME, license="mit")
-    found = reproduce(NAME, progress=False, cache_dir=tmp_path / "elsewhere")
-    assert found.identical, found
-    assert str(found).startswith("identical: all ")
 
 
 @pytest.mark.parametrize(

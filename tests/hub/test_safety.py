@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import io
+import itertools
 import json
 import logging
 import pickle
@@ -73,29 +74,29 @@ class TestWhatComes:
         with pytest.raises(StorageError, match="would leave its folder"):
             check_path(path, "it")
 
-    @pytest.mark.parametrize("path", ["../../secret.parquet", "/secret.parquet", "..\\secret.parquet"])
-    @pytest.mark.parametrize("kind", ["data", "corpus", "pool", "unheard_of"])
-    def test_provenance_that_names_files_outside(self, pushed: Hub, kind: str, path: str, tmp_path: Path) -> None:
+    def test_provenance_that_names_files_outside(self, pushed: Hub, tmp_path: Path) -> None:
         files = json.loads(pushed.files("dataset", NAME)["negmine/default/train.json"])["files"]
-        change(pushed, "negmine/default/train.json", files={**files, kind: [path]})
         pushed.requests.clear()
-        with pytest.raises(StorageError, match="would leave its folder; nothing was read"):
-            load_mined(NAME, cache_dir=tmp_path / "elsewhere")
+        paths = ("../../secret.parquet", "/secret.parquet", "..\\secret.parquet")
+        for kind, path in itertools.product(("data", "corpus", "pool", "unheard_of"), paths):
+            change(pushed, "negmine/default/train.json", files={**files, kind: [path]})
+            with pytest.raises(StorageError, match="would leave its folder; nothing was read"):
+                load_mined(NAME, cache_dir=tmp_path / "elsewhere")
         assert not (tmp_path / "elsewhere").exists()
         assert not [request for request in pushed.requests if "secret" in request.path]
 
-    @pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "..", "", None, 3, ["x"], "0123456789ab/../x"])
-    def test_a_pool_that_names_files_outside(self, pushed: Hub, name: Any, tmp_path: Path) -> None:
-        change(pushed, POOL + "pool.json", lists=name)
-        with pytest.raises(StorageError, match="not a name that hf_negmine gives"):
-            load_mined(NAME, cache_dir=tmp_path / "elsewhere")
-        assert not list((tmp_path / "elsewhere" / "pools").iterdir())
+    def test_a_pool_that_names_files_outside(self, pushed: Hub, tmp_path: Path) -> None:
+        for name in ("../../x", "/x", "a/b", "..", "", None, 3, ["x"], "0123456789ab/../x"):
+            change(pushed, POOL + "pool.json", lists=name)
+            with pytest.raises(StorageError, match="not a name that hf_negmine gives"):
+                load_mined(NAME, cache_dir=tmp_path / "elsewhere")
+            assert not list((tmp_path / "elsewhere" / "pools").iterdir())
 
-    @pytest.mark.parametrize("n_queries", [10**15, -1, "12", None, 3])
-    def test_a_pool_of_more_queries_than_there_are(self, pushed: Hub, n_queries: Any) -> None:
-        change(pushed, POOL + "pool.json", n_queries=n_queries)
-        with pytest.raises(StorageError, match="expected"):
-            load_mined(NAME)
+    def test_a_pool_of_more_queries_than_there_are(self, pushed: Hub) -> None:
+        for n_queries in (10**15, -1, "12", None, 3):
+            change(pushed, POOL + "pool.json", n_queries=n_queries)
+            with pytest.raises(StorageError, match="expected"):
+                load_mined(NAME)
 
     def test_a_pool_of_other_texts(self, pushed: Hub) -> None:
         other = io.BytesIO()
@@ -118,21 +119,16 @@ class TestWhatComes:
         with pytest.raises(StorageError, match="damaged"):
             load_mined(NAME)
 
-    @pytest.mark.parametrize("kind", ["array", "pickle", "archive"])
-    def test_nothing_is_unpickled(self, pushed: Hub, kind: str, tmp_path: Path) -> None:
-        mark = tmp_path / "exploded"
-        content = io.BytesIO()
-        if kind == "array":
-            np.save(content, np.array([Bomb(mark)] * 12, dtype=object), allow_pickle=True)
-        elif kind == "pickle":
-            content.write(pickle.dumps(Bomb(mark)))
-        else:
-            with zipfile.ZipFile(content, "w") as archive:
-                archive.writestr("a.npy", b"\x93NUMPY")
-        pushed.commit("dataset", NAME, {POOL + "query_keys.npy": content.getvalue()})
-        with pytest.raises(StorageError):
-            load_mined(NAME)
-        assert not mark.exists()
+    def test_nothing_is_unpickled(self, pushed: Hub, tmp_path: Path) -> None:
+        mark, array, archive = tmp_path / "exploded", io.BytesIO(), io.BytesIO()
+        np.save(array, np.array([Bomb(mark)] * 12, dtype=object), allow_pickle=True)
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("a.npy", b"\x93NUMPY")
+        for content in (array.getvalue(), pickle.dumps(Bomb(mark)), archive.getvalue()):
+            pushed.commit("dataset", NAME, {POOL + "query_keys.npy": content})
+            with pytest.raises(StorageError):
+                load_mined(NAME)
+            assert not mark.exists()
 
     def test_code_in_a_repository_is_not_run(self, pushed: Hub, tmp_path: Path) -> None:
         mark = tmp_path / "exploded"

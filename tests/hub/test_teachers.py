@@ -35,7 +35,6 @@ from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 from hf_negmine.teachers import APITeacher
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, make_miner, mine, read_card, rows
-from tests.tiny_models import write_tiny_models
 
 TEACHERS: dict[str, Any] = {
     "fusion": lambda: Fusion(["bm25", "random:1"], "sum", weights=[2.0, 1.0]),
@@ -156,9 +155,8 @@ def test_a_function_inside_must_be_given(hub: Hub, tmp_path: Path) -> None:
     assert reproduce(NAME, teacher=teacher, progress=False).identical
 
 
-def test_a_cross_encoder_and_an_engine_with_a_local_copy(hub: Hub, tmp_path: Path) -> None:
-    write_tiny_models(tmp_path)
-    cross, dense = tmp_path / "cross", tmp_path / "dense"
+def test_a_cross_encoder_and_an_engine_with_a_local_copy(hub: Hub, models: Path, tmp_path: Path) -> None:
+    cross, dense = models / "cross", models / "dense"
     push_dataset(mine(tmp_path / "cache", f"cross-encoder:{cross}"), NAME, license="mit")
     push_dataset(mine(tmp_path / "cache", dense, engine="HNSW8"), NAME, config_name="near")
     for given in (cross, f"cross-encoder:{cross}"):
