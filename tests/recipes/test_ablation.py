@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import re
 import statistics
@@ -44,7 +43,7 @@ from recipes.nv_retriever_v1.model import _random_tokenizer, sees_later_tokens
 from recipes.nv_retriever_v1.recipe import Architecture, Lora
 from recipes.nv_retriever_v1.tasks import TASKS
 from tests.openai_server import OpenAIServer
-from tests.recipes.beir import write_beir
+from tests.recipes.helpers import assert_documented, changed, write_beir
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "ablation" / "recipe.yaml"
@@ -166,10 +165,7 @@ def test_every_value_is_documented() -> None:
     recipe = load()
     parts: list[Any] = [recipe, recipe.teachers[0], recipe.students[0], recipe.students[0].training, recipe.pace]
     parts += [recipe.training_sets[0], recipe.test_sets[0], recipe.mining, recipe.sweeps[0], recipe.judge]
-    for part in parts:
-        text = inspect.getdoc(type(part)) or ""
-        for field in dataclasses.fields(part):
-            assert field.name in text, f"{type(part).__name__}.{field.name}"
+    assert_documented(parts)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +184,7 @@ def test_every_value_is_documented() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
-    text = RECIPE.read_text(encoding="utf-8")
-    assert line in text
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text.replace(line, instead, 1), encoding="utf-8")
+    path = changed(RECIPE, tmp_path, line, instead)
     with pytest.raises(InputError, match=message):
         load_recipe(path, Ablation)
 
@@ -450,9 +443,10 @@ def test_a_study_runs_goes_on_and_adds_to_what_is_there(
     assert (tmp_path / "one" / study.REPORT).read_text(encoding="utf-8").strip() in report
 
     # In one go the same comes out.
-    run(dataclasses.replace(tiny, seeds=(0,), sweeps=(), sweep_seeds=()), tmp_path / "two", data=data, tell=told.append)
+    few = dataclasses.replace(tiny, teachers=tiny.teachers[1:], ensemble=(), seeds=(0,), sweeps=(), sweep_seeds=())
+    run(few, tmp_path / "two", data=data, tell=told.append)
     kept, in_one_go = _results(tmp_path / "one"), _results(tmp_path / "two")
-    assert len(in_one_go) == 12  # two before training
+    assert len(in_one_go) == 2 + len(runs_of(few))  # two before training
     assert in_one_go == {name: kept[name] for name in in_one_go}
 
     # Another seed and another method are added; what is there is not made again.

@@ -17,6 +17,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.teachers import DenseTeacher
 from recipes.common.config import STRICT, load_recipe
 from recipes.nv_retriever_v1.recipe import NVRetriever
+from tests.recipes.helpers import changed
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1" / "recipe.yaml"
 
@@ -194,10 +195,7 @@ def test_every_key_of_the_file_is_needed_and_no_other_is_known(tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
-    text = RECIPE.read_text(encoding="utf-8")
-    assert line in text
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text.replace(line, instead, 1), encoding="utf-8")
+    path = changed(RECIPE, tmp_path, line, instead)
     with pytest.raises(InputError, match=message) as raised:
         load_recipe(path, NVRetriever)
     assert str(raised.value).startswith(str(path))
@@ -253,12 +251,7 @@ def outer(folder: Path, **changes: Any) -> Outer:
 
 def test_every_type_is_made(tmp_path: Path) -> None:
     made = outer(
-        tmp_path,
-        inner={"size": 1, "ratio": 2},
-        others=[{"size": 2}],
-        by_name={"x": 3},
-        choice=1,
-        maybe={"size": 4},
+        tmp_path, inner={"size": 1, "ratio": 2}, others=[{"size": 2}], by_name={"x": 3}, choice=1, maybe={"size": 4}
     )
     assert made == Outer("n", Inner(1, 2.0), (Inner(2),), {"x": 3}, 1, Inner(4))
     assert type(made.inner.ratio) is float

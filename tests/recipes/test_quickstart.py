@@ -14,7 +14,7 @@ from recipes.common.config import load_recipe
 from recipes.quickstart import study
 from recipes.quickstart.recipe import Quickstart
 from recipes.quickstart.study import one_positive_per_query, run
-from tests.recipes.beir import write_beir
+from tests.recipes.helpers import write_beir
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart" / "recipe.yaml"

@@ -27,16 +27,11 @@ from recipes.reranker import study
 from recipes.reranker.evaluation import find_candidates, ndcg
 from recipes.reranker.loss import RowInfoNCE
 from recipes.reranker.plan import Plan
-from recipes.reranker.recipe import (
-    Base,
-    FirstStage,
-    Negatives,
-    Reranker,
-)
+from recipes.reranker.recipe import Base, FirstStage, Negatives, Reranker
 from recipes.reranker.run import app
 from recipes.reranker.study import run
 from recipes.reranker.training import make_reranker
-from tests.recipes.beir import write_beir
+from tests.recipes.helpers import assert_documented, changed, write_beir
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "reranker" / "recipe.yaml"
@@ -122,10 +117,7 @@ def test_every_value_is_documented() -> None:
     recipe = load()
     parts: list[Any] = [recipe, recipe.base, recipe.teacher, recipe.first_stage, recipe.training, recipe.pace]
     parts += [recipe.training_sets[0], recipe.test_sets[0], recipe.negatives[0]]
-    for part in parts:
-        text = inspect.getdoc(type(part)) or ""
-        for field in dataclasses.fields(part):
-            assert field.name in text, f"{type(part).__name__}.{field.name}"
+    assert_documented(parts)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +135,7 @@ def test_every_value_is_documented() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(line: str, instead: str, message: str, tmp_path: Path) -> None:
-    text = RECIPE.read_text(encoding="utf-8")
-    assert line in text
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text.replace(line, instead, 1), encoding="utf-8")
+    path = changed(RECIPE, tmp_path, line, instead)
     with pytest.raises(InputError, match=message):
         load_recipe(path, Reranker)
 

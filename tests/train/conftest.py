@@ -9,21 +9,13 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine import NegativeMiner
-from tests.train.helpers import load_model, make_miner, write_models
+from tests.train.helpers import load_model, make_miner
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_no_garbage() -> None:
     """Accelerate collects garbage at every training run, which takes longer than the run with so much imported."""
     gc.freeze()
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the untrained models."""
-    folder = tmp_path_factory.mktemp("models")
-    write_models(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -128,12 +128,7 @@ def arguments(folder: Path, kind: Any = SentenceTransformerTrainingArguments, **
         **settings,
     }
     return kind(
-        output_dir=str(folder),
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        **settings,
+        output_dir=str(folder), use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False, **settings
     )
 
 

@@ -25,16 +25,7 @@ from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.rows import TrainingRow
-from tests.train.helpers import (
-    CORPUS,
-    POSITIVES,
-    QUERIES,
-    WordTeacher,
-    columns_of,
-    make_miner,
-    rows,
-    rows_of,
-)
+from tests.train.helpers import CORPUS, POSITIVES, QUERIES, WordTeacher, columns_of, make_miner, rows, rows_of
 
 # Some versions of torch say this of any fork under several threads; the workers here draw numbers only.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
@@ -84,18 +75,17 @@ def test_a_row_has_the_same_negatives_in_any_batch(frozen: SentenceTransformer, 
     assert draw(collator, shuffled, 3, size=1) == together
 
 
+def loader_of(collator: HardNegativeCollator, workers: int, *, persistent: bool) -> DataLoader[Any]:
+    given: Any = rows()
+    return DataLoader(given, 4, collate_fn=collator, num_workers=workers, persistent_workers=persistent)
+
+
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_draw_what_the_main_process_draws(
     frozen: SentenceTransformer, miner: NegativeMiner, persistent: bool
 ) -> None:
     collator = HardNegativeCollator(frozen, miner.fit(rows()))
-    loader = DataLoader(
-        rows(),  # type: ignore[arg-type]
-        batch_size=4,
-        collate_fn=collator,
-        num_workers=2,
-        persistent_workers=persistent,
-    )
+    loader = loader_of(collator, 2, persistent=persistent)
     for epoch in (0, 1, 2):
         collator.set_epoch(epoch)
         seen: Drawn = {}
@@ -109,13 +99,7 @@ def test_persistent_workers_see_every_new_version_of_the_bank(
 ) -> None:
     collator = HardNegativeCollator(frozen, miner.fit(rows()))
     collator.set_epoch(0)
-    loader = DataLoader(
-        rows(),  # type: ignore[arg-type]
-        batch_size=4,
-        collate_fn=collator,
-        num_workers=1,
-        persistent_workers=True,
-    )
+    loader = loader_of(collator, 1, persistent=True)
     seen = [[columns_of(batch, frozen) for batch in loader]]
     bank = collator.sources[""].bank
     assert bank is not None
@@ -292,11 +276,7 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
         "queries": {"query": QUERIES, "half": [0] * len(QUERIES)},
         "passages": {"text": CORPUS, "half": [number % 2 for number in range(len(CORPUS))]},
     }
-    filters = [
-        Where(same_value("half"), **halves),
-        Veto("bm25", "abs:5"),
-        Judge(FunctionJudge(thirds, name="thirds")),
-    ]
+    filters = [Where(same_value("half"), **halves), Veto("bm25", "abs:5"), Judge(FunctionJudge(thirds, name="thirds"))]
     settings = {"sampler": "top", "positive_score": positive_score, "num_negatives": 6, "on_exhausted": "keep"}
     miner = make_miner(tmp_path, "random:1", method="naive", filters=filters, **settings).fit(rows())
     source = HardNegativeCollator(frozen, miner, num_negatives=1).sources[""]

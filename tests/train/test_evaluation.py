@@ -8,7 +8,7 @@ import pytest
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.train.evaluation import beir_evaluator
-from tests.recipes.beir import write_beir
+from tests.recipes.helpers import write_beir
 
 TEXTS = ["a passage", "another one", "a third"]
 QUERIES = ["trained on", "chosen by", "measured on"]

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
@@ -22,6 +22,7 @@ from hf_negmine.teachers import FixedTeacher
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from hf_negmine.train.source import NegativeSource
+from tests.thorough import examples
 from tests.train.helpers import CORPUS, QUERIES, WordTeacher, make_miner
 
 TEXTS = [*CORPUS[:20], QUERIES[0], QUERIES[1], "a text of nowhere", "another"]
@@ -110,7 +111,7 @@ def batches(draw: st.DrawFn) -> tuple[list[list[str]], list[int]]:
 
 
 @pytest.mark.parametrize("name", ["min", "each", "random", "corpus", "pool", "none"])
-@settings(max_examples=25)
+@examples(25)
 @given(batch=batches(), in_batch=st.booleans())
 def test_a_batch_is_masked_as_pair_by_pair(
     sources: dict[str, list[NegativeSource]], name: str, batch: tuple[list[list[str]], list[int]], in_batch: bool

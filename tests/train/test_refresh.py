@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import TrainerCallback
@@ -26,6 +26,7 @@ from hf_negmine.teachers import DenseTeacher
 from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL, RemineCallback
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
+from tests.thorough import examples, sample
 from tests.train.helpers import (
     CORPUS,
     QUERIES,
@@ -196,6 +197,11 @@ def test_the_student_reads_the_prompts_it_is_trained_with(model: SentenceTransfo
     assert lists_of(NegativeBank(tmp_path / "negatives" / "rows").current()[1]) == expected
 
 
+@pytest.fixture(scope="module")
+def miners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return two_miners(tmp_path_factory.mktemp("miners"))
+
+
 @pytest.mark.parametrize(
     ("given", "nested", "expected"),
     [
@@ -209,9 +215,13 @@ def test_the_student_reads_the_prompts_it_is_trained_with(model: SentenceTransfo
     ],
 )
 def test_the_prompt_of_a_column(
-    frozen: SentenceTransformer, tmp_path: Path, given: Any, nested: bool, expected: tuple[str | None, str | None]
+    frozen: SentenceTransformer,
+    miners: dict[str, Any],
+    given: Any,
+    nested: bool,
+    expected: tuple[str | None, str | None],
 ) -> None:
-    miner = two_miners(tmp_path)["second"]
+    miner = miners["second"]
     collator = HardNegativeCollator(frozen, {"second": miner} if nested else miner, prompts=given)
     name = "second" if nested else ""
     assert (collator.prompt_of("query", name), collator.prompt_of("positive", name)) == expected
@@ -289,7 +299,7 @@ def test_a_second_run_begins_where_the_first_one_did(models: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("rule", "every", "step"),
-    [("student", {}, 4), ("easy", {}, 4), ("student", {}, 6), ("easy", {"every_steps": 3}, 5)],
+    sample([("student", {}, 4), ("easy", {}, 4), ("easy", {"every_steps": 3}, 5), ("student", {}, 6)], 2),
     ids=str,
 )
 def test_a_resumed_run_ends_with_the_same_bank(
@@ -353,7 +363,7 @@ def in_a_loop(ranked: list[list[int]], k: int, rounds: list[dict[tuple[int, int]
     return found
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_easy_negatives_are_replaced_as_in_a_loop(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(0, 7), min_size=1, max_size=5))

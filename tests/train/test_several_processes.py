@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ from hf_negmine.base.files import text_digests
 from hf_negmine.train import HardNegativeCollator, NegativeBank
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from hf_negmine.train.source import NegativeSource
+from tests.train import two_ranks
 from tests.train.helpers import columns_of, make_miner, rows, rows_of
-from tests.train.two_ranks import METHOD
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +28,17 @@ def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     """The folder of the run, and what each rank saw."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(models, folder / "models")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    forks = multiprocessing.get_context("forkserver")  # one process has everything imported, and is forked twice
+    forks.set_forkserver_preload([two_ranks.__name__])
+    ranks = [forks.Process(target=two_ranks.train, args=(folder, rank, port), daemon=True) for rank in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(100)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -62,7 +60,7 @@ def test_each_row_has_the_negatives_of_a_single_process(
     run: tuple[Path, list[dict[str, Any]]], tmp_path: Path, frozen: SentenceTransformer
 ) -> None:
     folder, ranks = run
-    alone = HardNegativeCollator(frozen, make_miner(tmp_path, method=METHOD).fit(rows()))
+    alone = HardNegativeCollator(frozen, make_miner(tmp_path, method=two_ranks.METHOD).fit(rows()))
     for epoch in (0, 1):
         alone.set_epoch(epoch)
         if epoch == 1:
@@ -90,7 +88,7 @@ def test_the_loss_of_a_rank_is_over_its_rows_and_the_passages_of_both(
     _, ranks = run
     batches = [rank["batches"][0]["texts"] for rank in ranks]
     together = [[*first, *second] for first, second in zip(*batches, strict=True)]
-    source = NegativeSource.of_miner(make_miner(tmp_path, method=METHOD).fit(rows()), None, None, 0)
+    source = NegativeSource.of_miner(make_miner(tmp_path, method=two_ranks.METHOD).fit(rows()), None, None, 0)
     rows_of_both = list(zip(*together, strict=True))
     keys = text_digests(pa.array([text for row in rows_of_both for text in row], pa.large_string()))[:, 0]
     vectors = [frozen.encode(column, normalize_embeddings=True).astype(np.float64) for column in together]

@@ -23,14 +23,8 @@ from sentence_transformers import (
     SparseEncoderTrainingArguments,
 )
 from sentence_transformers.base.modules import Router
-from sentence_transformers.cross_encoder.losses import (
-    BinaryCrossEntropyLoss,
-    LambdaLoss,
-    ListNetLoss,
-)
-from sentence_transformers.cross_encoder.losses import (
-    MultipleNegativesRankingLoss as RerankerMNRL,
-)
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListNetLoss
+from sentence_transformers.cross_encoder.losses import MultipleNegativesRankingLoss as RerankerMNRL
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
     CachedMultipleNegativesRankingLoss,
@@ -52,7 +46,7 @@ from hf_negmine.train import (
     RemineCallback,
     trainer_arguments,
 )
-from tests.tiny_models import write_tiny_models
+from tests.thorough import sample
 from tests.train.helpers import (
     CORPUS,
     QUERIES,
@@ -94,12 +88,7 @@ def make_trainer(
     kind: Any = SentenceTransformerTrainer,
 ) -> Any:
     return kind(
-        model=model,
-        args=args,
-        train_dataset=data,
-        loss=loss,
-        data_collator=collator,
-        callbacks=[collator, *callbacks],
+        model=model, args=args, train_dataset=data, loss=loss, data_collator=collator, callbacks=[collator, *callbacks]
     )
 
 
@@ -123,13 +112,7 @@ def collator_of(model: Any, miner: Any) -> HardNegativeCollator:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"gradient_accumulation_steps": 2},
-        {"gradient_accumulation_steps": 3},
-        {"dataloader_num_workers": 2},
-        {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
-    ],
+    [{}, {"gradient_accumulation_steps": 3}, {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}],
     ids=str,
 )
 def test_every_epoch_of_a_run_has_its_own_negatives(
@@ -198,9 +181,8 @@ def test_one_collator_serves_stages_with_prompts_of_their_own(model: SentenceTra
         assert all(text.startswith(f"{prompt}q ") for batch in loss.batches for text in batch[0])
 
 
-def test_late_interaction_trains_at_the_lengths_of_its_arguments(tmp_path: Path) -> None:
-    write_tiny_models(tmp_path / "models")
-    model = MultiVectorEncoder(str(tmp_path / "models" / "tokens"), device="cpu")
+def test_late_interaction_trains_at_the_lengths_of_its_arguments(models: Path, tmp_path: Path) -> None:
+    model = MultiVectorEncoder(str(models / "tokens"), device="cpu")
     collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
     args = arguments(tmp_path, MultiVectorEncoderTrainingArguments, max_length={"query": 12, "document": 5})
     collator.on_init_end(args, None, None)
@@ -234,7 +216,7 @@ def test_evaluation_before_during_and_after(model: SentenceTransformer, tmp_path
 # ---- killed and resumed ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("step", "workers"), [(3, 0), (4, 0), (6, 2)], ids=["inside", "at a boundary", "workers"])
+@pytest.mark.parametrize(("step", "workers"), sample([(6, 2), (3, 0), (4, 0)], 2))
 def test_a_resumed_run_continues_the_very_same_losses(models: Path, tmp_path: Path, step: int, workers: int) -> None:
     settings = {"num_train_epochs": 3, "save_steps": step, "save_strategy": "steps", "dataloader_num_workers": workers}
 
@@ -439,12 +421,7 @@ def test_a_miner_on_a_corpus_alone_mines_while_training(model: SentenceTransform
 
 
 @pytest.mark.parametrize(
-    ("make_loss", "layout"),
-    [
-        (LambdaLoss, "labeled-list"),
-        (ListNetLoss, "labeled-list"),
-        (RerankerMNRL, "n-tuple"),
-    ],
+    ("make_loss", "layout"), [(LambdaLoss, "labeled-list"), (ListNetLoss, "labeled-list"), (RerankerMNRL, "n-tuple")]
 )
 def test_rerankers_train(models: Path, tmp_path: Path, make_loss: Any, layout: Any) -> None:
     torch.manual_seed(0)

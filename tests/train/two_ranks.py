@@ -1,16 +1,13 @@
-"""A training run for the test of several processes: every rank writes down what it saw.
-
-Called as ``python -m torch.distributed.run … two_ranks.py FOLDER``.
-"""
+"""A training run for the test of several processes: every rank writes down what it saw."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformerTrainer
 from transformers import TrainerCallback
 
@@ -52,7 +49,11 @@ class Versions(TrainerCallback):
         self.seen.append(bank.current()[0])
 
 
-def main(folder: Path) -> None:
+def train(folder: Path, rank: int, port: int) -> None:
+    """One of two ranks, told so as torchrun tells it."""
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    os.environ.update(address, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    torch.set_num_threads(1)
     model = load_model(folder / "models")
     collator = HardNegativeCollator(model, make_miner(folder / "cache", method=METHOD).fit(rows()))
     loss = WatchedLoss(model, collator, gather_across_devices=True)
@@ -69,8 +70,4 @@ def main(folder: Path) -> None:
     weights = float(sum(weight.detach().double().abs().sum() for weight in model.parameters()))
     told = [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
     seen = {"batches": loss.seen, "versions": versions.seen, "weights": weights, "told": len(told)}
-    (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(seen))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (folder / f"rank-{rank}.json").write_text(json.dumps(seen))
