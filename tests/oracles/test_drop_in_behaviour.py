@@ -18,30 +18,28 @@ from sentence_transformers.util import mine_hard_negatives as theirs
 
 from hf_negmine import NegmineError
 from hf_negmine import mine_hard_negatives as ours
-from tests.tiny_models import make_cross, make_sparse, write_tiny_models
+from tests.tiny_models import make_cross, make_sparse
 
 FORMATS = ["triplet", "n-tuple", "labeled-pair", "labeled-list"]
+
+
+def with_two_formats(cases: list[dict[str, Any]]) -> Any:
+    """Each case with two of the four formats."""
+    pairs = [(case, FORMATS[(place + more) % 4]) for place, case in enumerate(cases) for more in (0, 2)]
+    return pytest.mark.parametrize(("arguments", "output_format"), pairs, ids=str)
+
+
 # w1 has two positives, in rows that are apart; one row is repeated.
 ROWS = datasets.Dataset.from_dict(
-    {
-        "question": ["w1 w2", "w3", "w1 w2", "w8", "w3"],
-        "answer": ["w1", "w4 w5", "w2 w9", "w8 w7", "w4 w5"],
-    }
+    {"question": ["w1 w2", "w3", "w1 w2", "w8", "w3"], "answer": ["w1", "w4 w5", "w2 w9", "w8 w7", "w4 w5"]}
 )
 CORPUS = ["w6", "w7 w8", "w9 w1", "w2 w3 w4", "w10", "w11 w12"]
 MISSING = re.compile(r"Could not find enough negatives for (\d+) samples \((.*?)\)\.")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_models(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> SentenceTransformer:
-    return SentenceTransformer(str(folder / "dense"), device="cpu")
+def model(models: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(models / "dense"), device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -65,9 +63,7 @@ def contents(mined: datasets.Dataset) -> list[dict[str, Any]]:
     return [{name: content(value) for name, value in row.items()} for row in mined.to_list()]
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
-@pytest.mark.parametrize(
-    "arguments",
+@with_two_formats(
     [
         {"num_negatives": 9},  # the anchor with two positives has 8 others, the rest 9
         {"num_negatives": 50},
@@ -75,8 +71,7 @@ def contents(mined: datasets.Dataset) -> list[dict[str, Any]]:
         {"num_negatives": 4, "range_max": 40, "range_min": 7},
         {"corpus": None, "num_negatives": 4},
         {"corpus": []},
-    ],
-    ids=str,
+    ]
 )
 def test_more_negatives_than_there_are_give_the_same_short_rows(
     arguments: dict[str, Any], output_format: str, model: SentenceTransformer
@@ -104,9 +99,7 @@ def test_a_ranking_of_the_whole_corpus(n: int, model: SentenceTransformer) -> No
     assert mined.to_list() == theirs(ROWS, model, **common).to_list()
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
-@pytest.mark.parametrize(
-    "arguments",
+@with_two_formats(
     [
         {"max_score": -0.9, "range_max": 4},
         {"max_score": 0.8, "range_max": 9, "num_negatives": 6},
@@ -114,14 +107,10 @@ def test_a_ranking_of_the_whole_corpus(n: int, model: SentenceTransformer) -> No
         {"relative_margin": 0.01, "range_max": 12, "range_min": 2, "num_negatives": 5},
         {"num_negatives": 12},
         {"num_negatives": 2},
-    ],
-    ids=str,
+    ]
 )
 def test_the_notice_of_missing_negatives_comes_with_the_same_number(
-    arguments: dict[str, Any],
-    output_format: str,
-    model: SentenceTransformer,
-    capsys: pytest.CaptureFixture[str],
+    arguments: dict[str, Any], output_format: str, model: SentenceTransformer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = ROWS.select(range(4))  # theirs counts a repeated row as one that lacks its negatives
     common = {"corpus": CORPUS, "output_format": output_format, **arguments}
@@ -244,13 +233,8 @@ class OnlyEncode:
         return Asked().similarity(queries, passages)
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.parametrize("asked", [Asked, ByDistance])
-@pytest.mark.parametrize(
-    "arguments",
-    [{}, {"query_prompt": "find: "}, {"relative_margin": 0.1, "num_negatives": 1, "range_max": 9}],
-    ids=str,
-)
+@with_two_formats([{}, {"query_prompt": "find: "}, {"relative_margin": 0.1, "num_negatives": 1, "range_max": 9}])
 def test_any_object_that_encodes_and_compares_will_do(
     arguments: dict[str, Any], asked: type[Asked], output_format: str
 ) -> None:
@@ -285,8 +269,8 @@ def test_nothing_of_an_object_without_weights_is_taken_for_another_one(
     assert mined.filter(lambda row: row["question"] == "w3").num_rows == 3
 
 
-def test_any_object_that_predicts_will_do_as_a_cross_encoder(folder: Path, model: SentenceTransformer) -> None:
-    cross_encoder = make_cross(folder)
+def test_any_object_that_predicts_will_do_as_a_cross_encoder(models: Path, model: SentenceTransformer) -> None:
+    cross_encoder = make_cross(models)
     wrapped = SimpleNamespace(predict=lambda pairs, **settings: cross_encoder.predict(pairs, **settings))
     common = {"corpus": CORPUS, "output_scores": True, "max_score": 0.6, "verbose": False}
     assert contents(ours(ROWS, model, cross_encoder=wrapped, **common)) == contents(
@@ -294,8 +278,8 @@ def test_any_object_that_predicts_will_do_as_a_cross_encoder(folder: Path, model
     )
 
 
-def test_what_is_no_model_is_said(folder: Path, model: SentenceTransformer) -> None:
-    for wrong, name in ((make_sparse(folder), "SparseEncoder"), ("all-MiniLM-L6-v2", "str"), (None, "NoneType")):
+def test_what_is_no_model_is_said(models: Path, model: SentenceTransformer) -> None:
+    for wrong, name in ((make_sparse(models), "SparseEncoder"), ("all-MiniLM-L6-v2", "str"), (None, "NoneType")):
         with pytest.raises(NegmineError, match=f"model: expected a SentenceTransformer.*got {name}"):
             ours(ROWS, wrong, corpus=CORPUS, verbose=False)
     with pytest.raises(NegmineError, match=r"cross_encoder: expected a CrossEncoder.*got str"):

@@ -22,7 +22,7 @@ from hf_negmine.base.schema import FloatArray
 from hf_negmine.select.methods import Method
 
 TIE = 1e-6
-QUERIES, PASSAGES = 200, 600
+QUERIES, PASSAGES = 100, 300
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,7 @@ CASES: dict[str, tuple[Method, dict[str, Any]]] = {
     "highest score": (TopKAbs(0.4), {"max_score": 0.4}),
     "first ranks left out": (TopKShifted(5), {"range_min": 5}),
     "margin and highest score": (TopKPercPos(0.95) & TopKAbs(0.45), {"relative_margin": 0.05, "max_score": 0.45}),
-    "margin and lowest score": (
-        TopKMarginPos(0.05) & ScoreFloor(0.1),
-        {"absolute_margin": 0.05, "min_score": 0.1},
-    ),
+    "margin and lowest score": (TopKMarginPos(0.05) & ScoreFloor(0.1), {"absolute_margin": 0.05, "min_score": 0.1}),
 }
 
 

@@ -90,14 +90,7 @@ def test_a_folder_and_the_model_loaded_from_it_have_one_fingerprint(
 
 
 @pytest.mark.parametrize(
-    "setting",
-    [
-        {"query_prompt": "query: "},
-        {"max_length": 64},
-        {"truncate_dim": 64},
-        {"dtype": "bfloat16"},
-    ],
-    ids=str,
+    "setting", [{"query_prompt": "query: "}, {"max_length": 64}, {"truncate_dim": 64}, {"dtype": "bfloat16"}], ids=str
 )
 def test_a_setting_that_changes_the_vectors_changes_the_fingerprint(
     minilm: str, fingerprint: str, setting: dict[str, Any]
