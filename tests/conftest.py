@@ -32,10 +32,7 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
 torch.set_num_threads(1)
 
 settings.register_profile(
-    "default",
-    max_examples=100 if THOROUGH else 25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    "default", max_examples=100 if THOROUGH else 25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
+from hf_negmine.select import Selection
 from hf_negmine.teachers.vector_store import VectorStore
 
 Ranked = list[tuple[float, int]]
@@ -131,3 +133,11 @@ def make_pool(
     """Retrieve a pool into ``folder / "pool"``."""
     about, maker = {"teacher": teacher.name}, searcher_maker(folder, teacher, texts, first_pass)
     return retrieve(texts, maker, folder / "pool", about, depth=depth, progress=False)
+
+
+def selected_rows(selection: Selection) -> list[Ranked]:
+    """Score and passage of each target's negatives."""
+    return [
+        list(zip(selection.scores[a:b].tolist(), selection.passages[a:b].tolist(), strict=True))
+        for a, b in itertools.pairwise(selection.offsets)
+    ]

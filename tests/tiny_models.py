@@ -48,9 +48,7 @@ def make_tokens(
 ) -> MultiVectorEncoder:
     """A ColBERT model: queries are expanded to 12 tokens, passages cut to 24, two words of a passage do not count."""
     transformer = Transformer(
-        str(folder / "bert"),
-        query_expansion={"strategy": "fixed", "attend": False, "length": 12},
-        document_length=24,
+        str(folder / "bert"), query_expansion={"strategy": "fixed", "attend": False, "length": 12}, document_length=24
     )
     torch.manual_seed(5)
     plain = torch.nn.Identity()

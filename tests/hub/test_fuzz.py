@@ -30,14 +30,7 @@ from hf_negmine import push_dataset
 from hf_negmine.base.errors import NegmineError
 from hf_negmine.data.texts import TextSet
 from hf_negmine.hub.cards import dataset_card, decoded_card
-from hf_negmine.hub.load import (
-    HubData,
-    check_lookups,
-    check_shared_pool,
-    open_pool,
-    read_parquet,
-    text_set_of,
-)
+from hf_negmine.hub.load import HubData, check_lookups, check_shared_pool, open_pool, read_parquet, text_set_of
 from hf_negmine.hub.models import model_card
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, read_provenance
 from hf_negmine.hub.push import _configs

@@ -171,10 +171,7 @@ def test_a_push_onto_a_bad_card_changes_nothing(hub: Hub, pushed: Path, mined: D
 @pytest.mark.parametrize(
     ("rows_of", "message"),
     [
-        (
-            lambda mined: DatasetDict(train=mined, test=mined),
-            r"the splits \['train', 'test'\].*split=",
-        ),
+        (lambda mined: DatasetDict(train=mined, test=mined), r"the splits \['train', 'test'\].*split="),
         (lambda mined: mined.to_iterable_dataset(), "IterableDataset.*Dataset.from_list"),
         (lambda mined: mined.select([]), "no row to push"),
         (lambda mined: None, "expected the Dataset that mine returned, got NoneType"),
@@ -256,11 +253,7 @@ def other_column(data: bytes) -> bytes:
     [
         ("data/default/train-00000-of-00001.parquet", with_metadata, "is not a Parquet file, or a damaged one"),
         ("data/default/train-00000-of-00001.parquet", lambda data: data[:-40], "is not a Parquet file, or"),
-        (
-            "lookups/default/train/corpus-00000-of-00001.parquet",
-            other_column,
-            "lookup table corpus has the columns",
-        ),
+        ("lookups/default/train/corpus-00000-of-00001.parquet", other_column, "lookup table corpus has the columns"),
         ("lookups/default/train/queries-00000-of-00001.parquet", not_utf8, "is not a Parquet file, or a damaged one"),
         (POOL + "query_keys.npy", lambda data: data[:-8], "cannot read"),
         (POOL + "query_keys.npy", lambda data: data.replace(b"(12,)", b"(9**9"), "pool|cannot read"),

@@ -166,14 +166,7 @@ class TestWhatComes:
 def secrets(hub: Hub, tmp_path: Path) -> set[bytes]:
     """What nothing that is pushed, printed or logged may hold."""
     addresses = {hub.url.removeprefix("http://"), hub.storage_url.removeprefix("http://")}
-    found = {
-        "hf_test",
-        "Nutzername",
-        str(tmp_path),
-        str(Path.home()) + "/",
-        HOST,
-        str(Path(__file__).parents[2]),
-    }
+    found = {"hf_test", "Nutzername", str(tmp_path), str(Path.home()) + "/", HOST, str(Path(__file__).parents[2])}
     return {text.encode() for text in found | addresses}
 
 

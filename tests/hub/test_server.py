@@ -7,16 +7,8 @@ from pathlib import Path
 import httpx2
 import huggingface_hub
 import pytest
-from huggingface_hub import (
-    CommitOperationAdd,
-    HfApi,
-    snapshot_download,
-)
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from tests.hub.server import Hub
 

@@ -41,12 +41,7 @@ def assert_segments_are_true(lists: CandidateLists, rankings: list[Ranked]) -> N
 
 
 def with_search(
-    lists: CandidateLists,
-    rankings: list[Ranked],
-    queries: list[int],
-    ceilings: FloatArray,
-    depth: int,
-    skip: int,
+    lists: CandidateLists, rankings: list[Ranked], queries: list[int], ceilings: FloatArray, depth: int, skip: int
 ) -> CandidateLists:
     found = CandidateLists.from_ranking(search(rankings, queries, ceilings, depth, skip), ceilings, skip)
     return lists.merged(np.array(queries), found)

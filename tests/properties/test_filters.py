@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import tempfile
@@ -43,7 +42,7 @@ from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers.vectors import unit_length
-from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
+from tests.reference import Ranked, make_pool, ranked, score_matrix, selected_rows, text_set
 from tests.thorough import examples
 
 Rule = Callable[[int, Ranked], Ranked]
@@ -297,13 +296,6 @@ def expected_of(
     return rows, removed
 
 
-def rows_of(selection: Selection) -> list[Ranked]:
-    return [
-        list(zip(selection.scores[a:b].tolist(), selection.passages[a:b].tolist(), strict=True))
-        for a, b in itertools.pairwise(selection.offsets)
-    ]
-
-
 @examples(60)
 @given(
     world=worlds(),
@@ -341,12 +333,12 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
         bound = [case.filter.bind(scene) for case in cases]
         selection = pool.select(spec, n=n, positive_score=positive_score, filters=bound)
         rows, removed = expected_of(world, spec, n, positive_score, cases)
-        assert rows_of(selection) == rows
+        assert selected_rows(selection) == rows
         assert {rule: selection.removed[rule] for rule in removed} == removed
         for target, row in enumerate(rows):  # never short while there is more
             assert selection.complete[target] == (len(row) == n)
         again = CandidatePool.load(folder / "pool", progress=False)
-        assert rows_of(again.select(spec, n=n, positive_score=positive_score, filters=bound)) == rows
+        assert selected_rows(again.select(spec, n=n, positive_score=positive_score, filters=bound)) == rows
 
 
 @examples(20)
@@ -365,8 +357,8 @@ def test_a_sampler_draws_from_the_best_for_which_every_rule_holds(
         texts = world.text_set(folder)
         pool = make_pool(folder, world.teacher, texts, 2)
         bound = [case.filter.bind(scene_of(world, texts, folder, "min"))]
-        best = rows_of(pool.select("naive", "top", int(sampler[-1]), filters=bound))
-        drawn = rows_of(pool.select("naive", sampler, 2, filters=bound))
+        best = selected_rows(pool.select("naive", "top", int(sampler[-1]), filters=bound))
+        drawn = selected_rows(pool.select("naive", sampler, 2, filters=bound))
         for wide, row in zip(best, drawn, strict=True):
             assert len(row) == min(2, len(wide))
             assert set(row) <= set(wide)
@@ -440,7 +432,7 @@ def test_a_positive_that_is_not_found_sets_no_ceiling_beside_others(
             for query, (row, keeps) in enumerate(zip(world.positives, found, strict=True)):
                 counted = [passage for passage, keep in zip(row, keeps, strict=True) if keep] or row
                 targets.append((query, min(float(world.scores[query, passage]) for passage in counted)))
-        assert rows_of(selection) == [world.allowed(query, "perc_pos:0.8", score)[:3] for query, score in targets]
+        assert selected_rows(selection) == [world.allowed(query, "perc_pos:0.8", score)[:3] for query, score in targets]
 
 
 # ---- judges ------------------------------------------------------------------------------------------------------
@@ -497,7 +489,7 @@ def test_what_a_judge_calls_relevant_is_replaced_the_likeliest_first(
         judged = Judge(FunctionJudge(judge, name="random", batch_size=batch_size), budget)
         queries, _ = pool.positives.targets(positive_score)
         selection, verdicts = judged_selection(select, queries, judged, texts, store)
-        assert rows_of(selection) == rows
+        assert selected_rows(selection) == rows
         assert asked == [(world.queries[query], world.corpus[passage]) for query, passage in expected_asked]
         assert verdicts.asked == len(known)
         assert budget is None or verdicts.asked <= budget
@@ -507,7 +499,7 @@ def test_what_a_judge_calls_relevant_is_replaced_the_likeliest_first(
 
         asked.clear()  # what was said is kept
         again, verdicts_again = judged_selection(select, queries, judged, texts, store)
-        assert (rows_of(again), asked, verdicts_again.asked) == (rows, [], verdicts.asked)
+        assert (selected_rows(again), asked, verdicts_again.asked) == (rows, [], verdicts.asked)
 
 
 # ---- conditions --------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
 from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, Selection, parse_sampler
+from hf_negmine.select import PositiveScore, parse_sampler
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vectors import unit_length
-from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set
+from tests.reference import Ranked, make_pool, ranked, score_matrix, selected_rows, text_set
 from tests.thorough import examples
 
 METHODS = [
@@ -136,14 +135,6 @@ def drawn(world: World, texts: TextSet, query: int, left: Ranked, sampler: Sampl
     return [left[column] for column in sampler.choose(scores, keys, n)[0]]
 
 
-def rows_of(selection: Selection) -> list[Ranked]:
-    bounds = selection.offsets
-    return [
-        list(zip(selection.scores[a:b].tolist(), selection.passages[a:b].tolist(), strict=True))
-        for a, b in itertools.pairwise(bounds)
-    ]
-
-
 def assert_selection(
     world: World,
     pool: CandidatePool,
@@ -166,7 +157,7 @@ def assert_selection(
     assert selection.positive_scores.tolist() == [score for _, score in targets]
     left = [survivors(world, query, spec, score) for query, score in targets]
     want = [drawn(world, texts, query, row, sampler, n, seed) for (query, _), row in zip(targets, left, strict=True)]
-    assert rows_of(selection) == want
+    assert selected_rows(selection) == want
     assert selection.complete.tolist() == [len(row) == n for row in want]
     assert selection.counts.tolist() == [len(row) for row in want]
 
@@ -192,10 +183,7 @@ questions = st.lists(
     questions=questions,
 )
 def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
-    world: World,
-    depth: int,
-    first_pass: FirstPass,
-    questions: list[tuple[str, str, int, int, PositiveScore]],
+    world: World, depth: int, first_pass: FirstPass, questions: list[tuple[str, str, int, int, PositiveScore]]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = world.text_set(Path(folder))
@@ -215,4 +203,4 @@ def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
         for spec, sampler, n, seed, positive_score in questions:  # it is deep enough by now
             again = loaded.select(spec, sampler, n, seed=seed, positive_score=positive_score)
             first = pool.select(spec, sampler, n, seed=seed, positive_score=positive_score)
-            assert rows_of(again) == rows_of(first)
+            assert selected_rows(again) == selected_rows(first)

@@ -201,10 +201,7 @@ CASES = {
     "positive score": Case(make(positive_score="max"), ["positive_score", "'max'", "['min', 'each']"]),
     "first pass": Case(make(first_pass="int8"), ["first_pass", "'int8'", "'bfloat16'"]),
     "device": Case(make(device="tpu9000"), ["device", "'tpu9000'", "'cuda'"]),
-    "split": Case(
-        lambda folder: miner_in(folder).fit({"a": 1}),
-        ["rows: expected", "got dict"],
-    ),
+    "split": Case(lambda folder: miner_in(folder).fit({"a": 1}), ["rows: expected", "got dict"]),
     # teachers
     "no teacher": Case(
         lambda folder: NegativeMiner(42, cache_dir=folder),  # type: ignore[arg-type]

@@ -59,11 +59,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny"
 
 
-@pytest.fixture
-def rows_file(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
+def write_rows(path: Path) -> Path:
     path.write_text("".join(json.dumps({"query": q, "positive": p}) + "\n" for q, p in PAIRS), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl")
 
 
 @pytest.fixture
@@ -93,10 +96,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
+@pytest.fixture(scope="module")
+def mined_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mined")
+    options = ["-t", "bm25", "-m", "naive", "-n", "3", "--cache-dir", str(folder / "cache")]
+    command = ["mine", str(write_rows(folder / "rows.jsonl")), *options, "-o", str(folder / "mined")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "hf")
+        assert CliRunner().invoke(app, command).exit_code == 0
+    return folder / "mined"
+
+
 @pytest.fixture
-def mined(run: Run, rows_file: Path, tmp_path: Path) -> Path:
-    assert run("mine", rows_file, "-t", "bm25", "-m", "naive", "-n", "3", "-o", tmp_path / "mined").exit_code == 0
-    return tmp_path / "mined"
+def mined(mined_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mined_once, tmp_path / "mined"))
 
 
 def vectors(model: Path) -> torch.Tensor:

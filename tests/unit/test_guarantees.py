@@ -19,7 +19,7 @@ from hf_negmine.search import rerank
 from hf_negmine.select.filters import Veto, Where, same_value
 from hf_negmine.teachers import DenseTeacher, ScoreFunction
 from hf_negmine.teachers.pair_store import PairStore
-from tests.train.helpers import load_model, write_models
+from tests.train.helpers import load_model
 
 ROWS = [{"query": f"question {i}", "positive": f"answer {i} to question {i}"} for i in range(30)]
 PAIRS = [
@@ -57,9 +57,8 @@ def test_a_teacher_that_changed_between_two_fits_is_searched_anew(tmp_path: Path
     assert mined(NegativeMiner(teacher, method="naive", cache_dir=tmp_path / "one", progress=False)) == fresh
 
 
-def test_a_model_that_was_trained_between_two_fits_has_other_vectors(tmp_path: Path) -> None:
-    write_models(tmp_path)
-    model = load_model(tmp_path)
+def test_a_model_that_was_trained_between_two_fits_has_other_vectors(models: Path) -> None:
+    model = load_model(models)
     teacher = DenseTeacher(model, device="cpu")
     first = teacher.fingerprint("query")
     assert teacher.fingerprint("query") == first

@@ -26,8 +26,7 @@ from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.layouts import FORMATS
-
-forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+from tests.forks import forks
 
 
 class WordTeacher:
@@ -125,38 +124,13 @@ def listed(rows: Any) -> list[dict[str, Any]]:
 # ---- map and mine ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scores", [False, True], ids=["plain", "scores"])
-@pytest.mark.parametrize("format", FORMATS)
-def test_map_equals_mine_with_any_batch_size(cache: Path, format: str, scores: bool) -> None:
-    miner = miner_in(cache, format=format, include_scores=scores).fit(ROWS)
-    mined = miner.mine(ROWS)
-    expected = listed(mined)
-    assert len(expected) >= len(ROWS) * 0.5
-    for batch_size in (1, 7, 1000):
-        result = mapped(ROWS, miner, batch_size=batch_size)
-        assert result.column_names == mined.column_names
-        assert listed(result) == expected
-    typed = mapped(ROWS, miner, features=miner.features(ROWS))
-    assert typed.features == mined.features
-    assert listed(typed) == expected
-
-
-@forks
-@pytest.mark.parametrize("format", ["n-tuple", "labeled-list"])
-def test_map_equals_mine_in_two_processes(cache: Path, format: str) -> None:
-    miner = miner_in(cache, format=format).fit(ROWS)
-    expected = listed(miner.mine(ROWS))
-    assert listed(mapped(ROWS, miner, num_proc=2, batch_size=4)) == expected
-
-
 @forks
 def test_two_processes_mine_rows_on_the_fly_as_one_does(cache: Path) -> None:
     miner = miner_in(cache, on_exhausted="keep").fit(corpus=CORPUS)
     assert listed(mapped(ROWS, miner, num_proc=2, batch_size=4)) == listed(mapped(ROWS, miner))
 
 
-@pytest.mark.parametrize("scores", [False, True], ids=["plain", "scores"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("format", "scores"), [*zip(FORMATS, [True, False] * 3, strict=False)])
 def test_map_over_arrow_tables_equals_mine(cache: Path, format: str, scores: bool) -> None:
     miner = miner_in(cache, format=format, include_scores=scores).fit(ROWS)
     mined = miner.mine(ROWS)
@@ -194,8 +168,10 @@ def single_positive_rows() -> Dataset:
     return ROWS.filter(lambda row: 6 <= row["id"] < 20, load_from_cache_file=False)
 
 
-@pytest.mark.parametrize("method", ["perc_pos:0.95", "band:2-12", "naive", "shifted:3"])
-@pytest.mark.parametrize("sampler", ["top", "sampled:6"])
+@pytest.mark.parametrize(
+    ("method", "sampler"),
+    [("perc_pos:0.95", "sampled:6"), ("band:2-12", "top"), ("naive", "sampled:6"), ("shifted:3", "top")],
+)
 def test_rows_mined_on_the_fly_equal_rows_that_were_fitted(cache: Path, method: str, sampler: str) -> None:
     rows = single_positive_rows()
     settings = {"method": method, "sampler": sampler, "include_scores": True, "on_exhausted": "keep"}
@@ -314,8 +290,7 @@ def rows_with_a_short_one() -> tuple[Dataset, list[str]]:
     return rows, corpus
 
 
-@pytest.mark.parametrize("by_map", [False, True], ids=["mine", "map"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(("format", "by_map"), [("n-tuple", False), *((name, True) for name in FORMATS)])
 def test_a_short_row_is_dropped_kept_or_an_error(cache: Path, format: str, by_map: bool) -> None:
     rows, corpus = rows_with_a_short_one()
     worse = corpus[1]
@@ -384,8 +359,9 @@ def rows_with_lists() -> Dataset:
     )
 
 
-@pytest.mark.parametrize("positive_score", ["min", "each"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("format", "positive_score"), [*((name, "min") for name in FORMATS), ("labeled-pair", "each"), ("ids", "each")]
+)
 def test_lists_of_positives_are_exploded_or_grouped(cache: Path, format: str, positive_score: str) -> None:
     rows = rows_with_lists()
     settings = {"format": format, "positive_score": positive_score, "method": "naive", "include_scores": True}

@@ -22,6 +22,7 @@ import hf_negmine.teachers.encoders
 from hf_negmine import CrossSample, DenseTeacher, Fusion, NegativeMiner, Veto
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
+from hf_negmine.commands.demonstration import Pair
 from hf_negmine.teachers import (
     APITeacher,
     CrossEncoderTeacher,
@@ -33,7 +34,7 @@ from hf_negmine.teachers import (
 )
 from hf_negmine.teachers.lengths import positions_of
 from hf_negmine.train.run import TrainingSettings, _load
-from tests.tiny_models import make_cross, make_sparse, make_tokens, write_tiny_models
+from tests.tiny_models import make_cross, make_sparse, make_tokens
 from tests.train.helpers import load_model
 
 KINDS = {
@@ -49,13 +50,6 @@ TEXTS = [f"w{place} w{place + 1} w{2 * place}" for place in range(12)]
 ROWS = Dataset.from_dict({"query": [f"w{place} w{place + 2}" for place in range(12)], "answer": TEXTS})
 POSITIONS = 40
 """Of the models in `tiny_models`."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny_models(folder)
-    return folder
 
 
 @pytest.fixture
@@ -96,36 +90,36 @@ def formats_of(teacher: Any) -> set[torch.dtype]:
 @every_kind
 @pytest.mark.parametrize("stored_in", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_model_opens_in_the_format_that_it_is_stored_in(
-    stored: str, stored_in: torch.dtype, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: str, stored_in: torch.dtype, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_negmine.base.devices.has_fast_bfloat16", lambda: True)
     if stored_in != torch.float32:
-        made = {"dense": load_model, "sparse": make_sparse, "tokens": make_tokens, "cross": make_cross}[stored](folder)
+        made = {"dense": load_model, "sparse": make_sparse, "tokens": make_tokens, "cross": make_cross}[stored](models)
         made.to(stored_in).save(str(tmp_path / stored))
-        folder = tmp_path
-    teacher: Any = resolve_teacher(f"{PREFIX[stored]}{folder / stored}", device="cpu")
+        models = tmp_path
+    teacher: Any = resolve_teacher(f"{PREFIX[stored]}{models / stored}", device="cpu")
     assert formats_of(teacher) == {stored_in}
     settings = settings_of(teacher)
     assert settings is not None
     assert settings["dtype"] == str(stored_in).removeprefix("torch."), "reproduce asks for it by name"
-    again: Any = teacher_of_settings({**settings, "model": str(folder / stored)})
+    again: Any = teacher_of_settings({**settings, "model": str(models / stored)})
     assert again.fingerprint("query") == teacher.fingerprint("query")
 
 
 @every_kind
-def test_a_format_that_is_asked_for_is_had_and_auto_is_none(stored: str, folder: Path) -> None:
+def test_a_format_that_is_asked_for_is_had_and_auto_is_none(stored: str, models: Path) -> None:
     kind = KINDS[stored]
-    assert formats_of(kind(folder / stored, dtype="bfloat16", device="cpu")) == {torch.bfloat16}
-    refused(lambda: kind(folder / stored, dtype="auto"), "dtype: 'auto' is not among", "'float32'")
+    assert formats_of(kind(models / stored, dtype="bfloat16", device="cpu")) == {torch.bfloat16}
+    refused(lambda: kind(models / stored, dtype="auto"), "dtype: 'auto' is not among", "'float32'")
 
 
-def test_a_name_mines_as_the_loaded_model_does(folder: Path, tmp_path: Path) -> None:
-    loaded = SentenceTransformer(str(folder / "dense"), device="cpu")
+def test_a_name_mines_as_the_loaded_model_does(models: Path, tmp_path: Path) -> None:
+    loaded = SentenceTransformer(str(models / "dense"), device="cpu")
     rows = [
         NegativeMiner(teacher, num_negatives=2, include_scores=True, cache_dir=tmp_path / name, progress=False)
         .mine(ROWS)
         .to_list()
-        for name, teacher in (("named", str(folder / "dense")), ("loaded", loaded))
+        for name, teacher in (("named", str(models / "dense")), ("loaded", loaded))
     ]
     assert rows[0] == rows[1]
 
@@ -144,9 +138,9 @@ def test_a_name_mines_as_the_loaded_model_does(folder: Path, tmp_path: Path) -> 
         "cross-sample(bm25, {}/dense)",
     ],
 )
-def test_the_miners_device_is_where_named_models_go(spec: str, folder: Path, tmp_path: Path, without_gpu: None) -> None:
+def test_the_miners_device_is_where_named_models_go(spec: str, models: Path, tmp_path: Path, without_gpu: None) -> None:
     NegativeMiner(
-        spec.format(folder), method="naive", num_negatives=1, device="cpu", cache_dir=tmp_path, progress=False
+        spec.format(models), method="naive", num_negatives=1, device="cpu", cache_dir=tmp_path, progress=False
     ).mine(ROWS)
 
 
@@ -162,38 +156,40 @@ def test_the_miners_device_is_where_named_models_go(spec: str, folder: Path, tmp
     ids=["teacher", "first stage", "fusion", "ensemble", "veto"],
 )
 def test_so_do_those_of_teachers_and_filters_that_are_handed_over(
-    make: Any, folder: Path, tmp_path: Path, without_gpu: None
+    make: Any, models: Path, tmp_path: Path, without_gpu: None
 ) -> None:
-    teacher, filters = make(folder / "dense")
+    teacher, filters = make(models / "dense")
     given: dict[str, Any] = {"method": "naive", "num_negatives": 1, "filters": filters, "progress": False}
     NegativeMiner(teacher, device="cpu", cache_dir=tmp_path, **given).mine(ROWS)
 
 
-def test_a_device_of_its_own_and_a_loaded_model_stay(folder: Path, tmp_path: Path, without_gpu: None) -> None:
-    own = DenseTeacher(folder / "dense", device="cpu:0")
+def test_a_device_of_its_own_and_a_loaded_model_stay(models: Path, tmp_path: Path, without_gpu: None) -> None:
+    own = DenseTeacher(models / "dense", device="cpu:0")
     NegativeMiner(own, device="cpu", cache_dir=tmp_path)
     assert own._device == "cpu:0"
-    loaded = SentenceTransformer(str(folder / "dense"), device="cpu")
+    loaded = SentenceTransformer(str(models / "dense"), device="cpu")
     NegativeMiner(loaded, num_negatives=1, device="cpu", cache_dir=tmp_path, progress=False).mine(ROWS)
     assert loaded.device == torch.device("cpu")
-    refused(lambda: resolve_teacher(str(folder / "dense"), device="cuda:93"), "device: 'cuda:93'", "['cpu'")
+    refused(lambda: resolve_teacher(str(models / "dense"), device="cuda:93"), "device: 'cuda:93'", "['cpu'")
 
 
 WRONG_DEVICES = ["cuda:93", "mps", "xpu", "gpu", "", "meta", "cpu:1", 5, True]
 
 
 @pytest.mark.parametrize("device", WRONG_DEVICES)
-def test_a_device_that_is_not_there_is_refused_when_it_is_named(device: Any, folder: Path) -> None:
+def test_a_device_that_is_not_there_is_refused_when_it_is_named(device: Any, models: Path) -> None:
     for kind in KINDS.values():
         refused(lambda kind=kind: kind("any/model", device=device), "device: ", repr(device), "'cpu'")
     refused(lambda: NegativeMiner("bm25", device=device), "device: ", repr(device), "'cpu'")
     refused(lambda: TrainingSettings(device=device), "device: ", repr(device), "'cpu'")
-    processes = DenseTeacher(folder / "dense", device="cpu").processes([device])
+    processes = DenseTeacher(models / "dense", device="cpu").processes([device])
     refused(processes.__enter__, "device: ", repr(device), "'cpu'")
 
 
 @pytest.mark.parametrize("words", [("mine",), ("train", "--model", "any/model"), ("demo",)], ids=lambda words: words[0])
-def test_the_shell_says_the_same(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_shell_says_the_same(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [Pair(f"m.f{place}", f"query {place}", f"code {place}") for place in range(60)]
+    monkeypatch.setattr("hf_negmine.commands.demonstration.standard_library_pairs", lambda n: pairs)
     ROWS.to_json(tmp_path / "rows.jsonl")
     rows = () if words[0] == "demo" else (tmp_path / "rows.jsonl",)
     said = run(words[0], *rows, *words[1:], "-t", "bm25", "-o", tmp_path / "out", "--device", "cuda:93")
@@ -212,8 +208,7 @@ def test_training_takes_the_first_gpu_of_several(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("length", [0, -1, True, "9", 1.5])
 def test_a_length_that_is_none_is_refused_before_anything_is_loaded(stored: str, length: Any) -> None:
     refused(
-        lambda: KINDS[stored]("any/model", max_length=length),
-        f"max_length: a whole number, at least 1, got {length!r}",
+        lambda: KINDS[stored]("any/model", max_length=length), f"max_length: a whole number, at least 1, got {length!r}"
     )
 
 
@@ -227,20 +222,20 @@ def test_so_is_a_batch_size(stored: str, size: Any) -> None:
 
 @every_kind
 def test_a_length_beyond_the_models_positions_is_refused_with_both_numbers(
-    stored: str, folder: Path, mine: Callable[..., str]
+    stored: str, models: Path, mine: Callable[..., str]
 ) -> None:
-    assert KINDS[stored](folder / stored, device="cpu", max_length=POSITIONS).model
+    assert KINDS[stored](models / stored, device="cpu", max_length=POSITIONS).model
     facts = ("max_length: 41 tokens", f"positions for {POSITIONS}")
-    refused(lambda: KINDS[stored](folder / stored, device="cpu", max_length=41).model, *facts)
-    said = mine("-t", f"{PREFIX[stored]}{folder / stored}", "--max-length", 41)
+    refused(lambda: KINDS[stored](models / stored, device="cpu", max_length=41).model, *facts)
+    said = mine("-t", f"{PREFIX[stored]}{models / stored}", "--max-length", 41)
     assert all(fact in said for fact in facts)
 
 
-def test_training_has_the_same_limits(folder: Path) -> None:
+def test_training_has_the_same_limits(models: Path) -> None:
     for length in (0, True, "9"):
         refused(lambda length=length: TrainingSettings(max_seq_length=length), "max_seq_length: a whole number")
     settings = TrainingSettings(max_seq_length=41, device="cpu")
-    refused(lambda: _load(str(folder / "dense"), settings), "max_seq_length: 41 tokens", f"positions for {POSITIONS}")
+    refused(lambda: _load(str(models / "dense"), settings), "max_seq_length: 41 tokens", f"positions for {POSITIONS}")
 
 
 @pytest.mark.parametrize(
@@ -271,21 +266,21 @@ def test_positions_are_those_that_a_model_can_read(family: str, positions: int |
                 model(torch.full((1, longest + 1), 7), attention_mask=torch.ones(1, longest + 1))
 
 
-def test_a_model_that_reads_everything_cannot_be_limited(folder: Path, tmp_path: Path) -> None:
-    static = StaticEmbedding(load_model(folder).tokenizer, embedding_dim=4)
+def test_a_model_that_reads_everything_cannot_be_limited(models: Path, tmp_path: Path) -> None:
+    static = StaticEmbedding(load_model(models).tokenizer, embedding_dim=4)
     SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path / "static"))
     assert len(DenseTeacher(tmp_path / "static", device="cpu").encode([" ".join(["w1"] * 900)], "query")) == 1
     refused(lambda: DenseTeacher(tmp_path / "static", device="cpu", max_length=9).model, "max_length: 9", "any length")
 
 
-def test_a_model_that_would_fail_on_long_texts_is_refused(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "dense", tmp_path / "dense")
+def test_a_model_that_would_fail_on_long_texts_is_refused(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "dense", tmp_path / "dense")
     settings = tmp_path / "dense" / "sentence_bert_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "max_seq_length": 512}))
     facts = ("512 tokens", f"positions for {POSITIONS}", f"max_length={POSITIONS}")
     refused(lambda: DenseTeacher(tmp_path / "dense", device="cpu").model, *facts)
     assert DenseTeacher(tmp_path / "dense", device="cpu", max_length=POSITIONS).encode(["w1 " * 900], "query").any()
-    long = SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(32)], device="cpu")
+    long = SentenceTransformer(modules=[Transformer(str(models / "bert")), Pooling(32)], device="cpu")
     long.max_seq_length = 512
     refused(lambda: DenseTeacher(long), *facts)
     refused(lambda: _load(str(tmp_path / "dense"), TrainingSettings(device="cpu")), *facts)
@@ -298,10 +293,10 @@ def test_a_width_that_is_none_is_refused(dim: Any) -> None:
     )
 
 
-def test_a_width_beyond_the_vectors_is_refused_with_both_numbers(folder: Path) -> None:
+def test_a_width_beyond_the_vectors_is_refused_with_both_numbers(models: Path) -> None:
     facts = ("truncate_dim: 33 dimensions", "have 32")
-    refused(lambda: DenseTeacher(folder / "dense", device="cpu", truncate_dim=33).model, *facts)
-    model = load_model(folder)
+    refused(lambda: DenseTeacher(models / "dense", device="cpu", truncate_dim=33).model, *facts)
+    model = load_model(models)
     model.truncate_dim = 8
     refused(lambda: DenseTeacher(model, truncate_dim=33), *facts)
     assert DenseTeacher(model, truncate_dim=32).encode(TEXTS, "query").shape == (12, 32)
@@ -319,8 +314,8 @@ def test_a_prompt_is_a_text(prompt: Any) -> None:
 
 
 @with_prompts
-def test_the_name_of_a_prompt_is_not_put_before_texts(stored: str, folder: Path, tmp_path: Path) -> None:
-    made: Any = {"dense": load_model, "sparse": make_sparse, "tokens": make_tokens}[stored](folder)
+def test_the_name_of_a_prompt_is_not_put_before_texts(stored: str, models: Path, tmp_path: Path) -> None:
+    made: Any = {"dense": load_model, "sparse": make_sparse, "tokens": make_tokens}[stored](models)
     made.prompts = {"query": "w1: ", "document": ""}
     made.save(str(tmp_path / stored))
     kind = KINDS[stored]
@@ -334,8 +329,8 @@ def test_the_name_of_a_prompt_is_not_put_before_texts(stored: str, folder: Path,
         assert teacher(query_prompt="query ")
 
 
-def test_nor_is_it_in_the_shell_and_in_training(folder: Path, tmp_path: Path, mine: Callable[..., str]) -> None:
-    model = load_model(folder)
+def test_nor_is_it_in_the_shell_and_in_training(models: Path, tmp_path: Path, mine: Callable[..., str]) -> None:
+    model = load_model(models)
     model.prompts = {"query": "w1: "}
     model.save(str(tmp_path / "e5"))
     assert "query_prompt: 'query' would be put before every text literally" in mine(
@@ -345,11 +340,11 @@ def test_nor_is_it_in_the_shell_and_in_training(folder: Path, tmp_path: Path, mi
     refused(lambda: _load(str(tmp_path / "e5"), settings), "query_prompt: 'query'", "'w1: '")
 
 
-def test_scores_of_a_cross_encoder_by_name_are_those_of_predict(folder: Path) -> None:
-    loaded = CrossEncoder(str(folder / "cross"), device="cpu")
+def test_scores_of_a_cross_encoder_by_name_are_those_of_predict(models: Path) -> None:
+    loaded = CrossEncoder(str(models / "cross"), device="cpu")
     expected = loaded.predict(list(zip(TEXTS, TEXTS[::-1], strict=True)))
     np.testing.assert_array_equal(
-        CrossEncoderTeacher(folder / "cross", device="cpu").score(TEXTS, TEXTS[::-1]), expected
+        CrossEncoderTeacher(models / "cross", device="cpu").score(TEXTS, TEXTS[::-1]), expected
     )
 
 
@@ -372,8 +367,8 @@ def test_a_length_that_leaves_nothing_of_a_text_is_refused(minilm: str, tmp_path
         ),
     ],
 )
-def test_a_spoilt_model_folder_is_one_sentence(folder: Path, tmp_path: Path, file: str, change: Any) -> None:
-    shutil.copytree(folder / "dense", tmp_path / "model")
+def test_a_spoilt_model_folder_is_one_sentence(models: Path, tmp_path: Path, file: str, change: Any) -> None:
+    shutil.copytree(models / "dense", tmp_path / "model")
     path = next((tmp_path / "model").rglob(file))
     before = path.read_bytes()
     path.write_bytes(change(before))

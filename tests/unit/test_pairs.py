@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from hf_negmine.base.errors import StorageError
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.schema import DigestArray, FloatArray, IdArray
 from hf_negmine.teachers.pair_store import RECORD, PairStore, pair_digests
+from tests.forks import exit_of, forking
 
 
 def digests(numbers: Sequence[int]) -> DigestArray:
@@ -256,47 +256,33 @@ def test_two_stores_write_to_one_folder_at_once(tmp_path: Path) -> None:
     assert complete(third, numbers) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@forking
 def test_a_fork_knows_what_was_scored_and_has_a_file_of_its_own(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     complete(store, [1, 2, 3])
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            code = 0 if complete(store, [3, 4, 5]) == [4, 5] else 2
-        finally:
-            os._exit(code)
+
+    def work() -> None:
+        assert complete(store, [3, 4, 5]) == [4, 5]
+
+    assert exit_of(work) == 0
     assert complete(store, [2, 6]) == [6]
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(files_in(tmp_path)) == 2
     assert complete(store_in(tmp_path), [1, 2, 3, 4, 5, 6, 7]) == [7]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.unit.test_pairs import Asked, digests, store_in
-
-numbers = list(range(30))
-def killed(places):
-    for part, found in enumerate(Asked(numbers, at_a_time=4)(places)):
-        if part == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield found
-store_in(Path(sys.argv[1])).complete(digests(numbers), killed)
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@forking
 def test_a_killed_process_loses_the_part_in_progress_only(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", KILLED, str(tmp_path), "5"]
-    done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert complete(store_in(tmp_path), list(range(30))) == list(range(30 - 5 * 4))
-    assert complete(store_in(tmp_path), list(range(30))) == []
+    numbers = list(range(30))
+
+    def killed(places: Any) -> Iterator[Any]:
+        for part, found in enumerate(Asked(numbers, at_a_time=4)(places)):
+            if part == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield found
+
+    assert exit_of(lambda: store_in(tmp_path).complete(digests(numbers), killed)) == -signal.SIGKILL
+    assert complete(store_in(tmp_path), numbers) == list(range(30 - 5 * 4))
+    assert complete(store_in(tmp_path), numbers) == []
 
 
 def test_pairs_that_share_half_a_digest_are_told_apart(tmp_path: Path) -> None:

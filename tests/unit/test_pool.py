@@ -128,14 +128,7 @@ def test_a_killed_retrieval_goes_on_and_ends_with_the_same_bytes(
 
     for _ in range(3):
         with pytest.raises(Dies):
-            retrieve(
-                texts,
-                lambda: Watched(opened(), 1),
-                tmp_path / "killed",
-                about,
-                depth=5,
-                progress=False,
-            )
+            retrieve(texts, lambda: Watched(opened(), 1), tmp_path / "killed", about, depth=5, progress=False)
     retrieve(texts, lambda: Watched(opened(), 99), tmp_path / "killed", about, depth=5, progress=False)
     assert searched == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     assert stored_files(tmp_path / "killed") == stored_files(tmp_path / "at once")
@@ -317,7 +310,7 @@ def test_a_pool_cannot_be_saved_below_a_file(tmp_path: Path) -> None:
     [
         *itertools.product(
             ["pool.json", "candidates-*.arrow", "segments-*.arrow", "positives.arrow", "*_keys.npy"], [0, 30, None]
-        ),
+        )
     ],
 )
 def test_a_damaged_pool_is_reported(tmp_path: Path, pattern: str, left: int | None) -> None:

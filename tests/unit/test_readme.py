@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.openai_server import OpenAIServer
-from tests.tiny_models import write_tiny_models
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -107,15 +106,13 @@ def test_shell_command_runs(
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory: pytest.TempPathFactory, minilm: str) -> dict[str, str]:
+def stand_ins(models: Path, minilm: str) -> dict[str, str]:
     """For each model that docs/teachers.md names, another one of its kind."""
-    folder = tmp_path_factory.mktemp("models")
-    write_tiny_models(folder)
     return {
         "intfloat/e5-base-v2": minilm,
-        "BAAI/bge-reranker-v2-m3": str(folder / "cross"),
-        "naver/splade-v3": str(folder / "sparse"),
-        "colbert-ir/colbertv2.0": str(folder / "tokens"),
+        "BAAI/bge-reranker-v2-m3": str(models / "cross"),
+        "naver/splade-v3": str(models / "sparse"),
+        "colbert-ir/colbertv2.0": str(models / "tokens"),
     }
 
 

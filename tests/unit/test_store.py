@@ -7,8 +7,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from hf_negmine.data.texts import TextColumn
 from hf_negmine.teachers import APITeacher
 from hf_negmine.teachers import vector_store as store_module
 from hf_negmine.teachers.vector_store import StoredVectors, VectorStore, writable_folder
+from tests.forks import exit_of, forking
 from tests.openai_server import Fault, OpenAIServer, Received
 from tests.reference import text_set
 
@@ -339,8 +338,7 @@ class RaggedTeacher:
         self.calls.append((role, list(texts)))
         return self.spoil(
             TokenVectors(
-                np.cumsum([0] + [len(text) for text in texts]),
-                np.concatenate([token_rows(text) for text in texts]),
+                np.cumsum([0] + [len(text) for text in texts]), np.concatenate([token_rows(text) for text in texts])
             ),
             texts,
         )
@@ -387,24 +385,18 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.usefixtures("small_shards")
-def test_sparse_vectors_are_gathered_in_any_order(tmp_path: Path, order: list[int]) -> None:
-    stored = VectorStore(tmp_path, progress=False).sparse(RaggedTeacher(), column(tmp_path, RAGGED), "passage")
-    assert len(stored) == len(RAGGED)
-    assert len(shards_under(tmp_path)) == 3
-    found = rows_of_sparse(stored.gather(np.array(order, dtype=np.int64)))
-    assert found == [rounded(sparse_row(RAGGED[place])) for place in order]
-
-
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-@pytest.mark.usefixtures("small_shards")
-def test_token_vectors_are_gathered_in_any_order(tmp_path: Path, order: list[int]) -> None:
-    stored = VectorStore(tmp_path, progress=False).tokens(RaggedTeacher(), column(tmp_path, RAGGED), "passage")
-    assert len(stored) == len(RAGGED)
-    assert len(shards_under(tmp_path)) == 3
-    found = rows_of_tokens(stored.gather(np.array(order, dtype=np.int64)))
-    assert found == [token_rows(RAGGED[place]).tolist() for place in order]
+def test_ragged_vectors_are_gathered_in_any_order(tmp_path: Path) -> None:
+    store, texts = VectorStore(tmp_path, progress=False), column(tmp_path, RAGGED)
+    sparse = store.sparse(RaggedTeacher(), texts, "passage")
+    tokens = store.tokens(RaggedTeacher(), texts, "passage")
+    assert len(sparse) == len(tokens) == len(RAGGED)
+    assert len(shards_under(tmp_path)) == 2 * 3
+    for order in ORDERS.values():
+        places = np.array(order, dtype=np.int64)
+        found = rows_of_sparse(sparse.gather(places))
+        assert found == [rounded(sparse_row(RAGGED[place])) for place in order]
+        assert rows_of_tokens(tokens.gather(places)) == [token_rows(RAGGED[place]).tolist() for place in order]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -804,35 +796,23 @@ def test_texts_of_an_api_are_paid_for_once_through_a_crash(tmp_path: Path) -> No
     assert parts_under(tmp_path) == []
 
 
-PAYING = """
-import os, signal, sys
-from pathlib import Path
-from hf_negmine.teachers.vector_store import VectorStore
-from hf_negmine.teachers import APITeacher
-from tests.unit.test_store import MANY, column
-
-class Killed(APITeacher):
-    def encode_parts(self, texts, role):
-        for number, part in enumerate(super().encode_parts(texts, role)):
-            if number == 3:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield part
-
-folder = Path(sys.argv[1])
-teacher = Killed("m", base_url=sys.argv[2], texts_a_request=2, concurrency=1)
-VectorStore(folder, progress=False).vectors(teacher, column(folder, MANY), "passage")
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@forking
 def test_texts_of_an_api_are_not_paid_for_again_after_a_kill(tmp_path: Path) -> None:
     """But for the answers that were under way."""
     pytest.importorskip("openai")
-    root = Path(__file__).resolve().parents[2]
+
+    class Killed(APITeacher):
+        def encode_parts(self, texts: Sequence[str], role: Role) -> Iterator[Any]:
+            for number, part in enumerate(super().encode_parts(texts, role)):
+                if number == 3:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield part
+
     with OpenAIServer() as server:
-        command = [sys.executable, "-c", PAYING, str(tmp_path), server.url]
-        done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, check=False)
-        assert done.returncode == -signal.SIGKILL
+        teacher = Killed("m", base_url=server.url, texts_a_request=2, concurrency=1)
+        texts = column(tmp_path, MANY)
+        store = VectorStore(tmp_path, progress=False)
+        assert exit_of(lambda: store.vectors(teacher, texts, "passage")) == -signal.SIGKILL
         before = server.paid.copy()
         assert len(parts_under(tmp_path)) == 3
         teacher = APITeacher("m", base_url=server.url, texts_a_request=2)

@@ -18,7 +18,6 @@ from hf_negmine.report import truncation
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.truncation import Truncation, truncation_lines
 from hf_negmine.teachers import CrossEncoderTeacher, LateInteractionTeacher, SparseEncoderTeacher
-from tests.tiny_models import write_tiny_models
 from tests.train.helpers import load_model
 
 LIMIT = 20
@@ -32,13 +31,6 @@ def words(count: int, first: int) -> str:
 # Two special tokens: passages of 19 and 39 words are longer than 20 tokens, queries never are.
 PASSAGES = [words(count, first) for first, count in enumerate([5, 18, 19, 39, 3, 2, 18, 18])]
 ROWS = [{"query": words(4, 50 + place), "positive": PASSAGES[place]} for place in range(4)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny_models(folder)
-    return folder
 
 
 def mined(teacher: Any, folder: Path, rows: list[dict[str, str]] = ROWS, **settings: Any) -> MiningSummary:
@@ -59,8 +51,8 @@ def shares(summary: MiningSummary) -> dict[tuple[str, str], tuple[int, float]]:
     return {(one.teacher, one.texts): (one.limit, one.share) for one in summary.truncation}
 
 
-def test_the_shares_of_what_is_longer_are_exact_and_said_everywhere(folder: Path, tmp_path: Path) -> None:
-    summary = mined(DenseTeacher(folder / "dense", max_length=LIMIT), tmp_path)
+def test_the_shares_of_what_is_longer_are_exact_and_said_everywhere(models: Path, tmp_path: Path) -> None:
+    summary = mined(DenseTeacher(models / "dense", max_length=LIMIT), tmp_path)
     assert shares(summary) == {
         ("dense", "queries"): (LIMIT, 0.0),
         ("dense", "positives"): (LIMIT, 0.5),
@@ -77,9 +69,9 @@ def test_the_shares_of_what_is_longer_are_exact_and_said_everywhere(folder: Path
     assert MiningSummary.from_dict(older).truncation == ()
 
 
-def test_the_card_of_a_pushed_data_set_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_of_a_pushed_data_set_says_it(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
-    teacher = DenseTeacher(folder / "dense", max_length=LIMIT, name="tiny")
+    teacher = DenseTeacher(models / "dense", max_length=LIMIT, name="tiny")
     miner = NegativeMiner(teacher, method="naive", num_negatives=2, device="cpu", cache_dir=tmp_path, progress=False)
     pushed = push_dataset(miner.mine(Dataset.from_list(ROWS)), "user/cut", license="mit", dry_run=True)
     assert pushed.folder is not None
@@ -91,9 +83,9 @@ def test_the_card_of_a_pushed_data_set_says_it(folder: Path, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("kind", [DenseTeacher, SparseEncoderTeacher, LateInteractionTeacher])
-def test_tokens_are_those_that_the_model_is_handed(kind: Any, folder: Path) -> None:
+def test_tokens_are_those_that_the_model_is_handed(kind: Any, models: Path) -> None:
     stored = {DenseTeacher: "dense", SparseEncoderTeacher: "sparse", LateInteractionTeacher: "tokens"}[kind]
-    teacher = kind(folder / stored, device="cpu", passage_prompt="w1 w2 w3 ")
+    teacher = kind(models / stored, device="cpu", passage_prompt="w1 w2 w3 ")
     lengths, limit = teacher.count_tokens(PASSAGES, "passage")
     handed = teacher.model.preprocess(PASSAGES, prompt="w1 w2 w3 ", task="document")["attention_mask"].sum(1).numpy()
     np.testing.assert_array_equal(np.minimum(lengths, limit), handed)
@@ -103,8 +95,8 @@ def test_tokens_are_those_that_the_model_is_handed(kind: Any, folder: Path) -> N
         assert teacher.count_tokens(["w1"], "query")[1] == 12
 
 
-def test_the_models_own_prompt_counts(folder: Path) -> None:
-    model = load_model(folder)
+def test_the_models_own_prompt_counts(models: Path) -> None:
+    model = load_model(models)
     bare, _ = DenseTeacher(model).count_tokens(["w9"], "query")
     model.prompts = {"query": "w1 w2 ", "passage": "w3 "}
     teacher = DenseTeacher(model)
@@ -112,9 +104,9 @@ def test_the_models_own_prompt_counts(folder: Path) -> None:
     assert teacher.count_tokens(["w9"], "passage")[0] == bare + 1
 
 
-def test_a_cross_encoder_and_its_first_stage_each_say_what_they_cut(folder: Path, tmp_path: Path) -> None:
-    first = DenseTeacher(folder / "dense", max_length=LIMIT)
-    summary = mined(CrossEncoderTeacher(folder / "cross", first_stage=first, candidates=8, max_length=26), tmp_path)
+def test_a_cross_encoder_and_its_first_stage_each_say_what_they_cut(models: Path, tmp_path: Path) -> None:
+    first = DenseTeacher(models / "dense", max_length=LIMIT)
+    summary = mined(CrossEncoderTeacher(models / "cross", first_stage=first, candidates=8, max_length=26), tmp_path)
     # Of a pair 3 tokens are special and 4 the query's: positives of 39 words are too long with it, those of 19 are not.
     assert shares(summary)["cross", "positives"] == (26, 0.25)
     assert ("cross", "negatives") in shares(summary)
@@ -125,25 +117,25 @@ def test_a_cross_encoder_and_its_first_stage_each_say_what_they_cut(folder: Path
 
 
 @pytest.mark.parametrize("join", [CrossSample, Fusion])
-def test_teachers_that_mine_together_each_say_what_they_cut(join: Any, folder: Path, tmp_path: Path) -> None:
-    long, short = (DenseTeacher(folder / "dense", max_length=n, name=f"cut{n}") for n in (40, LIMIT))
+def test_teachers_that_mine_together_each_say_what_they_cut(join: Any, models: Path, tmp_path: Path) -> None:
+    long, short = (DenseTeacher(models / "dense", max_length=n, name=f"cut{n}") for n in (40, LIMIT))
     found = shares(mined(join([long, short]), tmp_path))
     assert found["cut40", "passages"] == (40, 0.125)
     assert found["cut20", "passages"] == (LIMIT, 0.25)
 
 
 @pytest.mark.filterwarnings("ignore:teacher .* scores .* positives 0:UserWarning")
-def test_who_reads_all_or_cannot_say_says_nothing(folder: Path, tmp_path: Path) -> None:
-    static = StaticEmbedding(load_model(folder).tokenizer, embedding_dim=4)
+def test_who_reads_all_or_cannot_say_says_nothing(models: Path, tmp_path: Path) -> None:
+    static = StaticEmbedding(load_model(models).tokenizer, embedding_dim=4)
     for teacher in ("bm25", "random", SentenceTransformer(modules=[static], device="cpu")):
         summary = mined(teacher, tmp_path)
         assert summary.truncation == ()
         assert "tokens" not in str(summary)
 
 
-def test_a_router_is_asked_by_role(folder: Path) -> None:
-    static = StaticEmbedding(load_model(folder).tokenizer, embedding_dim=32)
-    cutting = [Transformer(str(folder / "bert")), Pooling(32)]
+def test_a_router_is_asked_by_role(models: Path) -> None:
+    static = StaticEmbedding(load_model(models).tokenizer, embedding_dim=32)
+    cutting = [Transformer(str(models / "bert")), Pooling(32)]
     routed = SentenceTransformer(modules=[Router.for_query_document([static], cutting)], device="cpu")
     teacher = DenseTeacher(routed)
     assert teacher.count_tokens(["w1"], "query")[1] is None
@@ -152,22 +144,22 @@ def test_a_router_is_asked_by_role(folder: Path) -> None:
 
 
 def test_a_sample_does_not_depend_on_the_order_of_the_rows(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(truncation, "SAMPLE", 3)
     texts = [words(1 + place % 40, place) for place in range(80)]
     rows = [{"query": words(3, place), "positive": text} for place, text in enumerate(texts)]
     shuffled = random.Random(4).sample(rows, len(rows))
-    teacher = DenseTeacher(folder / "dense", max_length=LIMIT)
+    teacher = DenseTeacher(models / "dense", max_length=LIMIT)
     one, other = (mined(teacher, tmp_path / name, some) for name, some in (("one", rows), ("other", shuffled)))
     assert one.truncation == other.truncation
     assert all(part.sampled for part in one.truncation if part.texts != "queries")
     assert "about " in str(one)
 
 
-def test_of_long_texts_the_beginning_is_enough_unless_its_words_are_long(folder: Path) -> None:
+def test_of_long_texts_the_beginning_is_enough_unless_its_words_are_long(models: Path) -> None:
     counted: list[int] = []
-    teacher = DenseTeacher(folder / "dense", max_length=LIMIT, device="cpu")
+    teacher = DenseTeacher(models / "dense", max_length=LIMIT, device="cpu")
 
     def count(texts: list[str]) -> Any:
         counted.extend(map(len, texts))
