@@ -25,7 +25,7 @@ from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.rules import settings_of_filters
-from hf_negmine.teachers import DenseTeacher, identity_of
+from hf_negmine.teachers import ApproximateTeacher, DenseTeacher, identity_of
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are one model."""
@@ -253,8 +253,13 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
     """The teacher of the settings, or the given one; a given model is opened as the first one was, prompts included."""
     if teacher is None:
         return ensemble_of_settings(settings)
-    again: Teacher = resolve_ensemble(teacher)
     kind = (settings or {}).get("kind")
+    if settings is not None and kind == "faiss" and isinstance(teacher, str | Path):
+        dense = str(teacher).removeprefix(f"faiss:{settings['index']}:")
+        return ApproximateTeacher(
+            _teacher_again(dense, settings["stages"][0]), settings["index"], candidates=settings["candidates"]
+        )
+    again: Teacher = resolve_ensemble(teacher)
     if isinstance(teacher, str | Path) and kind in OPENED:
         model = str(teacher).removeprefix(f"{kind}:")
         if isinstance(again, DenseTeacher) or model != str(teacher):

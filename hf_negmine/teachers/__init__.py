@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,6 +21,7 @@ from hf_negmine.base.protocols import (
     VectorTeacher,
 )
 from hf_negmine.teachers.api import APITeacher
+from hf_negmine.teachers.approximate import ApproximateTeacher, without_index
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.dense import DenseTeacher
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APITeacher",
+    "ApproximateTeacher",
     "BM25Teacher",
     "CrossEncoderTeacher",
     "DenseTeacher",
@@ -52,10 +55,12 @@ __all__ = [
     "settings_of",
     "stages_of",
     "teacher_of_settings",
+    "with_stages",
+    "without_index",
 ]
 
 KINDS_WITHOUT_FIRST_STAGE = (VectorTeacher, ScoringTeacher, SparseTeacher)
-KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher)
+KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher, ApproximateTeacher)
 KINDS_OF_MODELS: dict[str, Any] = {
     "CrossEncoder": CrossEncoderTeacher,
     "MultiVectorEncoder": LateInteractionTeacher,
@@ -78,9 +83,11 @@ MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
 FUSIONS = ("rrf", "sum")
 ENSEMBLES = ("cross-sample", "intra-sample", "intra-sample-dedup")
 """Ensembles are a way of mining (`select.ensembles`), not teachers."""
+UNFINISHED_INDEX = re.compile(r"faiss:[^:]*")
+"""The beginning of an approximate teacher's spec, up to the colon at the end of its index, which may hold commas."""
 EXPECTED = (
-    "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', 'bm25', "
-    "'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
+    "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', "
+    "'faiss:INDEX:MODEL', 'bm25', 'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
 )
 
 
@@ -95,8 +102,9 @@ def resolve_teacher(
 
     A spec: any Sentence Transformers model id or folder; ``"cross-encoder:MODEL"``, ``"sparse:MODEL"``,
     ``"late-interaction:MODEL"``, ``"api:MODEL"``; ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``,
-    ``"fixed:FOLDER"``; a fusion of specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Instead of a spec: a loaded
-    model, or an object that follows the `Teacher` protocol. If a teacher builds on others, these are resolved too.
+    ``"fixed:FOLDER"``; ``"faiss:IVF1024,Flat:MODEL"``, a FAISS factory and the spec of a dense teacher; a fusion of
+    specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Instead of a spec: a loaded model, or an object that
+    follows the `Teacher` protocol. If a teacher builds on others, these are resolved too.
 
     Args:
         teacher: a spec, a model or a teacher, as above.
@@ -147,6 +155,11 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
         if kind in MODEL_KINDS and colon:
             require(bool(rest.strip()), f"teacher {teacher!r} names no model, expected for example '{kind}:MODEL'")
             return _with_first_stage(MODEL_KINDS[kind](rest.strip(), **options.get(kind, {})), progress, options)
+        if kind == "faiss" and colon:
+            index, _, rest = rest.partition(":")
+            require(bool(rest), f"teacher {teacher!r} names no model, expected for example 'faiss:IVF1024,Flat:MODEL'")
+            dense = resolve_teacher(rest.strip(), progress=progress, options=options)
+            return ApproximateTeacher(dense, index, **options.get("faiss", {}))
         if kind == "bm25":
             return BM25Teacher(rest or "english", progress=progress)
         if kind == "random" and (not rest or rest.lstrip("-").isdigit()):
@@ -184,7 +197,7 @@ def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
                 place == len(rest) - 1,
                 f"teacher {spec!r} continues after its last parenthesis with {rest[place + 1 :]!r}, expected nothing",
             )
-        elif letter == "," and depth == 1:
+        elif letter == "," and depth == 1 and not UNFINISHED_INDEX.fullmatch(parts[-1].strip()):
             parts.append("")
         else:
             parts[-1] += letter
@@ -223,6 +236,13 @@ def stages_of(teacher: Teacher) -> tuple[Teacher, ...]:
     if (first := getattr(teacher, "first_stage", None)) is not None:
         return (first,)
     return tuple(getattr(teacher, "stages", ()))
+
+
+def with_stages(teacher: Teacher) -> Iterator[Teacher]:
+    """The teacher and all teachers that it builds on, directly or not."""
+    yield teacher
+    for stage in stages_of(teacher):
+        yield from with_stages(stage)
 
 
 def identity_of(teacher: Teacher) -> dict[str, Any]:
@@ -274,6 +294,9 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
         if kind == "cross-encoder":
             _only(given, {"model", "revision", "dtype", "max_length", "version", "activation", "candidates"})
             return CrossEncoderTeacher(given.pop("model"), first_stage=stages[0], **given)
+        if kind == "faiss":
+            _only(given, {"index", "candidates"})
+            return ApproximateTeacher(stages[0], **given)
         if kind == "fusion":
             return Fusion(stages, **given)
         if kind == "bm25":
