@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,10 +256,9 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
         return ensemble_of_settings(settings)
     kind = (settings or {}).get("kind")
     if settings is not None and kind == "faiss" and isinstance(teacher, str | Path):
-        dense = str(teacher).removeprefix(f"faiss:{settings['index']}:")
-        return ApproximateTeacher(
-            _teacher_again(dense, settings["stages"][0]), settings["index"], candidates=settings["candidates"]
-        )
+        stage = next(iter(settings.get("stages", [])), None)
+        dense = _teacher_again(re.sub(r"^faiss:[^:]*:", "", str(teacher)), stage)
+        return ApproximateTeacher(dense, settings.get("index", ""), candidates=settings.get("candidates", 0))
     again: Teacher = resolve_ensemble(teacher)
     if isinstance(teacher, str | Path) and kind in OPENED:
         model = str(teacher).removeprefix(f"{kind}:")

@@ -170,6 +170,7 @@ def test_a_cross_encoder_and_an_index_with_a_local_copy(hub: Hub, tmp_path: Path
     for given in (dense, f"faiss:HNSW8:{dense}", near):
         found = reproduce(NAME, "near", teacher=given, progress=False, cache_dir=tmp_path / "elsewhere")
         assert found.identical, found
+        assert not found.teacher_differs
     other = ApproximateTeacher(near.teacher, "HNSW8", candidates=21)
     assert reproduce(NAME, "near", teacher=other, progress=False).teacher_differs == ["query", "passage"]
     settings = load_mined(NAME, "near").settings["teacher_settings"]
@@ -192,9 +193,12 @@ def test_a_cross_encoder_and_an_index_with_a_local_copy(hub: Hub, tmp_path: Path
         {"kind": "cross-encoder", "model": "m", "trust_remote_code": True, "stages": [{"kind": "bm25"}]},
         {"kind": "fusion", "stages": [{"kind": "bm25"}, {"kind": "random"}], "weights": ["a", 1]},
         {"kind": "fusion", "stages": "bm25"},
+        {"kind": "faiss", "index": "Flat", "candidates": 9},
+        {"kind": "faiss", "index": 5, "candidates": 9, "stages": [{"kind": "dense", "model": "m"}]},
+        {"kind": "faiss", "index": "Flat", "candidates": 9, "stages": [{"kind": "bm25"}]},
         {"kind": "cross-sample", "stages": ["bm25", "random"]},
     ],
-    ids=["no teachers", "dedup", "one teacher", "code", "weights", "text", "text inside"],
+    ids=lambda broken: broken["kind"],
 )
 def test_broken_settings_of_a_teacher_are_an_input_error(broken: dict[str, Any]) -> None:
     with pytest.raises(InputError):

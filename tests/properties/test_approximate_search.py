@@ -140,6 +140,24 @@ def test_blocks_and_threads_do_not_change_a_bit(tmp_path: Path, spec: str) -> No
         assert apart == together
 
 
+def test_the_index_gets_one_query_at_a_time() -> None:
+    """For a batch it uses matrix products, whose last digits depend on the size of the batch."""
+    sizes: list[int] = []
+
+    class Index:
+        ntotal = 40
+
+        def search(self, queries: FloatArray, k: int) -> tuple[None, Any]:
+            sizes.append(len(queries))
+            return None, np.tile(np.arange(k), (len(queries), 1))
+
+    exact = VectorSearcher(ArraySource(clustered(30)), ArraySource(clustered(40)), exclusions_of([[0]] * 30))
+    rows, no_ceiling = np.arange(30), np.full(30, np.inf, dtype=np.float32)
+    found = candidates_of(exact, Index(), 5).block(rows).best(rows, no_ceiling, 9)
+    assert [sorted(place for _, place in row) for row in rows_of(found)] == [[1, 2, 3, 4, 5]] * 30
+    assert sizes == [1] * 30
+
+
 def test_recall_is_that_of_the_index(tmp_path: Path) -> None:
     passages, queries = clustered(3000), clustered(60, seed=1)
 
