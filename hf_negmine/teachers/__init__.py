@@ -6,7 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hf_negmine.base.devices import require_device
 from hf_negmine.base.errors import InputError, require, require_whole
@@ -61,7 +61,7 @@ __all__ = [
 
 KINDS_WITHOUT_FIRST_STAGE = (VectorTeacher, ScoringTeacher, SparseTeacher)
 KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher, ApproximateTeacher)
-KINDS_OF_MODELS: dict[str, Any] = {
+KINDS_OF_MODELS: dict[str, Callable[..., Teacher]] = {
     "CrossEncoder": CrossEncoderTeacher,
     "MultiVectorEncoder": LateInteractionTeacher,
     "SparseEncoder": SparseEncoderTeacher,
@@ -116,7 +116,7 @@ def resolve_teacher(
         InputError: ``teacher`` is none of these.
     """
     require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
-    resolved = _resolve(teacher, progress, options)
+    resolved = _with_first_stage(_resolve(teacher, progress, options or {}), progress, options)
     place(resolved, device)
     return resolved
 
@@ -136,12 +136,11 @@ def place(teacher: Teacher, device: str | None) -> None:
         teacher.place(device)
 
 
-def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
-    # Up to Python 3.11, looking for a model's attributes loads it.
-    is_model = isinstance(teacher, EncoderTeacher)
-    if is_model or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
-        return _with_first_stage(teacher, progress, options)
-    options = options or {}
+def _resolve(teacher: Any, progress: bool, options: Options) -> Teacher:
+    """The teacher, whose first stage may still be a spec."""
+    # `EncoderTeacher` first: up to Python 3.11, looking for the attributes of a kind loads a model.
+    if isinstance(teacher, (EncoderTeacher, *KINDS)) and not isinstance(teacher, type):
+        return cast(Teacher, teacher)
     if isinstance(teacher, str):
         if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:
             kind, parts = found
@@ -154,7 +153,7 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
         kind, colon, rest = teacher.partition(":")
         if kind in MODEL_KINDS and colon:
             require(bool(rest.strip()), f"teacher {teacher!r} names no model, expected for example '{kind}:MODEL'")
-            return _with_first_stage(MODEL_KINDS[kind](rest.strip(), **options.get(kind, {})), progress, options)
+            return MODEL_KINDS[kind](rest.strip(), **options.get(kind, {}))
         if kind == "faiss" and colon:
             index, _, rest = rest.partition(":")
             require(bool(rest), f"teacher {teacher!r} names no model, expected for example 'faiss:IVF1024,Flat:MODEL'")
@@ -169,7 +168,7 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
     given: Any = teacher
     for model in type(given).__mro__:
         if model.__name__ in KINDS_OF_MODELS and model.__module__.startswith("sentence_transformers."):
-            return _with_first_stage(KINDS_OF_MODELS[model.__name__](given), progress, options)
+            return KINDS_OF_MODELS[model.__name__](given)
     if isinstance(given, str | Path) or (hasattr(given, "encode_query") and not isinstance(given, type)):
         return DenseTeacher(given, **options.get("dense", {}))
     raise InputError(
