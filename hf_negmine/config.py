@@ -12,9 +12,8 @@ from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import default_cache_dir
 from hf_negmine.base.paths import folder_of
-from hf_negmine.base.protocols import Sampler, Teacher, VectorTeacher
+from hf_negmine.base.protocols import Sampler, Teacher
 from hf_negmine.data.layouts import Format, Layout, OnExhausted
-from hf_negmine.search.ann_index import Engine
 from hf_negmine.search.precision import FirstPass
 from hf_negmine.select import PositiveScore, resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
@@ -62,8 +61,9 @@ class MiningConfig:
 
     Attributes:
         teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, or any other spec of `resolve_teacher`,
-            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that follows the `Teacher` protocol;
-            an ensemble of them (`CrossSample`, `IntraSample`, or ``"cross-sample(bm25, MODEL)"``).
+            such as ``"cross-encoder:MODEL"``, ``"faiss:HNSW32:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that
+            follows the `Teacher` protocol; an ensemble of them (`CrossSample`, `IntraSample`, or
+            ``"cross-sample(bm25, MODEL)"``).
         method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
             the paper's best (NV-Retriever, table 3).
         sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``); the best
@@ -92,9 +92,6 @@ class MiningConfig:
             those of first stages, vetoes and ensembles, are loaded there; a model that is already loaded stays where it
             is, and ``device`` is then only for the search.
         first_pass: number format of the search's first pass; it affects the speed, never the result.
-        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers, if the corpus is too
-            large for exact search. Scores stay exact and rows full; the summary reports how many of the best candidates
-            it finds.
         progress: whether to show progress bars.
 
     Raises:
@@ -122,7 +119,6 @@ class MiningConfig:
     cache_dir: Read[str | Path | None, Path] = NOTHING
     device: str | None = None
     first_pass: FirstPass = "auto"
-    engine: str = "exact"
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -152,10 +148,6 @@ class MiningConfig:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
             )
-        if self.engine != "exact":
-            self._hold(engine=str(Engine.parse(self.engine)))
-            if not any(_has_vectors(teacher) for teacher in self.members):
-                raise InputError(f"engine: {self.engine!r} is for dense teachers, but {teacher.name} is not one")
         self.layout("query", "positive")  # checks format and on_exhausted
 
     def _hold(self, **values: Any) -> None:
@@ -202,7 +194,6 @@ class MiningConfig:
             "sampler": str(self.sampler),
             **({"filters": settings_of_filters(self.filters)} if self.filters else {}),
             **{name: getattr(self, name) for name in SHARED},
-            **({} if self.engine == "exact" else {"engine": self.engine}),
         }
 
     @classmethod
@@ -216,7 +207,7 @@ class MiningConfig:
         Raises:
             InputError: a teacher or a filter cannot be recreated from its settings.
         """
-        known = {name: settings[name] for name in ("method", "sampler", *SHARED, "engine") if name in settings}
+        known = {name: settings[name] for name in ("method", "sampler", *SHARED) if name in settings}
         if "teacher" not in given:
             known["teacher"] = ensemble_of_settings(settings.get("teacher_settings"))
         if "filters" not in given:
@@ -228,9 +219,3 @@ class MiningConfig:
         other = copy.copy(self)
         other._hold(corpus=None)
         return other
-
-
-def _has_vectors(teacher: Teacher) -> bool:
-    """Whether a dense teacher searches the corpus, by itself or as the first stage of another."""
-    first = getattr(teacher, "first_stage", None)
-    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))

@@ -90,7 +90,6 @@ def mine(
     overwrite: options.Overwrite = False,
     cache_dir: options.CacheDir = None,
     device: options.Device = None,
-    engine: own.EngineSpec = "exact",
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -138,7 +137,6 @@ def mine(
             "include_scores": scores,
             "cache_dir": cache_dir,
             "device": device,
-            "engine": engine,
             "progress": not quiet,
         }
         _mine(
@@ -168,12 +166,13 @@ def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
     from hf_negmine.select.filters import Consistency, NearDuplicates
     from hf_negmine.select.judge import Judge
     from hf_negmine.select.judge_models import ChatJudge
+    from hf_negmine.teachers import without_index
 
     members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
     made: list[Any] = []
     if filtering["near_duplicates"] is not None:
         by, threshold = own.near_duplicates_parts(filtering["near_duplicates"])
-        if by == "cosine" and not all(isinstance(one, VectorTeacher) for one in members):
+        if by == "cosine" and not all(isinstance(without_index(one), VectorTeacher) for one in members):
             raise InputError(
                 f"--near-duplicates {threshold:g}: it compares vectors, but {teacher.name} has none; give "
                 f"minhash:{threshold:g}, which compares words"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Annotated, Literal, TypeAlias
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.commands.options import RUNNING, TEACHER, TEACHERS_HELP, checked, option
+from hf_negmine.commands.options import TEACHER, TEACHERS_HELP, checked, option
 
 FILTERS = "Filters"
 
@@ -56,13 +57,15 @@ def veto_parts(spec: str) -> tuple[str, str | None, float | None]:
     """
     from hf_negmine.select.methods import parse_method
 
-    parts = spec.split("@")
+    index = re.match(r"faiss:[^:]*:", spec)  # its parameters come after an @, too
+    head = index[0] if index else ""
+    parts = spec.removeprefix(head).split("@")
     abstain_at = None
     if len(parts) > 2 and (number := _number(parts[-1])) is not None:
         abstain_at = number
         del parts[-1]
     method = parts.pop() if len(parts) > 1 else None
-    teacher = "@".join(parts)  # a folder may have an @ in its name
+    teacher = head + "@".join(parts)  # a folder may have an @ in its name
     if not teacher.strip() or method == "":
         raise InputError(
             f"{spec!r} is not a TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE, such as bm25@perc_pos:0.95@0"
@@ -100,14 +103,6 @@ def near_duplicates_parts(spec: str) -> tuple[Literal["cosine", "minhash"], floa
 
 def _near_duplicates_spec(value: str | None) -> str | None:
     return checked(near_duplicates_parts, value)
-
-
-def _engine_spec(value: str) -> str:
-    if value != "exact":
-        from hf_negmine.search.ann_index import Engine
-
-        checked(Engine.parse, value)
-    return value
 
 
 MineTeacher: TypeAlias = Annotated[
@@ -151,10 +146,10 @@ Candidates: TypeAlias = Annotated[
     int | None,
     option(
         TEACHER,
-        "Candidates per query that such a teacher scores. If too few of them are under the ceiling, the query is "
-        "exhausted.",
+        "Candidates per query that such a teacher, or a faiss: teacher, scores. If too few of them are under the "
+        "ceiling, the query is exhausted.",
         value="N",
-        default="100",
+        default="100; 256 of a faiss: teacher",
         min=1,
     ),
 ]
@@ -165,17 +160,6 @@ ApiUrl: TypeAlias = Annotated[
         "Address of an api: teacher's server. The key is taken from the variable OPENAI_API_KEY.",
         value="URL",
         default="$OPENAI_BASE_URL, or OpenAI's own",
-    ),
-]
-EngineSpec: TypeAlias = Annotated[
-    str,
-    option(
-        RUNNING,
-        "How a corpus of vectors is searched: [cyan]exact[/], or a FAISS index that proposes, such as "
-        "[cyan]IVF1024,Flat[/] or [cyan]HNSW32@efSearch=128[/], for corpora of many millions. Scores stay exact; the "
-        "summary reports how many of the best candidates it finds.",
-        value="SPEC",
-        callback=_engine_spec,
     ),
 ]
 

@@ -26,6 +26,7 @@ SAMPLERS_HELP = (
 TEACHERS_HELP = (
     "What scores passages: a Sentence Transformers model id or folder, [cyan]cross-encoder:MODEL[/], "
     "[cyan]sparse:MODEL[/], [cyan]late-interaction:MODEL[/], [cyan]api:MODEL[/] of an OpenAI-compatible server, "
+    "[cyan]faiss:IVF1024,Flat:MODEL[/] or another FAISS index of a model's vectors, for corpora of many millions, "
     "[cyan]bm25[/] ([cyan]bm25:german[/]), [cyan]random[/], or [cyan]fixed:FOLDER[/] with vectors of your own; several "
     "combined into one score, [cyan]rrf(bm25, MODEL)[/] by their ranks or [cyan]sum(bm25, MODEL)[/] by their scores."
 )

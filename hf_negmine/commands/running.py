@@ -85,6 +85,7 @@ def set_up_libraries(*, quiet: bool) -> None:
 MAKE_VECTORS = ("dense", "sparse", "late-interaction", "api")
 ARE_LOADED = ("dense", "sparse", "late-interaction", "cross-encoder")
 HAVE_A_FIRST_STAGE = ("cross-encoder", "late-interaction")
+SCORE_CANDIDATES = (*HAVE_A_FIRST_STAGE, "faiss")
 MODELS = "Sentence Transformers models"
 
 
@@ -113,7 +114,7 @@ OPTIONS = {
     "trust_remote_code": _Option(ARE_LOADED, MODELS),
     "truncate_dim": _Option(("dense",), "dense models"),
     "activation": _Option(("cross-encoder",), "cross-encoder: teachers"),
-    "candidates": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
+    "candidates": _Option(SCORE_CANDIDATES, "cross-encoder:, late-interaction: or faiss: teachers"),
     "first_stage": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
     "api_url": _Option(("api",), "api: teachers", argument="base_url"),
 }
@@ -189,8 +190,7 @@ def _shown(name: str, prefix: str) -> str:
 
 def _kinds(teacher: Any) -> list[str]:
     """Kinds of a teacher and of all teachers that it builds on."""
-    from hf_negmine.teachers import MODEL_KINDS, DenseTeacher, stages_of
+    from hf_negmine.teachers import MODEL_KINDS, ApproximateTeacher, DenseTeacher, with_stages
 
-    classes: dict[str, Any] = {"dense": DenseTeacher, **MODEL_KINDS}
-    own = [kind for kind, made in classes.items() if isinstance(teacher, made)]
-    return own + [kind for stage in stages_of(teacher) for kind in _kinds(stage)]
+    classes: dict[str, Any] = {"dense": DenseTeacher, "faiss": ApproximateTeacher, **MODEL_KINDS}
+    return [kind for one in with_stages(teacher) for kind, made in classes.items() if isinstance(one, made)]

@@ -43,7 +43,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
     "pairs": {"query_id": NUMBERS, "document_id": NUMBERS, "score": (pt.is_floating,)},
 }
 """The columns that lookup tables need for mining again, with their types."""
-SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates", "engine")
+SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates")
 """Facts about its teacher in which a pool must agree with the settings."""
 POOLS_CHECKED = 1
 """Version of `check_pool`: a pool that an earlier version accepted into the cache is checked again."""
@@ -224,7 +224,7 @@ def check_shared_pool(folder: Path, texts: TextSet, data: HubData) -> None:
         texts,
         include_positives=settings["include_positives"],
         # A late-interaction teacher may have candidates without a first stage.
-        whole_corpus="engine" not in settings and not ("candidates" in settings and "stages" in settings),
+        whole_corpus=not ("candidates" in settings and "stages" in settings),
     )
     assert data.pairs is not None
     scores = np.asarray(data.pairs.with_format("arrow")[:]["score"].cast(pa.float32()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.rules import settings_of_filters
-from hf_negmine.teachers import DenseTeacher, identity_of
+from hf_negmine.teachers import ApproximateTeacher, DenseTeacher, identity_of
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are one model."""
@@ -253,8 +254,12 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
     """The teacher of the settings, or the given one; a given model is opened as the first one was, prompts included."""
     if teacher is None:
         return ensemble_of_settings(settings)
-    again: Teacher = resolve_ensemble(teacher)
     kind = (settings or {}).get("kind")
+    if settings is not None and kind == "faiss" and isinstance(teacher, str | Path):
+        stage = next(iter(settings.get("stages", [])), None)
+        dense = _teacher_again(re.sub(r"^faiss:[^:]*:", "", str(teacher)), stage)
+        return ApproximateTeacher(dense, settings.get("index", ""), candidates=settings.get("candidates", 0))
+    again: Teacher = resolve_ensemble(teacher)
     if isinstance(teacher, str | Path) and kind in OPENED:
         model = str(teacher).removeprefix(f"{kind}:")
         if isinstance(again, DenseTeacher) or model != str(teacher):

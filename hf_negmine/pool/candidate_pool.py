@@ -91,9 +91,8 @@ class CandidatePool:
 
     @property
     def recall(self) -> dict[str, float]:
-        """By teacher, the share of the best candidates that an approximate engine finds; empty for exact search."""
-        share = self.about.get("recall")
-        return {} if share is None else {str(self.about["teacher"]): share}
+        """By approximate teacher, the share of the best passages that it finds; empty for an exact search."""
+        return dict(self.about.get("recall", {}))
 
     def __repr__(self) -> str:
         return (

@@ -25,6 +25,7 @@ from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
 from hf_negmine.select.filters import BoundFilter, Listed, keep_all
 from hf_negmine.select.methods import Method, resolve_method
+from hf_negmine.teachers import without_index
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
 
@@ -296,7 +297,9 @@ class NegativeSource:
     @property
     def compares_vectors(self) -> bool:
         """Whether scoring any pair costs the teacher no more than two vectors."""
-        return self.pool is not None and self.miner is not None and isinstance(self.miner.config.teacher, VectorTeacher)
+        if self.pool is None or self.miner is None:
+            return False
+        return isinstance(without_index(self.miner.config.teacher), VectorTeacher)
 
     def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
         """The teacher's score of every query with every passage, shape (queries, passages)."""

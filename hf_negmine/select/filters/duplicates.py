@@ -19,7 +19,7 @@ from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
 from hf_negmine.data.texts import TextColumn
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
-from hf_negmine.teachers import identity_of, resolve_teacher
+from hf_negmine.teachers import identity_of, resolve_teacher, without_index
 from hf_negmine.teachers.vector_store import StoredVectors
 from hf_negmine.teachers.vectors import check_vectors
 
@@ -69,7 +69,7 @@ class NearDuplicates:
             require(self.teacher is None, "NearDuplicates: by='minhash' compares words, but teacher= makes vectors")
             _datasketch()
         elif self.teacher is not None:
-            object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
+            object.__setattr__(self, "teacher", without_index(resolve_teacher(self.teacher)))
             require(
                 isinstance(self.teacher, VectorTeacher),
                 f"NearDuplicates: teacher {self.teacher.name} has no vector per passage, expected a dense one",
@@ -98,7 +98,7 @@ class NearDuplicates:
             signatures = self._kept.setdefault("signatures", _Signatures(SIGNATURES_KEPT))
             space = _WordSpace(scene.corpus, signatures, self.threshold)
         else:
-            teacher = scene.teacher if self.teacher is None else self.teacher
+            teacher = without_index(scene.teacher) if self.teacher is None else self.teacher
             if not isinstance(teacher, VectorTeacher):
                 raise InputError(
                     f"NearDuplicates: {teacher.name} has no vector per passage to take the cosine of; give a dense "
