@@ -6,17 +6,17 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
+from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import default_cache_dir
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Sampler, Teacher, VectorTeacher
-from hf_negmine.data.layouts import Format, Layout, OnExhausted
+from hf_negmine.data.layouts import Layout
 from hf_negmine.search.ann_index import Engine
-from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, resolve_sampler
+from hf_negmine.select import resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.filters import Consistency, Filter, Veto
 from hf_negmine.select.judge import Judge
@@ -129,8 +129,8 @@ class MiningConfig:
         for name in ("num_negatives", "pool_depth"):
             require_whole(getattr(self, name), name, at_least=1)
         require_whole(self.seed, "seed")
-        require_choice(self.positive_score, ("min", "each"), argument="positive_score")
-        require_choice(self.first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
+        require_choice(self.positive_score, get_args(PositiveScore), argument="positive_score")
+        require_choice(self.first_pass, get_args(FirstPass), argument="first_pass")
         cache_dir = default_cache_dir() if self.cache_dir is None else folder_of(self.cache_dir, "cache_dir")
         teacher = resolve_ensemble(self.teacher, progress=self.progress)
         self._hold(

@@ -19,11 +19,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.corpus import PASSAGES_A_BLOCK, Corpus, VectorSource
-from hf_negmine.search.precision import FirstPass, Precision, precisions_of
+from hf_negmine.search.precision import Precision, precisions_of
 from hf_negmine.search.product import Product, ScoreBuffer
 from hf_negmine.search.ranking import NOTHING, Exclusions, pack_keys, ranking_of_keys, unpack_keys
 from hf_negmine.search.scoring import list_scores, pair_scores

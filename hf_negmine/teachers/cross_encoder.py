@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from hf_negmine.base.choices import Activation, NumberFormat
 from hf_negmine.base.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens, length_limit
 from hf_negmine.teachers.model_digest import setting_digest
 from hf_negmine.teachers.probes import PROBES
@@ -69,7 +70,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         *,
         first_stage: str | Path | Teacher = "bm25",
         candidates: int = 100,
-        activation: Literal["identity", "sigmoid"] | None = None,
+        activation: Activation | None = None,
         dtype: NumberFormat | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
@@ -81,7 +82,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
         if activation is not None:
-            require_choice(activation, ("identity", "sigmoid"), argument="activation")
+            require_choice(activation, get_args(Activation), argument="activation")
         super().__init__(
             model,
             dtype=dtype,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.devices import require_device
 from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens
 from hf_negmine.teachers.probes import PROBES
 

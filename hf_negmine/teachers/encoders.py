@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.devices import best_device, require_device
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
 from hf_negmine.base.naming import public_name
@@ -19,7 +20,6 @@ from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.probes import one_thread, place_of_computing, probe_digest
 
 Model = TypeVar("Model")
-NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 class EncoderTeacher(ABC, Generic[Model]):
@@ -52,7 +52,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         passage_prompt: str | None = None,
     ) -> None:
         if dtype is not None:
-            require_choice(dtype, ("float32", "bfloat16", "float16"), argument="dtype")
+            require_choice(dtype, get_args(NumberFormat), argument="dtype")
         require_whole(batch_size, "batch_size", at_least=1)
         if max_length is not None:
             require_whole(max_length, "max_length", at_least=1)

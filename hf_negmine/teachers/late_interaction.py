@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.errors import InputError, TeacherError, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher, TokenVectors
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens, length_limit, require_positions
 from hf_negmine.teachers.probes import PROBES
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.errors import InputError, TeacherError, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, SparseVectors
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens, length_limit
 from hf_negmine.teachers.probes import PROBES
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from sentence_transformers import (
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hf_negmine.base.choices import Loss, RefreshRule
 from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
 from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
@@ -35,11 +36,6 @@ from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
 
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-
-Loss: TypeAlias = Literal["positive-aware", "cached", "mnrl"]
-Rule: TypeAlias = Literal["student", "easy"]
-LOSSES: tuple[Loss, ...] = ("positive-aware", "cached", "mnrl")
-RULES: tuple[Rule, ...] = ("student", "easy")
 
 CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
 MINI_BATCH = 32
@@ -79,14 +75,14 @@ class TrainingSettings:
     max_seq_length: int | None = None
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    refresh: Rule | None = None
+    refresh: RefreshRule | None = None
     seed: int = 0
     device: str | None = None
     resume: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        require_choice(self.loss, LOSSES, argument="loss")
+        require_choice(self.loss, get_args(Loss), argument="loss")
         require_whole(self.batch_size, "batch_size", at_least=1)
         if self.max_seq_length is not None:
             require_whole(self.max_seq_length, "max_seq_length", at_least=1)
@@ -104,7 +100,7 @@ class TrainingSettings:
             require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
         require(0 <= self.warmup_ratio < 1, f"warmup_ratio: from 0 to under 1, got {self.warmup_ratio!r}")
         if self.refresh is not None:
-            require_choice(self.refresh, RULES, argument="refresh")
+            require_choice(self.refresh, get_args(RefreshRule), argument="refresh")
         require(
             self.in_batch_negatives or self.loss != "mnrl",
             "in_batch_negatives: the loss 'mnrl' always has them; take 'positive-aware' or 'cached'",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.search import VectorSearcher, corpus
 from hf_negmine.search.ann import FaissSearcher
 from hf_negmine.search.ann_index import build_index
-from hf_negmine.search.precision import FirstPass
 from tests.another_device import DEVICE, AnotherDevice, Elsewhere
 from tests.reference import ArraySource, exclusions_of
 

@@ -18,10 +18,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
 from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
-from hf_negmine.select import PositiveScore
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
 ROWS = [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
+from hf_negmine.base.choices import Inconsistent
 from hf_negmine.base.errors import require, require_choice, require_whole
 from hf_negmine.select.filters.base import finite_number
 
@@ -21,7 +22,7 @@ class Consistency:
 
     top_k: int | None = None
     min_score: float | None = None
-    action: Literal["drop", "flag"] = "drop"
+    action: Inconsistent = "drop"
 
     def __post_init__(self) -> None:
         require(
@@ -33,7 +34,7 @@ class Consistency:
             object.__setattr__(self, "top_k", int(self.top_k))
         if self.min_score is not None:
             object.__setattr__(self, "min_score", finite_number(self.min_score, "Consistency: min_score"))
-        require_choice(self.action, ("drop", "flag"), argument="Consistency: action")
+        require_choice(self.action, get_args(Inconsistent), argument="Consistency: action")
 
     @property
     def settings(self) -> dict[str, Any]:
