@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,13 +32,16 @@ def reported_errors(
     to_save_memory: str = NO_GPU,
     secret: str | None = None,
 ) -> Iterator[None]:
-    """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback.
+    """Turn exceptions into one sentence on stderr and an exit code, and warnings into one sentence.
 
-    Neither shows ``secret``, nor anything that looks like a Hub token. ``to_save_memory`` is the remedy that this
-    command suggests when the GPU's memory is full.
+    ``debug`` adds the traceback, and the file and line of a warning. Nothing shows ``secret``, nor what looks like a
+    Hub token. ``to_save_memory`` is the remedy that this command suggests when the GPU's memory is full.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = partial(_show_warning, secret)
+            yield
     except typer.Exit:
         raise
     except KeyboardInterrupt:
@@ -48,6 +53,11 @@ def reported_errors(
         sentence = _without_tokens(_sentence(error, to_save_memory), secret)
         typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {sentence}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def _show_warning(secret: str | None, message: Warning | str, *_: Any) -> None:
+    sentence = _without_tokens(" ".join(str(message).split()), secret)
+    typer.echo(f"{typer.style('Warning:', fg='yellow', bold=True)} {sentence}", err=True)
 
 
 def _without_tokens(text: str, secret: str | None) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -300,6 +301,18 @@ def test_a_full_gpu_is_met_with_options_of_the_command(
     assert result.stderr.endswith(": CUDA out of memory. Tried to allocate 2.00 GiB.\n")
     options = re.findall(r"--[a-z-]+", run(command, "--help").stdout)
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(options)
+
+
+def test_a_warning_is_one_sentence(run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: object, **__: object) -> None:
+        warnings.warn("the rows are\nfew", stacklevel=1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NegativeMiner, "mine", warn)
+    command = ("mine", rows_file, "-t", "bm25", "-o", tmp_path / "mined")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(*command).stderr == "Warning: the rows are few\n\nstopped; run again to continue\n"
 
 
 def test_ctrl_c_says_how_to_go_on(run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
