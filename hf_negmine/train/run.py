@@ -50,18 +50,25 @@ class TrainingSettings:
     """How a model is trained.
 
     Attributes:
-        loss: ``"positive-aware"`` (`PositiveAwareMNRL`), ``"cached"`` (the same with GradCache), or ``"mnrl"``, which
-            treats every other passage of the batch as a negative.
+        loss: ``positive-aware`` contrasts the positive with its negatives and the batch's other passages, except likely
+            right answers; ``cached`` does the same for batches larger than the memory; ``mnrl`` takes every other
+            passage for wrong. They are `PositiveAwareMNRL`, the same with GradCache, and Sentence Transformers' own.
         in_batch_negatives: whether the passages of other rows are negatives, too.
-        epochs, batch_size, learning_rate: those of the optimizer; ``batch_size`` is in rows per step.
-        mini_batch_size: rows per forward pass, for ``"cached"``; None takes 32.
+        epochs: how often every row is trained on.
+        batch_size: rows per step, each with its negatives.
+        mini_batch_size: rows at once in memory, with the loss ``cached``; None takes 32.
+        learning_rate: highest learning rate.
         warmup_ratio: share of the steps over which the learning rate rises.
-        max_seq_length: tokens that the model reads of a text; None keeps its own limit.
-        query_prompt, passage_prompt: put before the texts, and saved with the model; None keeps its own.
-        refresh: the rule of `RemineCallback` before every epoch except the first; None keeps the first negatives.
-        seed: the seed of the row order and the draws.
-        device: None takes a GPU if there is one.
-        resume: whether to continue a run that was interrupted.
+        max_seq_length: tokens that the model reads of a text; None keeps the model's own limit.
+        query_prompt: text put before every query, and saved with the model, which then adds it by itself; None keeps
+            the model's own.
+        passage_prompt: the same before every passage; None keeps the model's own.
+        refresh: negatives that keep up with the model, before every epoch except the first: ``student`` searches again
+            with the model itself, ``easy`` replaces those that it finds easy by the teacher's next ones; None keeps the
+            first ones. See `RemineCallback`.
+        seed: seed of the row order and of the draws of negatives.
+        device: where to train: ``cpu`` or ``cuda``; None takes a GPU if there is one.
+        resume: whether to continue an interrupted run in the same folder from where it was last saved.
         progress: whether to show a bar.
     """
 

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import datasets
 import pyarrow as pa
@@ -19,10 +18,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
-from hf_negmine.base.choices import PositiveScore
 from hf_negmine.commands.cli import app
-from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
-from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
+from hf_negmine.data.layouts import FORMATS
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
 ROWS = [
@@ -368,9 +365,3 @@ def test_version(run: Run) -> None:
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "hf_negmine", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"hf_negmine {__version__}\n")
-
-
-def test_choices_are_those_of_the_library() -> None:
-    assert tuple(name.value for name in FormatName) == FORMATS
-    assert tuple(name.value for name in OnExhaustedName) == ON_EXHAUSTED
-    assert tuple(name.value for name in PositiveScoreName) == get_args(PositiveScore)

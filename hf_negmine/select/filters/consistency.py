@@ -15,9 +15,10 @@ class Consistency:
     """A row counts only if the teacher finds its positive (CoRNStack, arXiv 2412.01007; Gecko, arXiv 2403.20327).
 
     Attributes:
-        top_k: the positive must rank in the top k, that is, fewer than ``top_k`` eligible passages may score higher.
+        top_k: how far down the teacher's ranking a positive may be; below that, its label is likely wrong. Fewer than
+            ``top_k`` eligible passages may score higher.
         min_score: the positive must score at least this.
-        action: ``"drop"`` the row, or ``"flag"`` it in a column ``consistent``.
+        action: what happens to a row that is not consistent: ``drop`` it, or ``flag`` it in a column ``consistent``.
     """
 
     top_k: int | None = None

@@ -1,0 +1,210 @@
+"""Options that take their type, default and help from the signature and docstring of what they set.
+
+A command lists its options by panel (`takes`). An option made by a `Signature` is one parameter of a class or function
+of the library. What the user gave for it reaches the command in a mapping, under that parameter's name, to be passed on
+whole; what was not given is not in the mapping, so every default is the library's own.
+
+Signatures are read from the source with `ast`: to import them would load torch, and help should appear at once.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_origin
+
+import typer
+
+from hf_negmine.base import choices, defaults
+
+PACKAGE = Path(__file__).parents[1]
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+VALUES = {str: "NAME", int: "N", float: "X"}
+"""What the help calls a value of a type; a choice is shown by its words."""
+SECTION = re.compile(r"^(?:Args|Attributes):\n(.+?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+WITHOUT = re.compile(r"; None (?:takes|keeps) (.+?)(?=\.(?:\s|$))")
+"""The part of a description that says what None stands for; the help shows it as the default."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a function, or a field of a dataclass, as a shell sees it.
+
+    Attributes:
+        type: the first type of its annotation that a shell can give; a text if there is none.
+        default: its default; None if it has none, or not a constant.
+        text: its description in the docstring.
+    """
+
+    type: Any
+    default: Any
+    text: str
+
+    @property
+    def without(self) -> str | None:
+        """What None stands for, in words."""
+        found = WITHOUT.search(self.text)
+        return found[1].replace("`", "") if found else None
+
+    def help(self, sentences: int | None = 1) -> str:
+        """The first sentences of the description, or all if None, in the markup of rich."""
+        text = WITHOUT.sub("", self.text).replace("[", r"\[")
+        if self.type is bool:
+            text = text.removeprefix("whether to ")
+        text = " ".join(re.split(r"(?<=\.) (?=[A-Z`])", text)[:sentences])
+        text = re.sub(r'``"?(.+?)"?``', r"[cyan]\1[/]", text).replace("`", "")
+        return text[:1].upper() + text[1:]
+
+
+@cache
+def parameters(module: str, name: str) -> dict[str, Parameter]:
+    """The parameters of ``Class``, ``Class.method`` or ``function`` in a module below hf_negmine, by name."""
+    path = PACKAGE.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    node: Any = ast.parse(source.read_text(encoding="utf-8"))
+    for part in name.split("."):
+        node = next(child for child in node.body if getattr(child, "name", None) == part)
+    texts = _descriptions(ast.get_docstring(node) or "")
+    init = [child for child in node.body if getattr(child, "name", None) == "__init__"]
+    if isinstance(node, ast.ClassDef) and not init:
+        fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+        listed = [(ast.unparse(field.target), field.annotation, field.value) for field in fields]
+    else:
+        given = (init or [node])[0].args
+        values = [*[None] * (len(given.args) - len(given.defaults)), *given.defaults, *given.kw_defaults]
+        arguments = [*given.args, *given.kwonlyargs]
+        listed = [(one.arg, one.annotation, value) for one, value in zip(arguments, values, strict=True)]
+    return {name: Parameter(_type(type) or str, _default(value), texts.get(name, "")) for name, type, value in listed}
+
+
+def _type(annotation: ast.expr | None) -> Any:
+    if isinstance(annotation, ast.BinOp):
+        return _type(annotation.left) or _type(annotation.right)
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Sequence":
+        return list[_type(annotation.slice) or str]  # type: ignore[misc]
+    name = "" if annotation is None else ast.unparse(annotation)
+    return TYPES.get(name) or getattr(choices, name, None)
+
+
+def _default(value: ast.expr | None) -> Any:
+    if isinstance(value, ast.Name):
+        return getattr(defaults, value.id, None)
+    return None if value is None else ast.literal_eval(value)
+
+
+def _descriptions(docstring: str) -> dict[str, str]:
+    """The descriptions under ``Args:`` or ``Attributes:``, by name; several names may share one."""
+    section = SECTION.search(docstring)
+    described: dict[str, str] = {}
+    for entry in re.split(r"^ {4}(?=\S)", section[1] if section else "", flags=re.MULTILINE):
+        names, _, text = entry.partition(": ")
+        described |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return described
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option or an argument of a command.
+
+    Attributes:
+        name: its name without dashes, with underscores.
+        type: the type of its value.
+        default: its default; ``...`` if it must be given.
+        info: what typer shows and checks.
+        into: the mapping that gets its value if the user gave it; None for an argument of the command itself.
+        key: its name in that mapping.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    info: Any
+    into: str | None = None
+    key: str = ""
+
+
+def option(name: str, type: Any, help: str, *names: str, default: Any = None, **more: Any) -> Option:
+    """An option of the shell's own.
+
+    Args:
+        name, type, default: see `Option`.
+        help: its description.
+        names: how it is written in the shell; ``--name`` is put before them if none of them is long.
+        more: what typer takes besides: ``min``, ``metavar``, ``callback``, the default in words as ``show_default``.
+    """
+    if get_origin(type) is list:
+        help = f"{help} May be repeated."
+    if not any("--" in one for one in names):
+        names = (f"--{name.replace('_', '-')}", *names)
+    return Option(name, type, default, typer.Option(*names, help=help, **{"metavar": VALUES.get(type), **more}))
+
+
+def argument(name: str, type: Any, help: str, metavar: str, default: Any = ...) -> Option:
+    """An argument of a command; see `option`."""
+    return Option(name, type, default, typer.Argument(metavar=metavar, help=help, show_default=False))
+
+
+class Signature:
+    """Makes options that are the parameters of a class or function (see `parameters`); ``into`` is their mapping."""
+
+    def __init__(self, into: str, module: str, name: str) -> None:
+        self.into, self.parameters = into, parameters(module, name)
+
+    def __call__(self, key: str, *names: str, sentences: int | None = 1, help: str = "", **more: Any) -> Option:
+        """An option that sets the parameter ``key``, with the first ``sentences`` of its description.
+
+        The first long one of ``names`` is the option's own, if it is not that of the parameter. ``help`` and ``more``
+        (see `option`) are for what differs in the shell.
+        """
+        found = self.parameters[key]
+        default = None if found.default == () else found.default
+        given = {"default": default, "show_default": found.without or True, **more}
+        name = next((one.strip("-").partition("/")[0] for one in names if "--" in one), key).replace("-", "_")
+        made = option(name, found.type, help or found.help(sentences), *names, **given)
+        return replace(made, into=self.into, key=key)
+
+
+Command: TypeAlias = Callable[..., None]
+Panels: TypeAlias = Mapping[Any, Sequence[Option]]
+"""The options of a command by the panel of the help that shows them; None for arguments."""
+
+
+def takes(options: Panels) -> Callable[[Command], Command]:
+    """Make a function a command with these options.
+
+    The function is given the values of the shell's own options by their names, and a mapping for each `Signature`.
+    """
+    listed = [one for group in options.values() for one in group]
+    made = [_parameter(one, panel) for panel, group in options.items() for one in group]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+    def decorate(command: Command) -> Command:
+        def run(context: typer.Context, **values: Any) -> None:
+            given: dict[str, Any] = {one.into: {} for one in listed if one.into is not None}
+            for one in listed:
+                source = context.get_parameter_source(one.name)
+                if one.into is None:
+                    given[one.name] = values[one.name]
+                elif source is not None and source.name != "DEFAULT":
+                    given[one.into][one.key] = values[one.name]
+            command(**given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature([context, *made])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _parameter(one: Option, panel: str | None) -> inspect.Parameter:
+    info = copy.copy(one.info)
+    info.rich_help_panel = panel
+    annotation: Any = Annotated[one.type | None if one.default is None else one.type, info]
+    default = inspect.Parameter.empty if one.default is ... else one.default
+    return inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
