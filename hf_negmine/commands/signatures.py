@@ -1,8 +1,8 @@
 """Options that take their type, default and help from the signature and docstring of what they set.
 
-A command lists its options by panel (`takes`). An option made by a `Signature` is one parameter of a class or function
-of the library. What the user gave for it reaches the command in a mapping, under that parameter's name, to be passed on
-whole; what was not given is not in the mapping, so every default is the library's own.
+A command lists its options by panel (`takes`). An option made by a `Signature` sets a parameter of a class or function
+of the library: what the user gave reaches the command in a mapping under that parameter's name, to be passed on whole.
+What was not given is not in it, so every default is the library's own.
 
 Signatures are read from the source with `ast`: to import them would load torch, and help should appear at once.
 """
@@ -25,8 +25,7 @@ from hf_negmine.base import choices, defaults
 
 PACKAGE = Path(__file__).parents[1]
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
-VALUES = {str: "NAME", int: "N", float: "X"}
-"""What the help calls a value of a type; a choice is shown by its words."""
+VALUES = {str: "NAME", int: "N", float: "X"}  # in the help
 SECTION = re.compile(r"^(?:Args|Attributes):\n(.+?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 WITHOUT = re.compile(r"; None (?:takes|keeps) (.+?)(?=\.(?:\s|$))")
 """The part of a description that says what None stands for; the help shows it as the default."""
@@ -71,14 +70,13 @@ def parameters(module: str, name: str) -> dict[str, Parameter]:
     for part in name.split("."):
         node = next(child for child in node.body if getattr(child, "name", None) == part)
     texts = _descriptions(ast.get_docstring(node) or "")
-    init = [child for child in node.body if getattr(child, "name", None) == "__init__"]
-    if isinstance(node, ast.ClassDef) and not init:
+    node = next((child for child in node.body if getattr(child, "name", None) == "__init__"), node)
+    if isinstance(node, ast.ClassDef):
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         listed = [(ast.unparse(field.target), field.annotation, field.value) for field in fields]
     else:
-        given = (init or [node])[0].args
-        values = [*[None] * (len(given.args) - len(given.defaults)), *given.defaults, *given.kw_defaults]
-        arguments = [*given.args, *given.kwonlyargs]
+        arguments, values = [*node.args.args, *node.args.kwonlyargs], [*node.args.defaults, *node.args.kw_defaults]
+        values = [*[None] * (len(arguments) - len(values)), *values]
         listed = [(one.arg, one.annotation, value) for one, value in zip(arguments, values, strict=True)]
     return {name: Parameter(_type(type) or str, _default(value), texts.get(name, "")) for name, type, value in listed}
 
@@ -117,8 +115,8 @@ class Option:
         type: the type of its value.
         default: its default; ``...`` if it must be given.
         info: what typer shows and checks.
-        into: the mapping that gets its value if the user gave it; None for an argument of the command itself.
-        key: its name in that mapping.
+        into, key: the mapping that gets its value if the user gave it, and its name there; without a mapping the
+            command itself gets it.
     """
 
     name: str
@@ -129,14 +127,16 @@ class Option:
     key: str = ""
 
 
-def option(name: str, type: Any, help: str, *names: str, default: Any = None, **more: Any) -> Option:
-    """An option of the shell's own.
+Command: TypeAlias = Callable[..., None]
+Panels: TypeAlias = Mapping[Any, Sequence[Option]]
+"""The options of a command by the panel of the help that shows them; None for arguments."""
 
-    Args:
-        name, type, default: see `Option`.
-        help: its description.
-        names: how it is written in the shell; ``--name`` is put before them if none of them is long.
-        more: what typer takes besides: ``min``, ``metavar``, ``callback``, the default in words as ``show_default``.
+
+def option(name: str, type: Any, help: str, *names: str, default: Any = None, **more: Any) -> Option:
+    """An option of the shell's own, see `Option`.
+
+    It is written ``--name`` unless one of ``names`` is long. ``more`` is what typer takes besides, such as ``min``,
+    ``metavar``, ``callback``, and the default in words as ``show_default``.
     """
     if get_origin(type) is list:
         help = f"{help} May be repeated."
@@ -151,16 +151,15 @@ def argument(name: str, type: Any, help: str, metavar: str, default: Any = ...) 
 
 
 class Signature:
-    """Makes options that are the parameters of a class or function (see `parameters`); ``into`` is their mapping."""
+    """Makes options that set the parameters of a class or function (see `parameters`); ``into`` is their mapping."""
 
     def __init__(self, into: str, module: str, name: str) -> None:
         self.into, self.parameters = into, parameters(module, name)
 
     def __call__(self, key: str, *names: str, sentences: int | None = 1, help: str = "", **more: Any) -> Option:
-        """An option that sets the parameter ``key``, with the first ``sentences`` of its description.
+        """An option that sets the parameter ``key``, with the first ``sentences`` of its description as help.
 
-        The first long one of ``names`` is the option's own, if it is not that of the parameter. ``help`` and ``more``
-        (see `option`) are for what differs in the shell.
+        ``names`` are for another name than the parameter's; ``help`` and ``more`` for what differs, see `option`.
         """
         found = self.parameters[key]
         default = None if found.default == () else found.default
@@ -170,33 +169,24 @@ class Signature:
         return replace(made, into=self.into, key=key)
 
 
-Command: TypeAlias = Callable[..., None]
-Panels: TypeAlias = Mapping[Any, Sequence[Option]]
-"""The options of a command by the panel of the help that shows them; None for arguments."""
-
-
 def takes(options: Panels) -> Callable[[Command], Command]:
-    """Make a function a command with these options.
-
-    The function is given the values of the shell's own options by their names, and a mapping for each `Signature`.
-    """
+    """Make a function a command; it is given the shell's own options by name, and a mapping for each `Signature`."""
     listed = [one for group in options.values() for one in group]
     made = [_parameter(one, panel) for panel, group in options.items() for one in group]
-    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    made.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     def decorate(command: Command) -> Command:
         def run(context: typer.Context, **values: Any) -> None:
-            given: dict[str, Any] = {one.into: {} for one in listed if one.into is not None}
+            given: dict[str, Any] = {one.into: {} for one in listed if one.into}
             for one in listed:
-                source = context.get_parameter_source(one.name)
-                if one.into is None:
+                if not one.into:
                     given[one.name] = values[one.name]
-                elif source is not None and source.name != "DEFAULT":
+                elif getattr(context.get_parameter_source(one.name), "name", "DEFAULT") != "DEFAULT":
                     given[one.into][one.key] = values[one.name]
             command(**given)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
-        run.__signature__ = inspect.Signature([context, *made])  # type: ignore[attr-defined]
+        run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
         return run
 
     return decorate
