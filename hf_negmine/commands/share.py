@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -12,7 +11,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, set_up_libraries
-from hf_negmine.commands.signatures import Signature, argument, option
+from hf_negmine.commands.signatures import Given, Signature, argument, option
 from hf_negmine.commands.specs import folder
 
 EXIT_DIFFERENT = 1
@@ -104,9 +103,7 @@ REPRODUCE = {
 
 
 @command(PUSH)
-def push(
-    folder: Path, repo_id: str, settings: dict[str, Any], token: str | None, cache_dir: Path | None, quiet: bool
-) -> None:
+def push(folder: Path, repo_id: str, settings: Given, token: str | None, cache_dir: Path | None, quiet: bool) -> None:
     """Push FOLDER to USER/NAME."""
     token = _checked_token(token)
     from hf_negmine.commands.output import is_output, open_mined
@@ -138,7 +135,7 @@ def push(
 
 
 @command(REPRODUCE)
-def reproduce(repo_id: str, settings: dict[str, Any], token: str | None, quiet: bool) -> None:
+def reproduce(repo_id: str, settings: Given, token: str | None, quiet: bool) -> None:
     """Mine USER/NAME again, and compare."""
     token = _checked_token(token)
     set_up_libraries(quiet=quiet)

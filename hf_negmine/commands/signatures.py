@@ -28,7 +28,7 @@ TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 VALUES = {str: "NAME", int: "N", float: "X"}  # in the help
 SECTION = re.compile(r"^(?:Args|Attributes):\n(.+?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 WITHOUT = re.compile(r"; None (?:takes|keeps) (.+?)(?=\.(?:\s|$))")
-"""The part of a description that says what None stands for; the help shows it as the default."""
+"""What a description says of None; the help shows it as the default."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ class Parameter:
 
     def help(self, sentences: int | None = 1) -> str:
         """The first sentences of the description, or all if None, in the markup of rich."""
-        text = WITHOUT.sub("", self.text).replace("[", r"\[")
-        if self.type is bool:
-            text = text.removeprefix("whether to ")
+        text = WITHOUT.sub("", self.text).removeprefix("whether to ").replace("[", r"\[")
         text = " ".join(re.split(r"(?<=\.) (?=[A-Z`])", text)[:sentences])
         text = re.sub(r'``"?(.+?)"?``', r"[cyan]\1[/]", text).replace("`", "")
         return text[:1].upper() + text[1:]
@@ -128,8 +126,10 @@ class Option:
 
 
 Command: TypeAlias = Callable[..., None]
+Given: TypeAlias = dict[str, Any]
+"""What the user gave for a signature, by parameter."""
 Panels: TypeAlias = Mapping[Any, Sequence[Option]]
-"""The options of a command by the panel of the help that shows them; None for arguments."""
+"""The options of a command by panel of its help; None for arguments."""
 
 
 def option(name: str, type: Any, help: str, *names: str, default: Any = None, **more: Any) -> Option:

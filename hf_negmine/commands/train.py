@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,7 +12,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, open_teacher, set_up_libraries
-from hf_negmine.commands.signatures import Signature, argument, option
+from hf_negmine.commands.signatures import Given, Signature, argument, option
 from hf_negmine.commands.specs import folder, spec
 
 if TYPE_CHECKING:
@@ -136,13 +136,13 @@ OPTIONS = {
 def train(
     rows: str | None,
     mined: str | None,
-    part: dict[str, Any],
+    part: Given,
     model: str,
     no_in_batch_negatives: bool,
-    training: dict[str, Any],
+    training: Given,
     teacher: str | None,
-    loading: dict[str, Any],
-    mining: dict[str, Any],
+    loading: Given,
+    mining: Given,
     eval: Path | None,
     eval_split: str | None,
     output: Path,
@@ -179,41 +179,28 @@ def train(
     typer.echo(result)
 
 
-def _of_mined(rows: str | None, mined: str | None, part: dict[str, Any], reading: dict[str, Any]) -> TrainingData:
+def _of_mined(rows: str | None, mined: str | None, part: Given, reading: Given) -> TrainingData:
     """Rows that hold their negatives."""
     from hf_negmine.commands.output import open_mined
     from hf_negmine.train.data import TrainingData
 
     source = open_mined(mined or rows or "", **({} if mined and rows else part))
+    only = rows if mined else None
     return TrainingData.of_mined(
-        source.rows,
-        lookups=source.lookups,
-        summary=source.summary,
-        only=rows if mined else None,
-        **part,
-        **reading,
+        source.rows, lookups=source.lookups, summary=source.summary, only=only, **part, **reading
     )
 
 
 def _to_be_mined(
-    rows: str,
-    part: dict[str, Any],
-    teacher: str,
-    loading: dict[str, Any],
-    mining: dict[str, Any],
-    settings: TrainingSettings,
+    rows: str, part: Given, teacher: str, loading: Given, mining: Given, settings: TrainingSettings
 ) -> TrainingData:
     """Rows without negatives, mined."""
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.train.data import TrainingData
 
-    miner = NegativeMiner(
-        open_teacher(teacher, loading, prefix="--teacher-"),
-        **{"sampler": SAMPLER, **mining},
-        seed=settings.seed,
-        device=settings.device,
-        progress=settings.progress,
-    )
+    opened = open_teacher(teacher, loading, prefix="--teacher-")
+    given = {"sampler": SAMPLER, "seed": settings.seed, "device": settings.device, **mining}
+    miner = NegativeMiner(opened, progress=settings.progress, **given)
     data = TrainingData.to_be_mined(rows, miner, **part)
     if settings.progress:
         typer.echo(f"\n{miner.summary}\n")
@@ -221,11 +208,7 @@ def _to_be_mined(
 
 
 def _check_train(
-    rows: str | None,
-    mined: str | None,
-    part: dict[str, str],
-    teacher: str | None,
-    only_for_mining: list[str],
+    rows: str | None, mined: str | None, part: Given, teacher: str | None, only_for_mining: list[str]
 ) -> None:
     """Check that the options agree on where negatives come from, before anything is read."""
     from hf_negmine.commands.output import is_output
