@@ -90,11 +90,12 @@ def load_mined(
     """Load the rows, settings, lookup tables and pool of a mined data set on the Hub.
 
     Args:
-        repo_id: ``user/name``.
-        config_name, split: which part of the data set.
-        revision: branch, tag or commit.
-        token: a Hub token; None takes that of the current login.
-        cache_dir: where texts and pool are stored; None takes hf_negmine's own.
+        repo_id: the data set on the Hub, ``user/name``.
+        config_name: which part of the data set, such as the name of a method.
+        split: which split of that part.
+        revision: branch, tag or commit; None takes the main branch.
+        token: Hub token; None takes the one of ``hf auth login``.
+        cache_dir: where texts and pool are stored; None takes ``$HF_NEGMINE_CACHE`` or ``~/.cache/hf_negmine``.
 
     Raises:
         HubError: it does not exist, or was not pushed by hf_negmine.

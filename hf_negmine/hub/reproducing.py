@@ -108,8 +108,8 @@ def reproduce(
 
     Args:
         repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
-        teacher: used instead of the one that the settings name, such as a local copy of it. The name or folder of a
-            model is opened the way the first one was.
+        teacher: a replacement for the teacher that mined, such as a local copy of it; None takes the same model from
+            the Hub. The name or folder of a model is opened the way the first one was.
         filters: used instead of those that the settings name: all of them, in their order. Needed for filters that
             settings cannot recreate: a judge (a key is never sent to an address from the Hub), a `Where`, your own.
         progress: whether to show bars.

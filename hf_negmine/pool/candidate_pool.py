@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
 from hf_negmine.base.files import is_read_only, only_writer
 from hf_negmine.base.paths import folder_of
@@ -22,15 +23,7 @@ from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
-from hf_negmine.select.selection import (
-    Positives,
-    PositiveScore,
-    Selection,
-    Survivors,
-    choose,
-    count_removed,
-    demand_of,
-)
+from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
 from hf_negmine.teachers import place
 
 
@@ -133,7 +126,7 @@ class CandidatePool:
             f"n: {n} negatives per query from a corpus of {self.n_passages} passages",
         )
         positive_score = self.positive_score if positive_score is None else positive_score
-        require_choice(positive_score, ("min", "each"), argument="positive_score")
+        require_choice(positive_score, get_args(PositiveScore), argument="positive_score")
         if self.filters and positive_score != self.positive_score:
             raise InputError(
                 f"positive_score: {positive_score!r}, but the pool's filters are made for {self.positive_score!r}"

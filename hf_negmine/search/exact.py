@@ -18,12 +18,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.contenders import Contenders, ScoreBuffer
 from hf_negmine.search.corpus import Corpus, VectorSource
-from hf_negmine.search.precision import FirstPass, precision_of
+from hf_negmine.search.precision import precision_of
 from hf_negmine.search.ranking import Exclusions, ranking_of_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
 from hf_negmine.search.workers import one_blas_thread, side_by_side

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import best_device
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import digest_of
@@ -38,7 +39,6 @@ from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.faiss_index import build_index
 from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
 from hf_negmine.search.pairwise import Queries, check_scores, pair_scores, score_text_pairs
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.proposals import IndexProposals
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.rerank import BestOf, RerankingSearcher

@@ -101,14 +101,14 @@ def resolve_teacher(
 ) -> Teacher:
     """Make a teacher from what users write.
 
-    A spec: any Sentence Transformers model id or folder; ``"cross-encoder:MODEL"``, ``"sparse:MODEL"``,
-    ``"late-interaction:MODEL"``, ``"api:MODEL"``; ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``,
-    ``"fixed:FOLDER"``; ``"faiss:IVF1024,Flat:MODEL"``, a FAISS factory and the spec of a dense teacher; a fusion of
-    specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Instead of a spec: a loaded model, or an object that
-    follows the `Teacher` protocol. If a teacher builds on others, these are resolved too.
-
     Args:
-        teacher: a spec, a model or a teacher, as above.
+        teacher: what scores passages: a Sentence Transformers model id or folder, ``cross-encoder:MODEL``,
+            ``sparse:MODEL``, ``late-interaction:MODEL``, ``api:MODEL`` of an OpenAI-compatible server,
+            ``faiss:IVF1024,Flat:MODEL`` or another FAISS index of a dense model's vectors, for corpora of many
+            millions, ``bm25`` (``bm25:german``), ``random``, or ``fixed:FOLDER`` with vectors of your own; several
+            combined into one score, ``rrf(bm25, MODEL)`` by their ranks or ``sum(bm25, MODEL)`` by their scores. In
+            Python also a loaded model, or an object that follows the `Teacher` protocol. If a teacher builds on others,
+            these are resolved too.
         progress: whether teachers show their own progress bars.
         device: where its models are loaded, see `place`.
         options: arguments for the teachers that a spec names, by kind (``"dense"`` for a bare model).

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.search import VectorSearcher, corpus
 from hf_negmine.search.faiss_index import build_index
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.teachers.approximate import IndexSpec
 from tests.another_device import DEVICE, AnotherDevice, Elsewhere
 from tests.properties.test_approximate_search import candidates_of

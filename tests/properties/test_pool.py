@@ -11,13 +11,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_negmine.base.choices import FirstPass, PositiveScore
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.randomness import random_keys
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
-from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, Selection, parse_sampler
+from hf_negmine.select import Selection, parse_sampler
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, text_set

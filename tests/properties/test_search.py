@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import QueryBlock
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, scoring
-from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 
 Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]

@@ -30,7 +30,7 @@ from hf_negmine import (
 )
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
-from hf_negmine.commands.mine_options import near_duplicates_parts, veto_parts
+from hf_negmine.select.filters.specs import parse_near_duplicates, parse_veto
 from tests.openai_server import OpenAIServer
 from tests.tiny_models import write_tiny_models
 from tests.train import helpers as words
@@ -192,7 +192,7 @@ def test_inconsistent_rows_are_flagged(mine: Run, tmp_path: Path) -> None:
 def test_near_duplicates(spec: str, mine: Run, tiny: Path, tmp_path: Path) -> None:
     result = mine("-t", tiny / "dense", "--near-duplicates", spec)
     assert result.exit_code == 0, result.output
-    by, threshold = near_duplicates_parts(spec)
+    by, threshold = parse_near_duplicates(spec)
     filters = [NearDuplicates(threshold, by=by)]
     assert written(tmp_path) == expected(tiny / "dense", tmp_path, filters=filters)
 
@@ -303,14 +303,14 @@ def test_a_wrong_spec_is_a_usage_error(options: tuple[str, ...], message: str, m
 
 
 def test_parts_of_a_veto() -> None:
-    assert veto_parts("bm25") == ("bm25", None, None)
-    assert veto_parts("bm25@perc_pos:0.9") == ("bm25", "perc_pos:0.9", None)
-    assert veto_parts("sum(bm25, a/b)@margin_pos:0.1@-1.5") == ("sum(bm25, a/b)", "margin_pos:0.1", -1.5)
-    assert veto_parts("models/e5@v2@naive+abs:0.5@0") == ("models/e5@v2", "naive+abs:0.5", 0.0)
-    assert veto_parts("faiss:HNSW8@efSearch=64:a/b") == ("faiss:HNSW8@efSearch=64:a/b", None, None)
-    assert veto_parts("faiss:HNSW8@efSearch=64:m@v2@abs:1@0") == ("faiss:HNSW8@efSearch=64:m@v2", "abs:1", 0)
+    assert parse_veto("bm25") == ("bm25", None, None)
+    assert parse_veto("bm25@perc_pos:0.9") == ("bm25", "perc_pos:0.9", None)
+    assert parse_veto("sum(bm25, a/b)@margin_pos:0.1@-1.5") == ("sum(bm25, a/b)", "margin_pos:0.1", -1.5)
+    assert parse_veto("models/e5@v2@naive+abs:0.5@0") == ("models/e5@v2", "naive+abs:0.5", 0.0)
+    assert parse_veto("faiss:HNSW8@efSearch=64:a/b") == ("faiss:HNSW8@efSearch=64:a/b", None, None)
+    assert parse_veto("faiss:HNSW8@efSearch=64:m@v2@abs:1@0") == ("faiss:HNSW8@efSearch=64:m@v2", "abs:1", 0)
     with pytest.raises(InputError, match="is not a TEACHER"):
-        veto_parts("bm25@")
+        parse_veto("bm25@")
 
 
 def test_a_veto_without_a_method_has_the_papers_best() -> None:

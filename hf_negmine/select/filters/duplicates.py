@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.base.choices import ComparedBy
 from hf_negmine.base.errors import InputError, require, require_choice
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.protocols import VectorTeacher
@@ -56,7 +57,7 @@ class NearDuplicates:
 
     threshold: float = 0.95
     of: Literal["positives", "negatives", "both"] = field(default="both", kw_only=True)
-    by: Literal["cosine", "minhash"] = field(default="cosine", kw_only=True)
+    by: ComparedBy = field(default="cosine", kw_only=True)
     teacher: Any = field(default=None, kw_only=True)
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -64,7 +65,7 @@ class NearDuplicates:
         object.__setattr__(self, "threshold", finite_number(self.threshold, "NearDuplicates: threshold"))
         require(0 < self.threshold <= 1, f"NearDuplicates: threshold over 0 and at most 1, got {self.threshold:g}")
         require_choice(self.of, ("positives", "negatives", "both"), argument="NearDuplicates: of")
-        require_choice(self.by, ("cosine", "minhash"), argument="NearDuplicates: by")
+        require_choice(self.by, get_args(ComparedBy), argument="NearDuplicates: by")
         if self.by == "minhash":
             require(self.teacher is None, "NearDuplicates: by='minhash' compares words, but teacher= makes vectors")
             _datasketch()
