@@ -19,6 +19,7 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
+from hf_negmine.pool.sweep import missing
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
@@ -156,6 +157,41 @@ class CandidatePool:
             columns=self.columns,
         )
 
+    def sweep(
+        self,
+        methods: Sequence[Method | str],
+        samplers: Sequence[Sampler | str | None] = (None,),
+        n: int = 4,
+        *,
+        seed: int = 0,
+        positive_score: PositiveScore | None = None,
+        filters: Sequence[Filter | BoundFilter] = (),
+    ) -> list[Selection]:
+        """Select by every method with every sampler, as `select` does one by one, in one more search for all of them.
+
+        Args:
+            methods: methods or their specs, such as ``["perc_pos:0.9", "perc_pos:0.95"]``.
+            samplers: samplers or their specs, such as ``["top", "sampled:10"]``.
+            n, seed, positive_score, filters: as in `select`.
+
+        Returns:
+            The selections, sampler by sampler for the first method, then for the next one.
+
+        Raises:
+            ShallowPoolError, InputError: as in `select`.
+        """
+        settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
+        if self._open_searcher is not None:
+            positives = dataclasses.replace(self.positives, counted=self.counted())
+            targets = positives.targets(self.positive_score if positive_score is None else positive_score)
+            demands = (demand_of(*targets, *setting, n, self.n_passages) for setting in settings)
+            before = self.lists
+            for demand in missing(self.lists, demands):
+                self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)
+            self._keep(before)
+        options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
+        return [self.select(method, sampler, n, **options) for method, sampler in settings]
+
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
         """Bind filters to the pool's data set and to the kind of its targets.
 
@@ -269,9 +305,13 @@ class CandidatePool:
                     f"searching deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
                     "question open; this is a bug of hf_negmine, please report it with the method and the sampler"
                 )
+        self._keep(before)
+        return answer
+
+    def _keep(self, before: CandidateLists) -> None:
+        """Store the lists if they are others than ``before``."""
         if self.lists is not before and self.folder is not None and not is_read_only(self.folder):
             self.save(self.folder)
-        return answer
 
     def save(self, folder: Path | str) -> None:
         """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file.

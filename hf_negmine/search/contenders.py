@@ -33,13 +33,15 @@ class ScoreBuffer(threading.local):
     """Memory for a block of products, one per thread, reused because fresh pages cost as much as a product."""
 
     def __init__(self) -> None:
-        self._memory: dict[torch.dtype, torch.Tensor] = {}
+        self._memory: dict[tuple[str, torch.dtype], torch.Tensor] = {}
 
-    def of(self, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """A part of the memory, not cleared."""
-        memory = self._memory.get(dtype)
+    def of(
+        self, dtype: torch.dtype, rows: int, columns: int, device: torch.device, *, name: str = "queries"
+    ) -> torch.Tensor:
+        """A part of the memory of a name, not cleared."""
+        memory = self._memory.get((name, dtype))
         if memory is None or memory.numel() < rows * columns:
-            memory = self._memory[dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
+            memory = self._memory[name, dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
         return memory[: rows * columns].view(rows, columns)
 
 
@@ -84,7 +86,7 @@ class _Entries:
         """Values of the entries in a row each, shape (n_rows, longest or ``at_least``), and the lengths."""
         counts = torch.bincount(self.rows, minlength=n_rows)
         places = torch.arange(len(self.rows), device=self.rows.device) - (counts.cumsum(0) - counts)[self.rows]
-        longest = max(int(counts.max()), at_least)
+        longest = max(int(counts.max()) if n_rows else 0, at_least)
         table = torch.full((n_rows, longest), empty, dtype=values.dtype, device=values.device)
         table[self.rows, places] = values
         return table, counts
@@ -94,7 +96,9 @@ class Contenders:
     """The passages that may be among the best of some queries.
 
     Args:
-        queries: float32, shape (rows, width); at most 32,767 rows.
+        queries: float32, shape (queries, width).
+        query_of: int64, shape (rows,): the query of each row, rising. A query with several ceilings has several rows,
+            which share its products; at most 32,767 rows.
         limits: ceilings, float32, shape (rows,), perhaps infinite.
         wanted: passages per query.
         excluded: rows and passages of the pairs that are not candidates.
@@ -106,6 +110,7 @@ class Contenders:
     def __init__(
         self,
         queries: torch.Tensor,
+        query_of: torch.Tensor,
         limits: torch.Tensor,
         wanted: int,
         excluded: tuple[IdArray, IdArray],
@@ -114,6 +119,8 @@ class Contenders:
         buffer: ScoreBuffer,
     ) -> None:
         self._queries, self._low = queries, queries.to(precision.dtype)
+        self._query_of = query_of if len(query_of) > len(queries) else None  # None: row by row
+        self._rows = len(query_of)
         self._limits, self._limited = limits, bool((limits < torch.inf).any())
         self._wanted, self._precision, self._score, self._buffer = wanted, precision, score, buffer
         self._excluded = excluded
@@ -124,9 +131,9 @@ class Contenders:
     def look_at(self, block: PassageBlock) -> None:
         """Keep the passages of a block that may be among the best."""
         # The bound may only grow, since products from earlier blocks are compared with those of later ones.
-        self._error = torch.maximum(self._error, self._precision.error(self._queries, self._low, block))
-        products = self._buffer.of(self._precision.dtype, len(self._low), len(block.vectors), self._low.device)
-        multiply(self._low, block.vectors, products)
+        error = self._precision.error(self._queries, self._low, block)
+        self._error = torch.maximum(self._error, error if self._query_of is None else error[self._query_of])
+        products = self._products(block)
         products[:, block.count :] = -torch.inf
         products[self._excluded_in(block)] = -torch.inf
         groups = products.shape[1] // COLUMNS_A_GROUP
@@ -146,8 +153,17 @@ class Contenders:
         found = products[rows[:, None], columns].float()
         place, member = (found >= floor[rows, None]).nonzero(as_tuple=True)
         self._parts.append(_Entries(rows[place], columns[place, member] + block.start, found[place, member]))
-        if sum(len(part.rows) for part in self._parts[1:]) > len(self._low) * self._wanted:
+        if sum(len(part.rows) for part in self._parts[1:]) > self._rows * self._wanted:
             self._compare()
+
+    def _products(self, block: PassageBlock) -> torch.Tensor:
+        """The products of every row with a block, in the buffer."""
+        products = self._buffer.of(self._precision.dtype, len(self._low), len(block.vectors), self._low.device)
+        multiply(self._low, block.vectors, products)
+        if self._query_of is None:
+            return products
+        rows = self._buffer.of(self._precision.dtype, self._rows, len(block.vectors), self._low.device, name="rows")
+        return torch.index_select(products, 0, self._query_of, out=rows)
 
     def best(self, blocks: Iterable[PassageBlock] = ()) -> torch.Tensor:
         """Keys (see `ranking`) of the ``wanted`` best passages under the limits, falling, shape (rows, wanted).
@@ -158,7 +174,7 @@ class Contenders:
         for block in blocks:
             self.look_at(block)
         self._compare()
-        return self._exactly(self._parts[0], len(self._low))
+        return self._exactly(self._parts[0], self._rows)
 
     def _compare(self) -> None:
         """Drop what the entries found so far leave no place for."""
@@ -167,10 +183,10 @@ class Contenders:
         if self._limited:
             over = entries.products > self._surely_under()[entries.rows]
             lowest = lowest.masked_fill(over, -torch.inf)
-        lowest, _ = entries.padded(lowest, len(self._low), self._wanted, -torch.inf)
+        lowest, _ = entries.padded(lowest, self._rows, self._wanted, -torch.inf)
         self._least = torch.maximum(self._least, _nth(lowest, self._wanted))
         entries = entries.of(entries.products >= self._floor()[entries.rows])
-        counts = torch.bincount(entries.rows, minlength=len(self._low))
+        counts = torch.bincount(entries.rows, minlength=self._rows)
         if bool((counts > self._wanted + MANY).any()):
             entries = self._settled(entries, counts > self._wanted + MANY)
         self._parts = [entries]

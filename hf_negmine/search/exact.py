@@ -148,10 +148,13 @@ class _VectorBlock:
         return ranking_of_keys(torch.cat(keys), depth, skip)
 
     def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int) -> Contenders:
-        searcher, vectors = self.searcher, self.vectors[rows]
+        searcher = self.searcher
         excluded = searcher.exclusions.of(self.queries[rows.cpu().numpy()])
+        queries, query_of = torch.unique_consecutive(rows, return_inverse=True)
 
         def score(some: torch.Tensor, passages: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-            return list_scores(vectors[some], passages, counts, searcher.corpus.gather)
+            return list_scores(self.vectors[rows[some]], passages, counts, searcher.corpus.gather)
 
-        return Contenders(vectors, limits, wanted, excluded, searcher.precision, score, searcher.buffer)
+        return Contenders(
+            self.vectors[queries], query_of, limits, wanted, excluded, searcher.precision, score, searcher.buffer
+        )

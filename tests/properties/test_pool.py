@@ -155,10 +155,16 @@ def assert_selection(
     positive_score: PositiveScore,
 ) -> None:
     selection = pool.select(spec, sampler, n, seed=seed, positive_score=positive_score)
+    assert_exact(world, texts, selection, spec)
+
+
+def assert_exact(world: World, texts: TextSet, selection: Selection, spec: str) -> None:
+    """Compare a selection with one from all scores."""
+    sampler, n, seed = selection.sampler, selection.n, selection.seed
     targets = [
         (query, float(world.scores[query, passage])) for query, row in enumerate(world.positives) for passage in row
     ]
-    if positive_score == "min":
+    if selection.positive_score == "min":
         targets = [
             (query, min(score for other, score in targets if other == query)) for query in range(len(world.queries))
         ]
@@ -215,3 +221,28 @@ def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
             again = loaded.select(spec, sampler, n, seed=seed, positive_score=positive_score)
             first = pool.select(spec, sampler, n, seed=seed, positive_score=positive_score)
             assert rows_of(again) == rows_of(first)
+
+
+@settings(max_examples=60)
+@given(
+    world=worlds(),
+    depth=st.sampled_from([1, 2, 4, 13, 100]),
+    methods=st.lists(st.sampled_from(METHODS), min_size=1, max_size=6),
+    samplers=st.lists(st.sampled_from(SAMPLERS), min_size=1, max_size=3),
+    n=st.integers(1, 5),
+    positive_score=st.sampled_from(["min", "each"]),
+)
+def test_a_sweep_selects_what_each_setting_selects_alone(
+    world: World, depth: int, methods: list[str], samplers: list[str], n: int, positive_score: PositiveScore
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        texts = world.text_set(Path(folder))
+        pool = make_pool(Path(folder), world.teacher, texts, depth, "float32")
+        selections = pool.sweep(methods, samplers, n, seed=3, positive_score=positive_score)
+        settings = list(itertools.product(methods, samplers))
+        assert [(str(one.method), str(one.sampler)) for one in selections] == settings
+        for (method, _), selection in zip(settings, selections, strict=True):
+            assert_exact(world, texts, selection, method)
+        loaded = CandidatePool.load(Path(folder) / "pool", progress=False)  # what the sweep found is stored
+        again = loaded.sweep(methods, samplers, n, seed=3, positive_score=positive_score)
+        assert [rows_of(one) for one in again] == [rows_of(one) for one in selections]

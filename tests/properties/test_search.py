@@ -172,6 +172,30 @@ def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
 
 
+@settings(max_examples=60)
+@given(
+    problem=problems(),
+    depth=st.integers(1, 20),
+    first_pass=st.sampled_from(["bfloat16", "float32"]),
+    passages_a_block=st.sampled_from([7, 1000]),
+)
+def test_several_ceilings_of_a_query_are_searched_for_at_once(
+    problem: Problem, depth: int, first_pass: FirstPass, passages_a_block: int
+) -> None:
+    rows = np.repeat(np.arange(len(problem.queries)), problem.rng.integers(0, 4, len(problem.queries)))
+    own = problem.scores[rows, problem.rng.integers(0, problem.scores.shape[1], len(rows))]
+    ceilings = np.where(problem.rng.random(len(rows)) < 0.2, np.inf, own).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "ROWS_A_GROUP", 5)
+        searcher = vector_searcher(problem, first_pass=first_pass, passages_a_block=passages_a_block)
+        found = rows_of(searcher.block(np.arange(len(problem.queries))).best(rows, ceilings, depth))
+    under = [
+        [pair for pair in ranked(problem.scores[row], problem.excluded[row]) if pair[0] < ceiling]
+        for row, ceiling in zip(rows, ceilings, strict=True)
+    ]
+    assert found == [pairs[:depth] for pairs in under]
+
+
 @settings(max_examples=30)
 @given(problem=problems(), depth=st.integers(1, 20))
 def test_a_block_of_some_queries_keeps_their_exclusions_and_scores(problem: Problem, depth: int) -> None:
