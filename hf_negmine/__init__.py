@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from hf_negmine.teachers import (
         APITeacher,
+        ApproximateTeacher,
         BM25Teacher,
         CrossEncoderTeacher,
         DenseTeacher,
@@ -111,6 +112,7 @@ _HOMES = {
     "report.summary": ("MiningSummary",),
     "teachers": (
         "APITeacher",
+        "ApproximateTeacher",
         "BM25Teacher",
         "CrossEncoderTeacher",
         "DenseTeacher",
@@ -134,6 +136,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "APITeacher",
+    "ApproximateTeacher",
     "BM25Teacher",
     "CachedPositiveAwareMNRL",
     "CandidatePool",

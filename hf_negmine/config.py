@@ -6,17 +6,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
+from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import default_cache_dir
 from hf_negmine.base.paths import folder_of
-from hf_negmine.base.protocols import Sampler, Teacher, VectorTeacher
-from hf_negmine.data.layouts import Format, Layout, OnExhausted
-from hf_negmine.search.ann_index import Engine
-from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, resolve_sampler
+from hf_negmine.base.protocols import Sampler, Teacher
+from hf_negmine.data.layouts import Layout
+from hf_negmine.select import resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.filters import Consistency, Filter, Veto
 from hf_negmine.select.judge import Judge
@@ -62,39 +61,42 @@ class MiningConfig:
 
     Attributes:
         teacher: a Sentence Transformers model id, folder or model, ``"bm25"``, or any other spec of `resolve_teacher`,
-            such as ``"cross-encoder:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that follows the `Teacher` protocol;
-            an ensemble of them (`CrossSample`, `IntraSample`, or ``"cross-sample(bm25, MODEL)"``).
-        method: which passages may be negatives (a `Method`, or its spec such as ``"perc_pos:0.95"``). The default is
-            the paper's best (NV-Retriever, table 3).
-        sampler: how the negatives are drawn from them (a `Sampler`, or its spec such as ``"sampled:10"``); the best
-            ones if None.
+            such as ``"cross-encoder:MODEL"``, ``"faiss:HNSW32:MODEL"`` or ``"rrf(bm25, MODEL)"``; any object that
+            follows the `Teacher` protocol; an ensemble of them (`CrossSample`, `IntraSample`, or
+            ``"cross-sample(bm25, MODEL)"``).
+        method: which passages may be negatives (a `Method`, or its spec, see `parse_method`); None takes
+            ``perc_pos:0.95``. That is the paper's best (NV-Retriever, table 3).
+        sampler: how the negatives are drawn from them (a `Sampler`, or its spec, see `parse_sampler`); None takes
+            ``top``.
         num_negatives: negatives per query.
         filters: conditions on negatives besides the ceiling, cheap ones first: `Veto`, `NearDuplicates`, `Where`; a
             `Consistency` rule for rows; a `Judge`, which has the last word.
-        corpus: passages to search besides the positives: texts, a Dataset, a file. None: only the positives.
-        query_column: the column of the queries in the rows. Optional for a data set with just two columns.
-        positive_column: the column of the positives, texts or lists of texts; optional likewise.
-        corpus_column: the column of the passage texts in ``corpus``.
-        corpus_config_name: the config of a ``corpus`` on the Hub that has several.
-        format: layout of the result: ``n-tuple``, ``triplet``, ``labeled-pair``, ``labeled-list`` or ``ids``.
+        corpus: passages to search besides the positives: a file, a folder or a data set on the Hub; None takes the
+            positives alone, or a BEIR folder's own. In Python also texts, or a Dataset.
+        query_column: column of the query texts; None takes the first of just two columns.
+        positive_column: column of the positives, one text or a list of texts per row; None takes the second of just two
+            columns.
+        corpus_column: column of the passages in the corpus; None takes ``text``, ``passage``, ``document``, or the only
+            one that holds text.
+        corpus_config_name: config of a corpus on the Hub that has several; None takes the only one.
+        format: layout of the rows: ``n-tuple`` with all negatives, ``triplet`` with one row per negative,
+            ``labeled-pair`` with one row per passage and its label, ``labeled-list`` with lists of passages and labels,
+            ``ids`` with passage ids and scores, beside lookup tables of the texts.
         include_scores: whether to write the teacher's scores, too.
-        positive_score: for a query with several positives, whether its lowest positive score sets the ceiling
-            (``"min"``) or each positive has its own (``"each"``).
+        positive_score: if a query has several positives, the lowest score sets the ceiling (``min``), or each positive
+            sets its own (``each``).
         include_positives: whether positives (and a passage with the query's own text) stay candidates; for full
             rankings that rerankers are evaluated on, not for training.
-        on_exhausted: how to treat a row whose query has fewer than ``num_negatives`` eligible passages in the whole
-            corpus: ``"drop"`` it, ``"keep"`` it with those there are, or ``"error"``.
+        on_exhausted: what happens to a row if the whole corpus has too few passages for its query: ``drop`` it,
+            ``keep`` it with fewer negatives, or ``error``.
         pool_depth: candidates per query that are stored for later selections.
-        seed: the sampler's seed. The same seed gives the same negatives for any batch size or row order.
-        cache_dir: where vectors, pools and results are stored; None takes ``$HF_NEGMINE_CACHE`` or
-            ``~/.cache/hf_negmine``.
-        device: the device for encoding and search; None takes a GPU if there is one. Models given by name, including
-            those of first stages, vetoes and ensembles, are loaded there; a model that is already loaded stays where it
-            is, and ``device`` is then only for the search.
+        seed: seed of the sampler; the same seed gives the same negatives, for any batch size or row order.
+        cache_dir: where vectors, scores and results are stored, so that a second run is quick; None takes
+            ``$HF_NEGMINE_CACHE`` or ``~/.cache/hf_negmine``.
+        device: where to encode and search, such as ``cpu``, ``cuda`` or ``cuda:1``; None takes a GPU if there is one.
+            Models given by name, including those of first stages, vetoes and ensembles, are loaded there; a model that
+            is already loaded stays where it is, and ``device`` is then only for the search.
         first_pass: number format of the search's first pass; it affects the speed, never the result.
-        engine: ``"exact"``, or a FAISS factory such as ``"IVF1024,Flat"`` for dense teachers, if the corpus is too
-            large for exact search. Scores stay exact and rows full; the summary reports how many of the best candidates
-            it finds.
         progress: whether to show progress bars.
 
     Raises:
@@ -122,15 +124,14 @@ class MiningConfig:
     cache_dir: Read[str | Path | None, Path] = NOTHING
     device: str | None = None
     first_pass: FirstPass = "auto"
-    engine: str = "exact"
     progress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_negatives", "pool_depth"):
             require_whole(getattr(self, name), name, at_least=1)
         require_whole(self.seed, "seed")
-        require_choice(self.positive_score, ("min", "each"), argument="positive_score")
-        require_choice(self.first_pass, ("auto", "float32", "bfloat16"), argument="first_pass")
+        require_choice(self.positive_score, get_args(PositiveScore), argument="positive_score")
+        require_choice(self.first_pass, get_args(FirstPass), argument="first_pass")
         cache_dir = default_cache_dir() if self.cache_dir is None else folder_of(self.cache_dir, "cache_dir")
         teacher = resolve_ensemble(self.teacher, progress=self.progress)
         self._hold(
@@ -152,10 +153,6 @@ class MiningConfig:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
             )
-        if self.engine != "exact":
-            self._hold(engine=str(Engine.parse(self.engine)))
-            if not any(_has_vectors(teacher) for teacher in self.members):
-                raise InputError(f"engine: {self.engine!r} is for dense teachers, but {teacher.name} is not one")
         self.layout("query", "positive")  # checks format and on_exhausted
 
     def _hold(self, **values: Any) -> None:
@@ -202,7 +199,6 @@ class MiningConfig:
             "sampler": str(self.sampler),
             **({"filters": settings_of_filters(self.filters)} if self.filters else {}),
             **{name: getattr(self, name) for name in SHARED},
-            **({} if self.engine == "exact" else {"engine": self.engine}),
         }
 
     @classmethod
@@ -216,7 +212,7 @@ class MiningConfig:
         Raises:
             InputError: a teacher or a filter cannot be recreated from its settings.
         """
-        known = {name: settings[name] for name in ("method", "sampler", *SHARED, "engine") if name in settings}
+        known = {name: settings[name] for name in ("method", "sampler", *SHARED) if name in settings}
         if "teacher" not in given:
             known["teacher"] = ensemble_of_settings(settings.get("teacher_settings"))
         if "filters" not in given:
@@ -228,9 +224,3 @@ class MiningConfig:
         other = copy.copy(self)
         other._hold(corpus=None)
         return other
-
-
-def _has_vectors(teacher: Teacher) -> bool:
-    """Whether a dense teacher searches the corpus, by itself or as the first stage of another."""
-    first = getattr(teacher, "first_stage", None)
-    return isinstance(teacher, VectorTeacher) or (first is not None and _has_vectors(first))

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.checksums import is_whole, publish_sealed, read_sealed
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.files import digest_of, read_array, scratch_folder, write_array
 from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
@@ -19,7 +20,7 @@ from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import PairFinder, RowPairs
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.report.summary import MiningSummary
-from hf_negmine.select import PositiveScore, Selection
+from hf_negmine.select import Selection
 
 ABOUT = "fit.json"
 RELEVANT = ("relevant_queries", "relevant_passages", "relevant_scores")

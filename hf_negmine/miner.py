@@ -116,8 +116,9 @@ class NegativeMiner:
         Args:
             rows: a data set, a file, a BEIR folder or a Hub id. None fits on the corpus alone, for later rows.
             corpus: passages to search besides the positives; None takes the one given to the miner, or the positives.
-            split: the split of a DatasetDict, a Hub data set or a BEIR folder.
-            config_name: the config of a Hub data set that has several.
+            split: split of the rows, if they have several; None takes the only one, or ``train``.
+            config_name: config of the rows, if they are a data set on the Hub that has several; None takes the only
+                one.
 
         Raises:
             InputError: the rows or an argument cannot be used.

@@ -113,7 +113,7 @@ def fit(
         seconds,
         consistent=consistent,
         judged=None if verdicts is None else verdicts.asked,
-        recall=pool.recall if pool is not None and config.engine != "exact" else None,
+        recall=None if pool is None else pool.recall or None,
         truncation=find_truncations(config.teacher, texts, selection),
     )
     write_fit(

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking, Searcher, Teacher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.select import Selection
 from hf_negmine.teachers.vector_store import VectorStore

@@ -110,7 +110,7 @@ def is_whole(path: Path, *, aside: Path) -> bool:
     return True
 
 
-def set_aside(path: Path, error: DamagedError) -> None:
+def set_aside(path: Path, error: DamagedError, *, log: bool = True) -> None:
     """Rename a damaged file or folder so that nothing reads it, and log it; raises ``error`` if that fails."""
     if is_read_only(path.parent):
         raise error
@@ -118,7 +118,8 @@ def set_aside(path: Path, error: DamagedError) -> None:
     with storage_errors(path), suppress(FileNotFoundError):  # another process was faster
         os.rename(path, gone)
         os.utime(gone)
-        logger.warning("%s; it is set aside and will be made again", str(error).rpartition("; ")[0])
+        if log:
+            logger.warning("%s; it is set aside and will be made again", str(error).rpartition("; ")[0])
 
 
 def publish_sealed(folder: Path, path: Path, name: str, content: Mapping[str, Any]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from hf_negmine.commands import options
-from hf_negmine.commands.running import EXIT_FAILED, reported_errors
+from hf_negmine.commands.running import EXIT_FAILED, command
+from hf_negmine.commands.signatures import option
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Look after the cache folder: verify, size, prune."
@@ -24,6 +25,11 @@ encoding. Vectors, and scores and verdicts on pairs, are never removed, because 
 them; nor is a pool that a run is working on, nor any file that hf_negmine has not written.
 """
 
+REPAIR = option("repair", bool, "Set damaged files aside, so that the next run makes them again.", default=False)
+UNUSED_FOR = option("unused_for", str, "Also what no run has used for this long, such as [cyan]30d[/].", metavar="TIME")
+DRY_RUN = option("dry_run", bool, "Show what would be removed, but remove nothing.", default=False)
+CACHE_DIR = replace(options.CACHE_DIR, into=None)
+
 
 def _folder(cache_dir: Path | None) -> Path:
     from hf_negmine.base.errors import InputError
@@ -37,64 +43,46 @@ def _folder(cache_dir: Path | None) -> Path:
 
 
 @app.command()
-def verify(
-    *,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Set damaged files aside, so that the next run makes them again.")
-    ] = False,
-    cache_dir: options.CacheDir = None,
-    debug: options.Debug = False,
-) -> None:
+@command({None: [REPAIR], options.RUNNING: [CACHE_DIR]})
+def verify(*, repair: bool, cache_dir: Path | None) -> None:
     """Compare every file of the cache with its checksum; the exit code is 1 if any is damaged."""
-    with reported_errors(debug):
-        from hf_negmine.commands import cache_folder as cache
+    from hf_negmine.commands import cache_folder as cache
 
-        checked, damaged = 0, 0
-        for damage in cache.verify(_folder(cache_dir)):
-            checked += 1
-            if damage is not None:
-                damaged += 1
-                aside = "; set aside" if repair and damage.repair() else ""
-                typer.echo(f"{damage.kind}: {damage.error}{aside}")
-        typer.echo(f"{checked:,} checked, {damaged:,} damaged")
+    checked, damaged = 0, 0
+    for damage in cache.verify(_folder(cache_dir)):
+        checked += 1
+        if damage is not None:
+            damaged += 1
+            aside = "; set aside" if repair and damage.repair() else ""
+            typer.echo(f"{damage.kind}: {damage.error}{aside}")
+    typer.echo(f"{checked:,} checked, {damaged:,} damaged")
     if damaged:
         raise typer.Exit(EXIT_FAILED)
 
 
 @app.command()
-def size(*, cache_dir: options.CacheDir = None, debug: options.Debug = False) -> None:
+@command({options.RUNNING: [CACHE_DIR]})
+def size(*, cache_dir: Path | None) -> None:
     """Show how many entries of each kind the cache holds, and how large they are."""
-    with reported_errors(debug):
-        from hf_negmine.commands import cache_folder as cache
+    from hf_negmine.commands import cache_folder as cache
 
-        folder = _folder(cache_dir)
-        rows = cache.measure(folder)
-        rows["all"] = (sum(count for count, _ in rows.values()), sum(size for _, size in rows.values()))
-        typer.echo(f"{folder}\n\n{'kind':<22}{'count':>10}{'MB':>14}")
-        for kind, (count, size) in rows.items():
-            typer.echo(f"{kind:<22}{count:>10,}{size / 1e6:>14,.3f}")
+    folder = _folder(cache_dir)
+    rows = cache.measure(folder)
+    rows["all"] = (sum(count for count, _ in rows.values()), sum(size for _, size in rows.values()))
+    typer.echo(f"{folder}\n\n{'kind':<22}{'count':>10}{'MB':>14}")
+    for kind, (count, size) in rows.items():
+        typer.echo(f"{kind:<22}{count:>10,}{size / 1e6:>14,.3f}")
 
 
 @app.command(help=PRUNE_HELP)
-def prune(
-    *,
-    unused_for: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Also what no run has used for this long, such as [cyan]30d[/].", show_default=False
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, but remove nothing.")] = False,
-    cache_dir: options.CacheDir = None,
-    debug: options.Debug = False,
-) -> None:
+@command({None: [UNUSED_FOR, DRY_RUN], options.RUNNING: [CACHE_DIR]})
+def prune(*, unused_for: str | None, dry_run: bool, cache_dir: Path | None) -> None:
     """Remove what is no longer useful; see `cache_folder.prune`."""
-    with reported_errors(debug):
-        from hf_negmine.commands import cache_folder as cache
+    from hf_negmine.commands import cache_folder as cache
 
-        seconds = None if unused_for is None else cache.seconds_of(unused_for)
-        count, freed = 0, 0
-        for one in cache.prune(_folder(cache_dir), unused_for=seconds, dry_run=dry_run):
-            count, freed = count + 1, freed + one.size
-            typer.echo(f"{', '.join(map(str, one.paths))} ({one.why}): {one.size:,} bytes")
-        typer.echo(f"{'Would remove' if dry_run else 'Removed'} {count:,}: {freed:,} bytes")
+    seconds = None if unused_for is None else cache.seconds_of(unused_for)
+    count, freed = 0, 0
+    for one in cache.prune(_folder(cache_dir), unused_for=seconds, dry_run=dry_run):
+        count, freed = count + 1, freed + one.size
+        typer.echo(f"{', '.join(map(str, one.paths))} ({one.why}): {one.size:,} bytes")
+    typer.echo(f"{'Would remove' if dry_run else 'Removed'} {count:,}: {freed:,} bytes")

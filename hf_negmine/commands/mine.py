@@ -7,11 +7,12 @@ from typing import Any
 
 import typer
 
-from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import InputError
-from hf_negmine.commands import mine_options as own
 from hf_negmine.commands import options
-from hf_negmine.commands.running import open_miners_teachers, reported_errors, set_up_libraries
+from hf_negmine.commands.options import mining
+from hf_negmine.commands.running import command, open_miners_teachers, set_up_libraries
+from hf_negmine.commands.signatures import Given, Signature, argument, option, parameters
+from hf_negmine.commands.specs import spec
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -45,171 +46,159 @@ mined[/]
 After an interruption run the same command again: finished work is kept in the cache.
 """
 
+ROWS = (
+    "Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file (compressed or not), here "
+    "or at an address, a BEIR folder, or a folder of save_to_disk."
+)
+API_URL = "Address of an api: teacher's server. The key is taken from the variable OPENAI_API_KEY."
+FIRST_STAGE = "Finds the candidates that a cross-encoder: or late-interaction: teacher scores: any other teacher."
+ENSEMBLES = parameters("select.ensembles", "resolve_ensemble")["teacher"]
 
+part = Signature("part", "miner", "NegativeMiner.fit")
+cross = Signature("loading", "teachers.cross_encoder", "CrossEncoderTeacher")
+api = Signature("loading", "teachers.api", "APITeacher")
+loading = Signature("loading", "teachers.dense", "DenseTeacher")
+consistency = Signature("consistency", "select.filters.consistency", "Consistency")
+judging = Signature("judging", "select.judge", "Judge")
+server = Signature("server", "select.judge_models", "ChatJudge")
+
+OPTIONS = {
+    None: [argument("rows", str, ROWS, "ROWS")],
+    options.DATA: [
+        options.CORPUS,
+        part("split"),
+        part("config_name", "--config"),
+        *options.COLUMNS,
+        options.CORPUS_CONFIG,
+    ],
+    options.TEACHER: [
+        option(
+            "teacher", str, f"{options.TEACHERS.help()} {ENSEMBLES.help()}", "-t", metavar="TEACHER", default=...
+        ),
+        cross(
+            "first_stage", metavar="TEACHER", help=FIRST_STAGE,
+            show_default="bm25; a late-interaction model's own token vectors",
+        ),
+        cross("candidates", sentences=2, min=1, show_default="100; 256 of a faiss: teacher"),
+        api("base_url", "--api-url", metavar="URL", help=API_URL),
+        loading("query_prompt", metavar="TEXT"),
+        loading("passage_prompt", metavar="TEXT"),
+        loading("dtype", sentences=2, metavar="NAME"),
+        loading("max_length", min=1),
+        loading("batch_size", min=1),
+        loading("truncate_dim", min=1),
+        cross("activation"),
+        loading("revision"),
+        loading("trust_remote_code", sentences=2),
+    ],
+    options.NEGATIVES: [
+        options.METHOD,
+        options.SAMPLER,
+        mining("num_negatives", "-n", min=1),
+        options.POSITIVE_SCORE,
+        mining("on_exhausted"),
+        mining("seed"),
+        mining("pool_depth", min=1),
+    ],
+    "Filters": [
+        option("veto", list[str], **spec("select.filters.specs", "parse_veto", metavar="TEACHER@METHOD")),
+        option("near_duplicates", str, **spec("select.filters.specs", "parse_near_duplicates")),
+        consistency("top_k", "--consistency", min=1),
+        consistency("action", "--consistency-action"),
+        judging("judge", sentences=2, metavar="MODEL"),
+        judging("budget", "--judge-budget", min=0),
+        server("base_url", "--judge-url", metavar="URL"),
+        judging("relabel"),
+    ],
+    options.OUTPUT: [
+        options.OUTPUT_FOLDER,
+        mining("format", "-f", metavar="NAME"),
+        mining("include_scores", "--scores"),
+        options.OVERWRITE,
+    ],
+    options.RUNNING: [
+        options.CACHE_DIR,
+        options.DEVICE,
+        options.QUIET,
+    ],
+}  # fmt: skip
+
+
+@command(OPTIONS, to_save_memory="give --device cpu, or a smaller --batch-size or --max-length")
 def mine(
-    rows: options.RowsArgument,
-    *,
-    corpus: options.Corpus = None,
-    split: options.Split = None,
-    config: options.RowsConfig = None,
-    query_column: options.QueryColumn = None,
-    positive_column: options.PositiveColumn = None,
-    corpus_column: options.CorpusColumn = None,
-    corpus_config: options.CorpusConfig = None,
-    teacher: own.MineTeacher,
-    first_stage: own.FirstStage = None,
-    candidates: own.Candidates = None,
-    api_url: own.ApiUrl = None,
-    query_prompt: options.QueryPrompt = None,
-    passage_prompt: options.PassagePrompt = None,
-    dtype: options.Dtype = None,
-    max_length: options.MaxLength = None,
-    batch_size: own.BatchSize = None,
-    truncate_dim: own.TruncateDim = None,
-    activation: own.Activation = None,
-    revision: own.Revision = None,
-    trust_remote_code: own.TrustRemoteCode = False,
-    method: options.MethodSpec = "perc_pos:0.95",
-    sampler: options.SamplerSpec = "top",
-    num_negatives: options.NumNegatives = 4,
-    positive_score: options.PositiveScoreOption = options.PositiveScoreName.MIN,
-    on_exhausted: options.OnExhausted = options.OnExhaustedName.DROP,
-    seed: options.Seed = 0,
-    pool_depth: options.PoolDepth = POOL_DEPTH,
-    veto: own.Vetoes = None,
-    near_duplicates: own.NearDuplicatesSpec = None,
-    consistency: own.ConsistencyTop = None,
-    consistency_action: own.ConsistencyActionOption = None,
-    judge: own.JudgeModel = None,
-    judge_budget: own.JudgeBudget = None,
-    judge_url: own.JudgeUrl = None,
-    relabel: own.Relabel = False,
-    output: options.Output,
-    format: options.FormatOption = options.FormatName.N_TUPLE,
-    scores: options.Scores = False,
-    overwrite: options.Overwrite = False,
-    cache_dir: options.CacheDir = None,
-    device: options.Device = None,
-    engine: own.EngineSpec = "exact",
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    rows: str,
+    part: Given,
+    teacher: str,
+    loading: Given,
+    mining: Given,
+    veto: list[str] | None,
+    near_duplicates: str | None,
+    consistency: Given,
+    judging: Given,
+    server: Given,
+    output: Path,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Mine hard negatives for ROWS."""
-    with reported_errors(debug, to_save_memory="give --device cpu, or a smaller --batch-size or --max-length"):
-        loading = {
-            "query_prompt": query_prompt,
-            "passage_prompt": passage_prompt,
-            "dtype": None if dtype is None else dtype.value,
-            "max_length": max_length,
-            "batch_size": batch_size,
-            "truncate_dim": truncate_dim,
-            "activation": None if activation is None else activation.value,
-            "revision": revision,
-            "trust_remote_code": trust_remote_code or None,
-            "first_stage": first_stage,
-            "candidates": candidates,
-            "api_url": api_url,
-        }
-        filtering = {
-            "veto": veto or [],
-            "near_duplicates": near_duplicates,
-            "consistency": consistency,
-            "consistency_action": None if consistency_action is None else consistency_action.value,
-            "judge": judge,
-            "judge_budget": judge_budget,
-            "judge_url": judge_url,
-            "relabel": relabel or None,
-        }
-        _check_filtering(filtering)
-        settings = {
-            "corpus": corpus,
-            "query_column": query_column,
-            "positive_column": positive_column,
-            "corpus_column": corpus_column,
-            "corpus_config_name": corpus_config,
-            "method": method,
-            "sampler": sampler,
-            "num_negatives": num_negatives,
-            "positive_score": positive_score.value,
-            "on_exhausted": on_exhausted.value,
-            "seed": seed,
-            "pool_depth": pool_depth,
-            "format": format.value,
-            "include_scores": scores,
-            "cache_dir": cache_dir,
-            "device": device,
-            "engine": engine,
-            "progress": not quiet,
-        }
-        _mine(
-            rows,
-            {"split": split, "config_name": config},
-            output,
-            teacher,
-            loading,
-            filtering,
-            settings,
-            overwrite=overwrite,
-        )
-
-
-def _check_filtering(filtering: dict[str, Any]) -> None:
-    """Raise `InputError` for an option of a filter that was not given."""
-    for whole, parts in (("consistency", ["consistency_action"]), ("judge", ["judge_budget", "judge_url", "relabel"])):
-        given = [f"--{part.replace('_', '-')}" for part in parts if filtering[part] is not None]
-        if given and filtering[whole] is None:
-            raise InputError(f"{', '.join(given)}: for --{whole}, which is not given")
-
-
-def _filters(filtering: dict[str, Any], teacher: Any) -> list[Any]:
-    """All filters except the vetoes."""
-    from hf_negmine.base.protocols import VectorTeacher
-    from hf_negmine.select.ensembles import Ensemble
-    from hf_negmine.select.filters import Consistency, NearDuplicates
-    from hf_negmine.select.judge import Judge
-    from hf_negmine.select.judge_models import ChatJudge
-
-    members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
-    made: list[Any] = []
-    if filtering["near_duplicates"] is not None:
-        by, threshold = own.near_duplicates_parts(filtering["near_duplicates"])
-        if by == "cosine" and not all(isinstance(one, VectorTeacher) for one in members):
-            raise InputError(
-                f"--near-duplicates {threshold:g}: it compares vectors, but {teacher.name} has none; give "
-                f"minhash:{threshold:g}, which compares words"
-            )
-        made.append(NearDuplicates(threshold, by=by))
-    if filtering["consistency"] is not None:
-        made.append(Consistency(filtering["consistency"], action=filtering["consistency_action"] or "drop"))
-    if filtering["judge"] is not None:
-        judge = ChatJudge(filtering["judge"], base_url=filtering["judge_url"])
-        made.append(Judge(judge, budget=filtering["judge_budget"], relabel=bool(filtering["relabel"])))
-    return made
-
-
-def _mine(
-    rows: str,
-    part: dict[str, str | None],
-    output: Path,
-    teacher: str,
-    loading: dict[str, Any],
-    filtering: dict[str, Any],
-    settings: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> None:
+    _check_filters(consistency, {**judging, **server})
     from hf_negmine.commands.output import note_on_exhausted, prepare_folder, save
 
     prepare_folder(output, overwrite=overwrite)
-    set_up_libraries(quiet=not settings["progress"])
+    set_up_libraries(quiet=quiet)
     from hf_negmine.miner import NegativeMiner
 
-    opened, vetoes = open_miners_teachers(teacher, filtering["veto"], loading)
-    miner = NegativeMiner(opened, filters=[*_filters(filtering, opened), *vetoes], **settings)
+    opened, vetoes = open_miners_teachers(teacher, veto or [], loading)
+    filters = [*_near_duplicates(near_duplicates, opened), *_others(consistency, judging, server), *vetoes]
+    miner = NegativeMiner(opened, filters=filters, progress=not quiet, **mining)
     mined = miner.mine(rows, **part)
     saved = save(mined, miner, output)
-    if settings["progress"]:
+    if not quiet:
         typer.echo(f"\n{miner.summary}\n")
         if note := note_on_exhausted(miner.summary):
             typer.echo(f"{note}\n")
     typer.echo(saved)
+
+
+def _check_filters(consistency: Given, judging: Given) -> None:
+    """Raise `InputError` for an option of a filter that was not given."""
+    judges = {"budget": "--judge-budget", "base_url": "--judge-url", "relabel": "--relabel"}
+    for whole, key, parts, given in (
+        ("--consistency", "top_k", {"action": "--consistency-action"}, consistency),
+        ("--judge", "judge", judges, judging),
+    ):
+        alone = [flag for name, flag in parts.items() if name in given]
+        if alone and key not in given:
+            raise InputError(f"{', '.join(alone)}: for {whole}, which is not given")
+
+
+def _near_duplicates(value: str | None, teacher: Any) -> list[Any]:
+    """The filter of this spec, checked against the teacher."""
+    from hf_negmine.base.protocols import VectorTeacher
+    from hf_negmine.select.ensembles import Ensemble
+    from hf_negmine.select.filters import NearDuplicates
+    from hf_negmine.select.filters.specs import parse_near_duplicates
+    from hf_negmine.teachers import without_index
+
+    if value is None:
+        return []
+    by, threshold = parse_near_duplicates(value)
+    members = teacher.stages if isinstance(teacher, Ensemble) else [teacher]
+    if by == "cosine" and not all(isinstance(without_index(one), VectorTeacher) for one in members):
+        raise InputError(
+            f"--near-duplicates {threshold:g}: it compares vectors, but {teacher.name} has none; give "
+            f"minhash:{threshold:g}, which compares words"
+        )
+    return [NearDuplicates(threshold, by=by)]
+
+
+def _others(consistency: Given, judging: Given, server: Given) -> list[Any]:
+    """The rule for rows and the judge, if they were asked for."""
+    from hf_negmine.select.filters import Consistency
+    from hf_negmine.select.judge import Judge
+    from hf_negmine.select.judge_models import ChatJudge
+
+    made: list[Any] = [Consistency(**consistency)] if consistency else []
+    if judging:
+        made.append(Judge(**{**judging, "judge": ChatJudge(judging["judge"], **server)}))
+    return made

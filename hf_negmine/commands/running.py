@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hf_negmine.base.errors import InputError, NegmineError
+from hf_negmine.commands.options import DEBUG, RUNNING
+from hf_negmine.commands.signatures import Command, Panels, takes
 
 if TYPE_CHECKING:
     from hf_negmine.base.protocols import Teacher
@@ -30,13 +34,16 @@ def reported_errors(
     to_save_memory: str = NO_GPU,
     secret: str | None = None,
 ) -> Iterator[None]:
-    """Turn exceptions into one sentence on stderr and an exit code; ``debug`` adds the traceback.
+    """Turn exceptions into one sentence on stderr and an exit code, and warnings into one sentence.
 
-    Neither shows ``secret``, nor anything that looks like a Hub token. ``to_save_memory`` is the remedy that this
-    command suggests when the GPU's memory is full.
+    ``debug`` adds the traceback, and the file and line of a warning. Nothing shows ``secret``, nor what looks like a
+    Hub token. ``to_save_memory`` is the remedy that this command suggests when the GPU's memory is full.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = partial(_show_warning, secret)
+            yield
     except typer.Exit:
         raise
     except KeyboardInterrupt:
@@ -48,6 +55,26 @@ def reported_errors(
         sentence = _without_tokens(_sentence(error, to_save_memory), secret)
         typer.echo(f"{typer.style('Error:', fg='red', bold=True)} {sentence}", err=True)
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def command(options: Panels, **reporting: Any) -> Callable[[Command], Command]:
+    """Make a function a command with these options and ``--debug``, see `takes`; its errors are `reported_errors`."""
+
+    def decorate(function: Command) -> Command:
+        @takes({**options, RUNNING: [*options.get(RUNNING, []), DEBUG]})
+        @wraps(function)
+        def run(debug: bool, **given: Any) -> None:
+            with reported_errors(debug, secret=given.get("token"), **reporting):
+                function(**given)
+
+        return run
+
+    return decorate
+
+
+def _show_warning(secret: str | None, message: Warning | str, *_: Any) -> None:
+    sentence = _without_tokens(" ".join(str(message).split()), secret)
+    typer.echo(f"{typer.style('Warning:', fg='yellow', bold=True)} {sentence}", err=True)
 
 
 def _without_tokens(text: str, secret: str | None) -> str:
@@ -82,42 +109,18 @@ def set_up_libraries(*, quiet: bool) -> None:
     datasets.disable_progress_bars()
 
 
-MAKE_VECTORS = ("dense", "sparse", "late-interaction", "api")
-ARE_LOADED = ("dense", "sparse", "late-interaction", "cross-encoder")
-HAVE_A_FIRST_STAGE = ("cross-encoder", "late-interaction")
 MODELS = "Sentence Transformers models"
-
-
-@dataclass(frozen=True)
-class _Option:
-    """An option about a teacher.
-
-    Attributes:
-        kinds: the kinds of teachers that it is for, as in their specs; a model alone is dense.
-        called: the same in words.
-        argument: the argument of the teacher's class, if it has another name.
-    """
-
-    kinds: tuple[str, ...]
-    called: str
-    argument: str | None = None
-
-
-OPTIONS = {
-    "query_prompt": _Option(MAKE_VECTORS, f"{MODELS} that make vectors, or api: teachers"),
-    "passage_prompt": _Option(MAKE_VECTORS, f"{MODELS} that make vectors, or api: teachers"),
-    "dtype": _Option(ARE_LOADED, MODELS),
-    "max_length": _Option(ARE_LOADED, MODELS),
-    "batch_size": _Option(ARE_LOADED, MODELS),
-    "revision": _Option(ARE_LOADED, MODELS),
-    "trust_remote_code": _Option(ARE_LOADED, MODELS),
-    "truncate_dim": _Option(("dense",), "dense models"),
-    "activation": _Option(("cross-encoder",), "cross-encoder: teachers"),
-    "candidates": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
-    "first_stage": _Option(HAVE_A_FIRST_STAGE, "cross-encoder: or late-interaction: teachers"),
-    "api_url": _Option(("api",), "api: teachers", argument="base_url"),
+CALLED = {
+    ("dense", "cross-encoder", "sparse", "late-interaction"): MODELS,
+    ("dense", "sparse", "late-interaction", "api"): f"{MODELS} that make vectors, or api: teachers",
+    ("cross-encoder", "late-interaction"): "cross-encoder: or late-interaction: teachers",
+    ("cross-encoder", "late-interaction", "faiss"): "cross-encoder:, late-interaction: or faiss: teachers",
+    ("dense",): "dense models",
+    ("cross-encoder",): "cross-encoder: teachers",
+    ("api",): "api: teachers",
 }
-OF_A_VETO = ("dtype", "batch_size", "trust_remote_code", "candidates", "api_url")
+"""In words, the kinds of teachers that an option is for."""
+OF_A_VETO = ("dtype", "batch_size", "trust_remote_code", "candidates", "base_url")
 """Options that also apply to the teachers of vetoes. Prompts and lengths do not: they belong to one model."""
 
 OF_ONE_MODEL = {"query_prompt": "prompt", "passage_prompt": "prompt", "revision": "revision"}
@@ -135,22 +138,22 @@ def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> T
 
 def open_miners_teachers(spec: str, vetoes: Sequence[str], loading: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Open a teacher or an ensemble, and the vetoes of others, with the options for their loading."""
-    from hf_negmine.commands.mine_options import veto_parts
     from hf_negmine.select.ensembles import resolve_ensemble
     from hf_negmine.select.filters import Veto
+    from hf_negmine.select.filters.specs import parse_veto
     from hf_negmine.teachers import resolve_teacher
 
     given = dict(loading)
-    if given.get("first_stage") is not None:  # resolved here, so that it does not become its own first stage
-        below = _by_kind({**given, "first_stage": None, "candidates": None})
+    if "first_stage" in given:  # resolved here, so that it does not become its own first stage
+        below = _by_kind({name: value for name, value in given.items() if name not in ("first_stage", "candidates")})
         given["first_stage"] = resolve_teacher(given["first_stage"], options=below)
     teacher = resolve_ensemble(spec, options=_by_kind(given))
-    shared = _by_kind({name: given.get(name) for name in OF_A_VETO})
+    of_vetoes = {name: value for name, value in loading.items() if name in OF_A_VETO}
+    shared = _by_kind(of_vetoes)
     made = []
     for veto in vetoes:
-        other, method, abstain_at = veto_parts(veto)
+        other, method, abstain_at = parse_veto(veto)
         made.append(Veto(resolve_teacher(other, options=shared), method, abstain_at))
-    of_vetoes = {name: value for name, value in loading.items() if name in OF_A_VETO}
     _check_used({name: value for name, value in loading.items() if name not in of_vetoes}, spec, [teacher])
     _check_used(of_vetoes, spec, [teacher, *(veto.teacher for veto in made)])
     return teacher, made
@@ -160,22 +163,21 @@ def _by_kind(loading: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Arguments of the teachers' classes, by kind (see `teachers.resolve_teacher`)."""
     options: dict[str, dict[str, Any]] = {}
     for name, value in loading.items():
-        for kind in OPTIONS[name].kinds if value is not None else ():
-            options.setdefault(kind, {})[OPTIONS[name].argument or name] = value
+        for kind in _kinds_with(name):
+            options.setdefault(kind, {})[name] = value
     return options
 
 
 def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], prefix: str = "--") -> None:
     """Raise `InputError` for an option that no teacher takes, or a prompt that several would."""
     kinds = [kind for teacher in teachers for kind in _kinds(teacher)]
-    given = [name for name, value in loading.items() if value is not None]
-    unused = [name for name in given if not set(OPTIONS[name].kinds) & set(kinds)]
+    unused = [name for name in loading if not set(_kinds_with(name)) & set(kinds)]
     if unused:
-        called = OPTIONS[unused[0]].called
-        names = ", ".join(_shown(name, prefix) for name in unused if OPTIONS[name].called == called)
-        raise InputError(f"{names}: for {called}, but the teacher {spec!r} is not one of them")
-    for name in given:
-        several = sum(kind in OPTIONS[name].kinds for kind in kinds)
+        those = _kinds_with(unused[0])
+        names = ", ".join(_shown(name, prefix) for name in unused if _kinds_with(name) == those)
+        raise InputError(f"{names}: for {CALLED[those]}, but the teacher {spec!r} is not one of them")
+    for name in loading:
+        several = sum(kind in _kinds_with(name) for kind in kinds)
         if name in OF_ONE_MODEL and several > 1:
             raise InputError(
                 f"{_shown(name, prefix)}: a {OF_ONE_MODEL[name]} belongs to one model, but {spec!r} has {several}; "
@@ -184,13 +186,23 @@ def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], pre
 
 
 def _shown(name: str, prefix: str) -> str:
-    return f"{prefix}{name.replace('_', '-')}"
+    return f"{prefix}{'api-url' if name == 'base_url' else name.replace('_', '-')}"
+
+
+def _classes() -> dict[str, Any]:
+    """The classes of teachers that have options, by kind."""
+    from hf_negmine.teachers import MODEL_KINDS, ApproximateTeacher, DenseTeacher
+
+    return {"dense": DenseTeacher, **MODEL_KINDS, "faiss": ApproximateTeacher}
+
+
+def _kinds_with(name: str) -> tuple[str, ...]:
+    """The kinds of teachers that take an argument."""
+    return tuple(kind for kind, made in _classes().items() if name in inspect.signature(made).parameters)
 
 
 def _kinds(teacher: Any) -> list[str]:
     """Kinds of a teacher and of all teachers that it builds on."""
-    from hf_negmine.teachers import MODEL_KINDS, DenseTeacher, stages_of
+    from hf_negmine.teachers import with_stages
 
-    classes: dict[str, Any] = {"dense": DenseTeacher, **MODEL_KINDS}
-    own = [kind for kind, made in classes.items() if isinstance(teacher, made)]
-    return own + [kind for stage in stages_of(teacher) for kind in _kinds(stage)]
+    return [kind for one in with_stages(teacher) for kind, made in _classes().items() if isinstance(one, made)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
-from hf_negmine.commands import share_options as own
-from hf_negmine.commands.running import reported_errors, set_up_libraries
+from hf_negmine.commands.options import mining
+from hf_negmine.commands.running import command, set_up_libraries
+from hf_negmine.commands.signatures import Given, Signature, argument, option
+from hf_negmine.commands.specs import folder
 
 EXIT_DIFFERENT = 1
 
@@ -53,43 +55,57 @@ Another part, as it was at a commit, with a copy of the teacher from this machin
 [cyan]hf-negmine reproduce you/nq-mined --config margin --revision 5f3a1c2 -t ~/models/e5-base-v2[/]
 """
 
+pushing = Signature("settings", "hub.push", "push_dataset")
+loading = Signature("settings", "hub.load", "load_mined")
+reproducing = Signature("settings", "hub.reproducing", "reproduce")
 
-def push(
-    folder: own.MinedFolder,
-    repo_id: own.RepoId,
-    *,
-    config: own.Config = "default",
-    split: own.HubSplit = "train",
-    private: own.Private = None,
-    revision: own.PushRevision = None,
-    with_pool: own.WithPool = False,
-    license: own.License = None,
-    language: own.Languages = None,
-    source_dataset: own.SourceDatasets = None,
-    token: own.Token = None,
-    dry_run: own.DryRun = False,
-    cache_dir: own.PushCacheDir = None,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
+REPO_ID = argument("repo_id", str, "The data set on the Hub.", "USER/NAME")
+CONFIG, SPLIT = pushing("config_name", "--config"), pushing("split")
+TOKEN = replace(
+    pushing(
+        "token", metavar="TOKEN", envvar="HF_TOKEN", help="Hub token; the variable keeps it out of the shell's history."
+    ),
+    into=None,
+)
+FROM_CACHE = "Where the rows were mined: their texts and candidates are taken from there."
+
+PUSH = {
+    None: [argument("folder", Path, "What mine has written: its --output.", "FOLDER"), REPO_ID],
+    "Repository": [
+        CONFIG,
+        SPLIT,
+        pushing("private", "--private/--public"),
+        pushing("revision", metavar="BRANCH"),
+        pushing("with_pool"),
+    ],
+    "Card": [
+        pushing("license"),
+        pushing("languages", "--language", metavar="CODE"),
+        pushing("source_datasets", "--source-dataset", metavar="USER/NAME"),
+    ],
+    options.RUNNING: [
+        TOKEN,
+        pushing("dry_run"),
+        replace(mining("cache_dir", metavar="DIR", callback=folder, help=FROM_CACHE), into=None),
+        options.QUIET,
+    ],
+}
+REPRODUCE = {
+    None: [REPO_ID],
+    "Repository": [CONFIG, SPLIT, loading("revision")],
+    options.TEACHER: [reproducing("teacher", "-t", metavar="MODEL")],
+    options.RUNNING: [
+        TOKEN,
+        replace(options.CACHE_DIR, into="settings"),
+        option("quiet", bool, "Print only the verdict.", "-q", default=False),
+    ],
+}
+
+
+@command(PUSH)
+def push(folder: Path, repo_id: str, settings: Given, token: str | None, cache_dir: Path | None, quiet: bool) -> None:
     """Push FOLDER to USER/NAME."""
-    with reported_errors(debug, secret=token):
-        settings = {
-            "config_name": config,
-            "split": split,
-            "private": private,
-            "revision": revision,
-            "with_pool": with_pool,
-            "license": license,
-            "languages": language or [],
-            "source_datasets": source_dataset or [],
-            "token": _checked_token(token),
-            "dry_run": dry_run,
-        }
-        _push(folder, repo_id, settings, cache_dir, quiet=quiet)
-
-
-def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path | None, *, quiet: bool) -> None:
+    token = _checked_token(token)
     from hf_negmine.commands.output import is_output, open_mined
 
     if not is_output(folder):
@@ -101,7 +117,7 @@ def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path 
 
     mined = open_mined(folder)
     assert mined.summary is not None
-    home = default_cache_dir() if cache_dir is None else cache_dir.expanduser()
+    home = default_cache_dir() if cache_dir is None else cache_dir
     material = Material.of_saved(mined.rows, mined.summary, home, mined.lookups)
     if not material.can_be_mined_again:
         left = "rows, queries, corpus" if material.lookups else "rows"
@@ -110,45 +126,25 @@ def _push(folder: Path, repo_id: str, settings: dict[str, Any], cache_dir: Path 
             "reproduce cannot mine them again.",
             err=True,
         )
-    result = push_material(material, repo_id, **settings)
+    result = push_material(material, repo_id, token=token, **settings)
     typer.echo(result)
     if result.commit is not None and not quiet:
-        where = f', revision="{settings["revision"]}"' if settings["revision"] else ""
-        code = f'datasets.load_dataset("{repo_id}", "{settings["config_name"]}", split="{settings["split"]}"{where})'
-        typer.echo(f"Load it: rows = {code}")
+        config, split = settings.get("config_name", CONFIG.default), settings.get("split", SPLIT.default)
+        where = f', revision="{settings["revision"]}"' if "revision" in settings else ""
+        typer.echo(f'Load it: rows = datasets.load_dataset("{repo_id}", "{config}", split="{split}"{where})')
 
 
-def reproduce(
-    repo_id: own.RepoId,
-    *,
-    config: own.Config = "default",
-    split: own.HubSplit = "train",
-    revision: own.LoadRevision = None,
-    teacher: own.OtherTeacher = None,
-    token: own.Token = None,
-    cache_dir: options.CacheDir = None,
-    quiet: own.QuietReproduce = False,
-    debug: options.Debug = False,
-) -> None:
+@command(REPRODUCE)
+def reproduce(repo_id: str, settings: Given, token: str | None, quiet: bool) -> None:
     """Mine USER/NAME again, and compare."""
-    with reported_errors(debug, secret=token):
-        token = _checked_token(token)
-        set_up_libraries(quiet=quiet)
-        from hf_negmine.hub.reproducing import reproduce as mine_again
+    token = _checked_token(token)
+    set_up_libraries(quiet=quiet)
+    from hf_negmine.hub.reproducing import reproduce as mine_again
 
-        found = mine_again(
-            repo_id,
-            config,
-            split=split,
-            revision=revision,
-            token=token,
-            teacher=teacher,
-            cache_dir=cache_dir,
-            progress=not quiet,
-        )
-        typer.echo(found.verdict if quiet else found)
-        if not found.identical:
-            raise typer.Exit(EXIT_DIFFERENT)
+    found = mine_again(repo_id, token=token, progress=not quiet, **settings)
+    typer.echo(found.verdict if quiet else found)
+    if not found.identical:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 def _checked_token(token: str | None) -> str | None:

@@ -5,22 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.base.choices import Format, Inconsistent, OnExhausted
 from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require_choice
 from hf_negmine.base.ragged import Ragged, offsets_of_rows
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
 
-Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids"]
-OnExhausted: TypeAlias = Literal["drop", "keep", "error"]
-
-FORMATS = ("n-tuple", "triplet", "labeled-pair", "labeled-list", "ids")
+FORMATS = get_args(Format)
 CONSISTENT = "consistent"
-ON_EXHAUSTED = ("drop", "keep", "error")
+ON_EXHAUSTED = get_args(OnExhausted)
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Layout:
     scores: bool
     on_exhausted: OnExhausted
     share_negatives: bool
-    inconsistent: Literal["drop", "flag"] | None = None
+    inconsistent: Inconsistent | None = None
 
     def __post_init__(self) -> None:
         require_choice(self.format, FORMATS, argument="format")

@@ -8,9 +8,9 @@ from typing import cast
 
 import numpy as np
 
+from hf_negmine.base.choices import Format
 from hf_negmine.base.errors import InputError, require, require_whole
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.data.layouts import Format
 from hf_negmine.select import Sampled, Top
 from hf_negmine.select.methods import (
     Method,

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_negmine.base.choices import Format
 from hf_negmine.base.errors import ColumnError, require
-from hf_negmine.data.layouts import Format
 from hf_negmine.data.sources import CorpusSource, open_corpus, pair_batches
 from hf_negmine.data.texts import check_texts
 from hf_negmine.data.writing import in_memory

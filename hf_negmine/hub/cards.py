@@ -310,15 +310,17 @@ def _teachers(settings: Mapping[str, Any]) -> str:
         return ""
     own = settings.get("teacher_settings") or {}
     kind = own.get("kind")
+    name, candidates = escaped(str(settings["teacher"])), f"{settings.get('candidates')} candidates per query"
     how = {
         "cross-sample": "Each query draws one of these at random, which gives all its negatives (NV-Retriever, 4.2). "
         "Scores are on the scale of the one that was drawn:",
         "intra-sample": "Each query takes the best of every one of these, equally many of each (NV-Retriever, 4.2"
         + (", each passage once" if own.get("dedup") else "")
         + "). A negative's score is on the scale of the one that gave it; positives have the first one's:",
-        "fusion": f"{escaped(str(settings['teacher']))} joins the scores of these into one:",
+        "fusion": f"{name} joins the scores of these into one:",
+        "faiss": f"{name} scores {candidates} that its index proposes, by the vectors of this one:",
     }
-    first = f"{escaped(str(settings['teacher']))} scores {settings.get('candidates')} candidates per query of this one:"
+    first = f"{name} scores {candidates} of this one:"
     return f"{how.get(str(kind), first)}\n\n" + _stages(settings["stages"], own.get("stages") or [], "")
 
 
@@ -354,10 +356,9 @@ def _filters(part: Provenance) -> str:
 
 
 def _recall(summary: MiningSummary) -> str:
-    """How much an approximate engine finds, as Markdown; empty for an exact search."""
-    engine = summary.settings.get("engine")
+    """How much approximate teachers find, as Markdown; empty for an exact search."""
     lines = [
-        f"- {code(engine)} finds {100 * share:.1f} % of the best candidates of {escaped(teacher)}; scores are exact\n"
+        f"- {escaped(teacher)} finds {100 * share:.1f} % of the best passages; scores are exact\n"
         for teacher, share in (summary.recall or {}).items()
     ]
     return "".join(lines)

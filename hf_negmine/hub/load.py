@@ -43,7 +43,7 @@ COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
     "pairs": {"query_id": NUMBERS, "document_id": NUMBERS, "score": (pt.is_floating,)},
 }
 """The columns that lookup tables need for mining again, with their types."""
-SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates", "engine")
+SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates")
 """Facts about its teacher in which a pool must agree with the settings."""
 POOLS_CHECKED = 1
 """Version of `check_pool`: a pool that an earlier version accepted into the cache is checked again."""
@@ -90,11 +90,12 @@ def load_mined(
     """Load the rows, settings, lookup tables and pool of a mined data set on the Hub.
 
     Args:
-        repo_id: ``user/name``.
-        config_name, split: which part of the data set.
-        revision: branch, tag or commit.
-        token: a Hub token; None takes that of the current login.
-        cache_dir: where texts and pool are stored; None takes hf_negmine's own.
+        repo_id: the data set on the Hub, ``user/name``.
+        config_name: which part of the data set, such as the name of a method.
+        split: which split of that part.
+        revision: branch, tag or commit; None takes the main branch.
+        token: Hub token; None takes the one of ``hf auth login``.
+        cache_dir: where texts and pool are stored; None takes ``$HF_NEGMINE_CACHE`` or ``~/.cache/hf_negmine``.
 
     Raises:
         HubError: it does not exist, or was not pushed by hf_negmine.
@@ -224,7 +225,7 @@ def check_shared_pool(folder: Path, texts: TextSet, data: HubData) -> None:
         texts,
         include_positives=settings["include_positives"],
         # A late-interaction teacher may have candidates without a first stage.
-        whole_corpus="engine" not in settings and not ("candidates" in settings and "stages" in settings),
+        whole_corpus=not ("candidates" in settings and "stages" in settings),
     )
     assert data.pairs is not None
     scores = np.asarray(data.pairs.with_format("arrow")[:]["score"].cast(pa.float32()))

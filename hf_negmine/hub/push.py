@@ -97,18 +97,21 @@ def push_dataset(
 
     Args:
         mined: rows from `NegativeMiner.mine`, or from ``rows.map(miner)`` together with ``miner=``.
-        repo_id: ``user/name``.
-        config_name, split: which part of the data set they are.
+        repo_id: the data set on the Hub, ``user/name``.
+        config_name: which part of the data set, such as the name of a method: a repository holds several, and each push
+            replaces one.
+        split: which split of that part.
         miner: the miner that mined them; may be left out for rows that `mine` returned.
-        private: whether a new repository is private; None takes the account's default.
-        revision: the branch, created if it does not exist. None is the main one.
-        with_pool: whether to push the candidate pool, too, so that others can select again without the teacher.
-        license: the license of the data, as the Hub names it. None inherits that of ``source_datasets`` if they share
-            one.
-        languages: ISO codes.
-        source_datasets: ids on the Hub of the data sets that were mined.
-        token: a Hub token; None takes that of the current login.
-        dry_run: whether to write all files to a folder (``PushResult.folder``), and send nothing.
+        private: whether the repository is private, if this push creates it; None takes the account's default.
+        revision: branch to push to, created if it does not exist; None takes the main one.
+        with_pool: whether to push the candidates and scores, too, so that others can select by another method without
+            the teacher.
+        license: license of the data, as the Hub names it, such as ``cc-by-4.0``, ``mit`` or ``unknown``; None takes
+            what the card has, or what all source data sets have.
+        languages: languages of the texts, as codes such as ``en``.
+        source_datasets: data sets on the Hub that the rows come from.
+        token: Hub token; None takes the one of ``hf auth login``.
+        dry_run: whether to write all files and the card to a folder, and send nothing. See `PushResult.folder`.
 
     Raises:
         InputError: the arguments do not fit together, there is no license, or how the rows were mined is not recorded.
@@ -145,16 +148,16 @@ def push_material(
     material: Material,
     repo_id: str,
     *,
-    config_name: str,
-    split: str,
-    private: bool | None,
-    revision: str | None,
-    with_pool: bool,
-    license: str | None,
-    languages: Sequence[str],
-    source_datasets: Sequence[str],
-    token: str | None,
-    dry_run: bool,
+    config_name: str = "default",
+    split: str = "train",
+    private: bool | None = None,
+    revision: str | None = None,
+    with_pool: bool = False,
+    license: str | None = None,
+    languages: Sequence[str] = (),
+    source_datasets: Sequence[str] = (),
+    token: str | None = None,
+    dry_run: bool = False,
 ) -> PushResult:
     """Like `push_dataset`, but with material that has already been found."""
     check_repo_id(repo_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.rules import settings_of_filters
-from hf_negmine.teachers import DenseTeacher, identity_of
+from hf_negmine.teachers import ApproximateTeacher, DenseTeacher, identity_of
 
 OPENED = ("dense", "cross-encoder", "sparse", "late-interaction")
 """Kinds of teachers that are one model."""
@@ -107,8 +108,8 @@ def reproduce(
 
     Args:
         repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
-        teacher: used instead of the one that the settings name, such as a local copy of it. The name or folder of a
-            model is opened the way the first one was.
+        teacher: a replacement for the teacher that mined, such as a local copy of it; None takes the same model from
+            the Hub. The name or folder of a model is opened the way the first one was.
         filters: used instead of those that the settings name: all of them, in their order. Needed for filters that
             settings cannot recreate: a judge (a key is never sent to an address from the Hub), a `Where`, your own.
         progress: whether to show bars.
@@ -253,8 +254,12 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
     """The teacher of the settings, or the given one; a given model is opened as the first one was, prompts included."""
     if teacher is None:
         return ensemble_of_settings(settings)
-    again: Teacher = resolve_ensemble(teacher)
     kind = (settings or {}).get("kind")
+    if settings is not None and kind == "faiss" and isinstance(teacher, str | Path):
+        stage = next(iter(settings.get("stages", [])), None)
+        dense = _teacher_again(re.sub(r"^faiss:[^:]*:", "", str(teacher)), stage)
+        return ApproximateTeacher(dense, settings.get("index", ""), candidates=settings.get("candidates", 0))
+    again: Teacher = resolve_ensemble(teacher)
     if isinstance(teacher, str | Path) and kind in OPENED:
         model = str(teacher).removeprefix(f"{kind}:")
         if isinstance(again, DenseTeacher) or model != str(teacher):

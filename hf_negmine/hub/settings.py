@@ -75,6 +75,7 @@ _TEACHERS: dict[str, dict[str, Shape]] = {
     "sparse": {**_OF_MODELS, **_PROMPTS, "max_active_dims": optional(whole(1, MAX_PASSAGES))},
     "late-interaction": {**_OF_MODELS, **_PROMPTS, "candidates": whole(1)},
     "cross-encoder": {**_OF_MODELS, "activation": optional(text), "candidates": whole(1)},
+    "faiss": {"index": text, "candidates": whole(1)},
     "bm25": {
         "language": optional(text),
         "k1": number,
@@ -116,7 +117,7 @@ _REQUIRED: dict[str, Shape] = {
     "pool_depth": whole(1),
     "seed": SEED,
 }
-_SHAPE = record({**_IDENTITY, **_REQUIRED, "engine": text, "filters": list_of(_filter)})
+_SHAPE = record({**_IDENTITY, **_REQUIRED, "filters": list_of(_filter)})
 
 
 def is_ensemble(settings: Mapping[str, Any]) -> bool:

@@ -20,12 +20,12 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.search import Exclusions, Indexes, Queries, open_engine, recall_of
+from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Scene
 from hf_negmine.select.judge import NotRelevant
-from hf_negmine.teachers import identity_of
+from hf_negmine.teachers import ApproximateTeacher, identity_of, with_stages
 from hf_negmine.teachers.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ class PoolBuilder:
         """Opens each teacher's index of a corpus, once."""
         config = self.config
         store = VectorStore(config.cache_dir, progress=config.progress)
-        return Indexes(store, config.device, config.first_pass, config.engine)
+        return Indexes(store, config.device, config.first_pass)
 
     # ---- pools of a fit ----------------------------------------------------------------------------------------
 
     def about(self, teacher: Teacher, texts: TextSet) -> dict[str, Any]:
-        """The identity of a teacher's pool: teacher, texts, version and engine."""
-        about = {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
-        return about if self.config.engine == "exact" else {**about, "engine": self.config.engine}
+        """The identity of a teacher's pool: teacher, texts and version."""
+        return {**identity_of(teacher), "texts": texts.fingerprint, "library_version": version("hf_negmine")}
 
     def pool_names(self, texts: TextSet) -> list[str]:
         """Names of the pools' folders, one per teacher."""
@@ -64,7 +63,7 @@ class PoolBuilder:
     def open_corpus(self, texts: TextSet) -> None:
         """Encode and index the corpus now, rather than at the first query of every process of a map."""
         for teacher in self.config.members:
-            open_engine(self.searcher(teacher, texts))
+            open_index(self.searcher(teacher, texts))
 
     def searcher(self, teacher: Teacher, texts: TextSet) -> Searcher:
         """A teacher's searcher for the queries of ``texts``, kept until other texts are requested."""
@@ -98,15 +97,17 @@ class PoolBuilder:
             return self.searcher(teacher, texts)
 
         def recall() -> dict[str, Any]:
-            return {"recall": recall_of(self.searcher(teacher, texts), len(texts.queries), self.config.pool_depth)}
+            found = recall_of(self.searcher(teacher, texts), len(texts.queries), self.config.pool_depth)
+            return {"recall": {one.name: found for one in approximate}}
 
+        approximate = [one for one in with_stages(teacher) if isinstance(one, ApproximateTeacher)]
         pool = retrieve(
             texts,
             searcher,
             self.config.cache_dir / "pools" / self._pool_name(about),
             about,
             depth=self._depth(teacher),
-            notes=None if self.config.engine == "exact" else recall,
+            notes=recall if approximate else None,
             progress=self.config.progress,
         )
         pool.positives.warn_of_zeros(teacher.name)
@@ -194,7 +195,9 @@ class PoolBuilder:
     # ---- both --------------------------------------------------------------------------------------------------
 
     def _depth(self, teacher: Teacher) -> int:
-        return max(self.config.pool_depth, getattr(teacher, "candidates", 0))
+        """How many candidates are stored: all of those with scores that would be expensive to compute again."""
+        kept = 0 if isinstance(teacher, ApproximateTeacher) else getattr(teacher, "candidates", 0)
+        return max(self.config.pool_depth, kept)
 
     def _scene(
         self,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, NegmineError, ShallowPoolError, require, require_choice, require_whole
 from hf_negmine.base.files import is_read_only, only_writer
 from hf_negmine.base.paths import folder_of
@@ -18,19 +19,12 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
+from hf_negmine.pool.sweep import missing
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
-from hf_negmine.select.selection import (
-    Positives,
-    PositiveScore,
-    Selection,
-    Survivors,
-    choose,
-    count_removed,
-    demand_of,
-)
+from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
 from hf_negmine.teachers import place
 
 
@@ -91,9 +85,8 @@ class CandidatePool:
 
     @property
     def recall(self) -> dict[str, float]:
-        """By teacher, the share of the best candidates that an approximate engine finds; empty for exact search."""
-        share = self.about.get("recall")
-        return {} if share is None else {str(self.about["teacher"]): share}
+        """By approximate teacher, the share of the best passages that it finds; empty for an exact search."""
+        return dict(self.about.get("recall", {}))
 
     def __repr__(self) -> str:
         return (
@@ -134,7 +127,7 @@ class CandidatePool:
             f"n: {n} negatives per query from a corpus of {self.n_passages} passages",
         )
         positive_score = self.positive_score if positive_score is None else positive_score
-        require_choice(positive_score, ("min", "each"), argument="positive_score")
+        require_choice(positive_score, get_args(PositiveScore), argument="positive_score")
         if self.filters and positive_score != self.positive_score:
             raise InputError(
                 f"positive_score: {positive_score!r}, but the pool's filters are made for {self.positive_score!r}"
@@ -163,6 +156,41 @@ class CandidatePool:
             source=self.texts,
             columns=self.columns,
         )
+
+    def sweep(
+        self,
+        methods: Sequence[Method | str],
+        samplers: Sequence[Sampler | str | None] = (None,),
+        n: int = 4,
+        *,
+        seed: int = 0,
+        positive_score: PositiveScore | None = None,
+        filters: Sequence[Filter | BoundFilter] = (),
+    ) -> list[Selection]:
+        """Select by every method with every sampler, as `select` does one by one, in one more search for all of them.
+
+        Args:
+            methods: methods or their specs, such as ``["perc_pos:0.9", "perc_pos:0.95"]``.
+            samplers: samplers or their specs, such as ``["top", "sampled:10"]``.
+            n, seed, positive_score, filters: as in `select`.
+
+        Returns:
+            The selections, sampler by sampler for the first method, then for the next one.
+
+        Raises:
+            ShallowPoolError, InputError: as in `select`.
+        """
+        settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
+        if self._open_searcher is not None:
+            positives = dataclasses.replace(self.positives, counted=self.counted())
+            targets = positives.targets(self.positive_score if positive_score is None else positive_score)
+            demands = (demand_of(*targets, *setting, n, self.n_passages) for setting in settings)
+            before = self.lists
+            for demand in missing(self.lists, demands):
+                self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)
+            self._keep(before)
+        options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
+        return [self.select(method, sampler, n, **options) for method, sampler in settings]
 
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
         """Bind filters to the pool's data set and to the kind of its targets.
@@ -277,9 +305,13 @@ class CandidatePool:
                     f"searching deeper for {purpose} found nothing new for {len(shallow):,} target(s) and left the "
                     "question open; this is a bug of hf_negmine, please report it with the method and the sampler"
                 )
+        self._keep(before)
+        return answer
+
+    def _keep(self, before: CandidateLists) -> None:
+        """Store the lists if they are others than ``before``."""
         if self.lists is not before and self.folder is not None and not is_read_only(self.folder):
             self.save(self.folder)
-        return answer
 
     def save(self, folder: Path | str) -> None:
         """Write the pool as Arrow files with its provenance; an earlier pool there is replaced file by file.

@@ -37,8 +37,8 @@ def check_pool(pool: StoredPool, texts: TextSet, *, include_positives: bool, who
         pool: the pool as it was read; nothing in it is trusted.
         texts: queries, corpus and positives.
         include_positives: whether positives and the query's own text may be candidates.
-        whole_corpus: whether the teacher ranks every passage exactly, so that a ranking ends with the corpus. With a
-            first stage or an approximate engine it does not.
+        whole_corpus: whether the teacher ranks every passage exactly, so that a ranking ends with the corpus. With
+            candidates from a first stage or an index it does not.
 
     Raises:
         StorageError: the pool belongs to other texts, or breaks a rule.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -59,32 +59,61 @@ def deepen(
     searcher: Searcher,
     demand: Demand,
     *,
+    ahead: int = 2,
     progress: bool = False,
 ) -> CandidateLists:
-    """The lists with one more segment for every query of ``demand``, where the demand begins.
+    """The lists with one more segment for every target of ``demand``, where the demand begins.
 
-    A query with several targets is served at its highest ceiling first; another call serves the next.
+    All ceilings of a query are served at once, since they share its products.
+
+    Args:
+        lists: what is known.
+        searcher: finds more.
+        demand: what must be known.
+        ahead: how many times as many candidates as wanted are fetched, so that the next question is likely answered,
+            too.
+        progress: whether to show a bar.
     """
-    order = np.lexsort((-demand.ceilings, demand.queries))
-    queries, first = np.unique(demand.queries[order], return_index=True)
-    demand = demand.of(order[first])
+    demand = _distinct(demand)
     ranked = _needs_ranks(lists, demand)
     found: list[CandidateLists] = []
     served: list[IdArray] = []
-    with tqdm(total=len(queries), desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
+    total = len(np.unique(demand.queries))
+    with tqdm(total=total, desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
         for by_rank in (False, True):
-            some = np.flatnonzero(ranked == by_rank)
-            skip = demand.first_rank if by_rank else 0
-            depth = _deeper(demand, by_rank)
-            step = max(1, min(searcher.block_size, PLACES_A_STEP // (depth + skip)))
-            for start in range(0, len(some), step):
-                rows = some[start : start + step]
-                ceilings = np.where(by_rank, np.inf, demand.ceilings[rows]).astype(np.float32)
-                ranking = searcher.block(queries[rows]).best(np.arange(len(rows)), ceilings, depth, skip)
+            some = demand.of(np.flatnonzero(ranked == by_rank))
+            if by_rank:
+                some = _distinct(dataclasses.replace(some, ceilings=np.full_like(some.ceilings, np.inf)))
+            skip = some.first_rank if by_rank else 0
+            depth = some.last_rank - skip if by_rank and some.last_rank is not None else ahead * some.wanted
+            for targets in _steps(some.queries, searcher.block_size, PLACES_A_STEP // (depth + skip)):
+                queries, rows = np.unique(some.queries[targets], return_inverse=True)
+                ceilings = some.ceilings[targets]
+                ranking = searcher.block(queries).best(rows, ceilings, depth, skip)
                 found.append(CandidateLists.from_ranking(ranking, ceilings, skip))
-                served.append(queries[rows])
-                bar.update(len(rows))
+                served.append(some.queries[targets])
+                bar.update(len(queries))
     return lists.merged(np.concatenate(served), CandidateLists.concatenated(found))
+
+
+def _distinct(demand: Demand) -> Demand:
+    """The distinct targets of a demand, by query and falling ceiling."""
+    order = np.lexsort((-demand.ceilings, demand.queries))
+    queries, ceilings = demand.queries[order], demand.ceilings[order]
+    new = np.append(True, (queries[1:] != queries[:-1]) | (ceilings[1:] != ceilings[:-1]))[: len(order)]
+    return demand.of(order[new])
+
+
+def _steps(queries: IdArray, most_queries: int, most_targets: int) -> Iterator[slice]:
+    """Consecutive targets of whole queries: at most so many of both, but at least one query."""
+    starts = np.flatnonzero(np.append(True, queries[1:] != queries[:-1])[: len(queries)])
+    bounds = np.append(starts, len(queries))
+    first = 0
+    while first < len(starts):
+        within = int(np.searchsorted(bounds, bounds[first] + most_targets, side="right")) - 1
+        last = min(max(within, first + 1), first + most_queries)
+        yield slice(int(bounds[first]), int(bounds[last]))
+        first = last
 
 
 def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
@@ -99,10 +128,3 @@ def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
     found = np.flatnonzero(first.certain & (first.counts == 1))
     under_ceiling[found] = lists.scores[first.starts[found]] < demand.ceilings[found]
     return under_ceiling
-
-
-def _deeper(demand: Demand, by_rank: bool) -> int:
-    """How many candidates to fetch: twice the number wanted, so that the next question is likely answered, too."""
-    if by_rank and demand.last_rank is not None:
-        return demand.last_rank - demand.first_rank
-    return 2 * demand.wanted

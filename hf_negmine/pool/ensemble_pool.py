@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.pool import CandidatePool
-from hf_negmine.select import Positives, PositiveScore, Selection, Top, resolve_sampler
+from hf_negmine.select import Positives, Selection, Top, resolve_sampler
 from hf_negmine.select.ensembles import CrossSample, Ensemble, agreement
 from hf_negmine.select.filters import BoundFilter, Filter
 from hf_negmine.select.methods import Method, resolve_method

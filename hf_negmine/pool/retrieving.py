@@ -24,7 +24,7 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
-from hf_negmine.search import open_engine
+from hf_negmine.search import open_index
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -74,7 +74,7 @@ def _candidates(
     n_queries = len(texts.queries)
     paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
     if not all(map(_has_part, paths.values())):
-        open_engine(open_searcher())  # encodes and indexes, with their own bars
+        open_index(open_searcher())  # encodes and indexes, with their own bars
     with _bar("Searching", paths, n_queries, progress) as bar:
         for start, path in paths.items():
             if not _has_part(path):

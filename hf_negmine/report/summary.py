@@ -76,7 +76,7 @@ class MiningSummary:
         rows_written: rows of the result; None before it is written.
         inconsistent: labeled pairs whose positive the teacher does not find; None without a consistency rule.
         judged: pairs that a judge was asked about; None without a judge.
-        recall: with an approximate engine, by teacher: the share of the best candidates it finds, on a sample.
+        recall: by approximate teacher, the share of the exact best passages that it finds, on a sample of the queries.
         agreement: with an ensemble, its teachers and the mean Jaccard similarity of their best negatives (table 6).
         truncation: how many texts were longer than each teacher reads; empty if no teacher can tell.
     """
@@ -219,7 +219,7 @@ class MiningSummary:
                 f"{self.inconsistent:,} labeled pairs are inconsistent: the teacher does not find the positive"
             )
         for teacher, share in (self.recall or {}).items():
-            lines.append(f"{settings['engine']} finds {100 * share:.1f} % of the best candidates of {teacher}")
+            lines.append(f"{teacher} finds {100 * share:.1f} % of the best passages")
         if self.agreement is not None:
             lines += ["", *agreement_table(self.agreement["teachers"], self.agreement["jaccard"])]
         return "\n".join(lines).rstrip()

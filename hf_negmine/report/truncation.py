@@ -14,7 +14,7 @@ from hf_negmine.base.protocols import CountsPairTokens, CountsTokens, Role, Teac
 from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.select import Selection
-from hf_negmine.teachers import stages_of
+from hf_negmine.teachers import with_stages
 
 SAMPLE = 300
 """Texts tokenized to estimate a share: two times out of three within 3 points of it, for a third of a second."""
@@ -49,7 +49,7 @@ def find_truncations(teacher: Teacher, texts: TextSet, selection: Selection) -> 
     Only texts with more bytes than the limit has tokens can be cut. At most `SAMPLE` of these are tokenized, chosen by
     their digests, so that the row order does not matter.
     """
-    found = [each for one in _with_stages(teacher) for each in _of_one(one, texts, selection)]
+    found = [each for one in with_stages(teacher) for each in _of_one(one, texts, selection)]
     return tuple(dict.fromkeys(found))
 
 
@@ -70,12 +70,6 @@ def truncation_lines(truncations: Sequence[Truncation]) -> list[str]:
 
 def _percent(share: float) -> str:
     return "under 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
-
-
-def _with_stages(teacher: Teacher) -> Iterator[Teacher]:
-    yield teacher
-    for stage in stages_of(teacher):
-        yield from _with_stages(stage)
 
 
 def _of_one(teacher: Teacher, texts: TextSet, selection: Selection) -> Iterator[Truncation]:

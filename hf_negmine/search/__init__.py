@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Searcher, Teacher
 from hf_negmine.data.texts import TextSet
 from hf_negmine.search.exact import VectorSearcher
-from hf_negmine.search.index import Indexes, TeacherIndex, open_engine, recall_of
+from hf_negmine.search.index import Indexes, TeacherIndex
 from hf_negmine.search.pairwise import Queries, pair_scores
-from hf_negmine.search.precision import FirstPass
+from hf_negmine.search.proposals import open_index, recall_of
 from hf_negmine.search.ranking import Exclusions
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.teachers.vector_store import VectorStore
@@ -19,7 +20,7 @@ __all__ = [
     "ScoreSearcher",
     "TeacherIndex",
     "VectorSearcher",
-    "open_engine",
+    "open_index",
     "open_searcher",
     "pair_scores",
     "recall_of",

@@ -33,13 +33,13 @@ class ScoreBuffer(threading.local):
     """Memory for a block of products, one per thread, reused because fresh pages cost as much as a product."""
 
     def __init__(self) -> None:
-        self._memory: dict[torch.dtype, torch.Tensor] = {}
+        self._memory: dict[tuple[str, torch.dtype], torch.Tensor] = {}
 
-    def of(self, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """A part of the memory, not cleared."""
-        memory = self._memory.get(dtype)
+    def of(self, name: str, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """A part of the memory of that name, not cleared."""
+        memory = self._memory.get((name, dtype))
         if memory is None or memory.numel() < rows * columns:
-            memory = self._memory[dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
+            memory = self._memory[name, dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
         return memory[: rows * columns].view(rows, columns)
 
 
@@ -84,7 +84,7 @@ class _Entries:
         """Values of the entries in a row each, shape (n_rows, longest or ``at_least``), and the lengths."""
         counts = torch.bincount(self.rows, minlength=n_rows)
         places = torch.arange(len(self.rows), device=self.rows.device) - (counts.cumsum(0) - counts)[self.rows]
-        longest = max(int(counts.max()), at_least)
+        longest = max(int(counts.max()) if n_rows else 0, at_least)
         table = torch.full((n_rows, longest), empty, dtype=values.dtype, device=values.device)
         table[self.rows, places] = values
         return table, counts
@@ -94,7 +94,9 @@ class Contenders:
     """The passages that may be among the best of some queries.
 
     Args:
-        queries: float32, shape (rows, width); at most 32,767 rows.
+        queries: float32, shape (queries, width).
+        query_of: int64, shape (rows,): the query of each row, rising. A query with several ceilings has several rows,
+            which share its products; at most 32,767 rows.
         limits: ceilings, float32, shape (rows,), perhaps infinite.
         wanted: passages per query.
         excluded: rows and passages of the pairs that are not candidates.
@@ -106,6 +108,7 @@ class Contenders:
     def __init__(
         self,
         queries: torch.Tensor,
+        query_of: torch.Tensor,
         limits: torch.Tensor,
         wanted: int,
         excluded: tuple[IdArray, IdArray],
@@ -114,6 +117,8 @@ class Contenders:
         buffer: ScoreBuffer,
     ) -> None:
         self._queries, self._low = queries, queries.to(precision.dtype)
+        self._query_of = query_of if len(query_of) > len(queries) else None  # None: row by row
+        self._rows = len(query_of)
         self._limits, self._limited = limits, bool((limits < torch.inf).any())
         self._wanted, self._precision, self._score, self._buffer = wanted, precision, score, buffer
         self._excluded = excluded
@@ -123,31 +128,56 @@ class Contenders:
 
     def look_at(self, block: PassageBlock) -> None:
         """Keep the passages of a block that may be among the best."""
-        # The bound may only grow, since products from earlier blocks are compared with those of later ones.
-        self._error = torch.maximum(self._error, self._precision.error(self._queries, self._low, block))
-        products = self._buffer.of(self._precision.dtype, len(self._low), len(block.vectors), self._low.device)
-        multiply(self._low, block.vectors, products)
-        products[:, block.count :] = -torch.inf
-        products[self._excluded_in(block)] = -torch.inf
-        groups = products.shape[1] // COLUMNS_A_GROUP
+        values, roof = self._values(block)
+        groups = values.shape[1] // COLUMNS_A_GROUP
         # A group is every `groups`-th column: the maximum of a matrix over rows is faster than over columns.
-        grouped = products.view(len(products), COLUMNS_A_GROUP, groups)
+        grouped = values.view(len(values), COLUMNS_A_GROUP, groups)
+        best = grouped.amax(dim=1).float() if roof is None else _nearest(grouped) + roof
         if len(self._parts) == 1 and not len(self._parts[0].rows):
-            surely = grouped
-            if self._limited:
-                surely = products.masked_fill(products > self._surely_under()[:, None], -torch.inf).view_as(grouped)
-            best = surely.amax(dim=1) if groups >= self._wanted else surely.flatten(1)
-            self._raise_least(best.float())
-        if self._limited:
-            products.masked_fill_(products > self._perhaps_under()[:, None], -torch.inf)
+            self._raise_least(best, grouped, roof)
         floor = self._floor()
-        rows, group = (grouped.amax(dim=1) >= floor[:, None]).nonzero(as_tuple=True)
-        columns = group[:, None] + torch.arange(0, products.shape[1], groups, device=group.device)
-        found = products[rows[:, None], columns].float()
+        rows, group = (best >= floor[:, None]).nonzero(as_tuple=True)
+        columns = group[:, None] + torch.arange(0, values.shape[1], groups, device=group.device)
+        found = values[rows[:, None], columns].float()
+        if roof is not None:
+            found = found.masked_fill(found >= 0, -torch.inf) + roof[rows]
         place, member = (found >= floor[rows, None]).nonzero(as_tuple=True)
         self._parts.append(_Entries(rows[place], columns[place, member] + block.start, found[place, member]))
-        if sum(len(part.rows) for part in self._parts[1:]) > len(self._low) * self._wanted:
+        if sum(len(part.rows) for part in self._parts[1:]) > self._rows * self._wanted:
             self._compare()
+
+    def _values(self, block: PassageBlock) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The products with a block, -inf for pairs that are not candidates; shape (rows, columns).
+
+        With limits, their distances from a roof, shape (rows, 1), are given instead: passages that may be under their
+        limit are below 0. The roof is slightly over the limit, or over everything if there is none.
+        """
+        dtype, device, columns = self._precision.dtype, self._low.device, len(block.vectors)
+        error = self._of_rows(self._precision.error(self._queries, self._low, block))
+        self._allow(error)
+        values = self._buffer.of("products", dtype, len(self._low), columns, device)
+        multiply(self._low, block.vectors, values)
+        if self._query_of is not None:
+            room = self._buffer.of("rows", dtype, self._rows, columns, device)
+            values = torch.index_select(values, 0, self._query_of, out=room)
+        values[:, block.count :] = -torch.inf
+        values[self._excluded_in(block)] = -torch.inf
+        if not self._limited:
+            return values, None
+        highest = self._of_rows(1.02 * torch.linalg.vector_norm(self._low.float(), dim=1) * block.max_norm + 1e-30)
+        roof = torch.minimum(self._perhaps_under(), highest)
+        self._allow(error + 2.0**-21 * (roof.abs() + highest))  # going to the roof and back rounds twice in float32
+        if dtype != torch.float32:
+            room = self._buffer.of("distances", torch.float32, self._rows, columns, device)
+            return torch.sub(values, roof[:, None], out=room), roof[:, None]
+        return values.sub_(roof[:, None]), roof[:, None]
+
+    def _of_rows(self, of_queries: torch.Tensor) -> torch.Tensor:
+        return of_queries if self._query_of is None else of_queries[self._query_of]
+
+    def _allow(self, error: torch.Tensor) -> None:
+        """Let products be that far off. The bound only grows, since products of all blocks are compared."""
+        self._error = torch.maximum(self._error, error)
 
     def best(self, blocks: Iterable[PassageBlock] = ()) -> torch.Tensor:
         """Keys (see `ranking`) of the ``wanted`` best passages under the limits, falling, shape (rows, wanted).
@@ -158,7 +188,7 @@ class Contenders:
         for block in blocks:
             self.look_at(block)
         self._compare()
-        return self._exactly(self._parts[0], len(self._low))
+        return self._exactly(self._parts[0], self._rows)
 
     def _compare(self) -> None:
         """Drop what the entries found so far leave no place for."""
@@ -167,10 +197,10 @@ class Contenders:
         if self._limited:
             over = entries.products > self._surely_under()[entries.rows]
             lowest = lowest.masked_fill(over, -torch.inf)
-        lowest, _ = entries.padded(lowest, len(self._low), self._wanted, -torch.inf)
+        lowest, _ = entries.padded(lowest, self._rows, self._wanted, -torch.inf)
         self._least = torch.maximum(self._least, _nth(lowest, self._wanted))
         entries = entries.of(entries.products >= self._floor()[entries.rows])
-        counts = torch.bincount(entries.rows, minlength=len(self._low))
+        counts = torch.bincount(entries.rows, minlength=self._rows)
         if bool((counts > self._wanted + MANY).any()):
             entries = self._settled(entries, counts > self._wanted + MANY)
         self._parts = [entries]
@@ -199,8 +229,15 @@ class Contenders:
 
     # ---- what rounding can do ----------------------------------------------------------------------------------
 
-    def _raise_least(self, products: torch.Tensor) -> None:
-        """Take into account that these products, shape (rows, n), belong to passages surely under the limits."""
+    def _raise_least(self, best: torch.Tensor, grouped: torch.Tensor, roof: torch.Tensor | None) -> None:
+        """Find a first bound from the best products of groups, or from all products where there are few groups."""
+        products = best
+        if products.shape[1] < self._wanted:
+            products = grouped.flatten(1).float()
+            if roof is not None:
+                products = products.masked_fill(products >= 0, -torch.inf) + roof
+        if self._limited:
+            products = products.masked_fill(products > self._surely_under()[:, None], -torch.inf)
         if products.shape[1] >= self._wanted:
             nth = _nth(products, self._wanted).clamp(min=LOWEST)
             lowest = nth - self._error - self._precision.rounds_output * nth.abs()
@@ -237,6 +274,15 @@ def multiply(queries: torch.Tensor, passages: torch.Tensor, out: torch.Tensor) -
         return
     with exact_accumulation(out.device):
         torch.mm(queries, passages.T, out=out)
+
+
+def _nearest(distances: torch.Tensor) -> torch.Tensor:
+    """The highest of the distances below 0, over the middle dimension; -inf if there are none.
+
+    A negative float, read as an integer, is lower the nearer it is to 0, and lower than every positive one.
+    """
+    lowest = distances.view(torch.int32).amin(dim=1)
+    return lowest.view(torch.float32).masked_fill(lowest >= 0, -torch.inf)
 
 
 def _nth(values: torch.Tensor, n: int) -> torch.Tensor:

@@ -38,6 +38,27 @@ class VectorSource(Protocol):
 
 
 @dataclass(frozen=True)
+class VectorsInMemory:
+    """Vectors of texts that are not stored; a `VectorSource`."""
+
+    vectors: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(texts, width)."""
+        return self.vectors.shape[0], self.vectors.shape[1]
+
+    def slice(self, start: int, stop: int) -> FloatArray:
+        """Rows start to stop."""
+        return self.vectors[start:stop]
+
+    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
+        """Rows with these ids."""
+        found: FloatArray = self.vectors[ids]
+        return found
+
+
+@dataclass(frozen=True)
 class PassageBlock:
     """Consecutive passages of a corpus.
 

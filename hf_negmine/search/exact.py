@@ -18,12 +18,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.contenders import Contenders, ScoreBuffer
 from hf_negmine.search.corpus import Corpus, VectorSource
-from hf_negmine.search.precision import FirstPass, precision_of
+from hf_negmine.search.precision import precision_of
 from hf_negmine.search.ranking import Exclusions, ranking_of_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
 from hf_negmine.search.workers import one_blas_thread, side_by_side
@@ -147,10 +148,13 @@ class _VectorBlock:
         return ranking_of_keys(torch.cat(keys), depth, skip)
 
     def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int) -> Contenders:
-        searcher, vectors = self.searcher, self.vectors[rows]
+        searcher = self.searcher
         excluded = searcher.exclusions.of(self.queries[rows.cpu().numpy()])
+        queries, query_of = torch.unique_consecutive(rows, return_inverse=True)
 
         def score(some: torch.Tensor, passages: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-            return list_scores(vectors[some], passages, counts, searcher.corpus.gather)
+            return list_scores(self.vectors[rows[some]], passages, counts, searcher.corpus.gather)
 
-        return Contenders(vectors, limits, wanted, excluded, searcher.precision, score, searcher.buffer)
+        return Contenders(
+            self.vectors[queries], query_of, limits, wanted, excluded, searcher.precision, score, searcher.buffer
+        )

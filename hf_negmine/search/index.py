@@ -7,13 +7,15 @@ or those of rows that come later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import best_device
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import digest_of
@@ -32,19 +34,19 @@ from hf_negmine.base.protocols import (
 )
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.texts import TextColumn
-from hf_negmine.search.ann import FaissSearcher, measured_recall
-from hf_negmine.search.ann_index import Engine, build_index
-from hf_negmine.search.corpus import VectorSource
+from hf_negmine.search.corpus import VectorsInMemory, VectorSource
 from hf_negmine.search.exact import VectorSearcher
+from hf_negmine.search.faiss_index import build_index
 from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
-from hf_negmine.search.pairwise import Queries, check_scores, score_text_pairs
-from hf_negmine.search.precision import FirstPass
+from hf_negmine.search.pairwise import Queries, check_scores, pair_scores, score_text_pairs
+from hf_negmine.search.proposals import IndexProposals
 from hf_negmine.search.ranking import Exclusions
-from hf_negmine.search.rerank import RerankingSearcher
+from hf_negmine.search.rerank import BestOf, RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex, paired_scores
-from hf_negmine.teachers import identity_of
+from hf_negmine.teachers import ApproximateTeacher, identity_of
+from hf_negmine.teachers.fusion import require_every_score
 from hf_negmine.teachers.pair_store import PairStore
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
@@ -74,13 +76,11 @@ class Indexes:
         store: where vectors and scores of pairs are stored.
         device: the device of the search; None takes a GPU if there is one.
         first_pass: number format of the exact search's first pass.
-        engine: ``"exact"``, or a FAISS factory for dense teachers.
     """
 
     store: VectorStore
     device: str | None = None
     first_pass: FirstPass = "auto"
-    engine: str = "exact"
     _opened: dict[tuple[str, str], TeacherIndex] = field(default_factory=dict, repr=False)
 
     def open(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
@@ -92,49 +92,37 @@ class Indexes:
             self._opened[key] = self._new(teacher, corpus)
         return self._opened[key]
 
+    def exact(self, passages: VectorSource) -> VectorSearcher:
+        """A searcher of these vectors, loaded once; queries come with `VectorSearcher.with_queries`."""
+        device = self.device or best_device()
+        return VectorSearcher(passages, passages, Exclusions.none(0), device=device, first_pass=self.first_pass)
+
     def _new(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
+        if isinstance(teacher, ApproximateTeacher):
+            return _ApproximateIndex(teacher, corpus, self.store, self.open(teacher.teacher, corpus))
         if isinstance(teacher, VectorTeacher):
-            return _VectorIndex(teacher, corpus, self.store, self.device, self.first_pass, self.engine)
+            return _VectorIndex(teacher, corpus, self)
         if isinstance(teacher, ScoringTeacher):
             return _ScanIndex(teacher, corpus)
         if isinstance(teacher, SparseTeacher):
             return _SparseIndex(teacher, corpus, self.store)
         if isinstance(teacher, TokenTeacher):
-            first = None if teacher.first_stage is None else self.open(teacher.first_stage, corpus)
-            return _TokenIndex(teacher, corpus, self.store, first, self.device, self.first_pass)
+            return _TokenIndex(teacher, corpus, self)
         if isinstance(teacher, PairTeacher):
             return _PairIndex(teacher, corpus, self.store, self.open(teacher.first_stage, corpus))
         if isinstance(teacher, FusionTeacher):
-            exact = replace(self, engine="exact", _opened={})  # a fusion scores every passage
-            return _FusionIndex(teacher, len(corpus), [exact.open(stage, corpus) for stage in teacher.stages])
+            require_every_score(teacher.name, teacher.stages)
+            return _FusionIndex(teacher, len(corpus), [self.open(stage, corpus) for stage in teacher.stages])
         raise TypeError(f"{teacher!r} follows none of the teachers' protocols")
 
 
 class _VectorIndex:
-    def __init__(
-        self,
-        teacher: VectorTeacher,
-        corpus: TextColumn,
-        store: VectorStore,
-        device: str | None,
-        first_pass: FirstPass,
-        engine: str,
-    ) -> None:
-        self._teacher, self._store = teacher, store
-        passages = store.vectors(teacher, corpus, "passage")
-        self._width = passages.shape[1]
-        # Queries are set by `searcher`; the corpus is loaded once.
-        exact = VectorSearcher(
-            passages, passages, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
-        )
-        self._corpus: VectorSearcher | FaissSearcher = exact
-        if engine != "exact":
-            factory = Engine.parse(engine).factory
-            name = digest_of("faiss", teacher.fingerprint("passage"), teacher.similarity, corpus.digests, factory)
-            path = store.folder / "indexes" / f"{name}.faiss"
-            self._corpus = FaissSearcher(exact, lambda: build_index(passages, engine, path, progress=store.progress))
+    def __init__(self, teacher: VectorTeacher, corpus: TextColumn, indexes: Indexes) -> None:
+        self._teacher, self._store = teacher, indexes.store
+        self.passages = self._store.vectors(teacher, corpus, "passage")
+        self._corpus = indexes.exact(self.passages)
 
-    def searcher(self, queries: Queries) -> Searcher:
+    def searcher(self, queries: Queries) -> VectorSearcher:
         vectors: VectorSource
         if queries.column is None:
             vectors = VectorsInMemory(self._encode(queries.texts.to_pylist(), "query"))
@@ -142,7 +130,7 @@ class _VectorIndex:
             return self._corpus
         else:
             vectors = self._store.vectors(self._teacher, queries.column, "query")
-        check_widths(vectors.shape[1], self._width, self._teacher)
+        check_widths(vectors.shape[1], self.passages.shape[1], self._teacher)
         return self._corpus.with_queries(vectors, queries.exclusions)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
@@ -154,6 +142,26 @@ class _VectorIndex:
     def _encode(self, texts: list[str], role: Role) -> FloatArray:
         vectors = check_vectors(self._teacher.encode(texts, role), self._teacher, texts, None)
         return unit_length(vectors) if self._teacher.similarity == "cosine" else vectors
+
+
+class _ApproximateIndex:
+    def __init__(
+        self, teacher: ApproximateTeacher, corpus: TextColumn, store: VectorStore, exact: TeacherIndex
+    ) -> None:
+        assert isinstance(exact, _VectorIndex)
+        self._exact, self._candidates = exact, teacher.candidates
+        dense = teacher.teacher
+        parts = dense.fingerprint("passage"), dense.similarity, corpus.digests, teacher.index.factory
+        path = store.folder / "indexes" / f"{digest_of('faiss', *parts)}.faiss"
+        self._open = cache(lambda: build_index(exact.passages, teacher.index, path, progress=store.progress))
+
+    def searcher(self, queries: Queries) -> Searcher:
+        exact = self._exact.searcher(queries)
+        first_stage = IndexProposals(exact, self._open, self._candidates)
+        return RerankingSearcher(first_stage, lambda ids, passages: pair_scores(exact, ids, passages))
+
+    def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
+        return self._exact.text_scores(queries, passages)
 
 
 class _ScanIndex:
@@ -203,23 +211,14 @@ class _SparseIndex:
 
 
 class _TokenIndex:
-    def __init__(
-        self,
-        teacher: TokenTeacher,
-        corpus: TextColumn,
-        store: VectorStore,
-        first: TeacherIndex | None,
-        device: str | None,
-        first_pass: FirstPass,
-    ) -> None:
-        self._teacher, self._store, self._first = teacher, store, first
-        self._passages = store.tokens(teacher, corpus, "passage")
-        self._means: VectorSearcher | None = None
-        if first is None:
-            means = MeanVectors(self._passages)
-            self._means = VectorSearcher(
-                means, means, Exclusions.none(0), device=device or best_device(), first_pass=first_pass
-            )
+    def __init__(self, teacher: TokenTeacher, corpus: TextColumn, indexes: Indexes) -> None:
+        self._teacher, self._store = teacher, indexes.store
+        self._passages = self._store.tokens(teacher, corpus, "passage")
+        self._first: TeacherIndex | VectorSearcher
+        if teacher.first_stage is None:
+            self._first = indexes.exact(MeanVectors(self._passages))
+        else:
+            self._first = indexes.open(teacher.first_stage, corpus)
 
     def searcher(self, queries: Queries) -> Searcher:
         tokens: TokenSource
@@ -229,12 +228,13 @@ class _TokenIndex:
             tokens = (
                 self._store.tokens(self._teacher, queries.column, "query") if len(queries.column) else self._passages
             )
-        if self._first is not None:
-            first_stage = self._first.searcher(queries)
+        first: Searcher
+        if isinstance(self._first, VectorSearcher):
+            first = self._first.with_queries(MeanVectors(tokens), queries.exclusions)
         else:
-            assert self._means is not None
-            first_stage = self._means.with_queries(MeanVectors(tokens), queries.exclusions)
-        return RerankingSearcher(first_stage, self._max_sim(tokens, self._passages).scores, self._teacher.candidates)
+            first = self._first.searcher(queries)
+        score_pairs = self._max_sim(tokens, self._passages).scores
+        return RerankingSearcher(BestOf(first, self._teacher.candidates), score_pairs)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         both = np.arange(len(queries))
@@ -260,7 +260,7 @@ class _PairIndex:
         # Scores of passing queries are not stored: the queries are not likely to come again.
         store = None if queries.column is None else self._pairs
         score_pairs = score_text_pairs(self._teacher.score, self._teacher.name, queries, self._corpus, store)
-        return RerankingSearcher(self._first.searcher(queries), score_pairs, self._teacher.candidates)
+        return RerankingSearcher(BestOf(self._first.searcher(queries), self._teacher.candidates), score_pairs)
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         return check_scores(self._teacher.score(queries, passages), self._teacher.name, queries, passages)
@@ -275,13 +275,9 @@ class _FusionIndex:
 
         def scores(ids: IdArray) -> FloatArray:
             parts: list[FloatArray] = []
-            for searcher, stage in zip(searchers, self._teacher.stages, strict=True):
+            for searcher in searchers:
                 block = searcher.block(ids)
-                if not isinstance(block, ScanningBlock):
-                    raise InputError(
-                        f"{self._teacher.name} needs the score of every passage, and {stage.name} only scores the "
-                        "candidates of another teacher; put it on top of the fusion, with the fusion as its first_stage"
-                    )
+                assert isinstance(block, ScanningBlock)  # `require_every_score`
                 parts.append(block.all_scores())
             return self._teacher.fuse(parts)
 
@@ -289,45 +285,6 @@ class _FusionIndex:
 
     def text_scores(self, queries: list[str], passages: list[str]) -> FloatArray:
         raise _knows_its_corpus_only(self._teacher, passages)
-
-
-@dataclass(frozen=True)
-class VectorsInMemory:
-    """Vectors of texts that are not stored; see `search.corpus.VectorSource`."""
-
-    vectors: FloatArray
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(texts, width)."""
-        return self.vectors.shape[0], self.vectors.shape[1]
-
-    def slice(self, start: int, stop: int) -> FloatArray:
-        """Rows start to stop."""
-        return self.vectors[start:stop]
-
-    def gather(self, ids: IdArray) -> FloatArray:
-        """Rows with these ids."""
-        return self.vectors[ids]
-
-
-def recall_of(searcher: Searcher, n_queries: int, depth: int) -> float | None:
-    """The share of the exact best candidates that an approximate engine finds, on a sample; None for an exact one."""
-    searcher = _first_stage(searcher)
-    return round(measured_recall(searcher, n_queries, depth), 4) if isinstance(searcher, FaissSearcher) else None
-
-
-def open_engine(searcher: Searcher) -> None:
-    """Build or open the index of an approximate engine now, rather than when candidates are first requested."""
-    searcher = _first_stage(searcher)
-    if isinstance(searcher, FaissSearcher):
-        _ = searcher.index
-
-
-def _first_stage(searcher: Searcher) -> Searcher:
-    while isinstance(searcher, RerankingSearcher):
-        searcher = searcher.first_stage
-    return searcher
 
 
 def _knows_its_corpus_only(teacher: Teacher, passages: list[str]) -> InputError:

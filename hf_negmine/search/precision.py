@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import has_fast_bfloat16
 from hf_negmine.search.corpus import PassageBlock
-
-FirstPass: TypeAlias = Literal["auto", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)

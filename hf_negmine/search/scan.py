@@ -75,9 +75,14 @@ class _ScoreBlock:
         """See `protocols.QueryBlock`."""
         eligible = self.scores.clone()
         eligible[torch.from_numpy(self.excluded[0]), torch.from_numpy(self.excluded[1])] = -torch.inf
-        scores = eligible[torch.from_numpy(rows)]
-        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32))[:, None]
-        scores = scores.masked_fill(scores >= limits, -torch.inf)
-        keys = pack_keys(scores, torch.arange(scores.shape[1]).expand_as(scores))
+        limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32))
         # One more than wanted, to tell whether anything is left below.
-        return ranking_of_keys(keys.topk(min(depth + skip + 1, keys.shape[1]), dim=1).values, depth, skip)
+        wanted = min(depth + skip + 1, eligible.shape[1])
+        keys = []
+        step = max(1, len(eligible))  # in steps, as a query may have many ceilings
+        for some, below in zip(torch.split(torch.from_numpy(rows), step), torch.split(limits, step), strict=True):
+            scores = eligible[some]
+            scores.masked_fill_(scores >= below[:, None], -torch.inf)
+            columns = torch.arange(scores.shape[1]).expand_as(scores)
+            keys.append(pack_keys(scores, columns).topk(wanted, dim=1).values)
+        return ranking_of_keys(torch.cat(keys), depth, skip)

@@ -192,8 +192,10 @@ def resolve_ensemble(teacher: Any, *, progress: bool = True, options: Options | 
     """Make an ensemble from its spec, such as ``"cross-sample(bm25, MODEL)"``; others go to `resolve_teacher`.
 
     Args:
-        teacher: ``"cross-sample(…)"``, ``"intra-sample(…)"`` or ``"intra-sample-dedup(…)"`` of two teachers or more, an
-            `Ensemble`, or anything that `resolve_teacher` accepts.
+        teacher: several teachers side by side, each under its own ceiling: ``cross-sample(bm25, MODEL)`` draws one of
+            them for each query, ``intra-sample(bm25, MODEL)`` takes the best of every one,
+            ``intra-sample-dedup(bm25, MODEL)`` takes each passage once. In Python also an `Ensemble`, or anything that
+            `resolve_teacher` accepts.
         progress, options: see `resolve_teacher`.
 
     Raises:

@@ -36,12 +36,14 @@ class Judge:
     """Has chosen negatives judged, and those that answer their query replaced.
 
     Attributes:
-        judge: the name of a chat model, a `ChatJudge` with more settings, a function of queries and passages that
-            returns booleans, or your own `PairJudge`.
-        budget: most verdicts, the likeliest false negatives first; None for no limit.
-        relabel: make a relevant passage another positive of its query, written with the query's first row. The new
-            positive gets those of that row's negatives that are under its own ceiling; if they are too few, the miner's
-            ``on_exhausted`` applies. Positives that share their negatives share those under the ceilings of all.
+        judge: a chat model that reads the negatives; those that answer their query are replaced. It runs at OpenAI or
+            on a compatible server, with the key in the variable ``OPENAI_API_KEY``. In Python also a `ChatJudge` with
+            more settings, a function of queries and passages that returns booleans, or your own `PairJudge`.
+        budget: most pairs that the judge reads, the likeliest false negatives first; None takes all.
+        relabel: whether to make a passage that the judge calls relevant another positive of its query, written with the
+            query's first row. The new positive gets those of that row's negatives that are under its own ceiling; if
+            they are too few, the miner's ``on_exhausted`` applies. Positives that share their negatives share those
+            under the ceilings of all.
     """
 
     judge: Any

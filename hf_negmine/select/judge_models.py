@@ -105,7 +105,7 @@ class ChatJudge:
 
     Args:
         model: the server's name for the model.
-        base_url: the API's address; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
+        base_url: address of the judge's server; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
         api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         prompt: the question, with ``{query}`` and ``{passage}`` where they belong, and ``{mark}`` for a word that
             neither can know. The verdict is the answer's first word, or the last line that begins with Yes or No.

@@ -181,8 +181,14 @@ def resolve_method(method: Any) -> Method:
 def parse_method(spec: str) -> Method:
     """Make a method from its spec, the inverse of ``str(method)``.
 
-    ``naive``, ``shifted:10``, ``abs:0.7``, ``margin_pos:0.05``, ``perc_pos:0.95``, ``band:30-100``, ``band:3%-4%``,
-    ``min:0.2``; several joined by ``+`` must all allow a candidate.
+    Args:
+        spec: which passages may be negatives, by the teacher's score: ``perc_pos:0.95`` under 95 % of the positive's
+            score, ``margin_pos:0.05`` more than 0.05 below it, ``abs:0.7`` under 0.7, ``shifted:10`` all but the first
+            10 ranks, ``band:30-100`` only these ranks (``band:3%-4%`` of the corpus), ``min:0.2`` at least 0.2,
+            ``naive`` all. Several joined by ``+`` must all agree.
+
+    Raises:
+        InputError: the spec is not understood, or a number is out of range.
     """
     method = Method()
     for part in spec.split("+"):

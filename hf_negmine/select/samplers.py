@@ -104,7 +104,15 @@ def resolve_sampler(sampler: Any) -> Sampler:
 
 
 def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled:
-    """Make a sampler from its spec, the inverse of ``str(sampler)``: ``top``, ``sampled:10``, ``sampled:10@0.05``."""
+    """Make a sampler from its spec, the inverse of ``str(sampler)``.
+
+    Args:
+        spec: how negatives are drawn from these passages: ``top`` the best, ``sampled:10`` by softmax from the 10 best,
+            ``top1_sampled:10`` the best and the others by softmax; ``sampled:10@0.05`` with a temperature.
+
+    Raises:
+        InputError: the spec is not understood, or a number is out of range.
+    """
     name, _, rest = spec.partition(":")
     k, _, temperature = rest.partition("@")
     try:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import itertools
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_negmine.base.choices import Format, OnExhausted, PositiveScore
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.data.layouts import Format, Layout, OnExhausted, RowNegatives
+from hf_negmine.data.layouts import Layout, RowNegatives
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select.candidates import CandidateLists, Demand
 from hf_negmine.select.methods import Method
 
 if TYPE_CHECKING:
     import datasets
-
-PositiveScore: TypeAlias = Literal["min", "each"]
-"""The positive score that sets the ceiling for a query with several: the lowest one, or each row's own."""
 
 CANDIDATES_A_STEP = 2**20
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hf_negmine.base.devices import require_device
 from hf_negmine.base.errors import InputError, require, require_whole
@@ -20,6 +21,7 @@ from hf_negmine.base.protocols import (
     VectorTeacher,
 )
 from hf_negmine.teachers.api import APITeacher
+from hf_negmine.teachers.approximate import ApproximateTeacher, without_index
 from hf_negmine.teachers.bm25 import BM25Teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.dense import DenseTeacher
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "APITeacher",
+    "ApproximateTeacher",
     "BM25Teacher",
     "CrossEncoderTeacher",
     "DenseTeacher",
@@ -53,11 +56,13 @@ __all__ = [
     "settings_of",
     "stages_of",
     "teacher_of_settings",
+    "with_stages",
+    "without_index",
 ]
 
 KINDS_WITHOUT_FIRST_STAGE = (VectorTeacher, ScoringTeacher, SparseTeacher)
-KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher)
-KINDS_OF_MODELS: dict[str, Any] = {
+KINDS = (*KINDS_WITHOUT_FIRST_STAGE, TokenTeacher, PairTeacher, FusionTeacher, ApproximateTeacher)
+KINDS_OF_MODELS: dict[str, Callable[..., Teacher]] = {
     "CrossEncoder": CrossEncoderTeacher,
     "MultiVectorEncoder": LateInteractionTeacher,
     "SparseEncoder": SparseEncoderTeacher,
@@ -79,9 +84,11 @@ MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
 FUSIONS = ("rrf", "sum")
 ENSEMBLES = ("cross-sample", "intra-sample", "intra-sample-dedup")
 """Ensembles are a way of mining (`select.ensembles`), not teachers."""
+UNFINISHED_INDEX = re.compile(r"faiss:[^:]*")
+"""The beginning of an approximate teacher's spec, up to the colon at the end of its index, which may hold commas."""
 EXPECTED = (
-    "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', 'bm25', "
-    "'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
+    "a model's id or folder, 'cross-encoder:MODEL', 'sparse:MODEL', 'late-interaction:MODEL', 'api:MODEL', "
+    "'faiss:INDEX:MODEL', 'bm25', 'random', 'fixed:FOLDER', or a fusion such as 'rrf(bm25, MODEL)'"
 )
 
 
@@ -94,13 +101,14 @@ def resolve_teacher(
 ) -> Teacher:
     """Make a teacher from what users write.
 
-    A spec: any Sentence Transformers model id or folder; ``"cross-encoder:MODEL"``, ``"sparse:MODEL"``,
-    ``"late-interaction:MODEL"``, ``"api:MODEL"``; ``"bm25"``, ``"bm25:german"``, ``"random"``, ``"random:7"``,
-    ``"fixed:FOLDER"``; a fusion of specs, ``"rrf(bm25, MODEL)"`` or ``"sum(bm25, MODEL)"``. Instead of a spec: a loaded
-    model, or an object that follows the `Teacher` protocol. If a teacher builds on others, these are resolved too.
-
     Args:
-        teacher: a spec, a model or a teacher, as above.
+        teacher: what scores passages: a Sentence Transformers model id or folder, ``cross-encoder:MODEL``,
+            ``sparse:MODEL``, ``late-interaction:MODEL``, ``api:MODEL`` of an OpenAI-compatible server,
+            ``faiss:IVF1024,Flat:MODEL`` or another FAISS index of a dense model's vectors, for corpora of many
+            millions, ``bm25`` (``bm25:german``), ``random``, or ``fixed:FOLDER`` with vectors of your own; several
+            combined into one score, ``rrf(bm25, MODEL)`` by their ranks or ``sum(bm25, MODEL)`` by their scores. In
+            Python also a loaded model, or an object that follows the `Teacher` protocol. If a teacher builds on others,
+            these are resolved too.
         progress: whether teachers show their own progress bars.
         device: where its models are loaded, see `place`.
         options: arguments for the teachers that a spec names, by kind (``"dense"`` for a bare model).
@@ -109,7 +117,7 @@ def resolve_teacher(
         InputError: ``teacher`` is none of these.
     """
     require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
-    resolved = _resolve(teacher, progress, options)
+    resolved = _with_first_stage(_resolve(teacher, progress, options or {}), progress, options)
     place(resolved, device)
     return resolved
 
@@ -129,12 +137,11 @@ def place(teacher: Teacher, device: str | None) -> None:
         teacher.place(device)
 
 
-def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
-    # Up to Python 3.11, looking for a model's attributes loads it.
-    is_model = isinstance(teacher, EncoderTeacher)
-    if is_model or (isinstance(teacher, KINDS) and not isinstance(teacher, type)):
-        return _with_first_stage(teacher, progress, options)
-    options = options or {}
+def _resolve(teacher: Any, progress: bool, options: Options) -> Teacher:
+    """The teacher, whose first stage may still be a spec."""
+    # `EncoderTeacher` first: up to Python 3.11, looking for the attributes of a kind loads a model.
+    if isinstance(teacher, (EncoderTeacher, *KINDS)) and not isinstance(teacher, type):
+        return cast(Teacher, teacher)
     if isinstance(teacher, str):
         if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:
             kind, parts = found
@@ -147,7 +154,12 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
         kind, colon, rest = teacher.partition(":")
         if kind in MODEL_KINDS and colon:
             require(bool(rest.strip()), f"teacher {teacher!r} names no model, expected for example '{kind}:MODEL'")
-            return _with_first_stage(MODEL_KINDS[kind](rest.strip(), **options.get(kind, {})), progress, options)
+            return MODEL_KINDS[kind](rest.strip(), **options.get(kind, {}))
+        if kind == "faiss" and colon:
+            index, _, rest = rest.partition(":")
+            require(bool(rest), f"teacher {teacher!r} names no model, expected for example 'faiss:IVF1024,Flat:MODEL'")
+            dense = resolve_teacher(rest.strip(), progress=progress, options=options)
+            return ApproximateTeacher(dense, index, **options.get("faiss", {}))
         if kind == "bm25":
             return BM25Teacher(rest or "english", progress=progress)
         if kind == "random" and (not rest or rest.lstrip("-").isdigit()):
@@ -157,7 +169,7 @@ def _resolve(teacher: Any, progress: bool, options: Options | None) -> Teacher:
     given: Any = teacher
     for model in type(given).__mro__:
         if model.__name__ in KINDS_OF_MODELS and model.__module__.startswith("sentence_transformers."):
-            return _with_first_stage(KINDS_OF_MODELS[model.__name__](given), progress, options)
+            return KINDS_OF_MODELS[model.__name__](given)
     if isinstance(given, str | Path) or (hasattr(given, "encode_query") and not isinstance(given, type)):
         return DenseTeacher(given, **options.get("dense", {}))
     raise InputError(
@@ -185,7 +197,7 @@ def parse_call(spec: str, names: Sequence[str]) -> tuple[str, list[str]] | None:
                 place == len(rest) - 1,
                 f"teacher {spec!r} continues after its last parenthesis with {rest[place + 1 :]!r}, expected nothing",
             )
-        elif letter == "," and depth == 1:
+        elif letter == "," and depth == 1 and not UNFINISHED_INDEX.fullmatch(parts[-1].strip()):
             parts.append("")
         else:
             parts[-1] += letter
@@ -224,6 +236,13 @@ def stages_of(teacher: Teacher) -> tuple[Teacher, ...]:
     if (first := getattr(teacher, "first_stage", None)) is not None:
         return (first,)
     return tuple(getattr(teacher, "stages", ()))
+
+
+def with_stages(teacher: Teacher) -> Iterator[Teacher]:
+    """The teacher and all teachers that it builds on, directly or not."""
+    yield teacher
+    for stage in stages_of(teacher):
+        yield from with_stages(stage)
 
 
 def identity_of(teacher: Teacher) -> dict[str, Any]:
@@ -275,6 +294,9 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
         if kind == "cross-encoder":
             _only(given, {"model", "revision", "dtype", "max_length", "version", "activation", "candidates"})
             return CrossEncoderTeacher(given.pop("model"), first_stage=stages[0], **given)
+        if kind == "faiss":
+            _only(given, {"index", "candidates"})
+            return ApproximateTeacher(stages[0], **given)
         if kind == "fusion":
             return Fusion(stages, **given)
         if kind == "bm25":

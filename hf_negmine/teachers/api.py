@@ -29,7 +29,7 @@ class APITeacher:
 
     Args:
         model: the server's name for the model.
-        base_url: the API's address; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
+        base_url: address of the server; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
         api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         dimensions: width of the vectors, for models that can shorten them; None keeps the model's own.
         query_prompt: text put before every query.

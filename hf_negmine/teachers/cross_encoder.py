@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from hf_negmine.base.choices import Activation, NumberFormat
 from hf_negmine.base.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens, length_limit
 from hf_negmine.teachers.model_digest import setting_digest
 from hf_negmine.teachers.probes import PROBES
@@ -42,17 +43,19 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         model: a model id, a folder, or a loaded `CrossEncoder` with one label. An id or folder is loaded when first
             needed.
         first_stage: finds the candidates that it scores: a teacher, or anything that `resolve_teacher` accepts.
-        candidates: how many candidates it scores per query.
-        activation: ``"identity"``, ``"sigmoid"``, or None for the model's own.
+        candidates: candidates per query that the model scores. If too few of them are under the ceiling, the query
+            is exhausted.
+        activation: what turns a cross-encoder's output into a score: ``identity`` or ``sigmoid``; None keeps the
+            model's own.
         dtype: number format of the weights; None keeps the one the model is stored in. A score is a single number, and
             bfloat16 has only 32 values between 4 and 8, so that candidates tie: ``"float32"`` is the better choice for
             a model that is stored in it.
         max_length: tokens that query and passage together are cut to; None keeps the model's own limit.
-        batch_size: pairs per forward pass.
+        batch_size: pairs per forward pass; fewer take less memory.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
-        revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: whether to run Python code that comes with the model.
+        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
+        trust_remote_code: whether to run Python code that comes with the model. Read it first.
         name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.
@@ -69,7 +72,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         *,
         first_stage: str | Path | Teacher = "bm25",
         candidates: int = 100,
-        activation: Literal["identity", "sigmoid"] | None = None,
+        activation: Activation | None = None,
         dtype: NumberFormat | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
@@ -81,7 +84,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
         if activation is not None:
-            require_choice(activation, ("identity", "sigmoid"), argument="activation")
+            require_choice(activation, get_args(Activation), argument="activation")
         super().__init__(
             model,
             dtype=dtype,

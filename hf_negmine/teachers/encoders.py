@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.devices import best_device, require_device
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
 from hf_negmine.base.naming import public_name
@@ -21,7 +22,6 @@ from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.probes import one_thread, place_of_computing, probe_digest
 
 Model = TypeVar("Model")
-NumberFormat: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 _READ: ContextVar[dict[tuple[EncoderTeacher[Any], Role], dict[str, Any]] | None] = ContextVar("_READ", default=None)
 """What has been read of models, inside `models_stay_the_same`."""
@@ -57,7 +57,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         passage_prompt: str | None = None,
     ) -> None:
         if dtype is not None:
-            require_choice(dtype, ("float32", "bfloat16", "float16"), argument="dtype")
+            require_choice(dtype, get_args(NumberFormat), argument="dtype")
         require_whole(batch_size, "batch_size", at_least=1)
         if max_length is not None:
             require_whole(max_length, "max_length", at_least=1)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of
-from hf_negmine.base.protocols import PairTeacher, Role, TokenTeacher
+from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import FloatArray
 
 
@@ -47,12 +47,7 @@ class Fusion:
         from hf_negmine.teachers import resolve_teacher  # imported here because it imports this class
 
         self.stages = tuple(resolve_teacher(teacher) for teacher in teachers)
-        for stage in self.stages:
-            if isinstance(stage, PairTeacher | TokenTeacher):
-                raise InputError(
-                    f"Fusion: it needs the score of every passage, and {stage.name} only scores the candidates of "
-                    "another teacher; put it on top of the fusion, with the fusion as its first_stage"
-                )
+        require_every_score("Fusion", self.stages)
         self.how, self.rank_constant = how, rank_constant
         self.weights, self._given = given / given.sum(), [float(weight) for weight in given]
 
@@ -79,6 +74,17 @@ class Fusion:
             else:
                 joined += weight * _unit_range(part)
         return joined.astype(np.float32)
+
+
+def require_every_score(fusion: str, teachers: Sequence[Any]) -> None:
+    """Raise `InputError` for a teacher that does not score all passages of a corpus."""
+    for teacher in teachers:
+        # Looking for the attributes of `VectorTeacher` would load a model, up to Python 3.11.
+        require(
+            getattr(teacher, "candidates", None) is None,
+            f"{fusion}: it needs the score of every passage, and {teacher.name} only scores candidates; a fusion takes "
+            "teachers that search the whole corpus, and can be the first_stage of one that does not",
+        )
 
 
 def _ranks(scores: FloatArray) -> Any:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.errors import InputError, TeacherError, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, SparseVectors
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.teachers.encoders import EncoderTeacher, NumberFormat
+from hf_negmine.teachers.encoders import EncoderTeacher
 from hf_negmine.teachers.lengths import count_tokens, length_limit
 from hf_negmine.teachers.probes import PROBES
 
@@ -30,19 +31,19 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
     Args:
         model: a model id, a folder, or a loaded `SparseEncoder` that compares vectors by ``"dot"`` or ``"cosine"``. An
             id or folder is loaded when first needed.
-        query_prompt: text put before every query; None takes the model's own prompt for queries, if it has one.
-        passage_prompt: the same for passages.
-        dtype: number format of the weights; None keeps the one the model is stored in. ``"bfloat16"`` takes half
-            the memory and, on a processor made for it, less than half the time, but it moves scores, and with them some
-            of the negatives (see ``benchmarks/README.md``).
+        query_prompt: text put before every query; None takes the model's own, if it has one.
+        passage_prompt: text put before every passage; None takes the model's own, if it has one.
+        dtype: number format of the weights; None keeps the one the model is stored in. ``bfloat16`` takes half the
+            memory and, on a processor made for it, less than half the time, but it moves scores, and with them some of
+            the negatives. See ``benchmarks/README.md``.
         max_length: tokens that a text is cut to; None keeps the model's own limit.
         max_active_dims: dimensions that a vector keeps, those with the greatest weights; None takes the model's own
             limit, if it has one.
-        batch_size: texts per forward pass.
+        batch_size: texts per forward pass; fewer take less memory.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
-        revision: branch, tag or commit of a model on the Hub.
-        trust_remote_code: whether to run Python code that comes with the model.
+        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
+        trust_remote_code: whether to run Python code that comes with the model. Read it first.
         name: the teacher's name in summaries; None takes the model's id, or its folder's name.
         version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
             and settings. A model without readable weights needs one.

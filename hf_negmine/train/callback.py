@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import torch.distributed
@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from hf_negmine.base.choices import RefreshRule
 from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.schema import FloatArray
@@ -86,14 +87,14 @@ class RemineCallback(TrainerCallback):
         self,
         collator: HardNegativeCollator,
         *,
-        rule: Literal["student", "easy"] = "student",
+        rule: RefreshRule = "student",
         every_epochs: int | None = None,
         every_steps: int | None = None,
         at_start: bool = False,
         folder: str | Path | None = None,
         progress: bool = True,
     ) -> None:
-        require_choice(rule, ("student", "easy"), argument="rule")
+        require_choice(rule, get_args(RefreshRule), argument="rule")
         require(every_epochs is None or every_steps is None, "every_epochs and every_steps: give one of them")
         for name, value in (("every_epochs", every_epochs), ("every_steps", every_steps)):
             if value is not None:

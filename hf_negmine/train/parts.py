@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
+from hf_negmine.base.choices import RefreshRule
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.losses import PositiveAwareMNRL
@@ -13,7 +14,7 @@ def trainer_arguments(
     collator: HardNegativeCollator,
     *,
     loss: Any = None,
-    refresh: Literal["student", "easy"] | RemineCallback | None = None,
+    refresh: RefreshRule | RemineCallback | None = None,
 ) -> dict[str, Any]:
     """All that a trainer needs of a collator: ``SentenceTransformerTrainer(model, …, **trainer_arguments(collator))``.
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from sentence_transformers import (
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from hf_negmine.base.choices import Loss, RefreshRule
 from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
 from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
 from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
@@ -36,11 +37,6 @@ from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-Loss: TypeAlias = Literal["positive-aware", "cached", "mnrl"]
-Rule: TypeAlias = Literal["student", "easy"]
-LOSSES: tuple[Loss, ...] = ("positive-aware", "cached", "mnrl")
-RULES: tuple[Rule, ...] = ("student", "easy")
-
 CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
 MINI_BATCH = 32
 SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
@@ -54,18 +50,25 @@ class TrainingSettings:
     """How a model is trained.
 
     Attributes:
-        loss: ``"positive-aware"`` (`PositiveAwareMNRL`), ``"cached"`` (the same with GradCache), or ``"mnrl"``, which
-            treats every other passage of the batch as a negative.
+        loss: ``positive-aware`` contrasts the positive with its negatives and the batch's other passages, except likely
+            right answers; ``cached`` does the same for batches larger than the memory; ``mnrl`` takes every other
+            passage for wrong. They are `PositiveAwareMNRL`, the same with GradCache, and Sentence Transformers' own.
         in_batch_negatives: whether the passages of other rows are negatives, too.
-        epochs, batch_size, learning_rate: those of the optimizer; ``batch_size`` is in rows per step.
-        mini_batch_size: rows per forward pass, for ``"cached"``; None takes 32.
+        epochs: how often every row is trained on.
+        batch_size: rows per step, each with its negatives.
+        mini_batch_size: rows at once in memory, with the loss ``cached``; None takes 32.
+        learning_rate: highest learning rate.
         warmup_ratio: share of the steps over which the learning rate rises.
-        max_seq_length: tokens that the model reads of a text; None keeps its own limit.
-        query_prompt, passage_prompt: put before the texts, and saved with the model; None keeps its own.
-        refresh: the rule of `RemineCallback` before every epoch except the first; None keeps the first negatives.
-        seed: the seed of the row order and the draws.
-        device: None takes a GPU if there is one.
-        resume: whether to continue a run that was interrupted.
+        max_seq_length: tokens that the model reads of a text; None keeps the model's own limit.
+        query_prompt: text put before every query, and saved with the model, which then adds it by itself; None keeps
+            the model's own.
+        passage_prompt: the same before every passage; None keeps the model's own.
+        refresh: negatives that keep up with the model, before every epoch except the first: ``student`` searches again
+            with the model itself, ``easy`` replaces those that it finds easy by the teacher's next ones; None keeps the
+            first ones. See `RemineCallback`.
+        seed: seed of the row order and of the draws of negatives.
+        device: where to train: ``cpu`` or ``cuda``; None takes a GPU if there is one.
+        resume: whether to continue an interrupted run in the same folder from where it was last saved.
         progress: whether to show a bar.
     """
 
@@ -79,14 +82,14 @@ class TrainingSettings:
     max_seq_length: int | None = None
     query_prompt: str | None = None
     passage_prompt: str | None = None
-    refresh: Rule | None = None
+    refresh: RefreshRule | None = None
     seed: int = 0
     device: str | None = None
     resume: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        require_choice(self.loss, LOSSES, argument="loss")
+        require_choice(self.loss, get_args(Loss), argument="loss")
         require_whole(self.batch_size, "batch_size", at_least=1)
         if self.max_seq_length is not None:
             require_whole(self.max_seq_length, "max_seq_length", at_least=1)
@@ -104,7 +107,7 @@ class TrainingSettings:
             require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
         require(0 <= self.warmup_ratio < 1, f"warmup_ratio: from 0 to under 1, got {self.warmup_ratio!r}")
         if self.refresh is not None:
-            require_choice(self.refresh, RULES, argument="refresh")
+            require_choice(self.refresh, get_args(RefreshRule), argument="refresh")
         require(
             self.in_batch_negatives or self.loss != "mnrl",
             "in_batch_negatives: the loss 'mnrl' always has them; take 'positive-aware' or 'cached'",

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from transformers.utils import logging
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, StorageError, require
 from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.protocols import Sampler, Searcher, VectorTeacher
@@ -22,9 +23,10 @@ from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.select import Positives, PositiveScore, Top, resolve_sampler
+from hf_negmine.select import Positives, Top, resolve_sampler
 from hf_negmine.select.filters import BoundFilter, Listed, keep_all
 from hf_negmine.select.methods import Method, resolve_method
+from hf_negmine.teachers import without_index
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
 
@@ -296,7 +298,9 @@ class NegativeSource:
     @property
     def compares_vectors(self) -> bool:
         """Whether scoring any pair costs the teacher no more than two vectors."""
-        return self.pool is not None and self.miner is not None and isinstance(self.miner.config.teacher, VectorTeacher)
+        if self.pool is None or self.miner is None:
+            return False
+        return isinstance(without_index(self.miner.config.teacher), VectorTeacher)
 
     def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
         """The teacher's score of every query with every passage, shape (queries, passages)."""

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from hf_negmine.base.choices import NumberFormat, OnExhausted, PositiveScore
 from hf_negmine.base.errors import require, require_choice
-from hf_negmine.teachers.encoders import NumberFormat
 from recipes.common.config import STRICT, Method, Sampler, require_names
 from recipes.common.sets import KINDS, TrainingSet, choose_sets
 from recipes.common.settings import Lora
@@ -152,8 +152,8 @@ class Miner:
 
     method: Method
     sampler: Sampler
-    positive_score: Literal["min", "each"]
-    on_exhausted: Literal["drop", "keep", "error"]
+    positive_score: PositiveScore
+    on_exhausted: OnExhausted
     pool_depth: PositiveInt
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.errors import require
-from hf_negmine.teachers.encoders import NumberFormat
 from recipes.common.config import STRICT, Method, Sampler, Seeds, require_names
 from recipes.common.settings import TestSet, Training, TrainingSet
 

@@ -28,7 +28,7 @@ from datasets import Dataset, disable_progress_bars
 
 import hf_negmine.data.texts
 import hf_negmine.pool.retrieving
-import hf_negmine.search.ann_index
+import hf_negmine.search.faiss_index
 import hf_negmine.teachers.vector_store
 from hf_negmine import NegativeMiner, NegmineError
 from hf_negmine.base.files import digest_of, only_writer, text_digests
@@ -37,7 +37,7 @@ from hf_negmine.commands.cache_folder import verify
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
-from hf_negmine.teachers import FixedTeacher
+from hf_negmine.teachers import ApproximateTeacher, FixedTeacher
 from hf_negmine.teachers.function import ScoreFunction
 from hf_negmine.train.bank import BankVersion
 from hf_negmine.train.source import NegativeSource
@@ -122,7 +122,7 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
     "sparse": lambda: {"teacher": Sparse()},
     "tokens": lambda: {"teacher": Tokens()},
     "streaming": lambda: {"teacher": Streaming(), "on_exhausted": "keep"},
-    "approximate": lambda: {"teacher": Dense(), "engine": "IVF4,Flat"},
+    "approximate": lambda: {"teacher": ApproximateTeacher(Dense(), "IVF4,Flat", candidates=30)},
     "fixed": lambda: {"teacher": fixed(), "positive_score": "each"},
     "pairs": lambda: {"teacher": ScoreFunction(score, first_stage="bm25", candidates=20, version="1")},
 }

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking
 from hf_negmine.search import VectorSearcher, corpus
-from hf_negmine.search.ann import FaissSearcher
-from hf_negmine.search.ann_index import build_index
-from hf_negmine.search.precision import FirstPass
+from hf_negmine.search.faiss_index import build_index
+from hf_negmine.teachers.approximate import IndexSpec
 from tests.another_device import DEVICE, AnotherDevice, Elsewhere
+from tests.properties.test_approximate_search import candidates_of
 from tests.reference import ArraySource, exclusions_of
 
 N_QUERIES, N_PASSAGES, WIDTH = 40, 700, 24
@@ -84,7 +85,7 @@ def test_an_index_proposes_to_another_device(tmp_path: Path) -> None:
     found = []
     for device in ("cpu", DEVICE):
         exact = searcher(device, "float32")
-        index = build_index(exact.corpus.source, "Flat", tmp_path / "index.faiss", progress=False)
+        index = build_index(exact.corpus.source, IndexSpec("Flat"), tmp_path / "index.faiss", progress=False)
         ceilings = np.full(N_QUERIES, 5.0, dtype=np.float32)
-        found.append(FaissSearcher(exact, index, first_rung=16).block(ROWS).best(ROWS, ceilings, 9))
+        found.append(candidates_of(exact, index, 16).block(ROWS).best(ROWS, ceilings, 9))
     assert bytes_of(found[0]) == bytes_of(found[1])

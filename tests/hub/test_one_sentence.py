@@ -67,7 +67,6 @@ def test_provenance_that_is_no_json_of_ours(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("engine", 5),
         ("seed", "x"),
         ("seed", float("inf")),
         ("seed", 1.5),

@@ -1,4 +1,4 @@
-"""Sets that several teachers, filters or an approximate engine have mined: pushed, loaded, mined again."""
+"""Sets that several teachers, filters or an approximate teacher have mined: pushed, loaded, mined again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from datasets import Dataset
 from typer.testing import CliRunner, Result
 
 from hf_negmine import (
+    ApproximateTeacher,
     Consistency,
     CrossSample,
+    DenseTeacher,
     FunctionJudge,
     Fusion,
     IntraSample,
@@ -155,17 +157,29 @@ def test_a_function_inside_must_be_given(hub: Hub, tmp_path: Path) -> None:
     assert reproduce(NAME, teacher=teacher, progress=False).identical
 
 
-def test_a_cross_encoder_and_an_engine_with_a_local_copy(hub: Hub, models: Path, tmp_path: Path) -> None:
+def test_a_cross_encoder_and_an_index_with_a_local_copy(hub: Hub, models: Path, tmp_path: Path) -> None:
     cross, dense = models / "cross", models / "dense"
     push_dataset(mine(tmp_path / "cache", f"cross-encoder:{cross}"), NAME, license="mit")
-    push_dataset(mine(tmp_path / "cache", dense, engine="HNSW8"), NAME, config_name="near")
+    near = ApproximateTeacher(DenseTeacher(dense, query_prompt="q "), "HNSW8", candidates=20)
+    push_dataset(mine(tmp_path / "cache", near), NAME, config_name="near")
     for given in (cross, f"cross-encoder:{cross}"):
         found = reproduce(NAME, teacher=given, progress=False, cache_dir=tmp_path / "elsewhere")
         assert found.identical, found
-    found = reproduce(NAME, "near", teacher=dense, progress=False, cache_dir=tmp_path / "elsewhere")
-    assert found.identical, found
-    assert load_mined(NAME, "near").settings["engine"] == "HNSW8"
-    assert "- `HNSW8` finds 100.0 % of the best candidates of dense; scores are exact" in card_of(hub)
+    for given in (dense, f"faiss:HNSW8:{dense}", near):
+        found = reproduce(NAME, "near", teacher=given, progress=False, cache_dir=tmp_path / "elsewhere")
+        assert found.identical, found
+        assert not found.teacher_differs
+    other = ApproximateTeacher(near.teacher, "HNSW8", candidates=21)
+    assert reproduce(NAME, "near", teacher=other, progress=False).teacher_differs == ["query", "passage"]
+    settings = load_mined(NAME, "near").settings["teacher_settings"]
+    assert {**settings, "stages": None} == {"kind": "faiss", "index": "HNSW8", "candidates": 20, "stages": None}
+    assert settings["stages"][0]["query_prompt"] == "q "
+    card = card_of(hub)
+    recall = load_mined(NAME, "near").summary.recall
+    assert recall is not None
+    assert f"- faiss:HNSW8:dense finds {100 * recall['faiss:HNSW8:dense']:.1f} % of the best passages; scores" in card
+    assert "faiss:HNSW8:dense scores 20 candidates per query that its index proposes, by the vectors of this" in card
+    assert "the 20 candidates of the first stage hold fewer eligible passages" in card
 
 
 @pytest.mark.parametrize(
@@ -177,9 +191,12 @@ def test_a_cross_encoder_and_an_engine_with_a_local_copy(hub: Hub, models: Path,
         {"kind": "cross-encoder", "model": "m", "trust_remote_code": True, "stages": [{"kind": "bm25"}]},
         {"kind": "fusion", "stages": [{"kind": "bm25"}, {"kind": "random"}], "weights": ["a", 1]},
         {"kind": "fusion", "stages": "bm25"},
+        {"kind": "faiss", "index": "Flat", "candidates": 9},
+        {"kind": "faiss", "index": 5, "candidates": 9, "stages": [{"kind": "dense", "model": "m"}]},
+        {"kind": "faiss", "index": "Flat", "candidates": 9, "stages": [{"kind": "bm25"}]},
         {"kind": "cross-sample", "stages": ["bm25", "random"]},
     ],
-    ids=["no teachers", "dedup", "one teacher", "code", "weights", "text", "text inside"],
+    ids=lambda broken: broken["kind"],
 )
 def test_broken_settings_of_a_teacher_are_an_input_error(broken: dict[str, Any]) -> None:
     with pytest.raises(InputError):

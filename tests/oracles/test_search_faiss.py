@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
 from hf_negmine.search import VectorSearcher
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from tests.reference import ArraySource, exclusions_of, make_pool, rows_of, text_set

@@ -18,11 +18,12 @@ from datasketch import MinHash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
 from hf_negmine.search import Indexes, Queries
-from hf_negmine.select import PositiveScore, Selection
+from hf_negmine.select import Selection
 from hf_negmine.select.filters import (
     BoundFilter,
     Consistency,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_negmine.base.choices import FirstPass, PositiveScore
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.randomness import random_keys
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
-from hf_negmine.search.precision import FirstPass
-from hf_negmine.select import PositiveScore, parse_sampler
+from hf_negmine.select import Selection, parse_sampler
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, selected_rows, text_set
@@ -147,10 +148,16 @@ def assert_selection(
     positive_score: PositiveScore,
 ) -> None:
     selection = pool.select(spec, sampler, n, seed=seed, positive_score=positive_score)
+    assert_exact(world, texts, selection, spec)
+
+
+def assert_exact(world: World, texts: TextSet, selection: Selection, spec: str) -> None:
+    """Compare a selection with one from all scores."""
+    sampler, n, seed = selection.sampler, selection.n, selection.seed
     targets = [
         (query, float(world.scores[query, passage])) for query, row in enumerate(world.positives) for passage in row
     ]
-    if positive_score == "min":
+    if selection.positive_score == "min":
         targets = [
             (query, min(score for other, score in targets if other == query)) for query in range(len(world.queries))
         ]
@@ -204,3 +211,28 @@ def test_every_selection_is_exact_whatever_the_depth_and_the_questions_before(
             again = loaded.select(spec, sampler, n, seed=seed, positive_score=positive_score)
             first = pool.select(spec, sampler, n, seed=seed, positive_score=positive_score)
             assert selected_rows(again) == selected_rows(first)
+
+
+@examples(60)
+@given(
+    world=worlds(),
+    depth=st.sampled_from([1, 2, 4, 13, 100]),
+    methods=st.lists(st.sampled_from(METHODS), min_size=1, max_size=6),
+    samplers=st.lists(st.sampled_from(SAMPLERS), min_size=1, max_size=3),
+    n=st.integers(1, 5),
+    positive_score=st.sampled_from(["min", "each"]),
+)
+def test_a_sweep_selects_what_each_setting_selects_alone(
+    world: World, depth: int, methods: list[str], samplers: list[str], n: int, positive_score: PositiveScore
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        texts = world.text_set(Path(folder))
+        pool = make_pool(Path(folder), world.teacher, texts, depth, "float32")
+        selections = pool.sweep(methods, samplers, n, seed=3, positive_score=positive_score)
+        settings = list(itertools.product(methods, samplers))
+        assert [(str(one.method), str(one.sampler)) for one in selections] == settings
+        for (method, _), selection in zip(settings, selections, strict=True):
+            assert_exact(world, texts, selection, method)
+        loaded = CandidatePool.load(Path(folder) / "pool", progress=False)  # what the sweep found is stored
+        again = loaded.sweep(methods, samplers, n, seed=3, positive_score=positive_score)
+        assert [selected_rows(one) for one in again] == [selected_rows(one) for one in selections]

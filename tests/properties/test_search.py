@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import QueryBlock
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, scoring
-from hf_negmine.search.precision import FirstPass
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 from tests.thorough import examples
 
@@ -171,6 +171,30 @@ def test_a_corpus_that_is_not_held_in_memory_is_searched_alike(
         patch.setattr(exact, "ROWS_A_GROUP", 3)
         searcher = vector_searcher(problem, passages_a_block=17, first_pass=first_pass)
         assert_best(searcher.block(np.arange(len(problem.queries))), problem, some_ceilings(problem, kind), depth, 0)
+
+
+@examples(60)
+@given(
+    problem=problems(),
+    depth=st.integers(1, 20),
+    first_pass=st.sampled_from(["bfloat16", "float32"]),
+    passages_a_block=st.sampled_from([7, 1000]),
+)
+def test_several_ceilings_of_a_query_are_searched_for_at_once(
+    problem: Problem, depth: int, first_pass: FirstPass, passages_a_block: int
+) -> None:
+    rows = np.repeat(np.arange(len(problem.queries)), problem.rng.integers(0, 4, len(problem.queries)))
+    own = problem.scores[rows, problem.rng.integers(0, problem.scores.shape[1], len(rows))]
+    ceilings = np.where(problem.rng.random(len(rows)) < 0.2, np.inf, own).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "ROWS_A_GROUP", 5)
+        searcher = vector_searcher(problem, first_pass=first_pass, passages_a_block=passages_a_block)
+        found = rows_of(searcher.block(np.arange(len(problem.queries))).best(rows, ceilings, depth))
+    under = [
+        [pair for pair in ranked(problem.scores[row], problem.excluded[row]) if pair[0] < ceiling]
+        for row, ceiling in zip(rows, ceilings, strict=True)
+    ]
+    assert found == [pairs[:depth] for pairs in under]
 
 
 @examples(30)

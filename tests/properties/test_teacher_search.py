@@ -24,7 +24,7 @@ from hf_negmine.base.schema import AnyArray, FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select.methods import Method, resolve_method
-from hf_negmine.teachers import Fusion, resolve_teacher
+from hf_negmine.teachers import ApproximateTeacher, Fusion, resolve_teacher
 from hf_negmine.teachers.cross_encoder import CrossEncoderTeacher
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
@@ -119,8 +119,8 @@ class World:
     excluded: list[list[int]]
     positives: list[int]
 
-    def searcher(self, teacher: Any, *, engine: str = "exact", fresh: bool = False) -> Searcher:
-        index = Indexes(self.store, "cpu", engine=engine).open(resolve_teacher(teacher), self.texts.corpus)
+    def searcher(self, teacher: Any, *, fresh: bool = False) -> Searcher:
+        index = Indexes(self.store, "cpu").open(resolve_teacher(teacher), self.texts.corpus)
         queries = Queries.of(self.texts)
         return index.searcher(Queries(queries.texts, queries.exclusions) if fresh else queries)
 
@@ -462,43 +462,37 @@ def test_fusions_follow_their_definitions(
 # ---- FAISS -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("over", ["dense", "pairs"])
-@pytest.mark.parametrize("engine", ["Flat", "HNSW8", "IVF4,Flat@nprobe=1"])
-def test_an_engine_keeps_scores_ceilings_and_rows(engine: str, over: str) -> None:
+@pytest.mark.parametrize("over", ["dense", "pairs", "tokens"])
+@pytest.mark.parametrize("index", ["Flat", "HNSW8", "IVF4,Flat@nprobe=1"])
+def test_an_index_proposes_and_the_teacher_scores(index: str, over: str) -> None:
     """A flat index finds everything; the others may miss passages, and nothing else."""
     rng = np.random.default_rng(11)
-    n_queries, n_passages, candidates = 20, 400, 30
+    n_queries, n_passages, proposed, candidates = 20, 400, 60, 30
     vectors = [rng.normal(size=(count, 8)).astype(np.float32) for count in (n_queries, n_passages)]
-    dense = score_matrix(*vectors)
-    pairs = rng.normal(size=dense.shape).astype(np.float32)
+    scores, kept = score_matrix(*vectors), proposed
     with world(rng, n_queries, n_passages) as here:
-        teacher: Any = VectorTable(*vectors)
-        scores, exact = dense, rankings(dense, here.excluded)
+        exact = [row[:proposed] for row in rankings(scores, here.excluded)]
+        teacher: Any = ApproximateTeacher(VectorTable(*vectors), index, candidates=proposed)
         if over == "pairs":
-            teacher = PairTable(pairs, None, first_stage=teacher, candidates=candidates)
-            scores, exact = pairs, reranked(pairs, exact, candidates)
-        searcher = here.searcher(teacher, engine=engine)
-        ceilings = some_ceilings(rng, "score", scores)
+            scores, kept = rng.normal(size=scores.shape).astype(np.float32), candidates
+            teacher = PairTable(scores, None, first_stage=teacher, candidates=candidates)
+            exact = reranked(scores, exact, candidates)
+        if over == "tokens":
+            tokens = [[rng.normal(size=(2, 8)).astype(np.float32) for _ in part] for part in vectors]
+            scores, kept = max_sim(*tokens), candidates
+            teacher = TokenTable(*tokens, first_stage=teacher, candidates=candidates)
+            exact = reranked(scores, exact, candidates)
         everything = np.arange(n_queries)
-        for fresh in (False, True):
-            block = here.searcher(teacher, engine=engine, fresh=fresh).block(everything)
-            found = rows_of(block.best(everything, ceilings, 15))
-            assert found == rows_of(searcher.block(everything).best(everything, ceilings, 15))
-            alone = [
-                rows_of(searcher.block(everything[[q]]).best(np.arange(1), ceilings[[q]], 15))[0] for q in everything
-            ]
-            assert found == alone
-        hits = total = 0
-        for query, row in enumerate(found):
-            assert row == sorted(row, key=lambda pair: (-pair[0], pair[1]))
-            assert all(score == scores[query, place] < ceilings[query] for score, place in row)
+        no_ceiling = np.full(n_queries, np.inf, dtype=np.float32)
+        whole = rows_of(here.searcher(teacher).block(everything).best(everything, no_ceiling, n_passages))
+        assert all(len(row) == kept for row in whole)
+        for query, row in enumerate(whole):
             assert not {place for _, place in row} & set(here.excluded[query])
-            best = [pair for pair in exact[query] if pair[0] < ceilings[query]][:15]
-            if over == "dense":
-                assert len(row) == len(best)
-            hits += len(set(row) & set(best))
-            total += len(best)
-        assert hits == total if engine == "Flat" else hits > 0.5 * total
+        for fresh in (False, True):
+            searcher = here.searcher(teacher, fresh=fresh)
+            assert_finds(searcher, whole, scores, some_ceilings(rng, "score", scores), 15, 0)
+        hits = sum(len(set(row) & set(best)) for row, best in zip(whole, exact, strict=True))
+        assert hits == n_queries * kept if index == "Flat" else hits > 0.5 * n_queries * kept
 
 
 # ---- real models -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hf_negmine import NegativeMiner
+from hf_negmine import ApproximateTeacher, NegativeMiner
 from hf_negmine.pool import retrieving
 from tests.train.helpers import CORPUS, WordTeacher, rows
 
@@ -24,9 +24,9 @@ class Recorded(WordTeacher):
         return super().encode(texts, role)
 
 
-@pytest.mark.parametrize("engine", ["exact", "IVF2,Flat"])
+@pytest.mark.parametrize("index", [None, "IVF2,Flat"])
 def test_the_bar_of_the_search_begins_when_everything_is_encoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str | None
 ) -> None:
     events: list[str] = []
     tqdm = retrieving.tqdm
@@ -36,9 +36,8 @@ def test_the_bar_of_the_search_begins_when_everything_is_encoded(
         return tqdm(*args, **kwargs)
 
     monkeypatch.setattr(retrieving, "tqdm", bar)
-    NegativeMiner(Recorded(events), corpus=CORPUS, cache_dir=tmp_path, device="cpu", engine=engine, progress=False).fit(
-        rows()
-    )
+    teacher = Recorded(events) if index is None else ApproximateTeacher(Recorded(events), index)
+    NegativeMiner(teacher, corpus=CORPUS, cache_dir=tmp_path, device="cpu", progress=False).fit(rows())
     assert events.index("Searching") > max(i for i, event in enumerate(events) if event.startswith("encodes"))
     assert {"encodes query", "encodes passage"} <= set(events)
 

@@ -78,7 +78,9 @@ def test_a_whole_cache_is_verified(folder: Path, say: Callable[..., tuple[int, s
     assert everything(folder) == before
 
 
-def test_what_is_damaged_is_listed_and_repaired(folder: Path, say: Callable[..., tuple[int, str]]) -> None:
+def test_what_is_damaged_is_listed_and_repaired(
+    folder: Path, say: Callable[..., tuple[int, str]], caplog: pytest.LogCaptureFixture
+) -> None:
     damaged = [
         only(folder, "fits/*/scores.npy"),
         only(folder, "pools/*/positives.arrow"),
@@ -95,6 +97,7 @@ def test_what_is_damaged_is_listed_and_repaired(folder: Path, say: Callable[...,
     assert said.endswith("3 damaged\n")
     code, said = say("verify", "--repair", "--cache-dir", folder)
     assert (code, said.count("; set aside")) == (1, 2)
+    assert not caplog.records, "it has been printed"
     mine(folder)
     code, said = say("verify", "--cache-dir", folder)
     assert (code, said.endswith("1 damaged\n")) == (1, True)  # the record that was lost, which is asked about again

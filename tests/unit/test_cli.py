@@ -6,9 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import datasets
 import pyarrow as pa
@@ -19,9 +19,7 @@ from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
 from hf_negmine.commands.cli import app
-from hf_negmine.commands.options import FormatName, OnExhaustedName, PositiveScoreName
-from hf_negmine.data.layouts import FORMATS, ON_EXHAUSTED
-from hf_negmine.select import PositiveScore
+from hf_negmine.data.layouts import FORMATS
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
 ROWS = [
@@ -302,6 +300,18 @@ def test_a_full_gpu_is_met_with_options_of_the_command(
     assert set(re.findall(r"--[a-z-]+", result.stderr)) <= set(options)
 
 
+def test_a_warning_is_one_sentence(run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: object, **__: object) -> None:
+        warnings.warn("the rows are\nfew", stacklevel=1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NegativeMiner, "mine", warn)
+    command = ("mine", rows_file, "-t", "bm25", "-o", tmp_path / "mined")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(*command).stderr == "Warning: the rows are few\n\nstopped; run again to continue\n"
+
+
 def test_ctrl_c_says_how_to_go_on(run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -352,9 +362,3 @@ def test_version(run: Run) -> None:
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "hf_negmine", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"hf_negmine {__version__}\n")
-
-
-def test_choices_are_those_of_the_library() -> None:
-    assert tuple(name.value for name in FormatName) == FORMATS
-    assert tuple(name.value for name in OnExhaustedName) == ON_EXHAUSTED
-    assert tuple(name.value for name in PositiveScoreName) == get_args(PositiveScore)

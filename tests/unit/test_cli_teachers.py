@@ -1,4 +1,4 @@
-"""`hf-negmine mine` with teachers of every kind, filters, a judge and an engine: real runs on small files."""
+"""`hf-negmine mine` with teachers of every kind, filters and a judge: real runs on small files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hf_negmine import (
+    ApproximateTeacher,
     BM25Teacher,
     ChatJudge,
     Consistency,
@@ -29,7 +30,7 @@ from hf_negmine import (
 )
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
-from hf_negmine.commands.mine_options import near_duplicates_parts, veto_parts
+from hf_negmine.select.filters.specs import parse_near_duplicates, parse_veto
 from tests.openai_server import OpenAIServer
 from tests.tiny_models import write_tiny_models
 from tests.train import helpers as words
@@ -104,6 +105,10 @@ SPECS: dict[str, Callable[[Path], Any]] = {
     "cross-encoder:TINY/cross": lambda tiny: CrossEncoderTeacher(tiny / "cross"),
     "sparse:TINY/sparse": lambda tiny: f"sparse:{tiny / 'sparse'}",
     "late-interaction:TINY/tokens": lambda tiny: LateInteractionTeacher(tiny / "tokens"),
+    "faiss:HNSW8:TINY/dense": lambda tiny: ApproximateTeacher(tiny / "dense", "HNSW8"),
+    "cross-sample(faiss:IVF4,Flat@nprobe=1:TINY/dense, bm25)": lambda tiny: CrossSample(
+        [ApproximateTeacher(tiny / "dense", "IVF4,Flat@nprobe=1"), "bm25"]
+    ),
     "sum(bm25, TINY/dense)": lambda tiny: Fusion(["bm25", tiny / "dense"], "sum"),
 }
 
@@ -146,11 +151,19 @@ def test_embeddings_of_a_server(mine: Run, server: OpenAIServer, tmp_path: Path)
     assert any(text.startswith("query: ") for text in server.paid)
 
 
-def test_an_approximate_engine(mine: Run, tiny: Path, tmp_path: Path) -> None:
-    result = mine("-t", tiny / "dense", "--engine", "HNSW8@efSearch=64")
+def test_candidates_of_an_index(mine: Run, tiny: Path, tmp_path: Path) -> None:
+    index = f"faiss:HNSW8@efSearch=64:{tiny / 'dense'}"
+    result = mine("-t", index, "--candidates", "9", "--query-prompt", "q w1 ", "--veto", f"{index}@perc_pos:2@0")
     assert result.exit_code == 0, result.output
-    assert settings(tmp_path)["engine"] == "HNSW8@efSearch=64"
-    assert "HNSW8@efSearch=64 finds " in result.stdout
+    found = settings(tmp_path)["teacher_settings"]
+    assert (found["index"], found["candidates"]) == ("HNSW8@efSearch=64", 9)
+    assert found["stages"][0]["query_prompt"] == "q w1 "
+    assert "faiss:HNSW8@efSearch=64:dense finds " in result.stdout
+    # A first stage has candidates of its own.
+    teacher = f"cross-encoder:{tiny / 'cross'}"
+    assert mine("-t", teacher, "--first-stage", index, "--candidates", "9", "--quiet").exit_code == 0
+    found = settings(tmp_path)["teacher_settings"]
+    assert (found["candidates"], found["stages"][0]["candidates"]) == (9, 256)
 
 
 # ---- filters -----------------------------------------------------------------------------------------------------
@@ -179,7 +192,7 @@ def test_inconsistent_rows_are_flagged(mine: Run, tmp_path: Path) -> None:
 def test_near_duplicates(spec: str, mine: Run, tiny: Path, tmp_path: Path) -> None:
     result = mine("-t", tiny / "dense", "--near-duplicates", spec)
     assert result.exit_code == 0, result.output
-    by, threshold = near_duplicates_parts(spec)
+    by, threshold = parse_near_duplicates(spec)
     filters = [NearDuplicates(threshold, by=by)]
     assert written(tmp_path) == expected(tiny / "dense", tmp_path, filters=filters)
 
@@ -236,7 +249,7 @@ def test_the_activation_of_a_cross_encoder(mine: Run, tiny: Path, tmp_path: Path
         (("-t", "intra-sample(bm25, random, random:1)"), "2 is not a multiple of 3"),
         (
             ("-t", "bm25", "--candidates", "9"),
-            "--candidates: for cross-encoder: or late-interaction: teachers, but the",
+            "--candidates: for cross-encoder:, late-interaction: or faiss: teachers, but the",
         ),
         (("-t", "bm25", "--batch-size", "4"), "--batch-size: for Sentence Transformers models, but the teacher 'bm25'"),
         (("-t", "sparse:m", "--truncate-dim", "4"), "--truncate-dim: for dense models, but the teacher 'sparse:m'"),
@@ -246,7 +259,10 @@ def test_the_activation_of_a_cross_encoder(mine: Run, tiny: Path, tmp_path: Path
         (("-t", "bm25", "--api-url", "http://localhost:1"), "--api-url: for api: teachers, but the teacher 'bm25' is"),
         (("-t", "sum(api:a, api:b)", "--query-prompt", "q: "), "--query-prompt: a prompt belongs to one model, but"),
         (("-t", "api:a"), "environment variable OPENAI_API_KEY holds no key for https://api.openai.com/v1"),
-        (("-t", "bm25", "--engine", "Flat"), "engine: 'Flat' is for dense teachers, but bm25-english is not one"),
+        (("-t", "faiss:Flat:bm25"), "ApproximateTeacher: bm25-english has no vector per passage to index"),
+        (("-t", "faiss:Flat"), "teacher 'faiss:Flat' names no model, expected for example 'faiss:IVF1024,Flat:MODEL'"),
+        (("-t", "faiss:@nprobe=3:m"), "index: a FAISS factory such as 'IVF1024,Flat'"),
+        (("-t", "sum(faiss:IVF4,Flat:m, bm25)"), "and faiss:IVF4,Flat:m only scores candidates"),
         (("-t", "bm25", "--judge-budget", "3", "--relabel"), "--judge-budget, --relabel: for --judge, which is not"),
         (("-t", "bm25", "--consistency-action", "flag"), "--consistency-action: for --consistency, which is not given"),
         (
@@ -276,7 +292,6 @@ def test_what_cannot_be_done_is_one_sentence(options: tuple[str, ...], message: 
         (("--veto", "@perc_pos:0.9"), "is not a TEACHER, TEACHER@METHOD or TEACHER@METHOD@SCORE"),
         (("--near-duplicates", "95"), "'95' is not a similarity over 0 and at most 1"),
         (("--near-duplicates", "words:0.9"), "'words:0.9' is not a similarity"),
-        (("--engine", "@nprobe=3"), "engine: a FAISS factory such as 'IVF1024,Flat'"),
         (("--consistency", "0"), "Invalid value for '--consistency'"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -288,12 +303,14 @@ def test_a_wrong_spec_is_a_usage_error(options: tuple[str, ...], message: str, m
 
 
 def test_parts_of_a_veto() -> None:
-    assert veto_parts("bm25") == ("bm25", None, None)
-    assert veto_parts("bm25@perc_pos:0.9") == ("bm25", "perc_pos:0.9", None)
-    assert veto_parts("sum(bm25, a/b)@margin_pos:0.1@-1.5") == ("sum(bm25, a/b)", "margin_pos:0.1", -1.5)
-    assert veto_parts("models/e5@v2@naive+abs:0.5@0") == ("models/e5@v2", "naive+abs:0.5", 0.0)
+    assert parse_veto("bm25") == ("bm25", None, None)
+    assert parse_veto("bm25@perc_pos:0.9") == ("bm25", "perc_pos:0.9", None)
+    assert parse_veto("sum(bm25, a/b)@margin_pos:0.1@-1.5") == ("sum(bm25, a/b)", "margin_pos:0.1", -1.5)
+    assert parse_veto("models/e5@v2@naive+abs:0.5@0") == ("models/e5@v2", "naive+abs:0.5", 0.0)
+    assert parse_veto("faiss:HNSW8@efSearch=64:a/b") == ("faiss:HNSW8@efSearch=64:a/b", None, None)
+    assert parse_veto("faiss:HNSW8@efSearch=64:m@v2@abs:1@0") == ("faiss:HNSW8@efSearch=64:m@v2", "abs:1", 0)
     with pytest.raises(InputError, match="is not a TEACHER"):
-        veto_parts("bm25@")
+        parse_veto("bm25@")
 
 
 def test_a_veto_without_a_method_has_the_papers_best() -> None:
@@ -302,7 +319,8 @@ def test_a_veto_without_a_method_has_the_papers_best() -> None:
 
 def test_help_teaches_the_specs(mine: Run) -> None:
     text = " ".join(CliRunner().invoke(app, ["mine", "--help"]).stdout.replace("│", " ").split())
-    for spec in ("cross-encoder:MODEL", "late-interaction:MODEL", "rrf(bm25, MODEL)", "bm25@perc_pos:0.95@0"):
+    specs = ("cross-encoder:MODEL", "late-interaction:MODEL", "faiss:IVF1024,Flat:MODEL", "rrf(bm25, MODEL)")
+    for spec in (*specs, "bm25@perc_pos:0.95@0"):
         assert spec in text
-    for option in ("--first-stage", "--near-duplicates", "--judge-budget", "--engine", "--relabel", "--api-url"):
+    for option in ("--first-stage", "--near-duplicates", "--judge-budget", "--relabel", "--api-url"):
         assert option in text

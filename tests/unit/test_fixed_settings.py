@@ -61,7 +61,6 @@ OTHER_SETTINGS = {
     "cache_dir": Path("elsewhere"),
     "device": "cpu",
     "first_pass": "float32",
-    "engine": "Flat",
     "progress": False,
     "num_negative": 3,  # a slip of the pen is not lost either
 }

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.errors import TeacherError
 from hf_negmine.base.protocols import SparseVectors
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import Exclusions, ScoreSearcher, VectorSearcher, corpus
-from hf_negmine.search.precision import FirstPass
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex

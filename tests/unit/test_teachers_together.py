@@ -27,6 +27,7 @@ from hf_negmine.base.schema import FloatArray
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.teachers import (
     APITeacher,
+    ApproximateTeacher,
     BM25Teacher,
     EncodeFunction,
     Fusion,
@@ -110,23 +111,27 @@ def pairs(**settings: Any) -> ScoreFunction:
     return ScoreFunction(score, **{"candidates": 30, "version": "1", "label": "pairs", **settings})
 
 
-KINDS: dict[str, tuple[Callable[[], Any], str]] = {
-    "vectors": (dense, "exact"),
-    "cosines": (lambda: EncodeFunction(encode, version="1"), "exact"),
-    "pairs": (pairs, "exact"),
-    "sparse": (SparseWords, "exact"),
-    "tokens": (TokenWords, "exact"),
-    "tokens over bm25": (lambda: TokenWords(first_stage="bm25"), "exact"),
-    "rrf": (lambda: Fusion([dense(), SparseWords(), "bm25"]), "exact"),
-    "sum": (lambda: Fusion([dense(), SparseWords(), "bm25"], "sum", weights=[1, 2, 1]), "exact"),
-    "pairs over a fusion": (lambda: pairs(first_stage=Fusion([dense(), "bm25"])), "exact"),
-    "pairs over tokens over sparse": (lambda: pairs(first_stage=TokenWords(first_stage=SparseWords())), "exact"),
-    "cross-sample": (lambda: CrossSample([dense(), pairs(), "bm25"]), "exact"),
-    "intra-sample": (lambda: IntraSample([dense(), TokenWords(), "bm25"]), "exact"),
-    "graph": (dense, "HNSW8"),
-    "clusters": (dense, "IVF4,Flat"),
-    "pairs over clusters": (lambda: pairs(first_stage=dense()), "IVF4,Flat@nprobe=1"),
-    "cross-sample of a graph": (lambda: CrossSample([dense(), SparseWords()]), "HNSW8"),
+def over(index: str, teacher: Any = None, **settings: Any) -> ApproximateTeacher:
+    return ApproximateTeacher(dense() if teacher is None else teacher, index, **settings)
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "vectors": dense,
+    "cosines": lambda: EncodeFunction(encode, version="1"),
+    "pairs": pairs,
+    "sparse": SparseWords,
+    "tokens": TokenWords,
+    "tokens over bm25": lambda: TokenWords(first_stage="bm25"),
+    "rrf": lambda: Fusion([dense(), SparseWords(), "bm25"]),
+    "sum": lambda: Fusion([dense(), SparseWords(), "bm25"], "sum", weights=[1, 2, 1]),
+    "pairs over a fusion": lambda: pairs(first_stage=Fusion([dense(), "bm25"])),
+    "pairs over tokens over sparse": lambda: pairs(first_stage=TokenWords(first_stage=SparseWords())),
+    "cross-sample": lambda: CrossSample([dense(), pairs(), "bm25"]),
+    "intra-sample": lambda: IntraSample([dense(), TokenWords(), "bm25"]),
+    "graph": lambda: over("HNSW8"),
+    "clusters": lambda: over("IVF4,Flat", candidates=30),
+    "pairs over clusters": lambda: pairs(first_stage=over("IVF4,Flat@nprobe=1", candidates=60)),
+    "cross-sample of a graph": lambda: CrossSample([over("HNSW8"), SparseWords()]),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 some_kinds = pytest.mark.parametrize("kind", sample(KINDS, 2))
@@ -145,7 +150,7 @@ ROWS = Dataset.from_dict({"id": list(range(24)), "query": QUESTIONS, "positive":
 """Every query has one positive, which the corpus holds."""
 
 
-def miner_in(folder: Path, teacher: Any, engine: str = "exact", **settings: Any) -> NegativeMiner:
+def miner_in(folder: Path, teacher: Any, **settings: Any) -> NegativeMiner:
     given: dict[str, Any] = {
         "corpus": CORPUS,
         "method": "perc_pos:0.95",
@@ -158,12 +163,11 @@ def miner_in(folder: Path, teacher: Any, engine: str = "exact", **settings: Any)
         "include_scores": not isinstance(teacher, IntraSample),
     }
     given |= settings
-    return NegativeMiner(teacher, engine=engine, cache_dir=folder, device="cpu", progress=False, **given)
+    return NegativeMiner(teacher, cache_dir=folder, device="cpu", progress=False, **given)
 
 
 def miner_of(kind: str, folder: Path, **settings: Any) -> NegativeMiner:
-    make, engine = KINDS[kind]
-    return miner_in(folder, make(), engine, **settings)
+    return miner_in(folder, KINDS[kind](), **settings)
 
 
 def listed(rows: Any) -> list[dict[str, Any]]:
@@ -339,9 +343,11 @@ def test_whatever_changes_candidates_or_scores_makes_another_pool(tmp_path: Path
         "rank constant": lambda: pool_keys(tmp_path, Fusion([dense(), "bm25"], rank_constant=10)),
         "order": lambda: pool_keys(tmp_path, Fusion(["bm25", dense()])),
         "dense": lambda: pool_keys(tmp_path, dense()),
-        "graph": lambda: pool_keys(tmp_path, dense(), engine="HNSW8"),
-        "search of the graph": lambda: pool_keys(tmp_path, dense(), engine="HNSW8@efSearch=32"),
-        "clusters": lambda: pool_keys(tmp_path, dense(), engine="IVF4,Flat"),
+        "graph": lambda: pool_keys(tmp_path, over("HNSW8")),
+        "search of the graph": lambda: pool_keys(tmp_path, over("HNSW8@efSearch=32")),
+        "more of the graph": lambda: pool_keys(tmp_path, over("HNSW8", candidates=257)),
+        "clusters": lambda: pool_keys(tmp_path, over("IVF4,Flat")),
+        "clusters of cosines": lambda: pool_keys(tmp_path, over("IVF4,Flat", EncodeFunction(encode, version="1"))),
     }
     keys = {name: make() for name, make in makers.items()}
     assert len(set(keys.values())) == len(keys)
@@ -358,14 +364,17 @@ def test_the_summary_says_what_stands_on_what(tmp_path: Path) -> None:
     assert fusion["stages"][0]["similarity"] == "dot"
     fingerprints = {"query": teacher.fingerprint("query"), "passage": teacher.fingerprint("passage")}
     assert settings["teacher_fingerprints"] == fingerprints
-    assert "engine" not in settings
     assert settings == {**settings, **json.loads(json.dumps(identity_of(resolve_teacher(teacher))))}
 
-    approximate = miner_in(tmp_path, pairs(first_stage=dense()), "IVF4,Flat@nprobe=1").fit(ROWS)
-    assert approximate.summary.settings["engine"] == "IVF4,Flat@nprobe=1"
+    assert miner_in(tmp_path, teacher).fit(ROWS).summary.recall is None
+
+    approximate = miner_in(tmp_path, pairs(first_stage=over("IVF4,Flat@nprobe=1", candidates=60))).fit(ROWS)
+    (stage,) = approximate.summary.settings["stages"]
+    assert (stage["teacher"], stage["candidates"]) == ("faiss:IVF4,Flat@nprobe=1:dense", 60)
+    assert stage["stages"][0]["teacher"] == "dense"
     assert approximate.summary.recall is not None
-    assert 0 < approximate.summary.recall["pairs"] <= 1
-    assert "IVF4,Flat@nprobe=1 finds" in str(approximate.summary)
+    assert 0 < approximate.summary.recall["faiss:IVF4,Flat@nprobe=1:dense"] <= 1
+    assert "faiss:IVF4,Flat@nprobe=1:dense finds" in str(approximate.summary)
 
 
 TEACHERS_OF_SETTINGS: dict[str, Callable[[], Teacher]] = {
@@ -449,9 +458,11 @@ class Reranker:
         return self.answer(len(queries))
 
 
-@pytest.mark.parametrize("make", [pairs, TokenWords, Reranker], ids=["pairs", "tokens", "one's own"])
+@pytest.mark.parametrize(
+    "make", [pairs, TokenWords, Reranker, lambda: over("Flat")], ids=["pairs", "tokens", "one's own", "index"]
+)
 def test_a_fusion_needs_the_score_of_every_passage(make: Callable[[], Any]) -> None:
-    message = "it needs the score of every passage, and .* only scores the candidates of another teacher; put it on top"
+    message = "it needs the score of every passage, and .* only scores candidates; a fusion takes teachers that search"
     with pytest.raises(InputError, match=message):
         Fusion(["bm25", make()])
 
@@ -482,13 +493,14 @@ def test_a_fusion_says_what_it_cannot_be(arguments: dict[str, Any], message: str
         TokenWords,
         lambda: pairs(first_stage="bm25"),
         lambda: Fusion([dense(), "bm25"]),
+        lambda: over("Flat"),
         lambda: CrossSample(["bm25", "random"]),
     ],
-    ids=["bm25", "sparse", "tokens", "pairs over bm25", "fusion", "ensemble"],
+    ids=["bm25", "sparse", "tokens", "pairs over bm25", "fusion", "index", "ensemble"],
 )
-def test_an_engine_is_for_dense_teachers(tmp_path: Path, make: Callable[[], Any]) -> None:
-    with pytest.raises(InputError, match=r"engine: 'HNSW8' is for dense teachers, but .* is not one"):
-        miner_in(tmp_path, make(), engine="HNSW8")
+def test_an_index_is_for_dense_teachers(make: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match=r"has no vector per passage to index|is not a model"):
+        over("HNSW8", make())
 
 
 @pytest.mark.parametrize("make", [pairs, Reranker, TokenWords], ids=["pairs", "one's own", "tokens"])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_negmine import EncodeFunction, FixedTeacher, NegativeMiner
+from hf_negmine import ApproximateTeacher, EncodeFunction, FixedTeacher, NegativeMiner
 from hf_negmine.base.errors import InputError, NegmineError, TeacherError
 from hf_negmine.base.protocols import Role
 from hf_negmine.teachers import resolve_teacher
@@ -136,16 +136,16 @@ def test_what_a_teacher_gives_instead_of_vectors_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("engine", ["exact", "Flat"])
+@pytest.mark.parametrize("approximate", [False, True])
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-def test_queries_of_another_width_than_passages_are_refused(tmp_path: Path, engine: str, similarity: Any) -> None:
+def test_queries_of_another_width_than_passages_are_refused(tmp_path: Path, approximate: bool, similarity: Any) -> None:
     teacher = EncodeFunction(
         lambda texts: np.ones((len(texts), 4)), lambda texts: np.ones((len(texts), 3)), similarity, version="1"
     )
     with pytest.raises(
         TeacherError, match=r"gave query vectors of width 3 and passage vectors of width 4, expected the same"
     ):
-        fit(teacher, tmp_path, engine=engine)
+        fit(ApproximateTeacher(teacher, "Flat") if approximate else teacher, tmp_path)
 
 
 def test_the_probe_of_a_function_that_gives_no_vectors_is_an_error_of_ours(tmp_path: Path) -> None:

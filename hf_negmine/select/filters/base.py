@@ -9,13 +9,13 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
 from hf_negmine.search import Indexes, Queries, TeacherIndex, pair_scores
-from hf_negmine.select.selection import PositiveScore
 
 
 @dataclass(frozen=True)

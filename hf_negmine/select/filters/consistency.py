@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
+from hf_negmine.base.choices import Inconsistent
 from hf_negmine.base.errors import require, require_choice, require_whole
 from hf_negmine.select.filters.base import finite_number
 
@@ -14,14 +15,15 @@ class Consistency:
     """A row counts only if the teacher finds its positive (CoRNStack, arXiv 2412.01007; Gecko, arXiv 2403.20327).
 
     Attributes:
-        top_k: the positive must rank in the top k, that is, fewer than ``top_k`` eligible passages may score higher.
+        top_k: how far down the teacher's ranking a positive may be; below that, its label is likely wrong. Fewer than
+            ``top_k`` eligible passages may score higher.
         min_score: the positive must score at least this.
-        action: ``"drop"`` the row, or ``"flag"`` it in a column ``consistent``.
+        action: what happens to a row that is not consistent: ``drop`` it, or ``flag`` it in a column ``consistent``.
     """
 
     top_k: int | None = None
     min_score: float | None = None
-    action: Literal["drop", "flag"] = "drop"
+    action: Inconsistent = "drop"
 
     def __post_init__(self) -> None:
         require(
@@ -33,7 +35,7 @@ class Consistency:
             object.__setattr__(self, "top_k", int(self.top_k))
         if self.min_score is not None:
             object.__setattr__(self, "min_score", finite_number(self.min_score, "Consistency: min_score"))
-        require_choice(self.action, ("drop", "flag"), argument="Consistency: action")
+        require_choice(self.action, get_args(Inconsistent), argument="Consistency: action")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
 
+from hf_negmine.base.choices import ComparedBy
 from hf_negmine.base.errors import InputError, require, require_choice
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.protocols import VectorTeacher
@@ -19,7 +20,7 @@ from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
 from hf_negmine.data.texts import TextColumn
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
-from hf_negmine.teachers import identity_of, resolve_teacher
+from hf_negmine.teachers import identity_of, resolve_teacher, without_index
 from hf_negmine.teachers.vector_store import StoredVectors
 from hf_negmine.teachers.vectors import check_vectors
 
@@ -56,7 +57,7 @@ class NearDuplicates:
 
     threshold: float = 0.95
     of: Literal["positives", "negatives", "both"] = field(default="both", kw_only=True)
-    by: Literal["cosine", "minhash"] = field(default="cosine", kw_only=True)
+    by: ComparedBy = field(default="cosine", kw_only=True)
     teacher: Any = field(default=None, kw_only=True)
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -64,12 +65,12 @@ class NearDuplicates:
         object.__setattr__(self, "threshold", finite_number(self.threshold, "NearDuplicates: threshold"))
         require(0 < self.threshold <= 1, f"NearDuplicates: threshold over 0 and at most 1, got {self.threshold:g}")
         require_choice(self.of, ("positives", "negatives", "both"), argument="NearDuplicates: of")
-        require_choice(self.by, ("cosine", "minhash"), argument="NearDuplicates: by")
+        require_choice(self.by, get_args(ComparedBy), argument="NearDuplicates: by")
         if self.by == "minhash":
             require(self.teacher is None, "NearDuplicates: by='minhash' compares words, but teacher= makes vectors")
             _datasketch()
         elif self.teacher is not None:
-            object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
+            object.__setattr__(self, "teacher", without_index(resolve_teacher(self.teacher)))
             require(
                 isinstance(self.teacher, VectorTeacher),
                 f"NearDuplicates: teacher {self.teacher.name} has no vector per passage, expected a dense one",
@@ -98,7 +99,7 @@ class NearDuplicates:
             signatures = self._kept.setdefault("signatures", _Signatures(SIGNATURES_KEPT))
             space = _WordSpace(scene.corpus, signatures, self.threshold)
         else:
-            teacher = scene.teacher if self.teacher is None else self.teacher
+            teacher = without_index(scene.teacher) if self.teacher is None else self.teacher
             if not isinstance(teacher, VectorTeacher):
                 raise InputError(
                     f"NearDuplicates: {teacher.name} has no vector per passage to take the cosine of; give a dense "

@@ -1,12 +1,11 @@
-"""A FAISS index of vectors: its description (`Engine`), its construction, and how it is opened.
+"""A FAISS index of vectors: its construction, and how it is opened.
 
-FAISS is loaded when it is first needed, never by importing this module (`tests/unit/test_ann.py` checks this).
+FAISS is loaded when it is first needed, never by importing this module (`tests/unit/test_faiss_index.py` checks this).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.faiss_library import faiss_threads, load_faiss
+from hf_negmine.teachers.approximate import IndexSpec
 
 if TYPE_CHECKING:
     import faiss
@@ -30,38 +30,8 @@ TRAINING_BYTES = 2**30
 EF_SEARCH = 128
 
 
-@dataclass(frozen=True)
-class Engine:
-    """A FAISS factory and search parameters, such as ``IVF1024,Flat@nprobe=32`` or ``HNSW32@efSearch=128``.
-
-    Attributes:
-        factory: the kind of index; see https://github.com/facebookresearch/faiss/wiki/The-index-factory.
-        parameters: how it is searched, named as in ``faiss.ParameterSpace``. They do not change the index.
-    """
-
-    factory: str
-    parameters: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, spec: str) -> Engine:
-        """Read ``factory@name=value,name=value``, or raise `InputError`."""
-        factory, at, settings = spec.partition("@")
-        parameters: dict[str, float] = {}
-        for setting in settings.split(",") if at else ():
-            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*", setting)
-            if match is None or float(match[2]) <= 0:
-                raise InputError(f"engine: {setting!r} in {spec!r} is not a setting such as 'nprobe=32'")
-            parameters[match[1]] = float(match[2])
-        require(bool(factory.strip()), f"engine: a FAISS factory such as 'IVF1024,Flat', got {spec!r}")
-        return cls(factory.strip(), parameters)
-
-    def __str__(self) -> str:
-        settings = ",".join(f"{name}={value:g}" for name, value in sorted(self.parameters.items()))
-        return f"{self.factory}@{settings}" if settings else self.factory
-
-
 def build_index(
-    passages: VectorSource, factory: str, path: Path, *, seed: int = 0, progress: bool = True
+    passages: VectorSource, spec: IndexSpec, path: Path, *, seed: int = 0, progress: bool = True
 ) -> faiss.Index:
     """Open the index of ``passages`` stored at ``path``, ready for searching; it is built if missing or damaged.
 
@@ -72,12 +42,12 @@ def build_index(
 
     Without search parameters an IVF index probes an eighth of its clusters, at least 8, and a graph is searched with
     efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
-    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; `measured_recall` measures it on your data.
+    IVF144,Flat (a sixteenth: 86 %, a quarter: 97 %), and 99 % with HNSW32; the summary has the figure of your data.
 
     Args:
         passages: vectors, of unit length for cosine similarity; FAISS compares inner products.
-        factory: a FAISS factory, optionally with search parameters; see `Engine`.
-        path: one file per set of vectors, ``Engine.factory`` and ``seed``.
+        spec: the kind of index, and how it is searched.
+        path: one file per set of vectors, ``spec.factory`` and ``seed``.
         seed: the seed of the sample and of the clusters.
         progress: whether to show a bar if it takes longer than a second.
 
@@ -85,16 +55,15 @@ def build_index(
         InputError: FAISS does not know the factory, it does not fit the vectors, or parameters are unknown.
         StorageError: the file belongs to other vectors, or cannot be written.
     """
-    engine = Engine.parse(factory)
     count, width = passages.shape
     note = path.with_suffix(".json")
     if not is_whole(note, aside=note):
         require_writable(path)
-        _build(passages, engine.factory, path, seed, progress)
-        write_sealed(note, {"engine": engine.factory}, [path])
+        _build(passages, spec.factory, path, seed, progress)
+        write_sealed(note, {"factory": spec.factory}, [path])
     library = load_faiss()
     try:
-        index: faiss.Index = library.read_index(str(path), _read_flags(library, engine.factory))
+        index: faiss.Index = library.read_index(str(path), _read_flags(library, spec.factory))
     except RuntimeError as error:
         raise StorageError(f"cannot read {path}: {_reason(error)}; delete it and run again") from error
     if (index.ntotal, index.d) != (count, width):
@@ -102,7 +71,7 @@ def build_index(
             f"{path} is an index of {index.ntotal:,} vectors of width {index.d}, expected {count:,} of width {width}; "
             "delete it and run again"
         )
-    _set_parameters(library, index, engine)
+    _set_parameters(library, index, spec)
     return index
 
 
@@ -113,12 +82,12 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
     # FAISS would kill the process over these, or divide by zero when searching.
     require(
         graph is None or not graph[1] or int(graph[1]) >= 2,
-        f"engine: {factory!r} has a graph with {graph and graph[1]} link(s) per vector, expected at least 2",
+        f"index: {factory!r} has a graph with {graph and graph[1]} link(s) per vector, expected at least 2",
     )
-    require(re.search(r"IVF0(?!\d)", factory) is None, f"engine: {factory!r} has 0 clusters, expected at least 1")
-    require(count > 0, f"engine: {factory!r} needs vectors, the corpus holds none")
+    require(re.search(r"IVF0(?!\d)", factory) is None, f"index: {factory!r} has 0 clusters, expected at least 1")
+    require(count > 0, f"index: {factory!r} needs vectors, the corpus holds none")
     faiss = load_faiss()
-    refused = f"engine: FAISS cannot build {factory!r} of {about}"
+    refused = f"index: FAISS cannot build {factory!r} of {about}"
     try:
         index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -131,7 +100,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
     for parts, what in ((clusters, "clusters"), (codes, "codes")):
         require(
             parts <= count,
-            f"engine: {factory!r} trains {parts:,} {what}, which needs as many vectors; the corpus holds {count:,}",
+            f"index: {factory!r} trains {parts:,} {what}, which needs as many vectors; the corpus holds {count:,}",
         )
     unordered_graph = graph is not None and not hasattr(faiss.HNSW, "compute_forward_links_deterministic")
     with (
@@ -191,22 +160,22 @@ def _read_flags(faiss: Any, factory: str) -> int:
     return int(getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _set_parameters(faiss: Any, index: Any, engine: Engine) -> None:
+def _set_parameters(faiss: Any, index: Any, spec: IndexSpec) -> None:
     space = faiss.ParameterSpace()
-    parameters = dict(engine.parameters)
+    parameters = dict(spec.parameters)
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         parameters.setdefault("nprobe", min(ivf.nlist, max(8, ivf.nlist // 8)))
         lists = faiss.downcast_InvertedLists(ivf.invlists)
         if hasattr(lists, "prefetch_nthread"):
             lists.prefetch_nthread = 0  # it would start 32 threads for every query
-    elif re.match(r"(?:.*,)?HNSW", engine.factory):
+    elif re.match(r"(?:.*,)?HNSW", spec.factory):
         parameters.setdefault("efSearch", EF_SEARCH)
     for name, value in parameters.items():
         try:
             space.set_index_parameter(index, name, value)
         except RuntimeError as error:
-            raise InputError(f"engine: {engine.factory!r} has no search parameter {name!r} = {value:g}") from error
+            raise InputError(f"index: {spec.factory!r} has no search parameter {name!r} = {value:g}") from error
 
 
 def _reason(error: RuntimeError) -> str:

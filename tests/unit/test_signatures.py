@@ -1,0 +1,166 @@
+"""Options against the signatures that they come from, which are read here by importing them."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hf_negmine.commands import mine, share, train
+from hf_negmine.commands.cli import app
+from hf_negmine.commands.output import open_mined
+from hf_negmine.commands.signatures import Option, Panels, Parameter, Signature, option, parameters, takes
+from hf_negmine.config import MiningConfig
+from hf_negmine.hub.load import load_mined
+from hf_negmine.hub.push import push_dataset, push_material
+from hf_negmine.hub.reproducing import reproduce
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.select.filters import Consistency
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import ChatJudge
+from hf_negmine.teachers import MODEL_KINDS, DenseTeacher
+from hf_negmine.train.data import TrainingData
+from hf_negmine.train.run import TrainingSettings
+
+TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]
+PANELS: dict[str, Panels] = {
+    "mine": mine.OPTIONS,
+    "train": train.OPTIONS,
+    "push": share.PUSH,
+    "reproduce": share.REPRODUCE,
+}
+SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
+    "mine": {
+        "part": [NegativeMiner.mine],
+        "loading": TEACHERS,
+        "mining": [MiningConfig],
+        "consistency": [Consistency],
+        "judging": [Judge],
+        "server": [ChatJudge],
+    },
+    "train": {
+        "part": [NegativeMiner.fit, TrainingData.to_be_mined, TrainingData.of_mined, open_mined],
+        "loading": TEACHERS,
+        "training": [TrainingSettings],
+        "mining": [MiningConfig],
+    },
+    "push": {"settings": [push_dataset, push_material]},
+    "reproduce": {"settings": [reproduce, load_mined]},
+}
+"""What is called with each mapping that a command is given."""
+EVERYWHERE = {"part", "training", "mining", "settings"}
+"""Mappings of which every option must fit all that is called with them and has such a parameter."""
+OPTIONS = [
+    pytest.param(command, one, id=f"{command} {one.name}")
+    for command, panels in PANELS.items()
+    for group in panels.values()
+    for one in group
+    if one.into is not None and one.name != "cache_dir"  # a folder has a check of its own
+]
+
+
+class Names(dict[str, Any]):
+    """The names of a module, for annotations; what is imported for type checkers alone may be anything."""
+
+    def __missing__(self, name: str) -> Any:
+        return {"Read": Given}.get(name, getattr(builtins, name, Any))
+
+
+class Given:
+    """`config.Read`: the type that may be given."""
+
+    def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
+        return types[0]
+
+
+def types_of(target: Callable[..., Any], key: str) -> list[Any]:
+    """The types of a parameter's annotation, those of a union one by one."""
+    annotation = inspect.signature(target).parameters[key].annotation
+    hint = eval(annotation, {}, Names(vars(sys.modules[target.__module__])))
+    return [hint] if get_origin(hint) in (None, Literal) or hint is Any else [hint, *get_args(hint)]
+
+
+def agrees(one: Option, target: Callable[..., Any]) -> bool:
+    default = inspect.signature(target).parameters[one.key].default
+    types = types_of(target, one.key)
+    several = [Sequence[each] for each in get_args(one.type)]  # type: ignore[valid-type]
+    typed = one.type in types or Any in types or any(each in types for each in several)
+    return typed and (one.default == default or (one.default is None and default in ((), inspect.Parameter.empty)))
+
+
+@pytest.mark.parametrize(("command", "one"), OPTIONS)
+def test_an_option_agrees_with_what_it_sets(command: str, one: Option) -> None:
+    assert one.into is not None
+    targets = [target for target in SET_BY[command][one.into] if one.key in inspect.signature(target).parameters]
+    assert targets
+    fits = [agrees(one, target) for target in targets]
+    if command == "train" and one.into == "mining":
+        fits = fits[:1]
+    assert all(fits) if one.into in EVERYWHERE else any(fits)
+
+
+def test_choices_are_those_of_the_library() -> None:
+    choices = [(command, one) for command, one in (case.values for case in OPTIONS) if get_origin(one.type) is Literal]
+    assert {one.name for _, one in choices} >= {"dtype", "positive_score", "on_exhausted", "format", "loss", "refresh"}
+    for command, one in choices:
+        done = CliRunner().invoke(app, [command, f"--{one.name.replace('_', '-')}", "none-of-them"])
+        assert done.exit_code == 2
+        said = " ".join(done.output.replace("│", " ").split())
+        assert all(f"'{word}'" in said for word in get_args(one.type)), said
+
+
+def test_every_option_has_a_sentence_of_help() -> None:
+    group: Any = typer.main.get_command(app)
+    commands = {**group.commands, **group.commands["cache"].commands}
+    for name, command in commands.items():
+        for one in command.params:
+            told = getattr(one, "help", None) or ""
+            assert len(told.split()) > 2, (name, one.name)
+            assert told.endswith("."), (name, one.name, told)
+            assert not {"`", "None"} & set(told.replace("`", " ` ").split()), (name, one.name, told)
+
+
+def test_a_description_becomes_help() -> None:
+    text = "where ``cpu`` [it] runs, see `place`; None takes ``$X``, or ``~/x.y``. Then ``more``. And more."
+    found = Parameter(str, None, text)
+    assert found.help() == r"Where [cyan]cpu[/] \[it] runs, see place."
+    assert found.help(2) == r"Where [cyan]cpu[/] \[it] runs, see place. Then [cyan]more[/]."
+    assert found.help(None).endswith("And more.")
+    assert found.without == "$X, or ~/x.y"
+    assert Parameter(bool, False, "whether to stop.").help() == "Stop."
+    assert Parameter(str, None, "none.").without is None
+
+
+def test_signatures_of_functions_methods_classes_and_fields() -> None:
+    assert parameters("hub.load", "load_mined")["split"] == Parameter(str, "train", "which split of that part.")
+    assert parameters("miner", "NegativeMiner.fit")["split"].type is str
+    assert parameters("teachers.dense", "DenseTeacher")["batch_size"].default == 32
+    assert parameters("config", "MiningConfig")["pool_depth"].default == MiningConfig("random").pool_depth
+
+
+def test_only_what_the_user_gave_is_passed_on() -> None:
+    given: dict[str, Any] = {}
+    mining = Signature("mining", "config", "MiningConfig")
+    small = typer.Typer()
+
+    @small.command()
+    @takes(
+        {"Panel": [mining("num_negatives", "-n"), mining("format"), option("loud", bool, "Be loud.", default=False)]}
+    )
+    def run(**values: Any) -> None:
+        given.update(values)
+
+    for words, expected in (
+        ([], {"mining": {}, "loud": False}),
+        (["-n", "4", "--loud"], {"mining": {"num_negatives": 4}, "loud": True}),
+        (["--format", "ids"], {"mining": {"format": "ids"}, "loud": False}),
+    ):
+        assert CliRunner().invoke(small, words).exit_code == 0
+        assert given == expected
+    assert CliRunner().invoke(small, ["--format", "list"]).exit_code == 2
