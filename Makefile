@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-lowest lint docs clean
 
 # torch first and pinned: a plain requirement may draw a CUDA build of several gigabytes.
 $(READY): pyproject.toml constraints.txt
@@ -21,6 +21,17 @@ demo: $(READY)
 test: $(READY)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# The suite with the lowest versions that pyproject.toml allows, but for torch, whose old builds draw gigabytes.
+LOWEST := .venv-lowest
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(LOWEST)/bin/python -m pip freeze | grep ^torch== > $(LOWEST)/torch.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--override $(LOWEST)/torch.txt --editable ".[dev]"
+	HF_HUB_OFFLINE=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,4 +42,4 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) build/site demo-output
+	rm -rf $(VENV) $(LOWEST) build/site demo-output
