@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from hf_negmine.base.schema import IdArray
-from hf_negmine.search.corpus import COLUMNS_A_GROUP, PassageBlock
+from hf_negmine.search.corpus import COLUMNS_A_GROUP, PassageBlock, lengths
 from hf_negmine.search.precision import Precision, exact_accumulation
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 
@@ -164,7 +164,7 @@ class Contenders:
         values[self._excluded_in(block)] = -torch.inf
         if not self._limited:
             return values, None
-        highest = self._of_rows(1.02 * torch.linalg.vector_norm(self._low.float(), dim=1) * block.max_norm + 1e-30)
+        highest = self._of_rows((1.02 * lengths(self._low) * block.max_norm).float() + 1e-30)
         roof = torch.minimum(self._perhaps_under(), highest)
         self._allow(error + 2.0**-21 * (roof.abs() + highest))  # going to the roof and back rounds twice in float32
         if dtype != torch.float32:

@@ -77,6 +77,12 @@ class PassageBlock:
     max_residual: float
 
 
+def lengths(vectors: torch.Tensor) -> torch.Tensor:
+    """The lengths of vectors, float64: in float32 the squares of small and of large numbers would be lost."""
+    found: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64)
+    return found
+
+
 class Corpus:
     """The passages in blocks of any number format, held in memory if they are few.
 
@@ -126,10 +132,8 @@ class Corpus:
         else:
             vectors = torch.from_numpy(self.source.slice(start, stop)).to(self._device)
         low = vectors.to(dtype)
-        norm = float(torch.linalg.vector_norm(low.float(), dim=1).max())
-        residual = (
-            0.0 if dtype == torch.float32 else float(torch.linalg.vector_norm(low.float() - vectors, dim=1).max())
-        )
+        norm = float(lengths(low).max())
+        residual = 0.0 if dtype == torch.float32 else float(lengths(low.double() - vectors.double()).max())
         if missing := -len(low) % COLUMNS_A_GROUP:
             low = torch.nn.functional.pad(low, (0, 0, 0, missing))
         return PassageBlock(start, stop - start, low, norm + residual, residual)

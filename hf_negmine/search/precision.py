@@ -10,7 +10,10 @@ import torch
 
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import has_fast_bfloat16
-from hf_negmine.search.corpus import PassageBlock
+from hf_negmine.search.corpus import PassageBlock, lengths
+
+SMALLEST = 2.0**-126
+"""The smallest number that float32 and bfloat16 hold in full."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,29 @@ class Precision:
     rounds_inputs: float
     rounds_output: float
 
-    def error(self, queries: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
-        """Upper bound of |first-pass score before its last rounding - exact score| for each query, shape (rows,).
+    def error(self, vectors: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
+        """Upper bound of |first-pass score before its last rounding - exact score| for each query.
 
         q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms costs at most 2^-24 of the product
-        of the norms for each (twice that here, for accumulators that round less carefully).
+        of the norms for each (twice that here, for accumulators that round less carefully). Numbers under 2^-126 may
+        be taken for 0. All of it in float64, in which no square of a float32 number overflows or vanishes.
+
+        Args:
+            vectors: the queries, float32, shape (rows, width).
+            low: the same in the number format of the product.
+            block: the passages.
+
+        Returns:
+            float32, shape (rows,).
         """
-        norm = torch.linalg.vector_norm(queries, dim=1)
-        residual = torch.linalg.vector_norm(low.float() - queries, dim=1) + self.rounds_inputs * norm
-        accumulation = 2 * (queries.shape[1] + 1) * 2.0**-24 * (norm + residual) * block.max_norm
+        width = vectors.shape[1]
+        norm = lengths(vectors)
+        residual = lengths(low.double() - vectors.double()) + self.rounds_inputs * norm
+        accumulation = 2 * (width + 1) * 2.0**-24 * (norm + residual) * block.max_norm
         passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
-        bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation
-        return bound * 1.001 + 1e-30
+        vanished = SMALLEST * (width**0.5 * (norm + block.max_norm) + width + 1)
+        bound: torch.Tensor = residual * block.max_norm + norm * passage_residual + accumulation + vanished
+        return (bound * 1.001).float() + SMALLEST
 
     def least_product(self, score: torch.Tensor) -> torch.Tensor:
         """The lowest rounded product that may have been at or over ``score`` before its last rounding."""

@@ -19,7 +19,7 @@ from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus,
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 from tests.thorough import examples
 
-Kind = Literal["normal", "integers", "zeros", "large", "tiny", "crowded", "unit"]
+Kind = Literal["normal", "integers", "zeros", "large", "huge", "tiny", "minute", "vanishing", "crowded", "unit"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ def make_vectors(rng: np.random.Generator, kind: Kind, count: int, width: int) -
         vectors *= 10.0 ** rng.uniform(0, 6, (count, 1))
     elif kind == "tiny":
         vectors *= 1e-12
+    elif kind == "huge":
+        vectors *= 1e16
+    elif kind == "minute":  # the square of such a number is 0 in float32
+        vectors *= 1e-24
+    elif kind == "vanishing":  # numbers of a few bits each, which some processors take for 0
+        vectors *= 1e-42
     elif kind == "crowded":  # scores that no first pass can tell apart
         vectors = 1.0 + 1e-6 * vectors
     elif kind == "unit":
