@@ -116,7 +116,9 @@ def resolve_teacher(
     Raises:
         InputError: ``teacher`` is none of these.
     """
-    require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
+    if isinstance(teacher, str):
+        teacher = teacher.strip()
+        require(teacher != "", f"teacher: it is empty, expected {EXPECTED}")
     resolved = _with_first_stage(_resolve(teacher, progress, options or {}), progress, options)
     place(resolved, device)
     return resolved
