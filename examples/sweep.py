@@ -29,7 +29,7 @@ rows = Dataset.from_dict({"query": list(answers), "answer": list(answers.values(
 miner = NegativeMiner(str(get_model_path()), corpus=unlabelled + others).fit(rows)
 
 print(f"{'method':<16}{'mean score':>12}{'false negatives':>17}")
-for method in ("naive", "perc_pos:1.0", "perc_pos:0.95", "perc_pos:0.8", "margin_pos:0.05", "abs:0.7"):
-    selection = miner.pool.select(method, n=2)
+methods = ["naive", "perc_pos:1.0", "perc_pos:0.95", "perc_pos:0.8", "margin_pos:0.05", "abs:0.7"]
+for selection in miner.pool.sweep(methods, n=2):
     false = sum(text in unlabelled for negatives in selection.texts() for text in negatives)
-    print(f"{method:<16}{selection.scores.mean():>12.3f}{false:>12} of {len(selection.passages)}")
+    print(f"{selection.method!s:<16}{selection.scores.mean():>12.3f}{false:>12} of {len(selection.passages)}")

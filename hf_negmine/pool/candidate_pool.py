@@ -181,16 +181,23 @@ class CandidatePool:
             ShallowPoolError, InputError: as in `select`.
         """
         settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
-        if self._open_searcher is not None:
-            positives = dataclasses.replace(self.positives, counted=self.counted())
-            targets = positives.targets(self.positive_score if positive_score is None else positive_score)
-            demands = (demand_of(*targets, *setting, n, self.n_passages) for setting in settings)
-            before = self.lists
-            for demand in missing(self.lists, demands):
-                self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)
-            self._keep(before)
+        self.look_ahead(settings, n, positive_score)
         options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
         return [self.select(method, sampler, n, **options) for method, sampler in settings]
+
+    def look_ahead(
+        self, settings: Sequence[tuple[Method, Sampler]], n: int, positive_score: PositiveScore | None = None
+    ) -> None:
+        """Search for what selections of n negatives by all these settings will need, if the teacher is available."""
+        if self._open_searcher is None:
+            return
+        positives = dataclasses.replace(self.positives, counted=self.counted())
+        targets = positives.targets(self.positive_score if positive_score is None else positive_score)
+        demands = (demand_of(*targets, *setting, n, self.n_passages) for setting in settings)
+        before = self.lists
+        for demand in missing(self.lists, demands):
+            self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)
+        self._keep(before)
 
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
         """Bind filters to the pool's data set and to the kind of its targets.

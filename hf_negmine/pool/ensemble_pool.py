@@ -91,6 +91,23 @@ class EnsemblePool:
             }
         )
 
+    def sweep(
+        self,
+        methods: Sequence[Method | str],
+        samplers: Sequence[Sampler | str | None] = (None,),
+        n: int = 4,
+        *,
+        seed: int = 0,
+        positive_score: PositiveScore | None = None,
+        filters: Sequence[Filter | BoundFilter] = (),
+    ) -> list[Selection]:
+        """Select by every method with every sampler; see `CandidatePool.sweep`."""
+        settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
+        for pool in self.pools:
+            pool.look_ahead(settings, n, positive_score)
+        options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
+        return [self.select(method, sampler, n, **options) for method, sampler in settings]
+
     @property
     def _names(self) -> list[str]:
         """The teachers' names, numbered where several have the same."""

@@ -455,6 +455,8 @@ def test_the_pools_are_selected_from_again(folder: Path, ensemble: Ensemble) -> 
         np.testing.assert_array_equal(selection.passages, fitted.passages)
         np.testing.assert_array_equal(selection.scores, fitted.scores)
         np.testing.assert_array_equal(selection.pair_scores, fitted.pair_scores)
+        for method, swept in zip(["naive", PERC], pool.sweep(["naive", PERC], ["sampled:7"], 6, seed=3), strict=True):
+            assert rows_of(swept) == rows_of(pool.select(method, "sampled:7", n=6, seed=3))
 
 
 def test_an_ensemble_needs_two_teachers_and_shares_their_pools(folder: Path) -> None:
