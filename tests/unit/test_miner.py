@@ -515,7 +515,7 @@ def test_the_pool_is_selected_from_again(cache: Path) -> None:
     selection = miner.pool.select("perc_pos:0.9", n=2)
     queries, passages = miner.queries["query"], miner.corpus["document"]
     texts = {
-        query: [passages[place] for place in selection.passages[start:stop]]
+        query: [passages[place] for place in selection.passages[start:stop].tolist()]
         for query, start, stop in zip(queries, selection.offsets, selection.offsets[1:], strict=False)
     }
     for row in other:
