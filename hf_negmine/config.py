@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore
 from hf_negmine.base.defaults import POOL_DEPTH
-from hf_negmine.base.errors import InputError, require_choice, require_whole
+from hf_negmine.base.errors import InputError, require, require_choice, require_flag, require_whole
 from hf_negmine.base.files import default_cache_dir
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Sampler, Teacher
@@ -53,6 +53,8 @@ SHARED = (
     "seed",
 )
 """Settings that are recorded as they are."""
+FLAGS = ("include_scores", "include_positives", "progress")
+NAMES = ("query_column", "positive_column", "corpus_column", "corpus_config_name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +75,10 @@ class MiningConfig:
             `Consistency` rule for rows; a `Judge`, which has the last word.
         corpus: passages to search besides the positives: a file, a folder or a data set on the Hub; None takes the
             positives alone, or a BEIR folder's own. In Python also texts, or a Dataset.
-        query_column: column of the query texts; None takes the first of just two columns.
+        query_column: column of the query texts; None takes the first of just two columns, or the one that is not
+            ``positive_column``.
         positive_column: column of the positives, one text or a list of texts per row; None takes the second of just two
-            columns.
+            columns, or the one that is not ``query_column``.
         corpus_column: column of the passages in the corpus; None takes ``text``, ``passage``, ``document``, or the only
             one that holds text.
         corpus_config_name: config of a corpus on the Hub that has several; None takes the only one.
@@ -130,6 +133,10 @@ class MiningConfig:
         for name in ("num_negatives", "pool_depth"):
             require_whole(getattr(self, name), name, at_least=1)
         require_whole(self.seed, "seed")
+        for name in FLAGS:
+            require_flag(getattr(self, name), name)
+        for name in NAMES:
+            _require_name(getattr(self, name), name)
         require_choice(self.positive_score, get_args(PositiveScore), argument="positive_score")
         require_choice(self.first_pass, get_args(FirstPass), argument="first_pass")
         cache_dir = default_cache_dir() if self.cache_dir is None else folder_of(self.cache_dir, "cache_dir")
@@ -140,7 +147,8 @@ class MiningConfig:
             sampler=resolve_sampler(self.sampler),
             filters=ordered_filters(self.filters),
             cache_dir=cache_dir,
-            # numpy's integers cannot be written as JSON.
+            # numpy's numbers cannot be written as JSON.
+            **{name: bool(getattr(self, name)) for name in FLAGS},
             **{name: int(getattr(self, name)) for name in ("num_negatives", "pool_depth", "seed")},
         )
         ensemble = teacher if isinstance(teacher, Ensemble) else None
@@ -224,3 +232,7 @@ class MiningConfig:
         other = copy.copy(self)
         other._hold(corpus=None)
         return other
+
+
+def _require_name(value: Any, argument: str) -> None:
+    require(value is None or (isinstance(value, str) and value != ""), f"{argument}: expected a name, got {value!r}")

@@ -76,6 +76,11 @@ class NegativeMiner:
     @classmethod
     def from_config(cls, config: MiningConfig) -> NegativeMiner:
         """Make a miner with these settings."""
+        if not isinstance(config, MiningConfig):
+            raise InputError(
+                f"config: expected a MiningConfig, got {type(config).__name__}; MiningConfig.from_dict makes one from "
+                "recorded settings"
+            )
         miner = cls.__new__(cls)
         miner._take(config)
         return miner

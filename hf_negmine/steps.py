@@ -12,7 +12,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import require_writable
-from hf_negmine.base.errors import ExhaustedError, InputError, require
+from hf_negmine.base.errors import ExhaustedError, InputError
 from hf_negmine.base.files import is_read_only
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
@@ -28,6 +28,7 @@ from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.fitted import first_targets, fit_name, write_fit
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.truncation import find_truncations
@@ -83,9 +84,8 @@ def fit(
         writable_folder(config.cache_dir)
     given = read(config, rows, corpus, split=split, config_name=config_name)
     texts = given.texts
-    require(
-        config.num_negatives < len(texts.corpus) + config.include_positives,
-        f"num_negatives: {config.num_negatives} negatives per query from a corpus of {len(texts.corpus)} passages",
+    require_enough_passages(
+        config.num_negatives, len(texts.corpus), "num_negatives", include_positives=config.include_positives
     )
     seconds = {"read": time.perf_counter() - started}
     settings = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -66,6 +67,19 @@ def require_whole(value: Any, argument: str, *, at_least: int | None = None) -> 
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
     require(at_least is None or value <= MOST, f"{argument}: a whole number, at most {MOST}, got {value!r}")
+
+
+def require_finite(value: Any, argument: str) -> None:
+    """Raise `InputError` unless ``value`` is a finite number."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    require(number and math.isfinite(value), f"{argument}: a finite number, got {value!r}")
+
+
+def require_flag(value: Any, argument: str) -> None:
+    """Raise `InputError` unless ``value`` is True or False, of Python or of numpy."""
+    import numpy as np  # imported here because this module is imported to show help
+
+    require(isinstance(value, bool | np.bool_), f"{argument}: True or False, got {value!r}")
 
 
 def require_choice(value: Any, choices: Iterable[str], *, argument: str) -> None:

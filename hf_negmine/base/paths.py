@@ -1,4 +1,4 @@
-"""Folders that a user names."""
+"""Folders and models that a user names."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def folder_of(value: Any, argument: str) -> Path:
     except UnicodeError as error:
         raise InputError(f"{argument}: expected the path of a folder, got {value!r:.80} ({error})") from error
     return folder
+
+
+def model_source(value: str | Path, argument: str) -> str:
+    """A model's id or folder, with ``~`` expanded, or `InputError` if it is empty."""
+    require(bool(str(value).strip()), f"{argument}: it is empty, expected a model's id or folder")
+    return os.path.expanduser(value)

@@ -128,7 +128,7 @@ def run_demo(
     require(
         len(pairs) >= 50, f"the standard library of this Python comes with {len(pairs)} docstrings, too few to mine"
     )
-    _print_intention(len(pairs), chosen.name, remark)
+    _print_intention(len(pairs), chosen, remark)
     rows = datasets.Dataset.from_list([{"query": pair.query, "code": pair.code, "name": pair.name} for pair in pairs])
     miner = NegativeMiner(
         chosen,
@@ -162,15 +162,23 @@ def _default_teacher() -> tuple[Teacher, str]:
     return DenseTeacher(folder, name="all-MiniLM-L6-v2", max_length=TOKENS), ""
 
 
-def _print_intention(n: int, teacher: str, remark: str) -> None:
+def _print_intention(n: int, teacher: Teacher, remark: str) -> None:
+    scored = "every passage" if _scores_everything(teacher) else "the candidates that a faster search finds"
     text = (
         f"The queries are the docstrings of {n:,} functions and classes in this Python's standard library, the "
-        f"passages are their code without docstrings. The teacher {teacher} scores every passage for each query, and a "
+        f"passages are their code without docstrings. The teacher {teacher.name} scores {scored} for each query, and a "
         f"query gets the {NUM_NEGATIVES} best wrong passages that score under 95 % of its right one."
     )
     typer.echo(textwrap.fill(text, WIDTH))
     if remark:
         typer.echo(remark)
+
+
+def _scores_everything(teacher: Teacher) -> bool:
+    """Whether it scores more than the candidates of a first stage or of an index."""
+    from hf_negmine.teachers import ApproximateTeacher
+
+    return not isinstance(teacher, ApproximateTeacher) and getattr(teacher, "first_stage", None) is None
 
 
 @dataclass(frozen=True)

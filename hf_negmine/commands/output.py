@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hf_negmine.base.errors import ExhaustedError, StorageError, require
 from hf_negmine.base.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
+from hf_negmine.base.wording import counted
 
 if TYPE_CHECKING:
     import datasets
@@ -44,7 +45,8 @@ class SavedData:
     def __str__(self) -> str:
         besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
         return (
-            f"Written: {self.folder / DATA} ({self.rows:,} rows, {self.size / 1e6:,.1f} MB); beside it {besides}.\n"
+            f"Written: {self.folder / DATA} ({counted(self.rows, 'row')}, {self.size / 1e6:,.1f} MB); beside it "
+            f"{besides}.\n"
             f"Load it: {self.loading_code}"
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hf_negmine.base.errors import InputError
+from hf_negmine.base.paths import model_source
 from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, open_teacher, set_up_libraries
@@ -152,6 +153,7 @@ def train(
     """Fine-tune a model."""
     only_for_mining = [name for name in mining if name not in READING] + ["refresh"] * ("refresh" in training)
     _check_train(rows, mined, part, teacher, [*only_for_mining, *(f"teacher_{name}" for name in loading)])
+    model = model_source(model, "--model")
     if eval_split is not None and eval is None:
         raise InputError(
             f"--eval-split: {eval_split!r} is a split of the folder that --eval names, but --eval is not given"
@@ -168,7 +170,7 @@ def train(
     if teacher is None:
         data = _of_mined(rows, mined, part, mining)
     else:
-        if teacher == model:
+        if os.path.expanduser(teacher) == model:
             loading = {name: training[name] for name in PROMPTS if name in training} | loading
         data = _to_be_mined(rows or "", part, teacher, loading, mining, settings)
     if data.left_out and not quiet:

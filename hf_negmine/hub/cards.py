@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.shapes import check_plain
+from hf_negmine.base.wording import counted
 from hf_negmine.hub.provenance import LOOKUPS, Provenance
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.report.summary import MiningSummary
@@ -205,7 +206,7 @@ def sentence(summary: MiningSummary) -> str:
     n = settings["num_negatives"]
     rows = summary.rows if summary.rows_written is None else summary.rows_written
     return (
-        f"{rows:,} rows with {n} hard negative{'' if n == 1 else 's'} per query, mined by `{settings['method']}` with "
+        f"{counted(rows, 'row')} with {counted(n, 'hard negative')} per query, mined by `{settings['method']}` with "
         f"sampler `{settings['sampler']}` (seed {settings['seed']}) from a corpus of {summary.passages:,} passages; "
         f"{_teacher_clause(settings)}.{_filter_sentence(settings)}"
     )

@@ -17,6 +17,7 @@ from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.data.texts import TextSet
+from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.pool.sweep import missing
@@ -122,10 +123,7 @@ class CandidatePool:
         """
         method, sampler = resolve_method(method), resolve_sampler(sampler)
         require_whole(n, "n", at_least=1)
-        require(
-            n < self.n_passages + self.with_positives,
-            f"n: {n} negatives per query from a corpus of {self.n_passages} passages",
-        )
+        require_enough_passages(n, self.n_passages, "n", include_positives=self.with_positives)
         positive_score = self.positive_score if positive_score is None else positive_score
         require_choice(positive_score, get_args(PositiveScore), argument="positive_score")
         if self.filters and positive_score != self.positive_score:

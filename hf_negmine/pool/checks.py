@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.base.errors import StorageError
+from hf_negmine.base.errors import StorageError, require
 from hf_negmine.base.schema import BoolArray, IdArray
+from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.stored import StoredPool
 from hf_negmine.select.candidates import CandidateLists
@@ -28,6 +29,17 @@ TYPES = {
     "first_ranks": np.int64,
     "exhausted": np.bool_,
 }
+
+
+def require_enough_passages(n: int, n_passages: int, argument: str, *, include_positives: bool) -> None:
+    """Raise `InputError` if no query could have ``n`` negatives, because the corpus is too small."""
+    most = n_passages if include_positives else n_passages - 1
+    why = "" if include_positives else ", since a query's positive cannot be its negative"
+    require(
+        n <= most,
+        f"{argument}: {counted(n, 'negative')} per query from a corpus of {counted(n_passages, 'passage')}, but at "
+        f"most {most} can be had{why}; {'ask for fewer, or ' if most > 0 else ''}give a larger corpus",
+    )
 
 
 def check_pool(pool: StoredPool, texts: TextSet, *, include_positives: bool, whole_corpus: bool) -> None:

@@ -23,6 +23,7 @@ from hf_negmine.base.shapes import (
     text,
     whole,
 )
+from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextSet
 from hf_negmine.report.stats import ScoreHistograms
 from hf_negmine.report.truncation import Truncation, truncation_lines
@@ -190,17 +191,22 @@ class MiningSummary:
         settings = self.settings
         repeats = self.rows - self.positive_scores.count
         lines = [
-            f"{settings['num_negatives']} negatives per query by {settings['method']} with {settings['sampler']}, "
-            f"teacher {settings['teacher']}",
-            f"{self.rows:,} rows: {self.queries:,} queries with {self.positives_per_query:.2f} positives each, "
-            f"corpus of {self.passages:,} passages",
+            f"{counted(settings['num_negatives'], 'negative')} per query by {settings['method']} with "
+            f"{settings['sampler']}, teacher {settings['teacher']}",
+            f"{counted(self.rows, 'row')}: {self.queries:,} {'query' if self.queries == 1 else 'queries'} with "
+            f"{self.positives_per_query:.2f} positives each, "
+            f"corpus of {counted(self.passages, 'passage')}",
             *(
                 [f"{repeats:,} rows repeat the query and positive of another row, and are written as often"]
                 if repeats > 0
                 else []
             ),
             f"complete {self.complete:,}, exhausted {self.exhausted:,}"
-            + ("" if self.rows_written is None else f"; {self.rows_written:,} rows written ({settings['format']})"),
+            + (
+                ""
+                if self.rows_written is None
+                else f"; {counted(self.rows_written, 'row')} written ({settings['format']})"
+            ),
             "",
             f"{'':<9}{'positives':>12}{'negatives':>12}{'difference':>12}",
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_negmine.base.errors import InputError, TeacherError, require, require_whole
 from hf_negmine.base.files import digest_of
+from hf_negmine.base.wording import counted
 from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, read_json
 
 PROMPT = """\
@@ -91,9 +92,17 @@ class FunctionJudge:
         _require_pairs(queries, passages)
         for start in range(0, len(queries), self.batch_size):
             stop = min(start + self.batch_size, len(queries))
-            verdicts = list(self.function(queries[start:stop], passages[start:stop]))
+            returned = self.function(queries[start:stop], passages[start:stop])
+            if not isinstance(returned, Iterable) or getattr(returned, "ndim", 1) == 0:
+                raise TeacherError(
+                    f"{self.name} returned {returned!r:.80} for {counted(stop - start, 'pair')}, expected a list of "
+                    "True or False"
+                )
+            verdicts = list(returned)
             if len(verdicts) != stop - start:
-                raise TeacherError(f"{self.name} returned {len(verdicts)} verdicts for {stop - start} pairs")
+                raise TeacherError(
+                    f"{self.name} returned {counted(len(verdicts), 'verdict')} for {counted(stop - start, 'pair')}"
+                )
             for position, verdict in enumerate(verdicts, start):
                 if not isinstance(verdict, bool | np.bool_):
                     raise TeacherError(f"{self.name} returned {verdict!r} for a pair, expected True or False")

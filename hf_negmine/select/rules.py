@@ -21,7 +21,8 @@ def ordered_filters(
     filters: Sequence[Filter | Consistency | Judge],
 ) -> tuple[Filter | Consistency | Judge, ...]:
     """Filters of candidates in the given order, then the rule for rows, then the judge, which has the last word."""
-    if not isinstance(filters, Sequence):
+    given: Any = filters  # a text is a sequence, too
+    if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
     candidates, rows, judges = [], [], []
     for one in filters:

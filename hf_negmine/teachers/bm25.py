@@ -63,7 +63,7 @@ class BM25Teacher:
 
             if self.language not in Stemmer.algorithms():
                 raise InputError(
-                    f"BM25: language {self.language!r} is not among {list(Stemmer.algorithms())}; use None for any "
+                    f"BM25: language {self.language!r} is not among {list(Stemmer.algorithms())}; leave it out for any "
                     "other, and for texts in scripts without spaces (Chinese, Japanese, Thai), which need none"
                 )
         require_choice(self.variant, FORMULAS, argument="BM25: variant")

@@ -15,6 +15,7 @@ from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.devices import best_device, require_device
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
 from hf_negmine.base.naming import public_name
+from hf_negmine.base.paths import model_source
 from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.teachers.lengths import length_limit, limit_length, require_own_limit
@@ -66,7 +67,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         self._prompts: dict[Role, str | None] = {"query": query_prompt, "passage": passage_prompt}
         for role, prompt in self._prompts.items():
             require_prompt(prompt, f"{role}_prompt")
-        self._source: str | Path | None = model if isinstance(model, str | Path) else None
+        self._source = model_source(model, "model") if isinstance(model, str | Path) else None
         # Resolved now, while a folder is there: the name must not change when the folder is deleted.
         self._source_name = None if self._source is None else public_name(self._source)
         self._model: Model | None = None if isinstance(model, str | Path) else model

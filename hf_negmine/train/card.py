@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 
+from hf_negmine.base.wording import counted
 from hf_negmine.report.summary import MiningSummary
 
 HEADING = "## Negatives"
@@ -46,7 +47,7 @@ def negatives_section(
         resumed_at: the step at which an interrupted run continued.
         evaluated: name of the data set, NDCG at 10 before and after.
     """
-    a_row = "" if num_negatives is None else f", {num_negatives} negative{'' if num_negatives == 1 else 's'} each"
+    a_row = "" if num_negatives is None else f", {counted(num_negatives, 'negative')} each"
     lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for lack of negatives" if left_out else "")]
     if summary is None:
         lines.append("- **Mining:** the rows came with their negatives; how those were mined is not recorded")
@@ -63,7 +64,7 @@ def negatives_section(
     if drawn_anew:
         lines.append("- **Every epoch:** redrawn" + (f" by `{sampler}` from the mined ones" if sampler else ""))
     if refresh is not None:
-        lines.append(f"- **Refreshed:** {refreshes} time{'' if refreshes == 1 else 's'}; {RULES[refresh]}")
+        lines.append(f"- **Refreshed:** {counted(refreshes, 'time')}; {RULES[refresh]}")
     if not in_batch:
         lines.append("- **In the batch:** a query is compared with its own negatives only")
     elif masked is not None:

@@ -22,8 +22,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_negmine.base.choices import Loss, RefreshRule
 from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
-from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
+from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_finite, require_whole
 from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
+from hf_negmine.base.paths import model_source
+from hf_negmine.base.wording import counted
 from hf_negmine.hub.cards import with_section
 from hf_negmine.hub.models import stale_weights
 from hf_negmine.teachers.encoders import require_prompt
@@ -103,6 +105,8 @@ class TrainingSettings:
                 "take 'cached', or a smaller batch_size",
             )
         require_whole(self.seed, "seed", at_least=0)
+        for name in ("epochs", "learning_rate", "warmup_ratio"):
+            require_finite(getattr(self, name), name)
         for name in ("epochs", "learning_rate"):
             require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
         require(0 <= self.warmup_ratio < 1, f"warmup_ratio: from 0 to under 1, got {self.warmup_ratio!r}")
@@ -138,7 +142,7 @@ class FineTuned:
 
     def __str__(self) -> str:
         return (
-            f"Written: {self.folder} (the model, and its card in {CARD}) after {self.steps:,} steps.\n"
+            f"Written: {self.folder} (the model, and its card in {CARD}) after {counted(self.steps, 'step')}.\n"
             f'Load it: model = sentence_transformers.SentenceTransformer("{self.folder}")'
         )
 
@@ -196,11 +200,13 @@ def fine_tune(
         tell: receives lines about the progress.
 
     Raises:
-        InputError: the model cannot be loaded, or settings do not fit the data or the run to be resumed.
+        InputError: the model cannot be loaded, settings do not fit the data or the run to be resumed, or the trained
+            weights are not finite; then nothing is saved.
         StorageError: the folder cannot be written to.
     """
     if settings.refresh is not None and data.miner is None:
         raise InputError("refresh: the rows hold their negatives; give a teacher, so that they can be mined again")
+    model = model_source(model, "model")
     student = _load(model, settings)
     checkpoint = _begin(output / CHECKPOINTS, model, data, settings)
     before = _ndcg(evaluator, student, 0, 0)
@@ -229,6 +235,7 @@ def fine_tune(
         done = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     # The trainer's forward pass may be in bfloat16; the measured and saved model is not.
     student = trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
+    _require_finite_weights(student, output, settings)
     after = _ndcg(evaluator, student, round(trainer.state.epoch or 0), trainer.state.global_step)
     section = negatives_section(
         data.summary,
@@ -392,6 +399,17 @@ def _ndcg(
 def _refreshes(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The refreshes, including those before an interruption: the trainer's history is stored with its checkpoints."""
     return [entry for entry in history if "negatives_staleness" in entry]
+
+
+def _require_finite_weights(student: SentenceTransformer, output: Path, settings: TrainingSettings) -> None:
+    """Raise `InputError` if training has diverged; its checkpoints, which cannot be continued, are removed."""
+    if all(weight.isfinite().all() for weight in student.parameters()):
+        return
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    raise InputError(
+        f"learning_rate: with {settings.learning_rate!r} the weights became NaN or infinite, so the model was not "
+        "saved; give a lower learning rate"
+    )
 
 
 def _save(student: SentenceTransformer, section: str, output: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from hf_negmine.base.wording import counted
 from recipes.common.config import STRICT, Method, Sampler, Seeds, require_names
 
 
@@ -66,6 +67,7 @@ def plan(recipe: Quickstart) -> str:
         [
             f"STUDENT: the first {recipe.layers} layers of {recipe.teacher}, {recipe.max_seq_length} tokens per text",
             f"NEGATIVES: {recipe.num_negatives} per row; {', '.join(one.name for one in recipe.negatives)}",
-            f"TRAININGS: {len(recipe.negatives)} kinds x {len(recipe.seeds)} seeds, {recipe.epochs} epochs each",
+            f"TRAININGS: {counted(len(recipe.negatives), 'kind')} x {counted(len(recipe.seeds), 'seed')}, "
+            f"{counted(recipe.epochs, 'epoch')} each",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hf_negmine.base.wording import counted
 from recipes.reranker.recipe import Reranker
 
 
@@ -76,7 +77,7 @@ class Plan:
                 f"NEGATIVES: {recipe.num_negatives} per row, teacher {recipe.teacher.model}",
                 *kinds,
                 f"TEST QUERIES: {tests}; the {recipe.first_stage.candidates} best candidates of {first} each",
-                f"RUNS: {len(recipe.negatives)} kinds x {len(recipe.seeds)} seeds = {self.runs}",
+                f"RUNS: {counted(len(recipe.negatives), 'kind')} x {counted(len(recipe.seeds), 'seed')} = {self.runs}",
                 f"STEPS: {self.steps:,} per run ({training.num_train_epochs} epochs of {batch} x {accumulation} rows "
                 f"per step, {self.pairs_trained:,} pairs in all)",
                 f"HOURS: {sum(hours.values()):.1f} at the recipe's pace on one device: "

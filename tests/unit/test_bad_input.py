@@ -18,7 +18,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 from datasets.arrow_writer import ArrowWriter
 
-from hf_negmine import FixedTeacher, NegativeMiner, RankBand, Sampled, Top, TopKPercPos
+from hf_negmine import DenseTeacher, FixedTeacher, Judge, NegativeMiner, RankBand, Sampled, Top, TopKPercPos
 from hf_negmine.base.checksums import publish_sealed
 from hf_negmine.base.errors import (
     ColumnError,
@@ -103,6 +103,10 @@ def then_map(rows: list[dict[str, Any]], arrow: bool = False, **options: Any) ->
         return (given.with_format("arrow") if arrow else given).map(miner_in(folder).fit(ROWS), **options)
 
     return call
+
+
+def silent(queries: Sequence[str], passages: Sequence[str]) -> Any:
+    return None
 
 
 BY_NAME: dict[str, Any] = {"query_column": "query", "positive_column": "positive"}
@@ -233,7 +237,39 @@ CASES = {
         ["fixed has no vector for 3 of 12 query texts", "'query 9'"],
         TeacherError,
     ),
+    # settings
+    "scores in words": Case(make(include_scores="no"), ["include_scores: True or False, got 'no'"]),
+    "positives by number": Case(make(include_positives=1), ["include_positives: True or False, got 1"]),
+    "progress in words": Case(make(progress="no"), ["progress: True or False, got 'no'"]),
+    "query column without a name": Case(make(query_column=""), ["query_column: expected a name, got ''"]),
+    "positive column without a name": Case(make(positive_column=""), ["positive_column: expected a name, got ''"]),
+    "corpus column without a name": Case(make(corpus_column=""), ["corpus_column: expected a name, got ''"]),
+    "config without a name": Case(make(corpus_config_name=""), ["corpus_config_name: expected a name, got ''"]),
+    "a text as filters": Case(make(filters="bm25"), ["a list of filters such as [Veto('bm25')]", "got 'bm25'"]),
+    "teacher without a name": Case(lambda folder: DenseTeacher(" "), ["model: it is empty", "id or folder"]),
+    "a dictionary as configuration": Case(
+        lambda folder: NegativeMiner.from_config({"method": "naive"}),  # type: ignore[arg-type]
+        ["config: expected a MiningConfig, got dict", "MiningConfig.from_dict"],
+    ),
+    "config of a corpus": Case(
+        fit(corpus=["a"], corpus_config_name="x"),
+        ["corpus_config_name: 'x', but the list of the corpus has no configs"],
+    ),
+    "a judge that says nothing": Case(
+        fit(filters=[Judge(silent)]), ["silent returned None for ", "expected a list of True or False"], TeacherError
+    ),
     # too few passages
+    "as many negatives as passages": Case(
+        fit(num_negatives=12),
+        ["12 negatives per query from a corpus of 12 passages, but at most 11", "ask for fewer, or give a larger"],
+    ),
+    "one passage": Case(
+        fit(ROWS[:1], num_negatives=1),
+        ["1 negative per query from a corpus of 1 passage, but at most 0 can be had", "negative; give a larger"],
+    ),
+    "more negatives than passages, with positives": Case(
+        fit(num_negatives=13, include_positives=True), ["at most 12 can be had; ask for fewer"]
+    ),
     "exhausted": Case(
         fit(method="abs:-1000", on_exhausted="error"),
         ["12 of 12 queries", "fewer than 2 eligible passages", "abs:-1000", "'query 0'", "'drop' or 'keep'"],
@@ -319,6 +355,17 @@ def test_whatever_goes_wrong_with_a_stream_is_not_blamed_on_the_cache_folder(tmp
     with pytest.raises(ConnectionError, match=r"^the network is down$"):
         miner.fit(ROWS).mine(broken)
     assert leftovers(tmp_path) == []
+
+
+def test_flags_of_numpy_are_flags(tmp_path: Path) -> None:
+    config = miner_in(tmp_path, include_scores=np.bool_(True)).config
+    assert config.include_scores is True
+
+
+@pytest.mark.parametrize(("given", "expected"), [("query", "positive"), ("positive", "query")])
+def test_one_named_column_leaves_the_other(tmp_path: Path, given: str, expected: str) -> None:
+    miner = miner_in(tmp_path, positive_column=given).fit(ROWS)
+    assert miner.queries["query"][0] == ROWS[0][expected]
 
 
 def test_wrong_arguments_are_found_before_anything_is_encoded(tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_every_teacher_mines_as_in_python(spec: str, mine: Run, tiny: Path, tmp_
     assert written(tmp_path) == expected(SPECS[spec](tiny), tmp_path)
 
 
+@pytest.mark.parametrize("spec", ["sum(bm25, ~/dense)", "faiss:Flat:~/dense"])
+def test_a_model_may_be_named_from_the_home_folder(
+    spec: str, mine: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny))
+    result = mine("-t", spec)
+    assert result.exit_code == 0, result.output
+    assert str(tiny) not in json.dumps(settings(tmp_path))
+
+
 def test_what_an_ensemble_agrees_on_is_printed(mine: Run) -> None:
     result = mine("-t", "intra-sample(bm25, random)")
     assert result.exit_code == 0, result.output

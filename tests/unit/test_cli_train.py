@@ -376,6 +376,9 @@ def test_an_adapter_is_loaded_frozen_and_refused(run: Run, mined: Path, tiny: Pa
         (("MINED", "--split", "test"), "--split: 'test', but MINED has no splits, as hf-negmine mine has written it"),
         (("--mined", "MINED", "--split", "x"), "--split: 'x', but MINED has no splits, as hf-negmine mine has"),
         (("MINED", "--epochs", "0"), "epochs: more than 0, got 0"),
+        (("MINED", "--epochs", "inf"), "epochs: a finite number, got inf"),
+        (("MINED", "--lr", "inf"), "learning_rate: a finite number, got inf"),
+        (("MINED", "--model", ""), "--model: it is empty, expected a model's id or folder"),
         (("MINED", "--device", "cuda:93"), "device: 'cuda:93' is not on this machine"),
         (("MINED", "--eval-split", "test"), "--eval-split: 'test' is a split of the folder that --eval names"),
         (("MINED", "--query-column", "q"), "query_column: column 'q' is not among"),
@@ -400,11 +403,36 @@ def test_what_cannot_be_done_is_one_sentence(
     assert result.stderr.startswith("Error: ")
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_model_that_has_diverged_is_not_saved(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:
+    result = run("train", mined, "--model", tiny, "-o", tmp_path / "out", "-q", "--lr", "1e38")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        "Error: learning_rate: with 1e+38 the weights became NaN or infinite, so the model was not saved; give a lower "
+        "learning rate\n"
+    )
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_model_may_be_named_from_the_home_folder(
+    run: Run, mined: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    result = run("train", mined, "--model", f"~/{tiny.name}", "-o", tmp_path / "out", "-q")
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "~" not in card
 
 
 def test_settings_out_of_range() -> None:
     with pytest.raises(InputError, match="warmup_ratio: from 0 to under 1, got 1"):
         TrainingSettings(warmup_ratio=1)
+    with pytest.raises(InputError, match="epochs: a finite number, got '3'"):
+        TrainingSettings(epochs="3")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="warmup_ratio: a finite number, got nan"):
+        TrainingSettings(warmup_ratio=float("nan"))
     with pytest.raises(InputError, match="refresh: 'teacher' is not among"):
         TrainingSettings(refresh="teacher")  # type: ignore[arg-type]
 

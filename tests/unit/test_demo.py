@@ -20,6 +20,7 @@ from hf_negmine.commands.demonstration import (
     Pair,
     standard_library_pairs,
 )
+from hf_negmine.teachers import resolve_teacher
 
 PAIRS = 400
 
@@ -104,6 +105,19 @@ def test_marked_are_exactly_the_scores_at_the_ceiling_or_over_it(result: Result)
             assert float(words[0]) <= ceiling
     assert marked >= 3
     assert kept >= 12
+
+
+@pytest.mark.parametrize(
+    ("spec", "scored"),
+    [
+        ("bm25", "every passage"),
+        ("cross-encoder:m", "the candidates that a faster search finds"),
+        ("faiss:Flat:m", "the candidates that a faster search finds"),
+    ],
+)
+def test_it_says_what_the_teacher_scores(spec: str, scored: str, capsys: pytest.CaptureFixture[str]) -> None:
+    demonstration._print_intention(50, resolve_teacher(spec), "")
+    assert f"scores {scored} for each query" in " ".join(capsys.readouterr().out.split())
 
 
 def test_lines_fit_the_width(result: Result) -> None:

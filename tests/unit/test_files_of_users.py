@@ -377,8 +377,8 @@ def test_long_lists_of_configs_are_cut_at_a_name(monkeypatch: pytest.MonkeyPatch
 def test_a_config_of_what_has_none_is_an_error(tmp_path: Path, source: Any) -> None:
     if source == "file":
         source = write(tmp_path / "rows.jsonl", json.dumps(ROWS[0]))
-    for open_it in (open_rows, open_corpus):
-        with pytest.raises(InputError, match=r"^config_name: 'pair', but .* has no configs; leave it out$"):
+    for open_it, name in ((open_rows, "config_name"), (open_corpus, "corpus_config_name")):
+        with pytest.raises(InputError, match=rf"^{name}: 'pair', but .* has no configs; leave it out$"):
             open_it(source, config_name="pair")
 
 

@@ -198,7 +198,7 @@ def test_a_pool_without_its_texts_says_that_a_filter_needs_them(tmp_path: Path) 
 def test_more_negatives_than_passages_are_refused_before_anything_is_laid_out(
     tmp_path: Path, form: Any, settings: dict[str, int]
 ) -> None:
-    with pytest.raises(InputError, match=r"num_negatives: 10+ negatives .* corpus of 30 passages"):
+    with pytest.raises(InputError, match=r"num_negatives: 1(,000)+ negatives .* corpus of 30 passages"):
         words(tmp_path, format=form, **settings).mine(ROWS)
 
 
@@ -209,7 +209,7 @@ def test_depths_beyond_the_corpus_cost_no_more_than_the_corpus(tmp_path: Path, s
 
 def test_selecting_more_than_there_is_is_refused(tmp_path: Path) -> None:
     pool = words(tmp_path).fit(ROWS).pool
-    with pytest.raises(InputError, match=r"n: 10+ negatives .* corpus of 30 passages"):
+    with pytest.raises(InputError, match=r"n: 1(,000)+ negatives .* corpus of 30 passages"):
         pool.select("naive", n=MANY)
 
 

@@ -26,6 +26,8 @@ CorpusSource: TypeAlias = (
 """Any: frames and series of pandas, polars and others, and columns of values by name."""
 
 EXPECTED = "corpus: expected texts, a data set, a data frame or a file, got"
+CONFIG_ARGUMENT = "corpus_config_name"
+"""What users know the config of a corpus as."""
 TEXT_COLUMNS = ("text", "passage", "document")
 TEXTS = ("string", "large_string", "string_view")
 
@@ -61,7 +63,7 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
     """
     if isinstance(source, str | os.PathLike):
         return _open_path(source, column, config_name)
-    refuse_config(config_name, f"the {type(source).__name__} of the corpus")
+    refuse_config(config_name, f"the {type(source).__name__} of the corpus", CONFIG_ARGUMENT)
     if isinstance(source, datasets.DatasetDict):
         split = choose_split(list(source), None, where="the DatasetDict of the corpus")
         return _of_column(source[split], column, f"corpus[{split!r}]")
@@ -83,10 +85,10 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
 def _open_path(source: str | os.PathLike[str], column: str | None, config_name: str | None) -> OpenedCorpus:
     path = local_path(source, "corpus")
     if os.path.isdir(path) and find_texts(Path(path), "corpus"):
-        refuse_config(config_name, path)
+        refuse_config(config_name, path, CONFIG_ARGUMENT)
         return OpenedCorpus(batches_of(read_beir_texts(Path(path), "corpus")[1]))
     if os.path.isfile(path) or (is_address(path) and hub_id(path) is None):
-        refuse_config(config_name, path)
+        refuse_config(config_name, path, CONFIG_ARGUMENT)
         rows, code = read_file(path, named=[column] if column else (), as_corpus=True)
         opened = _of_column(rows, column, code)
         if endings(path)[0] != ".txt":
@@ -94,7 +96,7 @@ def _open_path(source: str | os.PathLike[str], column: str | None, config_name: 
         return OpenedCorpus(_lines_with_text(opened.batches, path))
     if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
         raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
-    opened_rows = open_rows(source, config_name=config_name)
+    opened_rows = open_rows(source, config_name=config_name, config_argument=CONFIG_ARGUMENT)
     if isinstance(opened_rows.rows, datasets.IterableDataset):
         raise InputError(f"corpus: {source} does not hold a data set that can be read twice")
     return _of_column(opened_rows.rows, column, opened_rows.code)

@@ -31,7 +31,12 @@ MOST_CONFIGS = 30
 
 
 def open_rows(
-    source: RowSource, *, split: str | None = None, config_name: str | None = None, named: Iterable[str | None] = ()
+    source: RowSource,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    named: Iterable[str | None] = (),
+    config_argument: str = "config_name",
 ) -> OpenedRows:
     """Open rows in any form that a user may have.
 
@@ -43,14 +48,15 @@ def open_rows(
             "train".
         config_name: the config of a Hub data set that has several.
         named: columns that the user has named, which tell a header from data.
+        config_argument: what the user knows ``config_name`` as.
 
     Raises:
         InputError: the rows cannot be read, the split does not exist, or a split of rows without splits.
     """
     if isinstance(source, str | os.PathLike):
-        return _open_path(source, split, config_name, [name for name in named if name is not None])
+        return _open_path(source, split, config_name, [name for name in named if name is not None], config_argument)
     where = f"the {type(source).__name__}"
-    refuse_config(config_name, where)
+    refuse_config(config_name, where, config_argument)
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         chosen = choose_split(list(source), split, where=where)
         return OpenedRows(source[chosen], code=f"rows[{chosen!r}]")
@@ -64,9 +70,9 @@ def open_rows(
     return _rows_of_list(source)
 
 
-def refuse_config(config_name: str | None, where: str) -> None:
+def refuse_config(config_name: str | None, where: str, argument: str) -> None:
     """Raise `InputError` if a config is given for something that has none."""
-    require(config_name is None, f"config_name: {config_name!r}, but {where} has no configs; leave it out")
+    require(config_name is None, f"{argument}: {config_name!r}, but {where} has no configs; leave it out")
 
 
 def _refuse_split(split: str | None, where: str) -> None:
@@ -100,22 +106,22 @@ def _is_pair(row: Any) -> bool:
 
 
 def _open_path(
-    source: str | os.PathLike[str], split: str | None, config_name: str | None, named: list[str]
+    source: str | os.PathLike[str], split: str | None, config_name: str | None, named: list[str], config_argument: str
 ) -> OpenedRows:
     path = local_path(source, "rows")
     if os.path.isdir(path):  # unlike Path.is_dir(), False for text that is too long for a path
-        refuse_config(config_name, path)
+        refuse_config(config_name, path, config_argument)
         return _open_folder(Path(path), split)
     if (of_hub := hub_id(path)) is not None:
-        return _load_from_hub(of_hub, split, config_name)
+        return _load_from_hub(of_hub, split, config_name, config_argument)
     if os.path.isfile(path) or is_address(path):
-        refuse_config(config_name, path)
+        refuse_config(config_name, path, config_argument)
         _refuse_split(split, path)
         rows, code = read_file(path, named=named)
         return OpenedRows(rows, code=code)
     if isinstance(source, os.PathLike) or endings(path)[0] in BUILDERS or path.startswith((".", "/", "~")):
         raise InputError(f"{source} does not exist")
-    return _load_from_hub(path, split, config_name)
+    return _load_from_hub(path, split, config_name, config_argument)
 
 
 def hub_id(path: str) -> str | None:
@@ -143,11 +149,11 @@ def _open_folder(path: Path, split: str | None) -> OpenedRows:
     return OpenedRows(saved[chosen], code=f"{code}[{chosen!r}]")
 
 
-def _load_from_hub(name: str, split: str | None, config_name: str | None) -> OpenedRows:
+def _load_from_hub(name: str, split: str | None, config_name: str | None, config_argument: str) -> OpenedRows:
     try:
         loaded = datasets.load_dataset(name, config_name, split=split)
     except Exception as error:  # from datasets, the Hub, or the network
-        raise InputError(_why_not_loaded(name, config_name, error)) from error
+        raise InputError(_why_not_loaded(name, config_name, config_argument, error)) from error
     arguments = ", ".join(repr(one) for one in (name, config_name) if one is not None)
     if isinstance(loaded, dict):
         split = choose_split(list(loaded), None, where=f"{name} on the Hub")
@@ -155,13 +161,13 @@ def _load_from_hub(name: str, split: str | None, config_name: str | None) -> Ope
     return OpenedRows(loaded, code=f"load_dataset({arguments}, split={split!r})")
 
 
-def _why_not_loaded(name: str, config_name: str | None, error: Exception) -> str:
+def _why_not_loaded(name: str, config_name: str | None, argument: str, error: Exception) -> str:
     message = str(error).strip()
     offered = CONFIGS.search(message)
     if offered:
         configs = [str(one) for one in ast.literal_eval(offered[1])]
         more = f" and {len(configs) - MOST_CONFIGS} more" if len(configs) > MOST_CONFIGS else ""
         given = "name one" if config_name is None else f"{config_name!r} is not among them"
-        return f"config_name: {name} on the Hub has the configs {configs[:MOST_CONFIGS]}{more}; {given}"
+        return f"{argument}: {name} on the Hub has the configs {configs[:MOST_CONFIGS]}{more}; {given}"
     reason = (message or type(error).__name__).splitlines()[0][:200]
     return f"{name[:80]!r} is not a file or folder here, and could not be loaded from the Hub: {reason}"
