@@ -21,7 +21,7 @@ from hf_negmine.select.filters import Consistency, Filter, Veto
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.rules import filters_of_settings, ordered_filters, settings_of_filters
-from hf_negmine.teachers import place, settings_of
+from hf_negmine.teachers import place, settings_of, with_stages
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -152,7 +152,10 @@ class MiningConfig:
             **{name: int(getattr(self, name)) for name in ("num_negatives", "pool_depth", "seed")},
         )
         ensemble = teacher if isinstance(teacher, Ensemble) else None
-        self.sampler.depth(self.num_negatives if ensemble is None else ensemble.negatives_a_teacher(self.num_negatives))
+        wanted = self.num_negatives if ensemble is None else ensemble.negatives_a_teacher(self.num_negatives)
+        self.sampler.depth(wanted)
+        for member in self.members:
+            _require_candidates(member, wanted)
         for each in (teacher, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
             place(each, self.device)
         if ensemble is not None and self.consistency is not None:
@@ -236,3 +239,13 @@ class MiningConfig:
 
 def _require_name(value: Any, argument: str) -> None:
     require(value is None or (isinstance(value, str) and value != ""), f"{argument}: expected a name, got {value!r}")
+
+
+def _require_candidates(teacher: Teacher, wanted: int) -> None:
+    for stage in with_stages(teacher):
+        candidates = getattr(stage, "candidates", None)
+        require(
+            candidates is None or candidates >= wanted,
+            f"candidates: {stage.name} ranks {candidates} passage(s) per query, too few for {wanted} negatives; set "
+            f"candidates to at least {wanted}, better many more",
+        )

@@ -28,6 +28,8 @@ VECTORS_A_STEP = 16_384
 TRAINING_BYTES = 2**30
 """Above this size, training uses no more vectors than FAISS' recommended minimum of 39 per cluster."""
 EF_SEARCH = 128
+FAILURES = (RuntimeError, MemoryError)
+"""What FAISS raises."""
 
 
 def build_index(
@@ -36,9 +38,9 @@ def build_index(
     """Open the index of ``passages`` stored at ``path``, ready for searching; it is built if missing or damaged.
 
     It is trained on a seeded sample of 256 vectors per cluster and is the same, byte for byte, each time it is built.
-    Where FAISS does not guarantee that with several threads, it gets only one: for transformations (PCA, OPQ), and for
-    graphs (HNSW) if this version of FAISS does not build them in a fixed order; 1.15 does. An index is held in memory
-    while it is built; afterwards it is read by memory map.
+    Where FAISS does not guarantee that with several threads, it gets only one: for transformations (PCA, OPQ), for
+    residual quantizers (RQ), and for graphs (HNSW) if this version of FAISS does not build them in a fixed order; 1.15
+    does. An index is held in memory while it is built; afterwards it is read by memory map.
 
     Without search parameters an IVF index probes an eighth of its clusters, at least 8, and a graph is searched with
     efSearch=128. On SQuAD (all-MiniLM-L6-v2, 20,958 passages) that finds about 92 % of the 48 best passages with
@@ -52,7 +54,8 @@ def build_index(
         progress: whether to show a bar if it takes longer than a second.
 
     Raises:
-        InputError: FAISS does not know the factory, it does not fit the vectors, or parameters are unknown.
+        InputError: FAISS does not know the factory, it does not fit the vectors or memory, it cannot be searched, or
+            parameters are unknown.
         StorageError: the file belongs to other vectors, or cannot be written.
     """
     count, width = passages.shape
@@ -64,7 +67,7 @@ def build_index(
     library = load_faiss()
     try:
         index: faiss.Index = library.read_index(str(path), _read_flags(library, spec.factory))
-    except RuntimeError as error:
+    except FAILURES as error:
         raise StorageError(f"cannot read {path}: {_reason(error)}; delete it and run again") from error
     if (index.ntotal, index.d) != (count, width):
         raise StorageError(
@@ -72,6 +75,7 @@ def build_index(
             "delete it and run again"
         )
     _set_parameters(library, index, spec)
+    _try_search(index, spec, passages)
     return index
 
 
@@ -90,7 +94,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
     refused = f"index: FAISS cannot build {factory!r} of {about}"
     try:
         index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except FAILURES as error:
         raise InputError(f"{refused}: {_reason(error)}") from error
     require(
         index.metric_type == faiss.METRIC_INNER_PRODUCT,
@@ -102,9 +106,13 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
             parts <= count,
             f"index: {factory!r} trains {parts:,} {what}, which needs as many vectors; the corpus holds {count:,}",
         )
-    unordered_graph = graph is not None and not hasattr(faiss.HNSW, "compute_forward_links_deterministic")
+    unordered = (
+        isinstance(index, faiss.IndexPreTransform)
+        or re.search(r"RQ\d", factory) is not None
+        or (graph is not None and not hasattr(faiss.HNSW, "compute_forward_links_deterministic"))
+    )
     with (
-        faiss_threads(1 if unordered_graph or isinstance(index, faiss.IndexPreTransform) else None),
+        faiss_threads(1 if unordered else None),
         tqdm(total=count, desc=f"Indexing {factory}", unit=" passages", disable=not progress, delay=1) as bar,
     ):
         try:
@@ -114,7 +122,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
                 vectors = passages.slice(start, min(start + VECTORS_A_STEP, count))
                 index.add(np.ascontiguousarray(vectors, dtype=np.float32))
                 bar.update(len(vectors))
-        except RuntimeError as error:
+        except FAILURES as error:
             raise InputError(f"{refused}: {_reason(error)}") from error
     with finish_or_nothing(path) as file:
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
@@ -128,10 +136,10 @@ def _prepare_training(faiss: Any, index: Any, seed: int) -> tuple[int, int]:
         part = pending.pop()
         if hasattr(part, "nlist"):
             clusters = max(clusters, int(part.nlist))
-        if getattr(part, "pq", None) is not None:
-            codes = max(codes, 2 ** int(part.pq.nbits))
-            pending.append(part.pq)
-        elif isinstance(part, faiss.OPQMatrix):
+        for quantizer, bits in _quantizers_of(faiss, part):
+            codes = max(codes, 2**bits)
+            pending.append(quantizer)
+        if isinstance(part, faiss.OPQMatrix):
             codes = max(codes, 256)  # from its internal quantizer, which may warn about few vectors
         if getattr(part, "cp", None) is not None:
             part.cp.seed, part.cp.min_points_per_centroid = seed + 1234, 1
@@ -142,6 +150,16 @@ def _prepare_training(faiss: Any, index: Any, seed: int) -> tuple[int, int]:
         if hasattr(part, "chain"):
             pending.extend(faiss.downcast_VectorTransform(part.chain.at(place)) for place in range(part.chain.size()))
     return clusters, codes
+
+
+def _quantizers_of(faiss: Any, part: Any) -> list[tuple[Any, int]]:
+    """The quantizers that a part trains, each with the most bits of its codes."""
+    if getattr(part, "pq", None) is not None:
+        return [(part.pq, int(part.pq.nbits))]
+    residual = [part.rq] if getattr(part, "rq", None) is not None else []
+    if getattr(part, "prq", None) is not None:
+        residual += [faiss.downcast_Quantizer(part.prq.subquantizer(place)) for place in range(part.prq.nsplits)]
+    return [(quantizer, int(faiss.vector_to_array(quantizer.nbits).max())) for quantizer in residual]
 
 
 def _training_sample(passages: VectorSource, clusters: int, seed: int) -> FloatArray:
@@ -175,10 +193,25 @@ def _set_parameters(faiss: Any, index: Any, spec: IndexSpec) -> None:
         try:
             space.set_index_parameter(index, name, value)
         except RuntimeError as error:
-            raise InputError(f"index: {spec.factory!r} has no search parameter {name!r} = {value:g}") from error
+            raise InputError(f"index: {spec.factory!r} has no search parameter {name!r} = {value}") from error
 
 
-def _reason(error: RuntimeError) -> str:
-    """The last clause of a FAISS message, which starts with the name of a C++ function and a condition."""
-    text = re.split(r"' failed:? ?", re.sub(r"^Error in .*? at \S+?:\d+: ", "", str(error), flags=re.DOTALL))[-1]
-    return " ".join(text.split()).rstrip(".") or " ".join(str(error).split())
+def _try_search(index: Any, spec: IndexSpec, passages: VectorSource) -> None:
+    """Search once: some indexes are built, but cannot be searched."""
+    try:
+        with faiss_threads(1):
+            index.search(np.ascontiguousarray(passages.slice(0, 1), dtype=np.float32), 1)
+    except FAILURES as error:
+        raise InputError(f"index: FAISS cannot search '{spec}': {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last clause of a FAISS message, which starts with the name of a C++ function, a path and a condition."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "std::vector" in text:
+        return "it needs more memory than there is"
+    text = re.sub(r"^Error in .* at \S+:\d+: ", "", text)
+    if match := re.fullmatch(r".*Error: '(.*?)' failed:? ?(.*)", text):
+        text = match[2] or f"{match[1]!r} does not hold"
+    readable = text and not text.startswith("C++ exception")
+    return text.rstrip(".") if readable else "FAISS does not know it"

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.protocols import Ranking, Searcher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts, offsets_of_rows
-from hf_negmine.base.schema import IdArray
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.faiss_library import faiss_threads
+from hf_negmine.search.pairwise import pair_scores
 from hf_negmine.search.rerank import BestOf, RerankingSearcher
 from hf_negmine.search.workers import side_by_side
 
@@ -77,6 +78,8 @@ def open_index(searcher: Searcher) -> None:
 def recall_of(searcher: Searcher, n_queries: int, depth: int, *, sample: int = SAMPLE, seed: int = 0) -> float | None:
     """The share of the exact best passages that an index proposes, between 0 and 1; None without an index.
 
+    Of passages with equal scores, it does not matter which are proposed.
+
     Args:
         searcher: the search, whose first stage, or that of its first stage, is an index.
         n_queries: the number of its queries.
@@ -91,15 +94,19 @@ def recall_of(searcher: Searcher, n_queries: int, depth: int, *, sample: int = S
     no_ceiling = np.full(len(queries), np.inf, dtype=np.float32)
     best = proposals.exact.block(queries).best(np.arange(len(queries)), no_ceiling, min(depth, proposals.candidates))
     proposed = proposals.propose(queries)
-    true = Ragged(best.offsets, (best.passages,))
-    found = np.isin(_keys(true), _keys(proposed))
-    return round(float(found.mean()), 4) if len(found) else 1.0
+    scores = pair_scores(proposals.exact, queries[proposed.rows], proposed.arrays[0])
+    good = scores >= _lowest(best)[proposed.rows]
+    there = np.diff(best.offsets)
+    found = np.minimum(np.bincount(proposed.rows[good], minlength=len(queries)), there)
+    return round(float(found.sum() / there.sum()), 4) if there.any() else 1.0
 
 
-def _keys(passages: Ragged) -> IdArray:
-    """One number per (row, passage id)."""
-    keys: IdArray = passages.rows * 2**32 + passages.arrays[0]
-    return keys
+def _lowest(best: Ranking) -> FloatArray:
+    """The lowest score of each row, inf where there is none."""
+    lowest = np.full(len(best.offsets) - 1, np.inf, dtype=np.float32)
+    some = np.diff(best.offsets) > 0
+    lowest[some] = best.scores[best.offsets[1:][some] - 1]
+    return lowest
 
 
 def _proposals_of(searcher: Searcher) -> IndexProposals | None:

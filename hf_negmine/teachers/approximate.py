@@ -16,6 +16,9 @@ CANDIDATES = 256
 them (98.5 % with 48, 99.6 % with 1,000). Codes of 48 bytes (PQ96x4fs) find 95 % of the 48 best among 256 proposals, but
 only 76 % among 48."""
 
+MOST = 2**31 - 1
+"""The largest search parameter: FAISS reads them as C ints."""
+
 
 @dataclass(frozen=True)
 class IndexSpec:
@@ -23,28 +26,31 @@ class IndexSpec:
 
     Attributes:
         factory: the kind of index; see https://github.com/facebookresearch/faiss/wiki/The-index-factory.
-        parameters: how it is searched, named as in ``faiss.ParameterSpace``. They do not change the index.
+        parameters: how it is searched, whole numbers named as in ``faiss.ParameterSpace``; the index stays the same.
     """
 
     factory: str
-    parameters: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, spec: str) -> IndexSpec:
         """Read ``factory@name=value,name=value``, or raise `InputError`."""
         require(isinstance(spec, str), f"index: a FAISS factory such as 'IVF1024,Flat', got {spec!r}")
         factory, at, settings = spec.partition("@")
-        parameters: dict[str, float] = {}
+        parameters: dict[str, int] = {}
         for setting in settings.split(",") if at else ():
-            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*", setting)
-            if match is None or float(match[2]) <= 0:
-                raise InputError(f"index: {setting!r} in {spec!r} is not a setting such as 'nprobe=32'")
-            parameters[match[1]] = float(match[2])
+            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,10})\s*", setting)
+            if match is None or not 1 <= int(match[2]) <= MOST:
+                raise InputError(
+                    f"index: {setting!r} in {spec!r} is not a setting such as 'nprobe=32', "
+                    f"a whole number from 1 to {MOST}"
+                )
+            parameters[match[1]] = int(match[2])
         require(bool(factory.strip()), f"index: a FAISS factory such as 'IVF1024,Flat', got {spec!r}")
         return cls(factory.strip(), parameters)
 
     def __str__(self) -> str:
-        settings = ",".join(f"{name}={value:g}" for name, value in sorted(self.parameters.items()))
+        settings = ",".join(f"{name}={value}" for name, value in sorted(self.parameters.items()))
         return f"{self.factory}@{settings}" if settings else self.factory
 
 

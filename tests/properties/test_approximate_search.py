@@ -179,6 +179,12 @@ def test_recall_is_that_of_the_index(tmp_path: Path) -> None:
     assert recall("Flat", 5) == 1.0  # of no more than it proposes
 
 
+def test_any_of_equal_passages_is_found(tmp_path: Path) -> None:
+    passages, queries = np.tile(clustered(10), (30, 1)), clustered(60, seed=1)
+    for candidates in (48, 100):
+        assert recall_of(make_searcher(tmp_path, "Flat", passages, queries, candidates), 60, 48) == 1.0
+
+
 def test_an_exact_search_has_no_recall() -> None:
     exact = VectorSearcher(ArraySource(clustered(3)), ArraySource(clustered(40)), exclusions_of([[0]] * 3))
     assert recall_of(exact, 3, 5) is None

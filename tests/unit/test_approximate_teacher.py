@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hf_negmine import ApproximateTeacher, DenseTeacher, MiningConfig, NearDuplicates, Veto
+from hf_negmine import ApproximateTeacher, DenseTeacher, MiningConfig, NearDuplicates, ScoreFunction, Veto
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import FloatArray
@@ -39,9 +39,9 @@ def count_indexes(folder: Path) -> int:
 
 
 def test_a_spec_of_an_index_is_read_and_said() -> None:
-    spec = IndexSpec.parse("IVF256,PQ32@nprobe=8, k_factor_rf=1.5")
-    assert (spec.factory, spec.parameters) == ("IVF256,PQ32", {"nprobe": 8.0, "k_factor_rf": 1.5})
-    assert str(spec) == "IVF256,PQ32@k_factor_rf=1.5,nprobe=8"
+    spec = IndexSpec.parse("IVF256,PQ32@nprobe=8, k_factor_rf=12345678")
+    assert (spec.factory, spec.parameters) == ("IVF256,PQ32", {"nprobe": 8, "k_factor_rf": 12345678})
+    assert str(spec) == "IVF256,PQ32@k_factor_rf=12345678,nprobe=8"
     assert IndexSpec.parse(str(spec)) == spec
     assert str(IndexSpec.parse(" Flat ")) == "Flat"
 
@@ -53,6 +53,10 @@ def test_a_spec_of_an_index_is_read_and_said() -> None:
         (7, "index: a FAISS factory such as 'IVF1024,Flat', got 7"),
         ("Flat@", r"index: '' in 'Flat@' is not a setting such as"),
         ("IVF4,Flat@nprobe=0", "is not a setting"),
+        ("IVF4,Flat@nprobe=0.5", "'nprobe=0.5' in .* is not a setting such as 'nprobe=32', a whole number from 1 to"),
+        ("IVF4,Flat@nprobe=1.5", "a whole number from 1 to 2147483647"),
+        ("HNSW4@efSearch=2147483648", "a whole number from 1 to 2147483647"),
+        ("HNSW4@efSearch=" + "9" * 5000, "a whole number from 1 to 2147483647"),
         ("IVF4,Flat@nprobe", "is not a setting"),
     ],
 )
@@ -132,6 +136,15 @@ def test_a_pool_stores_only_as_many_candidates_as_it_is_asked_for(tmp_path: Path
     pool = miner.fit(ROWS).pool
     assert len(pool.lists.passages) == 5 * pool.n_queries
     assert set(pool.select("band:27-40", n=5).counts.tolist()) == {3}  # ranks 27 to 29, counted from 0
+
+
+def test_fewer_candidates_than_negatives_are_refused(tmp_path: Path) -> None:
+    few = over("Flat", candidates=3)
+    message = "candidates: faiss:Flat:words ranks 3 passage.s. per query, too few for 4 negatives; set candidates to at"
+    for teacher in (few, ScoreFunction(lambda queries, passages: [0.0] * len(queries), first_stage=few, version="1")):
+        with pytest.raises(InputError, match=message):
+            MiningConfig(teacher, num_negatives=4, cache_dir=tmp_path)
+        MiningConfig(teacher, num_negatives=3, cache_dir=tmp_path)
 
 
 def test_near_duplicates_are_found_by_the_dense_teachers_vectors(tmp_path: Path) -> None:
