@@ -812,7 +812,7 @@ def test_a_function_judges_in_batches() -> None:
 @pytest.mark.parametrize(
     ("verdicts", "message"),
     [
-        ([True], "length returned 1 verdicts for 2 pairs"),
+        ([True], "length returned 1 verdict for 2 pairs"),
         ([True, 0.7], r"length returned 0.7 for a pair, expected True or False"),
         (["no", "no"], "length returned 'no' for a pair"),
     ],
