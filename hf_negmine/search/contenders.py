@@ -116,7 +116,8 @@ class Contenders:
         score: Score,
         buffer: ScoreBuffer,
     ) -> None:
-        self._queries, self._low = queries, queries.to(precision.dtype)
+        self._low = queries.to(precision.dtype)
+        self._norm, self._residual = lengths(queries), lengths(self._low.double() - queries.double())
         self._query_of = query_of if len(query_of) > len(queries) else None  # None: row by row
         self._rows = len(query_of)
         self._limits, self._limited = limits, bool((limits < torch.inf).any())
@@ -153,7 +154,7 @@ class Contenders:
         limit are below 0. The roof is slightly over the limit, or over everything if there is none.
         """
         dtype, device, columns = self._precision.dtype, self._low.device, len(block.vectors)
-        error = self._of_rows(self._precision.error(self._queries, self._low, block))
+        error = self._of_rows(self._precision.error(self._norm, self._residual, self._low.shape[1], block))
         self._allow(error)
         values = self._buffer.of("products", dtype, len(self._low), columns, device)
         multiply(self._low, block.vectors, values)
@@ -164,7 +165,7 @@ class Contenders:
         values[self._excluded_in(block)] = -torch.inf
         if not self._limited:
             return values, None
-        highest = self._of_rows((1.02 * lengths(self._low) * block.max_norm).float() + 1e-30)
+        highest = self._of_rows((1.02 * (self._norm + self._residual) * block.max_norm).float() + 1e-30)
         roof = torch.minimum(self._perhaps_under(), highest)
         self._allow(error + 2.0**-21 * (roof.abs() + highest))  # going to the roof and back rounds twice in float32
         if dtype != torch.float32:

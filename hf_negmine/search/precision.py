@@ -10,7 +10,7 @@ import torch
 
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import has_fast_bfloat16
-from hf_negmine.search.corpus import PassageBlock, lengths
+from hf_negmine.search.corpus import PassageBlock
 
 SMALLEST = 2.0**-126
 """The smallest number that float32 and bfloat16 hold in full."""
@@ -30,7 +30,7 @@ class Precision:
     rounds_inputs: float
     rounds_output: float
 
-    def error(self, vectors: torch.Tensor, low: torch.Tensor, block: PassageBlock) -> torch.Tensor:
+    def error(self, norm: torch.Tensor, residual: torch.Tensor, width: int, block: PassageBlock) -> torch.Tensor:
         """Upper bound of |first-pass score before its last rounding - exact score| for each query.
 
         q'p' - qp = (q' - q)p' + q(p' - p), and the float32 accumulation of d terms costs at most 2^-24 of the product
@@ -38,16 +38,15 @@ class Precision:
         be taken for 0. All of it in float64, in which no square of a float32 number overflows or vanishes.
 
         Args:
-            vectors: the queries, float32, shape (rows, width).
-            low: the same in the number format of the product.
+            norm: lengths of the queries, float64, shape (rows,).
+            residual: how far the number format of the product moves each, same shape.
+            width: dimensions of the vectors.
             block: the passages.
 
         Returns:
             float32, shape (rows,).
         """
-        width = vectors.shape[1]
-        norm = lengths(vectors)
-        residual = lengths(low.double() - vectors.double()) + self.rounds_inputs * norm
+        residual = residual + self.rounds_inputs * norm
         accumulation = 2 * (width + 1) * 2.0**-24 * (norm + residual) * block.max_norm
         passage_residual = block.max_residual + self.rounds_inputs * block.max_norm
         vanished = SMALLEST * (width**0.5 * (norm + block.max_norm) + width + 1)
