@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
+from hf_negmine.search.corpus import VectorsInMemory
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.select import Selection
 from hf_negmine.teachers.vector_store import VectorStore
@@ -26,22 +26,7 @@ Ranked = list[tuple[float, int]]
 """(score, passage) by falling score and rising passage."""
 
 
-class ArraySource:
-    """Vectors in memory; see `search.corpus.VectorSource`."""
-
-    def __init__(self, vectors: FloatArray) -> None:
-        self.vectors = vectors
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.vectors.shape[0], self.vectors.shape[1]
-
-    def slice(self, start: int, stop: int) -> FloatArray:
-        return self.vectors[start:stop]
-
-    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
-        found: FloatArray = self.vectors[ids]
-        return found
+ArraySource = VectorsInMemory
 
 
 @dataclass(frozen=True)
