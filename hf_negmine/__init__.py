@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hf_negmine.pool import CandidatePool
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
+    from hf_negmine.report.sweep import Sweep, SweptSetting
     from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
@@ -110,6 +111,7 @@ _HOMES = {
     "select.ensembles": ("CrossSample", "IntraSample"),
     "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
     "report.summary": ("MiningSummary",),
+    "report.sweep": ("Sweep", "SweptSetting"),
     "teachers": (
         "APITeacher",
         "ApproximateTeacher",
@@ -182,6 +184,8 @@ __all__ = [
     "SparseEncoderTeacher",
     "SparseTeacher",
     "StorageError",
+    "Sweep",
+    "SweptSetting",
     "Teacher",
     "TeacherError",
     "TokenTeacher",

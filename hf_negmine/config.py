@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore
 from hf_negmine.base.defaults import POOL_DEPTH
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         def __get__(self, config: object, owner: object = None) -> Held: ...
         def __set__(self, config: object, given: Given) -> None: ...
 
+
+P = ParamSpec("P")
 
 NOTHING: Any = None
 NO_FILTERS: Any = ()
@@ -249,3 +252,15 @@ def _require_candidates(teacher: Teacher, wanted: int) -> None:
             f"candidates: {stage.name} ranks {candidates} passage(s) per query, too few for {wanted} negatives; set "
             f"candidates to at least {wanted}, better many more",
         )
+
+
+def taking(config: Callable[P, object]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
+    """Give ``__init__`` the signature of the configuration it makes, so that settings are listed once."""
+
+    def typed(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
+        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.signature(config)
+        init.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return init
+
+    return typed

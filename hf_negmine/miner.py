@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import datasets
 import pyarrow as pa
 
 from hf_negmine import steps
+from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
 from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
-from hf_negmine.base.protocols import Searcher
-from hf_negmine.config import MiningConfig
+from hf_negmine.base.protocols import Sampler, Searcher
+from hf_negmine.config import MiningConfig, taking
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import RowPairs
 from hf_negmine.data.sources import (
@@ -33,24 +33,12 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.sweep import Sweep
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.judge import NotRelevant
+from hf_negmine.select.methods import Method
 from hf_negmine.teachers import models_stay_the_same
 from hf_negmine.transform import Transform
-
-P = ParamSpec("P")
-
-
-def _taking(config: Callable[P, object]) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, P], None]]:
-    """Give ``__init__`` the signature of the configuration it makes, so that settings are listed once."""
-
-    def typed(init: Callable[..., None]) -> Callable[Concatenate[Any, P], None]:
-        own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        signature = inspect.signature(config)
-        init.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
-        return init
-
-    return typed
 
 
 class NegativeMiner:
@@ -69,7 +57,7 @@ class NegativeMiner:
 
     config: MiningConfig
 
-    @_taking(MiningConfig)
+    @taking(MiningConfig)
     def __init__(self, *teacher: Any, **settings: Any) -> None:
         self._take(MiningConfig(*teacher, **settings))
 
@@ -157,6 +145,28 @@ class NegativeMiner:
             left_out = None if relevant is None else NotRelevant.of(judge, relevant, len(texts.corpus))
             self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
         return self._pool
+
+    def sweep(
+        self, methods: Sequence[Method | str] = SWEPT_METHODS, samplers: Sequence[Sampler | str | None] = SWEPT_SAMPLERS
+    ) -> Sweep:
+        """Select by every method with every sampler, and compare the negatives with those of the miner's own setting.
+
+        All settings share one search, and keep the miner's filters; ``pool.sweep`` gives the negatives themselves.
+
+        Args:
+            methods: methods to try, or their specs. By default 13 of them, without absolute ceilings, which depend on
+                the teacher's scale.
+            samplers: samplers to try each of them with, or their specs.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: a method or a sampler is not understood.
+        """
+        config, pool = self.config, self.pool
+        settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
+        reference = pool.select(config.method, config.sampler, **settings)
+        selections = pool.sweep(methods, samplers, **settings)
+        return Sweep.of(selections, reference, teacher=config.teacher.name, queries=pool.n_queries)
 
     @property
     def summary(self) -> MiningSummary:

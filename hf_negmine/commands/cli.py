@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_negmine.commands import cache, demo, mine, share, train
+from hf_negmine.commands import cache, demo, mine, share, sweep, train
 
 app = typer.Typer(
     name="hf-negmine",
@@ -36,6 +36,7 @@ def _common(
 
 
 app.command(help=mine.HELP, short_help="Mine hard negatives and write them as Parquet.", epilog=mine.EPILOG)(mine.mine)
+app.command(help=sweep.HELP, short_help="Compare methods and samplers side by side.", epilog=sweep.EPILOG)(sweep.sweep)
 app.command(help=train.HELP, short_help="Fine-tune a model with hard negatives.", epilog=train.EPILOG)(train.train)
 app.command(help=share.PUSH_HELP, short_help="Push what mine has written to the Hub.", epilog=share.PUSH_EPILOG)(
     share.push

@@ -20,7 +20,7 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
-from hf_negmine.pool.sweep import missing
+from hf_negmine.pool.sweep import missing, settings_of
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
@@ -178,7 +178,7 @@ class CandidatePool:
         Raises:
             ShallowPoolError, InputError: as in `select`.
         """
-        settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
+        settings = settings_of(methods, samplers)
         self.look_ahead(settings, n, positive_score)
         options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
         return [self.select(method, sampler, n, **options) for method, sampler in settings]

@@ -12,6 +12,7 @@ from hf_negmine.base.errors import require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.sweep import settings_of
 from hf_negmine.select import Positives, Selection, Top, resolve_sampler
 from hf_negmine.select.ensembles import CrossSample, Ensemble, agreement
 from hf_negmine.select.filters import BoundFilter, Filter
@@ -102,7 +103,7 @@ class EnsemblePool:
         filters: Sequence[Filter | BoundFilter] = (),
     ) -> list[Selection]:
         """Select by every method with every sampler; see `CandidatePool.sweep`."""
-        settings = [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
+        settings = settings_of(methods, samplers)
         for pool in self.pools:
             pool.look_ahead(settings, n, positive_score)
         options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}

@@ -7,12 +7,31 @@ more search answers every setting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from hf_negmine.base.errors import require
+from hf_negmine.base.protocols import Sampler
 from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.methods import Method, resolve_method
+from hf_negmine.select.samplers import resolve_sampler
+
+
+def settings_of(
+    methods: Sequence[Method | str], samplers: Sequence[Sampler | str | None]
+) -> list[tuple[Method, Sampler]]:
+    """Every method with every sampler, resolved.
+
+    Raises:
+        InputError: one is not understood, or there are none.
+    """
+    for name, given, example in (("methods", methods, "naive"), ("samplers", samplers, "top")):
+        listed = isinstance(given, Sequence) and not isinstance(given, str)
+        require(listed, f"{name}: expected a list such as [{example!r}], got {given!r}")
+        require(len(given) > 0, f"{name}: give one or more, such as [{example!r}]; the list is empty")
+    return [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]
 
 
 def missing(lists: CandidateLists, demands: Iterable[Demand]) -> list[Demand]:

@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hf_negmine.commands import mine, share, train
+from hf_negmine.commands import mine, share, sweep, train
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.signatures import Option, Panels, Parameter, Signature, option, parameters, takes
@@ -31,6 +31,7 @@ from hf_negmine.train.run import TrainingSettings
 TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]
 PANELS: dict[str, Panels] = {
     "mine": mine.OPTIONS,
+    "sweep": sweep.OPTIONS,
     "train": train.OPTIONS,
     "push": share.PUSH,
     "reproduce": share.REPRODUCE,
@@ -43,6 +44,13 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
         "consistency": [Consistency],
         "judging": [Judge],
         "server": [ChatJudge],
+    },
+    "sweep": {
+        "part": [NegativeMiner.fit],
+        "loading": TEACHERS,
+        "swept": [NegativeMiner.sweep],
+        "mining": [MiningConfig],
+        "consistency": [Consistency],
     },
     "train": {
         "part": [NegativeMiner.fit, TrainingData.to_be_mined, TrainingData.of_mined, open_mined],
@@ -90,6 +98,8 @@ def agrees(one: Option, target: Callable[..., Any]) -> bool:
     default = inspect.signature(target).parameters[one.key].default
     types = types_of(target, one.key)
     several = [Sequence[each] for each in get_args(one.type)]  # type: ignore[valid-type]
+    # Sequence[Method | str] takes a list of texts, too
+    types += [Sequence[each] for hint in types if get_origin(hint) is Sequence for each in get_args(get_args(hint)[0])]  # type: ignore[valid-type]
     typed = one.type in types or Any in types or any(each in types for each in several)
     return typed and (one.default == default or (one.default is None and default in ((), inspect.Parameter.empty)))
 
