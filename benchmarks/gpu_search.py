@@ -40,9 +40,8 @@ def main() -> None:
     device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor"
     dtype = precision_of(arguments.first_pass, device).dtype
-    print(
-        f"{machine()}\nOn {name}, products in {str(dtype).removeprefix('torch.')}; {counted(arguments.repeats, 'repeat')}\n"
-    )
+    number_format = str(dtype).removeprefix("torch.")
+    print(f"{machine()}\nOn {name}, products in {number_format}; {counted(arguments.repeats, 'repeat')}\n")
 
     peak = max(
         2 * arguments.square**3 / seconds(multiplication(arguments.square, dtype, device), device) for _ in range(5)

@@ -40,9 +40,9 @@ def require_device(device: str | None) -> None:
         raise InputError(f"device: {device!r} is not a torch device, such as 'cpu', 'cuda' or 'cuda:1'") from error
     if (wanted.index or 0) >= _count(wanted.type):
         found = [f"{kind}:{index}" for kind in ("cuda", "mps", "xpu") for index in range(_count(kind))]
+        listed = ", ".join(["cpu", *found])
         raise InputError(
-            f"device: {device!r} is not on this machine, where torch finds {['cpu', *found]}; leave it out to use the "
-            "best of them"
+            f"device: {device!r} is not on this machine, where torch finds {listed}; leave it out to use the best"
         )
 
 

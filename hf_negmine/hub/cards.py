@@ -278,7 +278,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
             f"fewer eligible passages than {summary.settings['num_negatives']}."
         ),
         "remarks": [
-            *(f"{count:,} candidates kept out by {escaped(rule)}" for rule, count in summary.removed.items()),
+            *(f"{counted(count, 'candidate')} kept out by {escaped(rule)}" for rule, count in summary.removed.items()),
             *(escaped(line) for line in truncation_lines(summary.truncation)),
         ],
         "more": "".join(

@@ -197,7 +197,7 @@ class MiningSummary:
             f"{self.positives_per_query:.2f} positives each, "
             f"corpus of {counted(self.passages, 'passage')}",
             *(
-                [f"{repeats:,} rows repeat the query and positive of another row, and are written as often"]
+                [f"{counted(repeats, 'row')} with the query and positive of another row, written as often"]
                 if repeats > 0
                 else []
             ),
@@ -216,13 +216,13 @@ class MiningSummary:
             cells = "".join(f"{_cell(value):>12}" for value in values)
             lines.append(f"{name.replace('_', ' '):<11}{cells[2:]}")
         lines.append("")
-        lines += [f"{count:,} candidates kept out by {rule}" for rule, count in self.removed.items()]
+        lines += [f"{counted(count, 'candidate')} kept out by {rule}" for rule, count in self.removed.items()]
         lines += truncation_lines(self.truncation)
         if self.judged is not None:
-            lines.append(f"{self.judged:,} pairs were judged")
+            lines.append(f"{counted(self.judged, 'pair')} judged")
         if self.inconsistent is not None:
             lines.append(
-                f"{self.inconsistent:,} labeled pairs are inconsistent: the teacher does not find the positive"
+                f"{counted(self.inconsistent, 'inconsistent labeled pair')}: the teacher does not find the positive"
             )
         for teacher, share in (self.recall or {}).items():
             lines.append(f"{teacher} finds {100 * share:.1f} % of the best passages")

@@ -214,7 +214,7 @@ def test_a_judge_replaces_and_relabels(
     options = ("--judge", "tiny", "--judge-url", server.url, "--judge-budget", "40", "--relabel")
     result = mine("-t", "bm25", *options)
     assert result.exit_code == 0, result.output
-    assert "40 pairs were judged" in result.stdout
+    assert "40 pairs judged" in result.stdout
     assert len(server.requests) == 40
     judge = Judge(ChatJudge("tiny", base_url=server.url), budget=40, relabel=True)
     found = written(tmp_path)

@@ -394,7 +394,7 @@ def test_rows_that_repeat_a_pair_come_out_as_often_and_that_is_said(tmp_path: Pa
     assert len(mined) == 3 * len(once)
     drops = ["query", "answer"] if format == "ids" else None
     assert rows.map(miner, batched=True, batch_size=2, remove_columns=drops).to_list() == mined.to_list()
-    said = "6 rows repeat the query and positive of another row, and are written as often"
+    said = "6 rows with the query and positive of another row, written as often"
     assert said in str(miner.summary)
     assert not re.search("repeat", str(miner_in(tmp_path).fit(ROWS).summary))
 
