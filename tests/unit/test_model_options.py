@@ -170,7 +170,7 @@ def test_a_device_of_its_own_and_a_loaded_model_stay(models: Path, tmp_path: Pat
     loaded = SentenceTransformer(str(models / "dense"), device="cpu")
     NegativeMiner(loaded, num_negatives=1, device="cpu", cache_dir=tmp_path, progress=False).mine(ROWS)
     assert loaded.device == torch.device("cpu")
-    refused(lambda: resolve_teacher(str(models / "dense"), device="cuda:93"), "device: 'cuda:93'", "['cpu'")
+    refused(lambda: resolve_teacher(str(models / "dense"), device="cuda:93"), "device: 'cuda:93'", "finds cpu")
 
 
 WRONG_DEVICES = ["cuda:93", "mps", "xpu", "gpu", "", "meta", "cpu:1", 5, True]
