@@ -58,7 +58,9 @@ def test_every_epoch_draws_anew_from_the_survivors(tmp_path: Path, frozen: Sente
     survivors = miner.pool.select("naive", "top", 8)
     texts = miner.corpus["document"]
     for query, number in zip(miner.queries["query"], miner.queries["query_id"], strict=True):
-        allowed = {texts[i] for i in survivors.passages[survivors.offsets[number] : survivors.offsets[number + 1]].tolist()}
+        allowed = {
+            texts[i] for i in survivors.passages[survivors.offsets[number] : survivors.offsets[number + 1]].tolist()
+        }
         seen = [set(epoch[query][1:]) for epoch in epochs]
         assert all(len(some) == 2 and some <= allowed for some in seen)
     changed = [sum(first[query] != second[query] for query in QUERIES) for first, second in itertools.pairwise(epochs)]
