@@ -7,7 +7,17 @@ searches the parts, that are its own, and the last step is an ordinary fit. Noth
 from __future__ import annotations
 
 from hf_negmine.cluster.executors import Executor, parse_executor
+from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.running import mine_in_ranks
 from hf_negmine.cluster.shares import encode_share, search_share
 
-__all__ = ["Executor", "encode_share", "mine_in_ranks", "parse_executor", "search_share"]
+__all__ = [
+    "Executor",
+    "Plan",
+    "Workload",
+    "encode_share",
+    "mine_in_ranks",
+    "parse_executor",
+    "plan",
+    "search_share",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import sys
@@ -91,6 +92,27 @@ def test_local_processes_do_what_one_does(tmp_path: Path) -> None:
     assert parts == [3]
     assert ranks.mine(rows()).to_list() == alone.mine(rows()).to_list()
     assert files(tmp_path / "ranks") == files(tmp_path / "alone")
+
+
+def test_the_code_of_the_docs_is_what_ranks_run(
+    pairs: Path, tmp_path: Path, minilm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import os\n.*?)```", page, re.DOTALL)
+    for named, here in (("intfloat/e5-base-v2", minilm), ("/shared/cache", tmp_path), ("pairs.parquet", pairs)):
+        assert named in code
+        code = code.replace(named, str(here))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        names: dict[str, Any] = {}
+        exec(code, names)
+    for rank in range(2):
+        names["search_share"](names["miner"].config, names["texts"], rank, 2)
+    assert list((tmp_path / "pools").glob("*/parts/*.npy"))
+    before = sorted((tmp_path / "vectors").rglob("*"))
+    assert len(names["miner"].mine(str(pairs))) == 8
+    assert sorted((tmp_path / "vectors").rglob("*")) == before
 
 
 def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
