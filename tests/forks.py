@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,12 +19,20 @@ def forking(test: Callable[..., None]) -> Callable[..., None]:
 
 def exit_of(work: Callable[[], Any]) -> int:
     """How a fork ends that does some work: with 0, 1 after an exception, or minus the signal that killed it."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return exits_of([work])[0]
+
+
+def exits_of(works: Sequence[Callable[[], Any]]) -> list[int]:
+    """How forks end that do some work each, all at once."""
+    children = []
+    for work in works:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
-from hf_negmine.commands.signatures import Given
+from hf_negmine.commands.signatures import Given, option
+from hf_negmine.commands.specs import spec
+
+if TYPE_CHECKING:
+    from hf_negmine.miner import NegativeMiner
 
 HELP = """Mine hard negatives for the queries of ROWS and write them as Parquet.
 
@@ -40,6 +45,10 @@ Two teachers, of which each query draws one, and negatives that BM25 keeps under
 [cyan]hf-negmine mine pairs.jsonl -t "cross-sample(BAAI/bge-m3, intfloat/e5-base-v2)" --veto bm25@perc_pos:0.95@0 -o \
 mined[/]
 
+Four processes, on a GPU each if there are four:
+
+[cyan]hf-negmine mine pairs.parquet -t BAAI/bge-m3 --executor local:4 -o mined[/]
+
 After an interruption run the same command again: finished work is kept in the cache.
 """
 
@@ -62,7 +71,12 @@ OPTIONS = {
         options.mining("include_scores", "--scores"),
         options.OVERWRITE,
     ],
-    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET],
+    options.RUNNING: [
+        options.CACHE_DIR,
+        options.DEVICE,
+        option("executor", str, **spec("cluster.executors", "parse_executor")),
+        options.QUIET,
+    ],
 }
 
 
@@ -75,15 +89,30 @@ def mine(
     mining: Given,
     output: Path,
     overwrite: bool,
+    executor: str | None,
     quiet: bool,
     **filters: Any,
 ) -> None:
     """Mine hard negatives for ROWS."""
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, **filters)
-    from hf_negmine.commands.output import note_on_exhausted, prepare_folder, save
+    from hf_negmine.commands.output import prepare_folder
 
     prepare_folder(output, overwrite=overwrite)
+    finish = partial(_mine_and_save, miner, rows, part, output, quiet)
+    if executor is None:
+        finish()
+        return
+    from hf_negmine.cluster import mine_in_ranks, parse_executor
+
+    submitted = mine_in_ranks(parse_executor(executor), miner.config, rows, finish, **part)
+    if submitted is not None:
+        typer.echo(submitted)
+
+
+def _mine_and_save(miner: NegativeMiner, rows: str, part: Given, output: Path, quiet: bool) -> None:
+    from hf_negmine.commands.output import note_on_exhausted, save
+
     mined = miner.mine(rows, **part)
     saved = save(mined, miner, output)
     if not quiet:

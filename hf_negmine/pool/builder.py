@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.pool.retrieving import search_share
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
@@ -89,12 +91,25 @@ class PoolBuilder:
             pool.filters += () if not_relevant is None else (not_relevant,)
         return self._joined(pools)
 
-    def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+    def search_share(self, texts: TextSet, share: slice) -> None:
+        """Search a share of the parts of the pools that `pool` then finds; see `retrieving.search_share`."""
+        for teacher in self.config.members:
+            folder, about, searcher = self._stored(teacher, texts)
+            depth, progress = self._depth(teacher), self.config.progress
+            search_share(texts, searcher, folder, about, depth=depth, share=share, progress=progress)
+
+    def _stored(self, teacher: Teacher, texts: TextSet) -> tuple[Path, dict[str, Any], Callable[[], Searcher]]:
+        """A teacher's pool on disk: its folder and its identity; and what opens the searcher that fills it."""
         about = self.about(teacher, texts)  # computed once: it reads a whole model each time
 
         def searcher() -> Searcher:
             _require_same(self.about(teacher, texts) == about, teacher)
             return self.searcher(teacher, texts)
+
+        return self.config.cache_dir / "pools" / self._pool_name(about), about, searcher
+
+    def _pool(self, teacher: Teacher, texts: TextSet) -> CandidatePool:
+        folder, about, searcher = self._stored(teacher, texts)
 
         def recall() -> dict[str, Any]:
             found = recall_of(self.searcher(teacher, texts), len(texts.queries), self.config.pool_depth)
@@ -104,7 +119,7 @@ class PoolBuilder:
         pool = retrieve(
             texts,
             searcher,
-            self.config.cache_dir / "pools" / self._pool_name(about),
+            folder,
             about,
             depth=self._depth(teacher),
             notes=recall if approximate else None,

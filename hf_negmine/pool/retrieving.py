@@ -66,13 +66,39 @@ def retrieve(
     return CandidatePool.load(folder, open_searcher=open_searcher, progress=progress)
 
 
-def _candidates(
-    texts: TextSet, open_searcher: Callable[[], Searcher], folder: Path, depth: int, progress: bool
-) -> tuple[CandidateLists, Positives]:
-    """The best ``depth`` candidates of every query, and the scores of the positives."""
-    lists_of_parts, scores_of_parts = [], []
+def search_share(
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    depth: int,
+    share: slice,
+    progress: bool = True,
+) -> None:
+    """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
+
+    Processes with shares of their own need no lock: nobody else writes their parts.
+
+    Args:
+        texts, open_searcher, folder, about, depth, progress: as for `retrieve`.
+        share: which of the parts, by number.
+    """
+    if not has_pool(folder, about=about):
+        paths = dict(list(_parts(texts, folder / "parts").items())[share])
+        _fill(texts, cache(open_searcher), paths, depth, progress)
+
+
+def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
+    """The file of each part, by its first query."""
+    return {start: folder / f"{start:012d}.npy" for start in range(0, len(texts.queries), QUERIES_A_PART)}
+
+
+def _fill(
+    texts: TextSet, open_searcher: Callable[[], Searcher], paths: dict[int, Path], depth: int, progress: bool
+) -> None:
+    """Search the parts that are missing."""
     n_queries = len(texts.queries)
-    paths = {start: folder / f"{start:012d}.npy" for start in range(0, n_queries, QUERIES_A_PART)}
     if not all(map(_has_part, paths.values())):
         open_index(open_searcher())  # encodes and indexes, with their own bars
     with _bar("Searching", paths, n_queries, progress) as bar:
@@ -81,9 +107,19 @@ def _candidates(
                 queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
                 lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
                 _write_part(path, [*_arrays_of(lists), scores])
-            *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
-            lists_of_parts.append(CandidateLists(*arrays))
-            scores_of_parts.append(scores)
+
+
+def _candidates(
+    texts: TextSet, open_searcher: Callable[[], Searcher], folder: Path, depth: int, progress: bool
+) -> tuple[CandidateLists, Positives]:
+    """The best ``depth`` candidates of every query, and the scores of the positives."""
+    lists_of_parts, scores_of_parts = [], []
+    paths = _parts(texts, folder)
+    _fill(texts, open_searcher, paths, depth, progress)
+    for path in paths.values():
+        *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
+        lists_of_parts.append(CandidateLists(*arrays))
+        scores_of_parts.append(scores)
     positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))
     return CandidateLists.concatenated(lists_of_parts), positives
 
@@ -97,9 +133,11 @@ def _search_part(
 
 
 def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
-    """A bar over queries; those in parts stored by an earlier run count as done, but not for the rate."""
-    stored = sum(min(QUERIES_A_PART, n_queries - start) for start, path in parts.items() if _has_part(path))
-    return tqdm(total=n_queries, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
+    """A bar over the queries of parts; those in parts stored by an earlier run count as done, but not for the rate."""
+    sizes = {path: min(QUERIES_A_PART, n_queries - start) for start, path in parts.items()}
+    stored = sum(size for path, size in sizes.items() if _has_part(path))
+    total = sum(sizes.values())
+    return tqdm(total=total, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
 
 
 def _has_part(path: Path) -> bool:

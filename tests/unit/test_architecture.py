@@ -91,6 +91,7 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         ("openai", "teachers/endpoint.py"),
         ("faiss", "search/faiss_library.py"),
         ("regex", "teachers/words.py"),
+        ("datatrove", "cluster/executors.py"),
     ],
 )
 def test_a_library_has_one_place(library: str, home: str) -> None:

@@ -1,0 +1,23 @@
+"""Many processes: each fills its share of the parts that the stores are made of, and a fit then finds them all.
+
+Vectors are stored in shards and searches in parts, from which a killed run continues. So a rank encodes the shards, or
+searches the parts, that are its own, and the last step is an ordinary fit. Nothing else is merged or communicated.
+"""
+
+from __future__ import annotations
+
+from hf_negmine.cluster.executors import Executor, parse_executor
+from hf_negmine.cluster.plan import Plan, Workload, plan
+from hf_negmine.cluster.running import mine_in_ranks
+from hf_negmine.cluster.shares import encode_share, search_share
+
+__all__ = [
+    "Executor",
+    "Plan",
+    "Workload",
+    "encode_share",
+    "mine_in_ranks",
+    "parse_executor",
+    "plan",
+    "search_share",
+]

@@ -1,0 +1,165 @@
+"""Where ranks run: in processes of this machine, or as Slurm jobs through datatrove."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+from hf_negmine.base.errors import InputError, NegmineError, require
+
+Work: TypeAlias = Callable[[Any, int, int], None]
+"""A stage's work, given ``(data, rank, world_size)`` like a step of a datatrove pipeline; ``data`` is not used."""
+SLURM = {
+    "partition": str, "tasks": int, "time": str, "qos": str, "cpus_per_task": int, "mem_per_cpu_gb": int,
+    "gpus_per_task": int, "workers": int,
+}  # fmt: skip
+"""The settings of Slurm, as datatrove's `SlurmPipelineExecutor` names them."""
+NEEDED = ("partition", "tasks", "time")
+EXPECTED = "expected local, local:4, or slurm:partition=NAME,tasks=8,time=12:00:00"
+
+
+class RankError(NegmineError, RuntimeError):
+    """A rank that failed or was killed; the others have kept what they finished."""
+
+
+class Executor(Protocol):
+    """Runs stages one after another, each in all its ranks, and then what comes last."""
+
+    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str | None:
+        """Run the stages, then ``finish``; a sentence for the user if they are only submitted, to run later.
+
+        Args:
+            stages: what every rank does.
+            finish: what one process does afterwards.
+            folder: for logs and scripts.
+        """
+
+
+def parse_executor(spec: str) -> Executor:
+    """Parse where ranks run.
+
+    Args:
+        spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, or
+            ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm jobs, with more of datatrove's settings if needed:
+            ``gpus_per_task``, ``cpus_per_task``, ``mem_per_cpu_gb``, ``qos``, ``workers``.
+
+    Raises:
+        InputError: it is neither, or a setting is missing, unknown or not a number.
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind == "local":
+        count = rest if colon else str(max(torch.cuda.device_count(), 1))
+        require(count.isdecimal() and int(count) > 0, f"executor {spec!r}: {EXPECTED}")
+        return LocalExecutor(int(count))
+    require(kind == "slurm", f"executor {spec!r}: {EXPECTED}")
+    settings: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        name, _, value = part.partition("=")
+        require(name in SLURM, f"executor {spec!r}: {name!r} is not among {list(SLURM)}")
+        whole = value.isdecimal() and int(value) > 0
+        require(SLURM[name] is str or whole, f"executor {spec!r}: {name} is {value!r}, expected a number from 1 on")
+        settings[name] = SLURM[name](value)
+    missing = [name for name in NEEDED if not settings.get(name)]
+    require(not missing, f"executor {spec!r} lacks {', '.join(missing)}; {EXPECTED}")
+    return SlurmExecutor(settings)
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Processes of this machine, one per rank.
+
+    They are not those of datatrove's local executor, which waits forever for a process that was killed, as one is when
+    memory runs out.
+    """
+
+    ranks: int
+
+    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
+        """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""
+        spawn = multiprocessing.get_context("spawn")  # a fork could not use a GPU
+        with _threads_per_process(self.ranks), ProcessPoolExecutor(self.ranks, spawn) as processes:
+            for stage in stages:
+                ranks = [processes.submit(stage, None, rank, self.ranks) for rank in range(self.ranks)]
+                try:
+                    for done in as_completed(ranks):
+                        done.result()
+                except BrokenProcessPool as error:
+                    raise RankError(
+                        f"one of {self.ranks} processes was killed, perhaps because memory ran out; what is finished "
+                        "is kept: run again, perhaps with fewer processes"
+                    ) from error
+        finish()
+
+
+@contextmanager
+def _threads_per_process(processes: int) -> Iterator[None]:
+    """Share the processors among new processes: torch would start a thread per processor in each."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = before or str(max((os.cpu_count() or 1) // processes, 1))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+@dataclass(frozen=True)
+class SlurmExecutor:
+    """Slurm jobs through datatrove: an array per stage, each after the one before; the last job calls ``finish``."""
+
+    settings: dict[str, Any]
+
+    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str:
+        """Submit all jobs; their scripts and logs are in a new folder in ``folder``."""
+        slurm = _datatrove_slurm()
+        folder = folder / time.strftime("%Y-%m-%d-%H%M%S")
+        before = None
+        for number, stage in enumerate([*stages, Last(finish)]):
+            name = f"{number}-{stage.work.__name__}" if hasattr(stage, "work") else f"{number}-finish"
+            settings = {**self.settings, **({"tasks": 1} if isinstance(stage, Last) else {})}
+            before = slurm(
+                [stage],
+                **settings,
+                job_name=f"negmine-{name}",
+                logging_dir=str(folder / name),
+                env_command=f'export PATH="{Path(sys.executable).parent}:$PATH"',  # this environment, there too
+                skip_completed=False,  # what is done is known from the cache itself
+                depends=before,
+            )
+        assert before is not None
+        try:
+            before.run()  # submits those that it depends on first
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            raise InputError(f"executor: Slurm's sbatch failed: {error}; run this where jobs are submitted") from error
+        return f"Submitted to Slurm; scripts and logs are in {folder}. If a job fails, run the same command again."
+
+
+class Last:
+    """What comes after all ranks, as a stage of one rank."""
+
+    def __init__(self, finish: Callable[[], object]) -> None:
+        self.finish = finish
+
+    def __call__(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
+        """Finish."""
+        self.finish()
+
+
+def _datatrove_slurm() -> Any:
+    try:
+        from datatrove.executor import SlurmPipelineExecutor
+    except ImportError as error:
+        raise InputError('executor: Slurm needs the package datatrove: pip install "hf_negmine[cluster]"') from error
+    return SlurmPipelineExecutor

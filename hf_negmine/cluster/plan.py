@@ -1,0 +1,120 @@
+"""What mining in ranks takes, on paper: hours, bytes, files and memory, before anything is rented."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from hf_negmine.pool.retrieving import QUERIES_A_PART
+from hf_negmine.teachers.vector_store import TEXTS_A_SHARD
+
+FILES_A_SHARD = 3
+"""The vectors, the digests of their texts, and the JSON with their checksums."""
+BYTES_A_TEXT = 48
+"""In the memory of each rank: a digest, sorted, and where the vector is, by digest and by id."""
+HELD = 1 / 4
+"""The part of a GPU's memory that a corpus may take; a larger one is read again for each part of the queries."""
+BYTES_A_CANDIDATE = 8
+"""A passage id and a score."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is mined, and where.
+
+    Attributes:
+        passages: texts of the corpus.
+        queries: texts to search with.
+        ranks: processes, each with a GPU of its own.
+        parameters: of the model.
+        tokens: per text, on average.
+        width: of a vector.
+        depth: candidates stored per query.
+        deepened: share of the queries that the last step searches again under their ceilings.
+        gpu_gigabytes: memory of a GPU.
+        teraflops: what a GPU sustains, in encoding as in a matrix product.
+        gigabytes_per_second: what a rank reads from the shared folder while all ranks read.
+    """
+
+    passages: int
+    queries: int
+    ranks: int
+    parameters: float = 110e6
+    tokens: int = 128
+    width: int = 768
+    depth: int = 100
+    deepened: float = 0.07
+    gpu_gigabytes: float = 80.0
+    teraflops: float = 200.0
+    gigabytes_per_second: float = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a workload takes.
+
+    Attributes:
+        encode_hours: hours of each rank to encode its share.
+        product_hours: hours of each rank to compute the products of its queries and all passages.
+        read_hours: hours of each rank to read the corpus, once for each of its parts of the queries unless the GPU
+            holds it. Reading and computing do not overlap, so a search takes the sum of both.
+        check_hours: hours of each rank to verify all vectors, once as it ends encoding and once before it searches.
+        last_hours: hours of the last step, in which one process searches deeper for some queries.
+        gpu_hours: of all ranks, and the last step.
+        stored_gigabytes: vectors in the shared folder.
+        moved_gigabytes: what all ranks read from it.
+        pool_gigabytes: candidates, which the last step joins in memory.
+        files: files of the vectors.
+        maps: files that a process maps to read all vectors; Linux allows 65,530 by default (``vm.max_map_count``).
+        memory_gigabytes: memory of each rank for the places of vectors, without what sorting them takes for a while.
+    """
+
+    encode_hours: float
+    product_hours: float
+    read_hours: float
+    check_hours: float
+    last_hours: float
+    gpu_hours: float
+    stored_gigabytes: float
+    moved_gigabytes: float
+    pool_gigabytes: float
+    files: int
+    maps: int
+    memory_gigabytes: float
+
+    def __str__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        shown = {name: f"{value:,.{0 if value >= 100 else 2}f}" for name, value in values.items()}
+        return "\n".join(f"{name:16} {value:>10}" for name, value in shown.items())
+
+
+def plan(work: Workload) -> Plan:
+    """The arithmetic of mining with a model that makes one vector per text."""
+    texts = work.passages + work.queries
+    shards = math.ceil(work.passages / TEXTS_A_SHARD) + math.ceil(work.queries / TEXTS_A_SHARD)
+    corpus, stored = (4 * work.width * count / 1e9 for count in (work.passages, texts))
+    operations, read = 3600e12 * work.teraflops, 3600 * work.gigabytes_per_second  # per hour
+    parts = math.ceil(work.queries / QUERIES_A_PART)
+    turns = math.ceil(parts / work.ranks)  # of the rank with most parts
+    again = math.ceil(work.deepened * parts)
+    held = corpus <= HELD * work.gpu_gigabytes
+    reads, more_reads = (min(turns, 1), min(again, 1)) if held else (turns, again)
+    all_reads = min(parts, work.ranks) if held else parts
+    encode = 2 * work.parameters * work.tokens * texts / work.ranks / operations
+    product_of_part = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations
+    last = again * product_of_part + more_reads * corpus / read + stored / read
+    each = encode + turns * product_of_part + reads * corpus / read + 2 * stored / read
+    return Plan(
+        encode_hours=encode,
+        product_hours=turns * product_of_part,
+        read_hours=reads * corpus / read,
+        check_hours=2 * stored / read,
+        last_hours=last,
+        gpu_hours=work.ranks * each + last,
+        stored_gigabytes=stored,
+        moved_gigabytes=(all_reads + more_reads) * corpus + (2 * work.ranks + 1) * stored,
+        pool_gigabytes=BYTES_A_CANDIDATE * work.depth * work.queries / 1e9,
+        files=FILES_A_SHARD * shards,
+        maps=shards,
+        memory_gigabytes=BYTES_A_TEXT * texts / 1e9,
+    )

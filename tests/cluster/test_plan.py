@@ -1,0 +1,43 @@
+"""The arithmetic of `plan`, checked by hand, and the table of docs/cluster.md."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hf_negmine.cluster import Workload, plan
+from tests.conftest import ROOT
+
+BILLION = Workload(passages=1_000_000_000, queries=1_000_000, ranks=64)
+
+
+def test_the_figures_of_a_billion_passages() -> None:
+    found = plan(BILLION)
+    assert found.stored_gigabytes == pytest.approx(1.001e9 * 768 * 4 / 1e9)
+    assert found.maps == 488_282 + 489
+    assert found.files == 3 * found.maps
+    assert found.encode_hours == pytest.approx(2 * 110e6 * 128 * 1.001e9 / 200e12 / 3600 / 64)
+    assert found.read_hours == pytest.approx(2 * 3072 / 2 / 3600)  # 123 parts: two of them for most ranks
+    assert found.pool_gigabytes == pytest.approx(0.8)
+
+
+def test_twice_the_ranks_encode_in_half_the_time_and_read_twice_as_much_to_verify_it() -> None:
+    one, two = plan(BILLION), plan(replace(BILLION, ranks=128))
+    assert two.encode_hours == pytest.approx(one.encode_hours / 2)
+    assert two.last_hours == one.last_hours
+    assert two.moved_gigabytes - one.moved_gigabytes == pytest.approx(2 * 64 * one.stored_gigabytes)
+
+
+def test_a_corpus_that_a_gpu_holds_is_read_once_by_each_rank() -> None:
+    small = Workload(passages=6_000_000, queries=1_000_000, ranks=4)
+    assert plan(small).read_hours == pytest.approx(6e6 * 768 * 4 / 1e9 / 2 / 3600)
+    assert plan(replace(small, gpu_gigabytes=16)).read_hours == pytest.approx(31 * plan(small).read_hours)
+
+
+def test_the_table_of_the_docs_is_this_arithmetic() -> None:
+    table = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    smaller = plan(replace(BILLION, passages=100_000_000, ranks=16))
+    for one, other in zip(str(smaller).splitlines(), str(plan(BILLION)).splitlines(), strict=True):
+        name, value = one.split()
+        assert f"| {name} | {value} | {other.split()[1]} |" in table
