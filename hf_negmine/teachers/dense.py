@@ -16,7 +16,7 @@ from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.teachers.encoders import EncoderTeacher
-from hf_negmine.teachers.lengths import count_tokens
+from hf_negmine.teachers.lengths import TOKENS_A_TEXT, count_tokens, token_batches
 from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             the negatives. See ``benchmarks/README.md``.
         max_length: tokens that a text is cut to; None keeps the model's own limit.
         truncate_dim: dimensions of a vector to keep, the first ones, for Matryoshka models; None keeps all.
-        batch_size: texts per forward pass; fewer take less memory.
+        batch_size: texts of 128 tokens per forward pass; of shorter texts a pass takes more, of longer ones fewer.
+            A smaller number takes less memory.
         device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
             where it is.
         revision: branch, tag or commit of a model on the Hub; None takes ``main``.
@@ -131,15 +132,32 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         return self._encode(PROBES, role, workers=None)
 
     def encode(self, texts: Sequence[str], role: Role) -> FloatArray:
-        """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalized)."""
+        """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalized).
+
+        Batches hold texts of nearly the same number of tokens. Sentence Transformers sorts by characters and fills its
+        batches by the number of texts: a fifth of what it computes on SQuAD is padding, and batches of short texts are
+        too small to be fast (``benchmarks/encoding.py``).
+        """
         return self._encode(texts, role, self._workers)
 
     def _encode(self, texts: Sequence[str], role: Role, workers: Any) -> FloatArray:
+        if workers is None and len(texts):
+            lengths, limit = self.count_tokens(texts, role)
+            if limit is not None:
+                return self._encode_batches(texts, role, np.minimum(lengths, limit), limit)
+        return self._encode_by(self._batch_size, texts, role, workers)
+
+    def _encode_batches(self, texts: Sequence[str], role: Role, lengths: IdArray, limit: int) -> FloatArray:
+        batches = token_batches(lengths, self._batch_size * min(limit, TOKENS_A_TEXT))
+        vectors = [self._encode_by(len(batch), [texts[place] for place in batch], role) for batch in batches]
+        return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
+
+    def _encode_by(self, batch_size: int, texts: Sequence[str], role: Role, workers: Any = None) -> FloatArray:
         encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
         vectors = encode(
             list(texts),
             prompt=self._prompts[role],
-            batch_size=self._batch_size,
+            batch_size=batch_size,
             show_progress_bar=False,
             convert_to_numpy=True,
             truncate_dim=self._truncate_dim,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.teachers import DenseTeacher, resolve_teacher
+from hf_negmine.teachers import DenseTeacher, resolve_teacher, vector_store
+from tests.reference import text_set
 
 TEXTS = ["What is the capital of France?", "Paris.", "A much longer text " * 60, "日本の首都は東京です。", "🙂"]
 
@@ -28,6 +30,61 @@ def test_float32_vectors_equal_those_of_sentence_transformers(minilm: str, model
     np.testing.assert_array_equal(teacher.encode(TEXTS, "query"), model.encode_query(TEXTS))
     assert teacher.similarity == "cosine"
     assert teacher.name == Path(minilm).resolve().name
+
+
+def mixed_texts(count: int) -> list[str]:
+    """Texts of none to over a hundred tokens, with more characters per token in some than in others."""
+    draw = np.random.default_rng(5)
+    words = np.array(["tea", "negative", "🙂", "日本", "x7#", "internationalization", " "])
+    return ["", " ", *(" ".join(draw.choice(words, int(draw.integers(1, 2 + count)))) for count in range(count - 2))]
+
+
+def test_texts_of_any_length_get_the_vectors_of_sentence_transformers(minilm: str, model: SentenceTransformer) -> None:
+    texts = [*mixed_texts(40), "internationalization " * 300]
+    teacher = DenseTeacher(minilm, dtype="float32", device="cpu", batch_size=4, query_prompt="query: ")
+    for found, expected in (
+        (teacher.encode(texts, "passage"), model.encode(texts)),
+        (teacher.encode(texts, "query"), model.encode(texts, prompt="query: ")),
+    ):
+        cosines = (found.astype(np.float64) * expected).sum(axis=1)  # of the same text: the order is theirs
+        assert cosines.min() >= 0.999999
+    assert teacher.encode([], "query").size == 0
+
+
+def test_a_batch_keeps_to_its_tokens(minilm: str) -> None:
+    teacher = DenseTeacher(minilm, dtype="float32", device="cpu", batch_size=2)
+    shapes: list[tuple[int, int]] = []
+    teacher.model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0]["input_ids"].shape)))
+    teacher.encode(["tea " * 2000] * 5 + ["tea " * 100] * 5 + ["tea"] * 100, "passage")
+    assert shapes[:5] == [(1, 256)] * 5, "a text is never split"
+    assert all(texts * tokens <= 2 * 128 for texts, tokens in shapes[5:])
+    assert max(texts for texts, _ in shapes) > 50, "of short texts a batch takes more"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_that_was_killed_ends_with_the_bytes_of_a_whole_one(
+    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: Any
+) -> None:
+    monkeypatch.setattr(vector_store, "TEXTS_A_SHARD", 16)
+    teacher = DenseTeacher(minilm, dtype=dtype, device="cpu", batch_size=1)
+    passages = text_set(tmp_path, ["q"], ["tea"], mixed_texts(38)[2:]).corpus
+    contents = []
+    for stop in (None, 2):
+        store, kept = vector_store.VectorStore(tmp_path / str(stop), progress=False), teacher.encode
+        answers = [kept] * (stop or 9)
+
+        def encode(texts: Any, role: Any, answers: list[Any] = answers) -> Any:
+            return answers.pop()(texts, role)  # an IndexError where the run is killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(teacher, "encode", encode)
+            with nullcontext() if stop is None else pytest.raises(IndexError):
+                store.vectors(teacher, passages, "passage")
+        store.vectors(teacher, passages, "passage")
+        files = (path for path in sorted((tmp_path / str(stop)).rglob("*")) if path.is_file())
+        contents.append({path.relative_to(tmp_path / str(stop)): path.read_bytes() for path in files})
+    assert contents[0] == contents[1]
+    assert len([path for path in contents[0] if path.name == "vectors.npy"]) == 3
 
 
 def test_bfloat16_vectors_come_out_as_float32_and_near(minilm: str, model: SentenceTransformer) -> None:

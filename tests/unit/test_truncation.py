@@ -6,10 +6,13 @@ import json
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Router, StaticEmbedding, Transformer
 
@@ -18,6 +21,7 @@ from hf_negmine.report import truncation
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.truncation import Truncation, truncation_lines
 from hf_negmine.teachers import CrossEncoderTeacher, LateInteractionTeacher, SparseEncoderTeacher
+from hf_negmine.teachers.lengths import token_batches
 from tests.train.helpers import load_model
 
 LIMIT = 20
@@ -141,6 +145,27 @@ def test_a_router_is_asked_by_role(models: Path) -> None:
     assert teacher.count_tokens(["w1"], "query")[1] is None
     lengths, limit = teacher.count_tokens([words(19, 0)], "passage")
     assert (lengths.tolist(), limit) == ([21], cutting[0].max_seq_length)
+    np.testing.assert_array_equal(teacher.encode(PASSAGES, "query"), routed.encode_query(PASSAGES))
+    np.testing.assert_allclose(teacher.encode(PASSAGES, "passage"), routed.encode_document(PASSAGES), atol=1e-6)
+
+
+def test_a_tokenizer_of_ones_own_is_not_asked_for_lengths(models: Path) -> None:
+    model = load_model(models)
+    own = model.tokenizer
+    expected = model.encode(PASSAGES)
+    with patch.object(type(model[0]), "tokenizer", lambda texts: own(texts)):
+        assert DenseTeacher(model).count_tokens(PASSAGES, "passage")[1] is None
+    np.testing.assert_array_equal(expected, model.encode(PASSAGES))
+
+
+@given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=60), budget=st.integers(1, 100))
+def test_batches_of_tokens_hold_every_text_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
+    array = np.array(lengths)
+    batches = token_batches(array, budget)
+    places = np.concatenate(batches)
+    assert sorted(places) == list(range(len(lengths)))
+    assert (np.diff(array[places]) <= 0).all(), "the longest first"
+    assert all(len(batch) == 1 or len(batch) * array[batch].max() <= budget for batch in batches)
 
 
 def test_a_sample_does_not_depend_on_the_order_of_the_rows(
