@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -19,7 +20,6 @@ import huggingface_hub
 import huggingface_hub.file_download
 import huggingface_hub.hf_api
 import huggingface_hub.utils._cache_manager
-import huggingface_hub.utils._detect_agent
 import huggingface_hub.utils._http
 import pytest
 import transformers.dynamic_module_utils
@@ -118,9 +118,10 @@ def _patch_hub_client(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> 
     # Made at import: the functions huggingface_hub.create_repo, .upload_folder and the like belong to this object.
     monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
     monkeypatch.setattr(huggingface_hub.utils._cache_manager, "HF_HUB_CACHE", cache)
-    # Asked for once a process, with the first request.
-    nothing: dict[str, Any] = {"standardEnvVars": [], "harnesses": {}}
-    monkeypatch.setattr(huggingface_hub.utils._detect_agent, "_registry", nothing, raising=False)
+    # Asked for once a process, with the first request; older versions do not ask.
+    if importlib.util.find_spec("huggingface_hub.utils._detect_agent"):
+        nothing: dict[str, Any] = {"standardEnvVars": [], "harnesses": {}}
+        monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", nothing, raising=False)
 
 
 def _patch_datasets(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
