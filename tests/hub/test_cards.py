@@ -85,7 +85,13 @@ def normalised(text: str) -> str:
 def test_the_cards_are_those_that_were_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(push, "_figure", draw)
     for name, text in write_cards(tmp_path, monkeypatch).items():
-        assert text == (GOLDEN / name).read_text(encoding="utf-8"), f"{name} has changed"
+        kept = (GOLDEN / name).read_text(encoding="utf-8")
+        assert without_fingerprints(text) == without_fingerprints(kept), f"{name} has changed"
+
+
+def without_fingerprints(card: str) -> str:
+    """A card without its teachers' fingerprints, which change with the versions of their libraries."""
+    return re.sub(r'((?:passage|query)(?: \| `|": "))[0-9a-f]{32}\b', r"\1…", card)
 
 
 def test_the_kept_card_says_everything() -> None:
