@@ -104,7 +104,7 @@ def count_tokens(
 
     module = _input_module(model, role)
     limit = _limit_of(module, role)
-    tokenizer = getattr(module, "tokenizer", None)
+    tokenizer: Any = getattr(module, "tokenizer", None)
     known = isinstance(tokenizer, PreTrainedTokenizerBase)
     if limit is None or not known or "message" in getattr(module, "modality_config", ()):
         return np.zeros(len(texts), dtype=np.int64), None
