@@ -31,7 +31,7 @@ def compare(role: Any, dtype: Any, arguments: argparse.Namespace) -> list[str]:
     teacher = DenseTeacher(teacher_folder(arguments), dtype=dtype, device="cpu")
     texts, model = draw_texts(arguments, role), teacher.model
     peer = model.encode_query if role == "query" else model.encode_document
-    encoders = {
+    encoders: dict[str, Any] = {
         "ours": lambda some: teacher.encode(some, role),
         "theirs": lambda some: peer(some, show_progress_bar=False),
     }

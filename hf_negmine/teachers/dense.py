@@ -135,7 +135,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         """Vectors of ``texts``, shape (len(texts), width), float32, as the model gives them (not normalized).
 
         Batches hold texts of nearly the same number of tokens. Sentence Transformers sorts by characters and fills its
-        batches by the number of texts: a fifth of what it computes on SQuAD is padding, and batches of short texts are
+        batches by the number of texts: on SQuAD it adds 22 % of padding to passages, and batches of short texts are
         too small to be fast (``benchmarks/encoding.py``).
         """
         return self._encode(texts, role, self._workers)

@@ -14,7 +14,7 @@ from hf_negmine.base.schema import IdArray
 NO_LIMIT = 10**9
 """Tokens. A tokenizer without a limit reports a far larger number."""
 TOKENS_A_TEXT = 128
-"""Tokens of the texts that a ``batch_size`` counts: 4,096 tokens per batch by default, the fastest of 512 to 16,384."""
+"""Tokens of the texts that a ``batch_size`` counts: 4,096 tokens per batch by default."""
 
 
 def length_limit(model: Any) -> int | None:
