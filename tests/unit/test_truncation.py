@@ -152,10 +152,8 @@ def test_a_router_is_asked_by_role(models: Path) -> None:
 def test_a_tokenizer_of_ones_own_is_not_asked_for_lengths(models: Path) -> None:
     model = load_model(models)
     own = model.tokenizer
-    expected = model.encode(PASSAGES)
     with patch.object(type(model[0]), "tokenizer", lambda texts: own(texts)):
         assert DenseTeacher(model).count_tokens(PASSAGES, "passage")[1] is None
-    np.testing.assert_array_equal(expected, model.encode(PASSAGES))
 
 
 @given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=60), budget=st.integers(1, 100))
