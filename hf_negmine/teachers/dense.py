@@ -149,7 +149,8 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
 
     def _encode_batches(self, texts: Sequence[str], role: Role, lengths: IdArray, limit: int) -> FloatArray:
         batches = token_batches(lengths, self._batch_size * min(limit, TOKENS_A_TEXT))
-        vectors = [self._encode_by(len(batch), [texts[place] for place in batch], role) for batch in batches]
+        listed = list(texts)  # a column of a data set takes long, or fails, at single numpy integers
+        vectors = [self._encode_by(len(batch), [listed[place] for place in batch], role) for batch in batches]
         return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
     def _encode_by(self, batch_size: int, texts: Sequence[str], role: Role, workers: Any = None) -> FloatArray:
