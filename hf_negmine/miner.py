@@ -164,8 +164,8 @@ class NegativeMiner:
         """
         config, pool = self.config, self.pool
         settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
-        reference = pool.select(config.method, config.sampler, **settings)
         selections = pool.sweep(methods, samplers, **settings)
+        reference = pool.select(config.method, config.sampler, **settings)  # last: the sweep has searched for it, too
         return Sweep.of(selections, reference, teacher=config.teacher.name, queries=pool.n_queries)
 
     @property
