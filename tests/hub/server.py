@@ -176,7 +176,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.hub = hub
         self.name = name
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        # Under another name the storage is another host, as it is for the real one: clients send no token there.
+        self.url = f"http://{'127.0.0.1' if name == 'hub' else 'localhost'}:{self.server_port}"
         self.connections: set[socket.socket] = set()
         self._loop = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
 

@@ -11,11 +11,6 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 
 from tests.hub.server import Hub
 
-try:
-    import httpx2 as httpx
-except ImportError:  # huggingface_hub before 2
-    import httpx
-
 NAME = "tester/one"
 
 
@@ -123,7 +118,7 @@ class TestCommits:
         assert hub.files("model", NAME) == {"a": b"1", "other": b"2"}
 
     def test_a_client_that_goes_elsewhere(self, hub: Hub) -> None:
-        with pytest.raises(httpx.ConnectError):
+        with pytest.raises(Exception, match="tests reach 127.0.0.1 only"):
             huggingface_hub.get_session().get("http://huggingface.co")
         assert hub.strayed == ["huggingface.co"]
         hub.strayed.clear()
