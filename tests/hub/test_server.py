@@ -118,7 +118,7 @@ class TestCommits:
         assert hub.files("model", NAME) == {"a": b"1", "other": b"2"}
 
     def test_a_client_that_goes_elsewhere(self, hub: Hub) -> None:
-        with pytest.raises(Exception, match="tests reach 127.0.0.1 only"):
+        with pytest.raises(Exception, match="tests reach"):
             huggingface_hub.get_session().get("http://huggingface.co")
         assert hub.strayed == ["huggingface.co"]
         hub.strayed.clear()
