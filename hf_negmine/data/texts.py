@@ -179,7 +179,7 @@ def check_texts(
             f"column {column!r} has text that is not valid UTF-8 among rows {rows[0]} to {rows[-1]} ({error}); save it "
             "as UTF-8 and read it again"
         ) from error
-    blank = _blank(texts)
+    blank = are_blank(texts)
     if pc.any(blank).as_py():
         blank_rows = rows[blank.to_numpy(zero_copy_only=False)]
         remedy = remedy or in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())")
@@ -193,7 +193,7 @@ def check_texts(
 def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
     """Cast text of another Arrow type, or raise `InputError` with a remedy."""
     kind = texts.type
-    if _is_text(kind):
+    if is_text(kind):
         return texts.cast(pa.large_string())
     remedy = "give texts" if code is None else "name a column of texts"
     if code is not None and pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
@@ -201,7 +201,7 @@ def _cast_texts(texts: pa.Array, column: str, code: str | None) -> pa.Array:
     raise InputError(f"column {column!r} holds {str(kind)[:120]}, expected text (string); {remedy}")
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     """Whether it can be cast to text without changing any; nulls count as missing texts."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
@@ -209,7 +209,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in kinds)
 
 
-def _blank(texts: pa.Array) -> pa.BooleanArray:
+def are_blank(texts: pa.Array) -> pa.BooleanArray:
+    """Which texts are missing, empty or only white space."""
     return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
 
 
@@ -370,7 +371,7 @@ def flatten_positives(
     positives: pa.Array, rows: IdArray, *, column: str, code: str = "rows"
 ) -> tuple[pa.LargeStringArray, np.ndarray[Any, Any]]:
     """All positives of these rows in one array, and how many each row has; for ``code`` see `check_texts`."""
-    if not _is_list(positives.type):
+    if not is_list(positives.type):
         return check_texts(positives, rows, column=column, code=code), np.ones(len(positives), dtype=np.int64)
     lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     if len(bare := np.flatnonzero(lengths == 0)):
@@ -382,7 +383,7 @@ def flatten_positives(
     flat = positives.flatten()
     _check_kind_in_lists(flat.type, column, code)
     flat = flat.cast(pa.large_string())
-    if len(blank := np.flatnonzero(_blank(flat).to_numpy(zero_copy_only=False))):
+    if len(blank := np.flatnonzero(are_blank(flat).to_numpy(zero_copy_only=False))):
         row = int(np.searchsorted(np.cumsum(lengths), blank[0], side="right"))
         place = int(blank[0] - (np.cumsum(lengths)[row] - lengths[row]))
         kept = f"[text for text in row[{column!r}] if (text or '').strip()]"
@@ -396,10 +397,10 @@ def flatten_positives(
 
 def _check_kind_in_lists(kind: pa.DataType, column: str, code: str) -> None:
     """Raise `InputError` with a remedy unless lists hold text."""
-    if _is_text(kind):
+    if is_text(kind):
         return
     remedy = "name a column of texts"
-    if _is_list(kind):
+    if is_list(kind):
         flat = f"[text for texts in row[{column!r}] for text in texts]"
         remedy = f"put the positives of a row into one list, for example with {_mapped(code, column, flat)}"
     elif pa.types.is_struct(kind) and kind.get_field_index("text") >= 0:
@@ -425,7 +426,8 @@ def in_code(code: str, call: str, name: str = "rows") -> str:
     return f"{code}{call}" if code.isidentifier() else f"{name}{call} (after {name} = {code})"
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists."""
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(is_kind(kind) for is_kind in kinds)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.texts import in_code
+from hf_negmine.data.texts import in_code, is_list
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ class _Column:
         return f"{(self.low + self.high) / 2:.2g}"
 
     def add(self, labels: pa.ChunkedArray, positives: pa.ChunkedArray) -> None:
-        if _is_list(labels.type):
-            if not _is_list(positives.type):
+        if is_list(labels.type):
+            if not is_list(positives.type):
                 return  # the labels belong to something other than this passage
             same = pc.equal(pc.list_value_length(labels), pc.list_value_length(positives))
             labels = pc.list_flatten(labels.filter(pc.fill_null(same, False)))
@@ -212,8 +212,3 @@ def _number(word: str) -> float | None:
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_kind(kind) for is_kind in kinds)

@@ -1,0 +1,119 @@
+"""The cells of rows: texts, passages with titles, messages, and lists of these, as flat arrays of texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.schema import IdArray
+from hf_negmine.data.texts import is_list, is_text
+
+
+def is_passage(kind: pa.DataType) -> bool:
+    """Whether values of this type are a text, a record with a ``text``, or a list of messages."""
+    if is_text(kind):
+        return True
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("text")
+        return place >= 0 and is_text(kind.field(place).type)
+    return is_messages(kind)
+
+
+def is_messages(kind: pa.DataType) -> bool:
+    """Whether values of this type are lists of messages, records with a ``role`` and a ``content``."""
+    if not is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return False
+    return all(kind.value_type.get_field_index(name) >= 0 for name in ("role", "content"))
+
+
+def holds_passages(kind: pa.DataType) -> bool:
+    """Whether values of this type are passages or lists of passages."""
+    return is_passage(kind) or (is_list(kind) and is_passage(kind.value_type))
+
+
+def elements_of(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, IdArray]:
+    """The elements of all cells of a column and their offsets, shape (rows + 1,); a cell that is no list is one.
+
+    A cell of ``None`` holds no element, wherever other cells are lists.
+    """
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
+    if not is_list(whole.type) or is_messages(whole.type):
+        return whole, np.arange(len(whole) + 1, dtype=np.int64)
+    counts = pc.fill_null(pc.list_value_length(whole), 0).to_numpy(zero_copy_only=False)
+    return whole.flatten(), offsets_of_counts(counts.astype(np.int64))
+
+
+def texts_of_elements(elements: pa.Array, column: str) -> pa.LargeStringArray:
+    """The text of each element, null without one: a title comes before the text, and messages follow one another.
+
+    Raises:
+        InputError: the elements hold no texts.
+    """
+    kind = elements.type
+    if not is_passage(kind):
+        raise InputError(f"column {column!r} holds {str(kind)[:120]}, expected text, passages with a text, or messages")
+    try:
+        elements.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"column {column!r} has text that is not valid UTF-8 ({error}); save it as UTF-8") from error
+    if is_text(kind):
+        return elements.cast(pa.large_string())
+    return _with_title(elements) if pa.types.is_struct(kind) else _joined_messages(elements)
+
+
+def _with_title(passages: pa.StructArray) -> pa.LargeStringArray:
+    texts = _field(passages, "text")
+    place = passages.type.get_field_index("title")
+    if place < 0 or not is_text(passages.type.field(place).type):
+        return texts
+    titles = pc.fill_null(_field(passages, "title"), "")
+    titled = pc.not_equal(pc.utf8_trim_whitespace(titles), "")
+    both = pc.binary_join_element_wise(titles, texts, pa.scalar(" ", pa.large_string()))
+    return pc.if_else(titled, both, texts)
+
+
+def _field(records: pa.StructArray, name: str) -> pa.LargeStringArray:
+    return pc.struct_field(records, name).cast(pa.large_string())
+
+
+def _joined_messages(chats: pa.Array) -> pa.LargeStringArray:
+    messages, offsets = chats.flatten(), pc.fill_null(pc.list_value_length(chats), 0)
+    contents = pc.fill_null(_field(messages, "content"), "")
+    bounds = offsets_of_counts(offsets.to_numpy(zero_copy_only=False).astype(np.int64))
+    return pc.binary_join(pa.LargeListArray.from_arrays(bounds, contents), pa.scalar(" ", pa.large_string()))
+
+
+def new_elements(texts: pa.LargeStringArray, kind: pa.DataType) -> pa.Array:
+    """Elements of this type that hold these texts; what else they have room for is null, or blank for a title."""
+    if is_text(kind):
+        return texts.cast(pa.string() if pa.types.is_null(kind) else kind)
+    if pa.types.is_struct(kind):
+        return pa.StructArray.from_arrays([_filled(field, texts) for field in kind], fields=list(kind))
+    record = kind.value_type
+    values = {"role": pa.array(["user"] * len(texts), pa.large_string()), "content": texts}
+    fields = [
+        values[field.name].cast(field.type) if field.name in values else pa.nulls(len(texts), field.type)
+        for field in record
+    ]
+    messages = pa.StructArray.from_arrays(fields, fields=list(record))
+    return pa.ListArray.from_arrays(np.arange(len(texts) + 1, dtype=np.int32), messages).cast(kind)
+
+
+def _filled(field: pa.Field, texts: pa.LargeStringArray) -> pa.Array:
+    if field.name == "text":
+        return texts.cast(field.type)
+    if field.name == "title" and is_text(field.type):
+        return pa.array([""] * len(texts), pa.large_string()).cast(field.type)
+    return pa.nulls(len(texts), field.type)
+
+
+def lists_like(kind: pa.DataType, elements: pa.Array, offsets: IdArray) -> pa.Array:
+    """Elements as a column of lists of this type, or of its own if that has no element type yet."""
+    large = pa.LargeListArray.from_arrays(offsets, elements)
+    if pa.types.is_fixed_size_list(kind) or not is_list(kind) or pa.types.is_null(kind.value_type):
+        return large.cast(pa.list_(elements.type))
+    return large.cast(kind)
