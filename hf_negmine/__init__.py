@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_negmine.auditing import Audit, Repaired, audit
     from hf_negmine.base.errors import (
         ColumnError,
         DamagedError,
@@ -104,6 +105,7 @@ _HOMES = {
         "TopKPercPos",
         "TopKShifted",
     ),
+    "auditing": ("Audit", "Repaired", "audit"),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
@@ -139,6 +141,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "APITeacher",
     "ApproximateTeacher",
+    "Audit",
     "BM25Teacher",
     "CachedPositiveAwareMNRL",
     "CandidatePool",
@@ -175,6 +178,7 @@ __all__ = [
     "RandomTeacher",
     "RankBand",
     "RemineCallback",
+    "Repaired",
     "Sampled",
     "ScoreFloor",
     "ScoreFunction",
@@ -198,6 +202,7 @@ __all__ = [
     "VectorTeacher",
     "Veto",
     "Where",
+    "audit",
     "load_mined",
     "mine_hard_negatives",
     "other_value",

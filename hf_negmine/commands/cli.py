@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_negmine.commands import cache, demo, mine, share, sweep, train
+from hf_negmine.commands import audit, cache, demo, mine, share, sweep, train
 
 app = typer.Typer(
     name="hf-negmine",
@@ -37,6 +37,9 @@ def _common(
 
 app.command(help=mine.HELP, short_help="Mine hard negatives and write them as Parquet.", epilog=mine.EPILOG)(mine.mine)
 app.command(help=sweep.HELP, short_help="Compare methods and samplers side by side.", epilog=sweep.EPILOG)(sweep.sweep)
+app.command(help=audit.HELP, short_help="Find likely false negatives in rows that have some.", epilog=audit.EPILOG)(
+    audit.audit
+)
 app.command(help=train.HELP, short_help="Fine-tune a model with hard negatives.", epilog=train.EPILOG)(train.train)
 app.command(help=share.PUSH_HELP, short_help="Push what mine has written to the Hub.", epilog=share.PUSH_EPILOG)(
     share.push

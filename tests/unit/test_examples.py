@@ -67,6 +67,14 @@ def test_mine_keeps_unlabelled_answers_out(run: Run, tmp_path: Path) -> None:
     assert len(datasets.Dataset.from_parquet(str(tmp_path / "mined.parquet"), cache_dir=str(tmp_path))) == 3
 
 
+def test_audit_replaces_the_false_negative(run: Run) -> None:
+    said = run("audit")
+    assert "25.0 % of the negatives are doubtful: 1 of 4, in 1 of 2 rows" in said
+    fridge = said.split("how does a fridge stay cold\n")[1].split("why is")[0]
+    assert "Heat leaves the fridge" not in fridge
+    assert fridge.count("  - ") == 2
+
+
 def test_sweep_counts_false_negatives_of_each_method(run: Run) -> None:
     rows = {line.split()[0]: line.split()[1:] for line in run("sweep").splitlines()[1:]}
     false = {method: int(words[1]) for method, words in rows.items()}

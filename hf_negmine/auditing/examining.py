@@ -1,0 +1,221 @@
+"""Audits negatives: scores them, and holds each against the miner's ceiling, its filters and its judge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from hf_negmine.auditing.result import SAME_AS_POSITIVE, SAME_AS_QUERY, TWICE, Audit, Found, RowsWithNegatives
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import text_digests
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
+from hf_negmine.config import MiningConfig
+from hf_negmine.data.formats import format_of
+from hf_negmine.data.pairs import PairFinder
+from hf_negmine.data.sources import CorpusSource, RowSource, open_corpus, open_rows
+from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.search import Queries, pair_scores
+from hf_negmine.select.ensembles import Ensemble
+from hf_negmine.select.filters import BoundFilter, Listed, Scene
+from hf_negmine.select.judge import verdicts_of, verdicts_on
+from hf_negmine.teachers import models_stay_the_same
+
+ROWS_A_STEP = 8192
+
+
+def audit(
+    rows: RowSource,
+    miner: NegativeMiner | Any,
+    *,
+    corpus: CorpusSource | None = None,
+    rows_format: str | None = None,
+    split: str | None = None,
+    config_name: str | None = None,
+) -> Audit:
+    """Look at the negatives that rows have already: which of them would a miner not take, and why?
+
+    A negative is doubtful if it scores at or over the miner's ceiling (or under its floor), has the text of a positive
+    of its query or of the query itself, stands in its row twice, is dropped by one of the miner's filters, or is
+    relevant to the miner's judge. Ranks are not looked at: a shift or a band of the method plays no part.
+
+    Args:
+        rows: rows with a query, positives and negatives, in any format that `data.formats` knows: those of Sentence
+            Transformers, FlagEmbedding and others. They are read twice, so they cannot be a stream.
+        miner: the miner whose teacher, method, filters and judge are taken; or only a teacher, or its name, for a
+            miner's defaults.
+        corpus: passages to take better negatives from in `Audit.repair`, besides those in the rows; None takes the
+            miner's.
+        rows_format: name of the rows' format; None takes the one that their columns show.
+        split, config_name: of the rows, as in `NegativeMiner.fit`.
+
+    Raises:
+        InputError: the rows cannot be read or have no negatives, or the teacher is an ensemble.
+        TeacherError: the teacher returns something other than finite numbers of the right shape.
+    """
+    config = (miner if isinstance(miner, NegativeMiner) else NegativeMiner(miner)).config
+    if isinstance(config.teacher, Ensemble):
+        raise InputError(
+            f"audit: {config.teacher.name} is an ensemble, whose teachers score each in its own scale; audit with one "
+            "of them"
+        )
+    opened = open_rows(rows, split=split, config_name=config_name).rows
+    if not isinstance(opened, datasets.Dataset):
+        raise InputError(
+            "audit: the rows are a stream, but they are read twice; make a Dataset of them, for example with "
+            "datasets.Dataset.from_list(list(rows))"
+        )
+    columns = {"query_column": config.query_column, "positive_column": config.positive_column}
+    source = RowsWithNegatives(opened, format_of(opened.features.arrow_schema, rows_format, **columns))
+    texts = _text_set(config, source, corpus if corpus is not None else config.corpus)
+    found = _find(source, texts)
+    if not len(found.passages):
+        raise InputError(f"audit: the rows have no negatives in their columns {opened.column_names}; mine some first")
+    with models_stay_the_same():
+        return _Auditor(replace(config, corpus=None), texts, source, found).audit()
+
+
+def _text_set(config: MiningConfig, source: RowsWithNegatives, corpus: CorpusSource | None) -> TextSet:
+    """The texts of the rows; the corpus is the given one, and all negatives."""
+    given = () if corpus is None else open_corpus(corpus, column=config.corpus_column)
+    pairs = (
+        (each.queries, pa.LargeListArray.from_arrays(each.positive_offsets, each.positives)) for each in source.texts()
+    )
+    negatives = (each.negatives for each in source.texts())
+    return build_text_set(
+        config.cache_dir,
+        pairs,
+        chain(given, negatives),
+        query_column="query",
+        positive_column="positive",
+    )
+
+
+def _find(source: RowsWithNegatives, texts: TextSet) -> Found:
+    """The ids of the rows' queries, positives and negatives."""
+    finder = PairFinder(texts)
+    queries, pairs, pair_counts, passages, counts = ([np.empty(0, dtype=np.int64)] for _ in range(5))
+    for each in source.texts():
+        query = texts.queries.find(text_digests(each.queries))
+        positives = texts.corpus.find(text_digests(each.positives))
+        lengths = np.diff(each.positive_offsets)
+        queries.append(query)
+        pairs.append(finder.places(np.repeat(query, lengths), positives))
+        pair_counts.append(lengths)
+        passages.append(texts.corpus.find(text_digests(each.negatives)))
+        counts.append(np.diff(each.negative_offsets))
+    return Found(
+        queries=np.concatenate(queries),
+        pairs=Ragged(offsets_of_counts(np.concatenate(pair_counts)), (np.concatenate(pairs),)),
+        offsets=offsets_of_counts(np.concatenate(counts)),
+        passages=np.concatenate(passages),
+    )
+
+
+class _Auditor:
+    """One audit: what it needs of the miner's settings, and the negatives that it looks at."""
+
+    def __init__(self, config: MiningConfig, texts: TextSet, source: RowsWithNegatives, found: Found) -> None:
+        self._config, self._texts, self._source, self._found = config, texts, source, found
+        self._builder = PoolBuilder(config)
+        self._queries = found.queries[found.row_of]
+        keys = self._queries * len(texts.corpus) + found.passages
+        self._keys, self._place = np.unique(keys, return_inverse=True)
+
+    def audit(self) -> Audit:
+        """Score the negatives and find what speaks against them."""
+        found, config = self._found, self._config
+        searcher = self._builder.searcher(config.teacher, self._texts)
+        pairs = np.repeat(np.arange(len(self._texts.queries)), np.diff(self._texts.positive_offsets))
+        pair_score = pair_scores(searcher, pairs, self._texts.positive_ids)
+        queries, passages = np.divmod(self._keys, len(self._texts.corpus))
+        scores = pair_scores(searcher, queries, passages.astype(np.int32))[self._place]
+        targets, references = self._targets(pairs, pair_score)
+        reasons = self._reasons_of_texts()
+        settled = np.logical_or.reduce(list(reasons.values()))
+        ceilings = config.method.ceilings(references)
+        reasons[f"ceiling of {config.method}"] = scores >= ceilings[found.row_of]
+        if np.isfinite(config.method.floor):
+            reasons[f"floor of {config.method}"] = scores < config.method.floor
+        for one in config.candidate_filters:
+            reasons[str(one)] = self._dropped_by(one.bind(self._scene()), targets, scores, settled)
+        judged = None
+        if config.judge is not None:
+            relevant, judged = self._judged(scores, settled)
+            reasons[str(config.judge)] = relevant
+        return Audit(config, self._texts, self._source, found, targets, references, scores, reasons, judged)
+
+    def _targets(self, query_of_pair: IdArray, pair_score: FloatArray) -> tuple[IdArray, FloatArray]:
+        """Each row's target and the positive score that sets its ceiling: the lowest of its query, or of the row."""
+        found = self._found
+        if self._config.positive_score == "min":
+            lowest = np.full(len(self._texts.queries), np.inf, dtype=np.float32)
+            np.minimum.at(lowest, query_of_pair, pair_score)
+            return found.queries, lowest[found.queries]
+        (pairs,) = found.pairs.arrays
+        order = np.lexsort((pair_score[pairs], found.pairs.rows))
+        first = order[found.pairs.offsets[:-1]]
+        return pairs[first], pair_score[pairs[first]]
+
+    def _reasons_of_texts(self) -> dict[str, BoolArray]:
+        """What is wrong with a negative by its text alone."""
+        found = self._found
+        order = np.lexsort((np.arange(len(found.passages)), found.passages, found.row_of))
+        again = np.zeros(len(order), dtype=bool)
+        same_row, same_passage = found.row_of[order], found.passages[order]
+        again[order[1:]] = (same_row[1:] == same_row[:-1]) & (same_passage[1:] == same_passage[:-1])
+        return {
+            SAME_AS_POSITIVE: PairFinder(self._texts).contains(self._queries, found.passages),
+            SAME_AS_QUERY: self._texts.own_text[self._queries] == found.passages,
+            TWICE: again,
+        }
+
+    def _scene(self) -> Scene:
+        texts, config = self._texts, self._config
+        positives = texts.positive_offsets, texts.positive_ids.astype(np.int64), None
+        return Scene(
+            Queries.of(texts, exclude_positives=True),
+            texts.corpus,
+            *positives,
+            config.positive_score,
+            config.teacher,
+            self._builder.indexes,
+        )
+
+    def _dropped_by(self, one: BoundFilter, targets: IdArray, scores: FloatArray, settled: BoolArray) -> BoolArray:
+        """Which negatives a filter would drop, of those whose texts say nothing against them."""
+        found = self._found
+        dropped = np.zeros(len(scores), dtype=bool)
+        for start in range(0, len(found.queries), ROWS_A_STEP):
+            stop = min(start + ROWS_A_STEP, len(found.queries))
+            entries = np.arange(found.offsets[start], found.offsets[stop])
+            entries = entries[~settled[entries]]
+            rows = found.row_of[entries]
+            entries = entries[np.lexsort((found.passages[entries], -scores[entries], rows))]
+            counts = np.bincount(rows - start, minlength=stop - start)
+            passages = found.passages[entries].astype(np.int32)
+            some = slice(start, stop)
+            listed = Listed(targets[some], found.queries[some], offsets_of_counts(counts), passages, scores[entries])
+            dropped[entries] = ~one.keep(listed)
+        return dropped
+
+    def _judged(self, scores: FloatArray, settled: BoolArray) -> tuple[BoolArray, int]:
+        """Which negatives the judge calls relevant, and how many pairs it was asked about: the highest scores first."""
+        judge = self._config.judge
+        assert judge is not None
+        score_of = np.full(len(self._keys), -np.inf, dtype=np.float32)
+        score_of[self._place[~settled]] = scores[~settled]
+        asked = np.flatnonzero(np.isfinite(score_of))
+        asked = asked[np.lexsort((asked, -score_of[asked]))][: judge.budget]
+        queries, passages = np.divmod(self._keys[asked], len(self._texts.corpus))
+        kept = verdicts_of(judge.judge, self._builder.indexes.store)
+        relevant = np.zeros(len(self._keys), dtype=bool)
+        relevant[asked] = verdicts_on(judge.judge, kept, self._texts, queries, passages)
+        return relevant[self._place], len(asked)

@@ -1,0 +1,125 @@
+"""``hf-negmine audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hf_negmine.base.errors import InputError
+from hf_negmine.commands import miners, options
+from hf_negmine.commands.running import command, set_up_libraries
+from hf_negmine.commands.signatures import Given, Signature, argument, option
+
+if TYPE_CHECKING:
+    from hf_negmine.auditing import Audit
+
+HELP = """Look at the negatives that ROWS have already: how many are likely false ones?
+
+The teacher scores them, and each is held against the ceiling of a method, the filters and the judge. Nothing is \
+changed, unless --repair asks for it.
+"""
+EPILOG = """
+[bold]Examples[/]
+
+[cyan]hf-negmine audit toy_finetune_data.jsonl -t BAAI/bge-m3[/]
+
+Every negative with what speaks against it, and an exit code for tests: 1 if more than a tenth are doubtful:
+
+[cyan]hf-negmine audit mined.parquet -t BAAI/bge-m3 -o audit.parquet --fail-over 0.1[/]
+
+Others in the place of doubtful ones, from a corpus:
+
+[cyan]hf-negmine audit pairs.jsonl -t BAAI/bge-m3 --corpus passages.parquet --repair repaired.jsonl[/]
+"""
+ROWS = (
+    "Rows with a query, positives and negatives, in the format of Sentence Transformers, FlagEmbedding or another "
+    "tool: a data set id on the Hub, a file, or a folder of save_to_disk."
+)
+SUFFIXES = (".parquet", ".jsonl")
+
+audited = Signature("audited", "auditing.examining", "audit")
+
+OPTIONS = {
+    None: [argument("rows", str, ROWS, "ROWS")],
+    options.DATA: [
+        audited("rows_format", metavar="NAME"),
+        miners.part("split"),
+        miners.part("config_name", "--config"),
+        options.CORPUS,
+        *options.COLUMNS,
+        options.CORPUS_CONFIG,
+    ],
+    **miners.TEACHER,
+    options.NEGATIVES: [options.METHOD, options.POSITIVE_SCORE, options.SAMPLER, options.mining("seed")],
+    "Filters": [*miners.FILTERS[:2], *miners.JUDGE[:-1]],
+    options.OUTPUT: [
+        option("output", Path, "File for the table of all negatives: .parquet.", "-o", metavar="FILE"),
+        option(
+            "repair", Path,
+            "File for the rows in their own format, with other negatives in the place of doubtful ones: .parquet or "
+            ".jsonl. What changed is written beside it.",
+            metavar="FILE",
+        ),
+        option("drop", bool, "With --repair: drop doubtful negatives without replacing them.", default=False),
+        option(
+            "fail_over", float, "Exit with 1 if more than this share of the negatives is doubtful.", metavar="SHARE",
+            min=0.0, max=1.0,
+        ),
+    ],
+    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET],
+}  # fmt: skip
+
+
+@command(OPTIONS, to_save_memory=miners.TO_SAVE_MEMORY)
+def audit(
+    rows: str,
+    audited: Given,
+    part: Given,
+    teacher: str,
+    loading: Given,
+    mining: Given,
+    output: Path | None,
+    repair: Path | None,
+    drop: bool,
+    fail_over: float | None,
+    quiet: bool,
+    **filters: Any,
+) -> None:
+    """Audit the negatives of ROWS."""
+    if drop and repair is None:
+        raise InputError("--drop: for --repair, which is not given")
+    if repair is not None and repair.suffix not in SUFFIXES:
+        raise InputError(f"--repair {repair}: rows are written as .parquet or .jsonl; end the name of the file so")
+    set_up_libraries(quiet=quiet)
+    miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
+    from hf_negmine import auditing
+
+    if output is not None:
+        auditing.check_suffix(output)
+    done = auditing.audit(rows, miner, **audited, **part)
+    if not quiet:
+        typer.echo(f"\n{done}\n")
+    if output is not None:
+        done.save(output)
+        typer.echo(f"Written: {output}")
+    if repair is not None:
+        _repair(done, repair, drop)
+    if fail_over is not None and done.share > fail_over:
+        typer.echo(f"{100 * done.share:.1f} % of the negatives are doubtful, over {100 * fail_over:g} %", err=True)
+        raise typer.Exit(1)
+
+
+def _repair(audited: Audit, path: Path, drop: bool) -> None:
+    from hf_negmine.base.files import finish_or_nothing
+
+    repaired = audited.repair(replace=not drop)
+    changes = path.with_name(f"{path.stem}.changes.parquet")
+    for file_name, table in ((path, repaired.rows), (changes, repaired.changes)):
+        with finish_or_nothing(file_name) as file:
+            if file_name.suffix == ".jsonl":
+                table.to_json(file)
+            else:
+                table.to_parquet(file)
+    typer.echo(f"{repaired}\nWritten: {path}, and what changed: {changes}")
