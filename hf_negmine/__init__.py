@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         RemineCallback,
         trainer_arguments,
     )
+    from hf_negmine.trial import Trial, TriedSetting, try_settings
 
 _HOMES = {
     "drop_in": ("mine_hard_negatives",),
@@ -107,6 +108,7 @@ _HOMES = {
     ),
     "auditing": ("Audit", "Repaired", "audit"),
     "miner": ("NegativeMiner",),
+    "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
@@ -199,6 +201,8 @@ __all__ = [
     "TopKMarginPos",
     "TopKPercPos",
     "TopKShifted",
+    "Trial",
+    "TriedSetting",
     "VectorTeacher",
     "Veto",
     "Where",
@@ -212,6 +216,7 @@ __all__ = [
     "reproduce",
     "same_value",
     "trainer_arguments",
+    "try_settings",
 ]
 
 try:
