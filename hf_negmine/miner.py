@@ -236,7 +236,9 @@ class NegativeMiner:
 
     def features(self, rows: Rows) -> datasets.Features:
         """Features of the result, for ``rows.map(miner, batched=True, features=miner.features(rows))``."""
-        return mined_features(rows.features or datasets.Features(), self._transform.layout)
+        if rows.features is None:
+            return mined_features(datasets.Features(), self._transform.layout)
+        return self._transform.features(rows.features)
 
     def mine_fresh(self, pairs: RowPairs, **changes: Any) -> RowNegatives:
         """Mine negatives for rows that were not part of `fit`; see `fresh.mine_fresh`."""

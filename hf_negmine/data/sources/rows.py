@@ -16,6 +16,7 @@ from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.beir import find_texts, open_beir
 from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split
 from hf_negmine.data.sources.files import BUILDERS, endings, is_address, local_path, read_file
+from hf_negmine.data.sources.joined import open_joined
 from hf_negmine.data.sources.tables import as_dataset
 
 RowSource: TypeAlias = (
@@ -117,6 +118,8 @@ def _open_path(
     if os.path.isfile(path) or is_address(path):
         refuse_config(config_name, path, config_argument)
         _refuse_split(split, path)
+        if endings(path)[0] == ".json" and (joined := open_joined(path)) is not None:
+            return joined
         rows, code = read_file(path, named=named)
         return OpenedRows(rows, code=code)
     if isinstance(source, os.PathLike) or endings(path)[0] in BUILDERS or path.startswith((".", "/", "~")):
