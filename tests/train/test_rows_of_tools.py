@@ -33,9 +33,9 @@ def test_a_row_is_read_as_in_a_table(name: str, rows: list[tuple[str, list[str],
     if name == "flagembedding":  # scores count if the positive has one, too
         assert all(math.isnan(score) for row in found for score in row.scores)
         scored = table.append_column("pos_scores", [[[0.5] * len(row.positives) for row in found]])
-        assert [
-            score for row in scored.to_pylist() for score in RowReader(scored.column_names).read(row).scores
-        ] == [score for scores in table["neg_scores"].to_pylist() for score in scores]
+        assert [score for row in scored.to_pylist() for score in RowReader(scored.column_names).read(row).scores] == [
+            score for scores in table["neg_scores"].to_pylist() for score in scores
+        ]
 
 
 @given(st.text(), st.text().filter(str.strip))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.formats import format_of
+from hf_negmine.data.formats import FORMATS, format_of
 from hf_negmine.data.formats.tools import TOOLS
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig"]
@@ -199,6 +200,18 @@ def test_wrong_rows_are_refused(rows: Any, settings: dict[str, Any], facts: list
     with pytest.raises(InputError) as caught:
         miner_in(tmp_path, num_negatives=1, **settings).mine(rows)
     assert all(fact in str(caught.value) for fact in facts), str(caught.value)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
+    page = (Path(__file__).parents[2] / "docs" / "interchange.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    found: dict[str, Any] = {"NegativeMiner": NegativeMiner}
+    exec(block, found)
+    last, _, said = block.strip().splitlines()[-1].partition("#")
+    assert repr(eval(last, found)) == said.strip()
+    table = page.split("## Row formats")[1].split("Who reads")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(FORMATS)
 
 
 # ---- files that hold ids ------------------------------------------------------------------------------------------
