@@ -97,5 +97,5 @@ def test_rows_for_a_tool_are_pushed_and_loaded_but_not_reproduced(format: str, h
     push_dataset(mined, "tester/mined", miner=miner, license="mit")
     found = load_mined("tester/mined")
     assert found.rows.to_list() == mined.to_list()
-    with pytest.raises(InputError, match="only the formats of Sentence Transformers"):
+    with pytest.raises(InputError, match="only the formats of Sentence"):
         reproduce("tester/mined", cache_dir=tmp_path / "again", progress=False)

@@ -60,7 +60,11 @@ def files_of(path: str, *, as_corpus: bool = False) -> list[str]:
     if os.path.isdir(path):
         found = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and _is_data(file, as_corpus))
         kinds = sorted({endings(file)[0] for file in found})
-        require(bool(found), f"{path} holds no data files: none ends in {_known(as_corpus)}")
+        require(
+            bool(found),
+            f"{path} holds no data files: none ends in {_known(as_corpus)}; expected these, a BEIR folder (corpus, "
+            "queries, qrels), or one from Dataset.save_to_disk",
+        )
         require(
             len(kinds) == 1,
             f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{kinds[0]}",

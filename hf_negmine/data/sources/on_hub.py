@@ -28,7 +28,7 @@ def load_from_hub(given: str, split: str | None, config_name: str | None, config
     """
     name, _, revision = given.partition("@")
     try:
-        loaded = datasets.load_dataset(name, config_name, split=split, revision=revision or None)
+        loaded = datasets.load_dataset(name, config_name, split=split, **_pinned(revision))
     except Exception as error:  # from datasets, the Hub, or the network
         if config_name is None and {"corpus", "queries"} <= set(_configs(error)):
             return _joined(name, split, revision, _judgements(name, split, revision, _configs(error)))
@@ -63,12 +63,16 @@ def _joined(name: str, split: str | None, revision: str, judgements: Rows) -> Op
 def _part(name: str, config_name: str | None, split: str | None, revision: str) -> Rows:
     """One config, in the split that is named, or the only one, or ``train``."""
     try:
-        loaded = datasets.load_dataset(name, config_name, split=split, revision=revision or None)
+        loaded = datasets.load_dataset(name, config_name, split=split, **_pinned(revision))
     except Exception as error:
         raise InputError(_why_not_loaded(name, config_name, "config_name", error)) from error
     if isinstance(loaded, dict):
         loaded = loaded[choose_split(list(loaded), None, where=f"{name} on the Hub")]
     return loaded
+
+
+def _pinned(revision: str) -> dict[str, str]:
+    return {"revision": revision} if revision else {}
 
 
 def _table(rows: Rows) -> pa.Table:
