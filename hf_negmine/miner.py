@@ -195,12 +195,13 @@ class NegativeMiner:
             batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, or a single row.
 
         Returns:
-            All columns of the batch (rows may be fewer or more), and the new ones, except that format ``ids`` leaves
-            out the two text columns. An Arrow table for an Arrow table and for what ``map`` passes: a table keeps its
-            types even if no row is left, or a column holds only nulls. A dictionary for a dictionary, as streams and
-            data sets formatted for NumPy or PyTorch pass them: there give ``map(features=miner.features(rows))``, and
-            with format ``ids``, or with rows or formats of other tools, also the names of the columns that are
-            replaced as ``map(remove_columns=…)``. The same holds for single rows.
+            All columns of the batch (rows may be fewer or more) without negatives that it came with, and the new ones,
+            except that format ``ids`` leaves out the two text columns. An Arrow table for an Arrow table and for what
+            ``map`` passes: a table keeps its types even if no row is left, or a column holds only nulls. A dictionary
+            for a dictionary, as streams and data sets formatted for NumPy or PyTorch pass them: there give
+            ``map(features=miner.features(rows))``, and with format ``ids``, or with rows or formats of other tools,
+            also the names of the columns that are replaced as ``map(remove_columns=…)``. The same holds for single
+            rows.
 
         Raises:
             NotFittedError: before `fit`.

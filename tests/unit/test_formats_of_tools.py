@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, IterableDataset
 
@@ -200,6 +201,32 @@ def test_wrong_rows_are_refused(rows: Any, settings: dict[str, Any], facts: list
     with pytest.raises(InputError) as caught:
         miner_in(tmp_path, num_negatives=1, **settings).mine(rows)
     assert all(fact in str(caught.value) for fact in facts), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        ("query pos neg", "flagembedding"),
+        ("query positive neg", "n-tuple"),
+        ("question passage label", "labeled-pair"),
+        ("anchor positive negative_2 negative_1 other", "n-tuple"),
+        ("query response rejected_response", "swift-flat"),
+        ("one two", None),
+        ("query positive other", None),
+        ("query positive negative label", "n-tuple or labeled-pair"),
+        ("query pos neg pos_doc", "flagembedding or automodel"),
+    ],
+)
+def test_a_format_is_recognized_or_the_error_names_the_columns(columns: str, name: str | None) -> None:
+    kinds = {"label": pa.int64(), "neg": pa.list_(pa.string())}
+    schema = pa.schema([(column, kinds.get(column, pa.string())) for column in columns.split()])
+    if name in FORMATS:
+        assert format_of(schema).name == name
+        return
+    with pytest.raises(InputError) as caught:
+        format_of(schema)
+    assert all(f"{column} (" in str(caught.value) for column in columns.split())
+    assert (name or "flagembedding: query, pos, and neg") in str(caught.value)
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.formats.tools import TEXTS, TOOLS, Tool
 from hf_negmine.data.texts import is_list, is_text
 
-NUMBERED = re.compile(r"((?:hard_)?negative)s?(?:_?(\d+))?")
+NUMBERED = re.compile(r"((?:hard_)?neg(?:ative)?)s?(?:_?(\d+))?")
 """Names of the negative columns of Sentence Transformers' rows."""
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "answer", "passage", "passages", "document", "documents")
@@ -134,7 +134,7 @@ def format_of(
         if found is None:
             raise InputError(f"rows_format {name!r} has {columns}; the rows have {_shown(schema)}")
         return found
-    formats = [found for found in (_recognized(one, schema, *given) for one in FORMATS) if found is not None]
+    formats = _candidates(schema, *given)
     if not formats:
         known = "; ".join(f"{one}: {columns}" for one, (_, columns, _) in FORMATS.items())
         raise InputError(f"rows_format: the rows have {_shown(schema)}, which is none of the known formats ({known})")
@@ -147,12 +147,12 @@ def format_of(
 
 
 def recognized_format(schema: pa.Schema, query_column: str | None, positive_column: str | None) -> RowFormat | None:
-    """The only format that rows with these columns can have; None without one, or if a column labels the passages.
+    """The only format that rows with these columns can have, those with labels aside; None without one.
 
-    Labels may mean anything, so rows with labels have to be named.
+    Labels may mean anything, so the formats with labels have to be named.
     """
-    names = [name for name in FORMATS if not name.startswith("labeled")]
-    formats = [found for name in names if (found := _recognized(name, schema, query_column, positive_column))]
+    found = _candidates(schema, query_column, positive_column)
+    formats = [one for one in found if not one.name.startswith("labeled")]
     return formats[0] if len(formats) == 1 else None
 
 
@@ -162,10 +162,14 @@ def names_of_formats(names: Iterable[str]) -> list[str]:
     return [name for name in names if name in (*known, "label", "labels", "scores") or NUMBERED.fullmatch(name)]
 
 
-def _recognized(name: str, schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    maker, _, needed = FORMATS[name]
-    found = maker(schema, query, positive) if set(needed) <= set(schema.names) else None
-    return None if found is None or {query, positive} - {None, found.query, found.positive} else found
+def _candidates(schema: pa.Schema, query: str | None, positive: str | None) -> list[RowFormat]:
+    """The formats that rows with these columns may have: those of tools, whose names are their own, before others."""
+    found = []
+    for maker, _, needed in FORMATS.values():
+        one = maker(schema, query, positive) if set(needed) <= set(schema.names) else None
+        if one is not None and not {query, positive} - {None, one.query, one.positive}:
+            found.append(one)
+    return [one for one in found if one.name in TOOLS] or found
 
 
 def _has(schema: pa.Schema, *names: str) -> bool:
