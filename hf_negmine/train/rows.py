@@ -280,10 +280,11 @@ def negative_columns(columns: Sequence[str]) -> list[str]:
 
 
 def tool_of(columns: Sequence[str], query: str | None, positive: str | None) -> Tool | None:
-    """The other tool whose rows with negatives have these columns, unless other columns were named."""
+    """The other tool whose rows have these columns, unless other columns were named."""
     for tool in TOOLS.values():
         queries = [name for name in tool.queries if name in columns and query in (None, name)]
-        if queries and tool.positive in columns and positive in (None, tool.positive) and own_columns(tool, columns):
+        named = queries and tool.positive in columns and positive in (None, tool.positive)
+        if named and (own_columns(tool, columns) or not tool.distinctive):
             return tool
     return None
 

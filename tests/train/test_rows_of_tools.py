@@ -10,6 +10,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
 from hf_negmine.data.formats import format_of
 from hf_negmine.data.formats.cells import passage_texts
@@ -61,6 +62,17 @@ def test_a_batch_is_made_of_rows_of_a_tool(name: str, models: Path) -> None:
     assert {key.split("_input_ids")[0] for key in batch if key.endswith("_input_ids")} >= {"query", "positive"}
     assert batch["query_input_ids"].shape[0] == len(features)
     collator._check(Dataset.from_list(rows_of(name)), progress=False)
+
+
+@pytest.mark.parametrize("name", ["tevatron", "dpr", "swift"])
+def test_rows_without_negatives_take_those_of_a_miner(name: str, models: Path, tmp_path: Path) -> None:
+    own = TOOLS[name].negatives
+    rows = Dataset.from_list([{key: value for key, value in row.items() if key not in own} for row in rows_of(name)])
+    miner = NegativeMiner("bm25", method="naive", num_negatives=1, cache_dir=tmp_path, progress=False).fit(rows)
+    collator = HardNegativeCollator(load_model(models), negatives=miner)
+    collator.set_epoch(0)
+    batch = collator(next(iter(feature_batches(rows))))
+    assert batch["negative_1_input_ids"].shape[0] == len(rows)
 
 
 def test_named_columns_win_and_wrong_cells_are_refused() -> None:
