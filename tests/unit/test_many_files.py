@@ -50,6 +50,11 @@ def test_a_file_may_be_named_like_a_pattern(folder: Path) -> None:
     assert open_rows(odd).rows.to_list() == ROWS[:1]
 
 
+def test_a_text_with_a_question_mark_is_no_pattern() -> None:
+    with pytest.raises(InputError, match=r"one text, 'what do otters eat\?', .* give a list of texts"):
+        open_corpus("what do otters eat?")
+
+
 def test_lines_of_several_text_files_are_a_corpus(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"\ufeff{name} one\n\n{name} two\n", encoding="utf-8")

@@ -85,6 +85,9 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
 
 def _open_path(source: str | os.PathLike[str], column: str | None, config_name: str | None) -> OpenedCorpus:
     path = local_path(source, "corpus")
+    is_name = isinstance(source, os.PathLike) or len(path.split()) == 1 or endings(path)[0] in BUILDERS
+    if not is_name and not os.path.exists(path):
+        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
     if os.path.isdir(path) and find_texts(Path(path), "corpus"):
         refuse_config(config_name, path, CONFIG_ARGUMENT)
         return OpenedCorpus(batches_of(read_beir_texts(Path(path), "corpus")[1]))
@@ -95,8 +98,6 @@ def _open_path(source: str | os.PathLike[str], column: str | None, config_name: 
         if endings(files_of(path, as_corpus=True)[0])[0] != ".txt":
             return opened
         return OpenedCorpus(_lines_with_text(opened.batches, path))
-    if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
-        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
     opened_rows = open_rows(source, config_name=config_name, config_argument=CONFIG_ARGUMENT)
     if opened_rows.corpus is not None and column is None:
         return OpenedCorpus(batches_of(opened_rows.corpus))

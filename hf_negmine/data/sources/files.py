@@ -93,7 +93,9 @@ def are_shards(path: str) -> bool:
 
 def is_pattern(path: str) -> bool:
     """Whether this is a pattern such as ``data/*.parquet``, rather than a file with such a name."""
-    return glob.has_magic(path.partition("?")[0] if is_address(path) else path) and not os.path.exists(path)
+    if is_address(path):  # where a question mark begins the query
+        return "*" in path.partition("?")[0]
+    return glob.has_magic(path) and not os.path.exists(path)
 
 
 def _is_data(file: Path, as_corpus: bool) -> bool:
