@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
-from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore
+from hf_negmine.base.choices import FirstPass, Format, OnExhausted, PositiveScore, RowsFormat
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import InputError, require, require_choice, require_flag, require_whole
 from hf_negmine.base.files import default_cache_dir
@@ -82,12 +82,16 @@ class MiningConfig:
             ``positive_column``.
         positive_column: column of the positives, one text or a list of texts per row; None takes the second of just two
             columns, or the one that is not ``query_column``.
+        rows_format: format of rows that may hold negatives, which are not used: ``n-tuple``, or with labels
+            ``labeled-pair`` or ``labeled-list``, or that of another tool, ``flagembedding``, ``tevatron``, ``dpr``,
+            ``swift``, ``swift-flat``, ``automodel``; None takes the one that the columns show, unless they hold labels.
         corpus_column: column of the passages in the corpus; None takes ``text``, ``passage``, ``document``, or the only
             one that holds text.
         corpus_config_name: config of a corpus on the Hub that has several; None takes the only one.
         format: layout of the rows: ``n-tuple`` with all negatives, ``triplet`` with one row per negative,
             ``labeled-pair`` with one row per passage and its label, ``labeled-list`` with lists of passages and labels,
-            ``ids`` with passage ids and scores, beside lookup tables of the texts.
+            ``ids`` with passage ids and scores, beside lookup tables of the texts, or with the columns of another tool:
+            ``flagembedding``, ``tevatron``, ``dpr``, ``swift``, ``swift-flat``, ``automodel``.
         include_scores: whether to write the teacher's scores, too.
         positive_score: if a query has several positives, the lowest score sets the ceiling (``min``), or each positive
             sets its own (``each``).
@@ -118,6 +122,7 @@ class MiningConfig:
     corpus: CorpusSource | None = None
     query_column: str | None = None
     positive_column: str | None = None
+    rows_format: RowsFormat | None = None
     corpus_column: str | None = None
     corpus_config_name: str | None = None
     format: Format = "n-tuple"
@@ -141,6 +146,8 @@ class MiningConfig:
         for name in NAMES:
             _require_name(getattr(self, name), name)
         require_choice(self.positive_score, get_args(PositiveScore), argument="positive_score")
+        if self.rows_format is not None:
+            require_choice(self.rows_format, get_args(RowsFormat), argument="rows_format")
         require_choice(self.first_pass, get_args(FirstPass), argument="first_pass")
         cache_dir = default_cache_dir() if self.cache_dir is None else folder_of(self.cache_dir, "cache_dir")
         teacher = resolve_ensemble(self.teacher, progress=self.progress)

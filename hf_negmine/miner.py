@@ -188,19 +188,20 @@ class NegativeMiner:
     def __call__(self, batch: Mapping[str, Any] | pa.Table) -> dict[str, Any] | pa.Table:
         """Rows with their negatives, for ``rows.map(miner, batched=True)``.
 
-        ``rows.map(miner)`` works too where one row becomes one row: in the formats ``n-tuple``, ``labeled-list`` and
-        ``ids``, if no row has to be dropped.
+        ``rows.map(miner)`` works too where one row becomes one row: in the formats ``n-tuple``, ``labeled-list``,
+        ``ids`` and those of other tools, if no row has to be dropped.
 
         Args:
             batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, or a single row.
 
         Returns:
-            All columns of the batch (rows may be fewer or more), and the new ones, except that format ``ids`` leaves
-            out the two text columns. An Arrow table for an Arrow table and for what ``map`` passes: a table keeps its
-            types even if no row is left, or a column holds only nulls. A dictionary for a dictionary, as streams and
-            data sets formatted for NumPy or PyTorch pass them: there give ``map(features=miner.features(rows))``, and
-            with format ``ids`` also the names of the text columns as ``map(remove_columns=…)``. The same holds for
-            single rows.
+            All columns of the batch (rows may be fewer or more) without negatives that it came with, and the new ones,
+            except that format ``ids`` leaves out the two text columns. An Arrow table for an Arrow table and for what
+            ``map`` passes: a table keeps its types even if no row is left, or a column holds only nulls. A dictionary
+            for a dictionary, as streams and data sets formatted for NumPy or PyTorch pass them: there give
+            ``map(features=miner.features(rows))``, and with format ``ids``, or with rows or formats of other tools,
+            also the names of the columns that are replaced as ``map(remove_columns=…)``. The same holds for single
+            rows.
 
         Raises:
             NotFittedError: before `fit`.
@@ -236,7 +237,9 @@ class NegativeMiner:
 
     def features(self, rows: Rows) -> datasets.Features:
         """Features of the result, for ``rows.map(miner, batched=True, features=miner.features(rows))``."""
-        return mined_features(rows.features or datasets.Features(), self._transform.layout)
+        if rows.features is None:
+            return mined_features(datasets.Features(), self._transform.layout)
+        return self._transform.features(rows.features)
 
     def mine_fresh(self, pairs: RowPairs, **changes: Any) -> RowNegatives:
         """Mine negatives for rows that were not part of `fit`; see `fresh.mine_fresh`."""

@@ -18,8 +18,8 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import (
     CorpusSource,
+    Reading,
     RowSource,
-    choose_columns,
     open_corpus,
     open_rows,
     pair_batches,
@@ -141,7 +141,7 @@ def read(
     """Read rows and corpus into a text set."""
     corpus = corpus if corpus is not None else config.corpus
     query, positive = config.query_column or "query", config.positive_column or "positive"
-    pairs, code = _Counted(()), "rows"
+    pairs, code, named = _Counted(()), "rows", (query, positive)
     if rows is not None:
         opened = open_rows(
             rows, split=split, config_name=config_name, named=(config.query_column, config.positive_column)
@@ -149,11 +149,19 @@ def read(
         code = opened.code
         corpus = corpus if corpus is not None else opened.corpus
         known_query, known_positive = opened.columns
-        query, positive = choose_columns(
-            opened.rows, config.query_column or known_query, config.positive_column or known_positive
+        reading = Reading.of(
+            opened.rows,
+            config.query_column or known_query,
+            config.positive_column or known_positive,
+            config.rows_format,
         )
-        config.layout(query, positive).check_new_columns(list(opened.rows.column_names or []))
-        pairs = _Counted(pair_batches(opened.rows, query, positive, code=code), progress=config.progress)
+        query, positive = reading.query, reading.positive
+        named = reading.given
+        config.layout(query, positive).check_new_columns(reading.plain_columns(opened.rows.column_names or []))
+        reading.tell(opened.rows.column_names or [])
+        pairs = _Counted(
+            pair_batches(opened.rows, query, positive, code=code, row_format=reading.format), progress=config.progress
+        )
     elif corpus is None:
         raise InputError("fit: give rows, a corpus, or both")
     passages = None
@@ -163,8 +171,8 @@ def read(
         config.cache_dir,
         pairs,
         passages,
-        query_column=query,
-        positive_column=positive,
+        query_column=named[0],
+        positive_column=named[1],
         code=code,
         corpus_remedy=passages.without_blanks if passages is not None else "",
     )

@@ -14,6 +14,8 @@ import torch
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking, Searcher, Teacher
 from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.formats.tools import TOOLS
+from hf_negmine.data.layouts import FORMATS
 from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
@@ -22,6 +24,8 @@ from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.select import Selection
 from hf_negmine.teachers.vector_store import VectorStore
 
+OWN_FORMATS = [name for name in FORMATS if name not in TOOLS]
+"""The formats of mined rows that are not those of another tool."""
 Ranked = list[tuple[float, int]]
 """(score, passage) by falling score and rising passage."""
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 TO_SAVE_MEMORY = "give --device cpu, or a smaller --batch-size or --max-length"
 ROWS = (
-    "Rows of (query, positive): a data set id on the Hub, a Parquet, JSONL, CSV or TSV file (compressed or not), here "
-    "or at an address, a BEIR folder, or a folder of save_to_disk."
+    "Rows of (query, positive), with or without negatives: a data set id on the Hub, a Parquet, JSONL, CSV or TSV file "
+    "(compressed or not) or a folder or pattern of them, here or at an address, a BEIR folder, or one of save_to_disk."
 )
 API_URL = "Address of an api: teacher's server. The key is taken from the variable OPENAI_API_KEY."
 FIRST_STAGE = "Finds the candidates that a cross-encoder: or late-interaction: teacher scores: any other teacher."

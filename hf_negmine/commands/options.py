@@ -15,7 +15,12 @@ mining = Signature("mining", "config", "MiningConfig")
 
 CORPUS = mining("corpus", metavar="PATH")
 CORPUS_CONFIG = mining("corpus_config_name", "--corpus-config")
-COLUMNS = [mining("query_column"), mining("positive_column"), mining("corpus_column")]
+COLUMNS = [
+    mining("query_column"),
+    mining("positive_column"),
+    mining("rows_format", metavar="NAME"),
+    mining("corpus_column"),
+]
 METHOD = mining("method", "-m", **spec("select.methods", "parse_method"))
 SAMPLER = mining("sampler", "-s", **spec("select.samplers", "parse_sampler"))
 POSITIVE_SCORE = mining("positive_score")

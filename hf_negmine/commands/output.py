@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hf_negmine.base.errors import ExhaustedError, StorageError, require
 from hf_negmine.base.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
 from hf_negmine.base.wording import counted
+from hf_negmine.data.formats.tools import TOOLS
 
 if TYPE_CHECKING:
     import datasets
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from hf_negmine.report.summary import MiningSummary
 
 DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parquet", "summary.json"
+LINES, LIST = "data.jsonl", "data.json"
+"""The rows as other tools load them: an object per line, or for DPR one list."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class SavedData:
         rows: number of rows in ``data.parquet``.
         size: its size in bytes.
         lookups: whether ``queries.parquet`` and ``corpus.parquet`` are beside it.
+        for_tool: the file of the same rows that another tool loads, if they are in its format.
     """
 
     folder: Path
     rows: int
     size: int
     lookups: bool
+    for_tool: str | None = None
 
     @property
     def loading_code(self) -> str:
@@ -44,6 +49,8 @@ class SavedData:
 
     def __str__(self) -> str:
         besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
+        if self.for_tool is not None:
+            besides = f"{self.for_tool} (the same rows as JSON) and {SUMMARY}"
         return (
             f"Written: {self.folder / DATA} ({counted(self.rows, 'row')}, {self.size / 1e6:,.1f} MB); beside it "
             f"{besides}.\n"
@@ -133,6 +140,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
     tables = {DATA: mined}
     if miner.config.format == "ids":
         tables |= {QUERIES: miner.queries, CORPUS: miner.corpus}
+    for_tool = {"dpr": LIST}.get(miner.config.format, LINES) if miner.config.format in TOOLS else None
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
@@ -140,15 +148,19 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
             for name, table in tables.items():
                 with finish_or_nothing(scratch / name) as file:
                     table.to_parquet(file)
+            if for_tool is not None:
+                with finish_or_nothing(scratch / for_tool) as file:
+                    mined.to_json(file, lines=for_tool == LINES, orient="records", force_ascii=False)
+            written = [*tables, *([for_tool] if for_tool else [])]
             write_json(scratch / SUMMARY, miner.summary.as_dict())
             ours = is_output(folder)
             # The summary goes first: it marks the folder as ours, so that a run killed at this point can be repeated.
-            for name in (SUMMARY, *tables):
+            for name in (SUMMARY, *written):
                 (scratch / name).replace(folder / name)
             if ours:
-                for name in {QUERIES, CORPUS} - set(tables):
+                for name in {QUERIES, CORPUS, LINES, LIST} - set(written):
                     (folder / name).unlink(missing_ok=True)
-    return SavedData(folder, len(mined), (folder / DATA).stat().st_size, lookups=QUERIES in tables)
+    return SavedData(folder, len(mined), (folder / DATA).stat().st_size, lookups=QUERIES in tables, for_tool=for_tool)
 
 
 def note_on_exhausted(summary: MiningSummary) -> str:

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.choices import Format, Inconsistent, OnExhausted
-from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require_choice
+from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require, require_choice
 from hf_negmine.base.ragged import Ragged, offsets_of_rows
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.data.texts import TextColumn
+from hf_negmine.data.formats.cells import lists_like, new_elements
+from hf_negmine.data.formats.tools import TOOLS, Tool
+from hf_negmine.data.texts import TextColumn, is_list
 
 FORMATS = get_args(Format)
 CONSISTENT = "consistent"
@@ -27,8 +29,8 @@ class Layout:
 
     Attributes:
         format: ``n-tuple`` (query, positive, negative_1 … negative_n), ``triplet`` (a row per negative),
-            ``labeled-pair`` (a row per passage, label 1 or 0), ``labeled-list`` (lists of passages and labels), or
-            ``ids`` (query_id, document_ids, scores; texts in lookup tables).
+            ``labeled-pair`` (a row per passage, label 1 or 0), ``labeled-list`` (lists of passages and labels),
+            ``ids`` (query_id, document_ids, scores; texts in lookup tables), or the format of another tool (`TOOLS`).
         query_column: name of the query column.
         positive_column: name of the positive column; the labeled formats put all passages there.
         n: negatives per query.
@@ -51,11 +53,26 @@ class Layout:
     def __post_init__(self) -> None:
         require_choice(self.format, FORMATS, argument="format")
         require_choice(self.on_exhausted, ON_EXHAUSTED, argument="on_exhausted")
+        require(
+            not self.scores or self.tool is None or len(self.tool.of_negatives) > 0,
+            f"include_scores: rows of format {self.format!r} have no place for scores; leave it out, or take "
+            "'flagembedding'",
+        )
+
+    @property
+    def tool(self) -> Tool | None:
+        """The tool whose format it is; None for the formats of Sentence Transformers."""
+        return TOOLS.get(self.format)
 
     @property
     def replaced_columns(self) -> tuple[str, ...]:
         """Columns of the input whose content the output holds under other names."""
-        return (self.query_column, self.positive_column) if self.format == "ids" else ()
+        return (self.query_column, self.positive_column) if self.format == "ids" or self.tool is not None else ()
+
+    @property
+    def filled_columns(self) -> tuple[str, ...]:
+        """Columns that are written, empty, only where the input lacks them."""
+        return () if self.tool is None else tuple(self.tool.empty)
 
     @property
     def groups_positives(self) -> bool:
@@ -64,6 +81,8 @@ class Layout:
         They then share its negatives, and labels must tell them apart. Where scores replace the labels, the first
         passage of a group is its only positive.
         """
+        if self.tool is not None:
+            return self.share_negatives and not self.tool.one_positive
         has_labels = self.format != "ids" and not (self.format == "labeled-list" and self.scores)
         return self.share_negatives and has_labels
 
@@ -81,7 +100,8 @@ class Layout:
 
     def check_new_columns(self, available: Sequence[str]) -> None:
         """Raise `InputError` if rows already have a column that the format writes."""
-        if clash := [name for name in available if name != self.positive_column and self.writes(name)]:
+        own = (self.positive_column, *self.replaced_columns, *self.filled_columns)
+        if clash := [name for name in available if name not in own and self.writes(name)]:
             raise InputError(
                 f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove or "
                 "rename them"
@@ -97,6 +117,9 @@ class Layout:
     @property
     def _columns_of_format(self) -> dict[str, pa.DataType]:
         text, score = pa.string(), pa.float32()
+        if self.tool is not None:
+            kinds = (self.tool.of_positives[0], self.tool.of_negatives[0]) if self.scores else ()
+            return {**self.tool.columns, **dict.fromkeys(kinds, pa.list_(score))}
         if self.format == "n-tuple":
             columns = {self.positive_column: text, **{f"negative_{i}": text for i in range(1, self.n + 1)}}
             return {**columns, "scores": pa.list_(score)} if self.scores else columns
@@ -213,6 +236,8 @@ def write_rows(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writt
         return _n_tuples(found, corpus, layout)
     if layout.format == "triplet":
         return _triplets(found, corpus, layout)
+    if layout.tool is not None:
+        return _of_tool(found, corpus, layout, layout.tool)
     return _grouped(found, corpus, layout)
 
 
@@ -258,9 +283,7 @@ def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
 
 def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
     """Lay out the formats that put positives and negatives into one column; a group is a row, or one of its pairs."""
-    first_of_group = np.ones(len(found.rows), dtype=bool)
-    if layout.groups_positives and len(found.rows):
-        first_of_group[1:] = np.diff(found.rows) > 0
+    first_of_group = _first_of_group(found, layout)
     group_of_pair = np.cumsum(first_of_group) - 1
     negatives = _shared_negatives(found, group_of_pair).of(np.flatnonzero(first_of_group))
     n_groups = len(negatives.rows)
@@ -299,6 +322,38 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
             **_flags_of_groups(found, layout, np.flatnonzero(first_of_group)),
         },
     )
+
+
+def _of_tool(found: RowNegatives, corpus: TextColumn, layout: Layout, tool: Tool) -> Written:
+    """Lay out one row per group in the format of another tool."""
+    firsts = np.flatnonzero(_first_of_group(found, layout))
+    group_of_pair = np.searchsorted(firsts, np.arange(len(found.rows)), side="right") - 1
+    negatives = _shared_negatives(found, group_of_pair).of(firsts)
+    offsets = offsets_of_rows(group_of_pair, len(firsts))
+    positives = new_elements(
+        found.positives, tool.positive_type.value_type if is_list(tool.positive_type) else tool.positive_type
+    )
+    columns = {
+        tool.queries[0]: new_elements(found.queries.take(pa.array(negatives.rows)), tool.query_type),
+        tool.positive: lists_like(tool.positive_type, positives, offsets) if is_list(tool.positive_type) else positives,
+        tool.negatives[0]: lists_like(
+            tool.lists, new_elements(corpus.take(negatives.passages), tool.lists.value_type), negatives.offsets
+        ),
+        **{name: lists_like(kind, pa.nulls(0, kind.value_type), offsets * 0) for name, kind in tool.empty.items()},
+    }
+    if layout.scores:
+        kind = pa.list_(pa.float32())
+        columns[tool.of_positives[0]] = lists_like(kind, pa.array(found.positive_scores), offsets)
+        columns[tool.of_negatives[0]] = lists_like(kind, pa.array(negatives.scores), negatives.offsets)
+    return Written(negatives.rows, {**columns, **_flags_of_groups(found, layout, firsts)})
+
+
+def _first_of_group(found: RowNegatives, layout: Layout) -> BoolArray:
+    """Whether each pair is the first of its group, which is a row or, without groups, the pair alone."""
+    first = np.ones(len(found.rows), dtype=bool)
+    if layout.groups_positives and len(found.rows):
+        first[1:] = np.diff(found.rows) > 0
+    return first
 
 
 def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegatives:

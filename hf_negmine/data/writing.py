@@ -12,6 +12,8 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
 from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.data.formats.cells import elements_of, texts_of_elements
+from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
 from hf_negmine.data.texts import TextColumn
 
@@ -24,8 +26,37 @@ def mined_features(features: datasets.Features, layout: Layout) -> datasets.Feat
     new = {
         name: datasets.Features.from_arrow_schema(pa.schema([(name, kind)]))
         for name, kind in layout.new_columns.items()
+        if name not in layout.filled_columns or name not in kept
     }
     return datasets.Features({**kept, **{name: feature[name] for name, feature in new.items()}})
+
+
+def features_in_format(features: datasets.Features, layout: Layout, row_format: NegativeLists) -> datasets.Features:
+    """The features of the result in the format that the rows have, too."""
+    none = np.empty(0, dtype=np.int64)
+    empty = Written(none, {name: pa.array([], kind) for name, kind in layout.new_columns.items()})
+    schema = in_format(features.arrow_schema.empty_table(), empty, layout, row_format).schema
+    made = datasets.Features.from_arrow_schema(schema)
+    own = features.arrow_schema
+    same = [name for name in made if name in features and own.field(name).type == schema.field(name).type]
+    return datasets.Features({**made, **{name: features[name] for name in same}})
+
+
+def in_format(table: pa.Table, written: Written, layout: Layout, row_format: NegativeLists) -> pa.Table:
+    """The written rows of a batch in the format that it has, with what it says about its positives."""
+    tool, columns = layout.tool, dict(written.columns)
+    assert tool is not None
+    table = table.take(pa.array(written.rows))
+    positives, of_row = elements_of(columns.pop(tool.positive))
+    table = row_format.with_positives(table, texts_of_elements(positives, tool.positive), of_row)
+    negatives, of_row = elements_of(columns.pop(tool.negatives[0]))
+    table = row_format.with_negatives(table, texts_of_elements(negatives, tool.negatives[0]), of_row)
+    for name, column in columns.items():
+        if name not in table.column_names:
+            table = table.append_column(name, column)
+        elif name in (*tool.of_positives, *tool.of_negatives):
+            table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
@@ -35,6 +66,8 @@ def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
         if name in table.column_names:
             table = table.drop_columns([name])
     for name, column in written.columns.items():
+        if name in table.column_names and name in layout.filled_columns:
+            continue
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, column)
         else:

@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import InputError, StorageError
+from hf_negmine.base.errors import InputError, StorageError, require
 from hf_negmine.base.naming import public_content
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.schema import DigestArray, IdArray
@@ -175,6 +175,11 @@ def _columns_of_mining(data: HubData, config: MiningConfig, repo_id: str) -> lis
     """The columns that mining again writes; `InputError` unless the pushed rows have all of them."""
     query, positive = data.provenance.columns
     layout = config.layout(query, positive)
+    require(
+        layout.tool is None,
+        f"reproduce: the rows of {repo_id} are in format {config.format!r}, whose rows may hold several pairs; "
+        "only the formats of Sentence Transformers and 'ids' are compared, pair by pair",
+    )
     columns = [*([] if query in layout.replaced_columns else [query]), *layout.new_columns]
     if lacking := [name for name in columns if name not in data.rows.column_names]:
         raise InputError(

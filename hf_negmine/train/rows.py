@@ -12,6 +12,8 @@ import numpy as np
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.formats.cells import passage_texts
+from hf_negmine.data.formats.tools import TOOLS, Tool
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
@@ -134,7 +136,8 @@ class RowReader:
         self.n: int | None = None
         self._lookups = lookups
         self.is_ids = "document_ids" in columns
-        self.negative_columns = negative_columns(columns)
+        self.tool = tool_of(columns, query_column, positive_column)
+        self.negative_columns = negative_columns(columns) if self.tool is None else own_columns(self.tool, columns)
         self.label_column = next((name for name in LABEL_COLUMNS if name in columns), None)
         if self.is_ids:
             require("query_id" in columns, f"rows with document_ids need query_id, too; got {list(columns)}")
@@ -143,6 +146,10 @@ class RowReader:
                     "rows of format ids hold numbers: give the collator the lookup tables, queries=miner.queries and "
                     "corpus=miner.corpus"
                 )
+            return
+        if self.tool is not None:
+            self.query_column = next(name for name in self.tool.queries if name in columns)
+            self.positive_column = self.tool.positive
             return
         texts = [name for name in columns if name not in (*NOT_TEXT, *self.negative_columns)]
         for argument, name in (("query_column", query_column), ("positive_column", positive_column)):
@@ -182,6 +189,8 @@ class RowReader:
         """
         if self.is_ids:
             return self._read_ids(feature)
+        if self.tool is not None:
+            return self._read_of_tool(feature, self.tool)
         query, positive = feature[self.query_column], feature[self.positive_column]
         if not isinstance(query, str):
             raise InputError(f"column {self.query_column!r} holds {query!r:.80}, expected the text of a query")
@@ -200,6 +209,23 @@ class RowReader:
             row.positive_score, row.scores = scores[0], scores[1:]
         else:
             row.scores = [float("nan")] * len(row.negatives)
+        return row
+
+    def _read_of_tool(self, feature: Feature, tool: Tool) -> TrainingRow:
+        query = passage_texts(feature[self.query_column], self.query_column)
+        positives = passage_texts(feature[tool.positive], tool.positive)
+        require(
+            len(query) == 1, f"column {self.query_column!r} holds {feature[self.query_column]!r:.80}, expected a query"
+        )
+        require(bool(positives), f"column {tool.positive!r} holds no positive for {query[0][:80]!r}; leave the row out")
+        row = TrainingRow(query[0], positives)
+        for name in self.negative_columns:
+            row.negatives += passage_texts(feature[name], name)
+        row.room = len(row.negatives)
+        scores = [_numbers(feature.get(name)) for name in (*tool.of_positives[:1], *tool.of_negatives[:1])]
+        row.scores = [float("nan")] * len(row.negatives)
+        if len(scores) == 2 and scores[0] and scores[1] is not None and len(scores[1]) == len(row.negatives):
+            row.positive_score, row.scores = scores[0][0], scores[1]
         return row
 
     def is_labeled_pair(self, feature: Feature) -> bool:
@@ -251,6 +277,21 @@ def negative_columns(columns: Sequence[str]) -> list[str]:
     names = sorted(kinds, key=lambda kind: (kind.endswith("…"), kind))
     require(len(kinds) < 2, f"the rows have negatives under several names, {names}; keep one of them")
     return [name for numbered in kinds.values() for _, name in sorted(numbered)]
+
+
+def tool_of(columns: Sequence[str], query: str | None, positive: str | None) -> Tool | None:
+    """The other tool whose rows have these columns, unless other columns were named."""
+    for tool in TOOLS.values():
+        queries = [name for name in tool.queries if name in columns and query in (None, name)]
+        named = queries and tool.positive in columns and positive in (None, tool.positive)
+        if named and (own_columns(tool, columns) or not tool.distinctive):
+            return tool
+    return None
+
+
+def own_columns(tool: Tool, columns: Sequence[str]) -> list[str]:
+    """The columns of negatives that rows of a tool have."""
+    return [name for name in tool.negatives if name in columns]
 
 
 def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> None:

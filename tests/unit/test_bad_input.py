@@ -119,7 +119,7 @@ CASES = {
     "the same column twice": Case(fit(query_column="query", positive_column="query"), ["both 'query'"]),
     "which columns": Case(fit([{**ROWS[0], "id": 1}]), ["name them", "['query', 'positive', 'id']"]),
     "column that is written": Case(
-        fit([{**ROWS[0], "negative_1": "x"}], **BY_NAME),
+        fit([{**ROWS[0], "negative_1": 1}], **BY_NAME),
         ["already has", "['negative_1']", "format 'n-tuple'", "remove"],
     ),
     "no rows": Case(fit([]), ["the data set is empty", "expected a query and a positive"]),
@@ -298,7 +298,7 @@ CASES = {
         ColumnError,
     ),
     "map over a column that is written": Case(
-        then_map([{**ROWS[0], "negative_1": "precious"}], batched=True), ["already has", "['negative_1']"]
+        then_map([{**ROWS[0], "negative_1": 1}], batched=True), ["already has", "['negative_1']"]
     ),
     "map a blank text": Case(then_map([{"query": " ", "positive": "x"}], batched=True), ["'query'", "empty text"]),
     "mine other columns": Case(
@@ -307,7 +307,7 @@ CASES = {
         ColumnError,
     ),
     "mine over a column that is written": Case(
-        lambda folder: miner_in(folder).fit(ROWS).mine([{**ROWS[0], "negative_2": "precious"}]),
+        lambda folder: miner_in(folder).fit(ROWS).mine([{**ROWS[0], "negative_2": 1}]),
         ["already has", "['negative_2']"],
     ),
     "mine with another corpus": Case(

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from hf_negmine import NegativeMiner, __version__
 from hf_negmine.commands.cli import app
-from hf_negmine.data.layouts import FORMATS
+from tests.reference import OWN_FORMATS
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elderberry", "fig", "grape", "hazelnut", "imbe", "jujube"]
 ROWS = [
@@ -53,7 +53,7 @@ def load(path: Path) -> datasets.Dataset:
     return datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(path.parent / "hf"))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_mine_writes_what_the_miner_mines(format: str, run: Run, rows_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "mined"
     options = ("-t", "random:3", "-m", "naive", "-s", "sampled:6", "-n", "3", "--seed", "5", "--scores")
@@ -69,6 +69,21 @@ def test_mine_writes_what_the_miner_mines(format: str, run: Run, rows_file: Path
     assert found.to_dict() == expected.to_dict()
     lookups = {"queries.parquet", "corpus.parquet"} if format == "ids" else set()
     assert {path.name for path in output.iterdir()} - {"hf"} == {"data.parquet", "summary.json"} | lookups
+
+
+@pytest.mark.parametrize(("format", "name"), [("flagembedding", "data.jsonl"), ("dpr", "data.json")])
+def test_rows_for_another_tool_are_json_too(format: str, name: str, run: Run, rows_file: Path, tmp_path: Path) -> None:
+    output, options = tmp_path / "mined", ("-t", "random:3", "-m", "naive", "-n", "2")
+    result = run("mine", rows_file, *options, "--format", format, "--output", output)
+    assert result.exit_code == 0, result.output
+    assert f"{name} (the same rows as JSON)" in result.stdout
+    text = (output / name).read_text(encoding="utf-8")
+    found = json.loads(text) if format == "dpr" else [json.loads(line) for line in text.splitlines()]
+    assert found == load(output / "data.parquet").to_list()
+    again = run("mine", output / name, *options, "--output", tmp_path / "again")
+    assert again.exit_code == 0, again.output
+    assert run("mine", rows_file, *options, "--output", output).exit_code == 0
+    assert not (output / name).exists()
 
 
 def test_ids_join_with_the_lookup_tables(run: Run, rows_file: Path, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from datasets.fingerprint import Hasher
 from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
 from hf_negmine.base.errors import ColumnError, InputError, TeacherError
 from hf_negmine.base.files import digest_of
-from hf_negmine.data.layouts import FORMATS
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.filters import (
@@ -40,7 +39,7 @@ from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.teachers import ScoreFunction
 from hf_negmine.teachers.vector_store import VectorStore
-from tests.reference import text_set
+from tests.reference import OWN_FORMATS, text_set
 from tests.unit.test_miner import (
     CORPUS,
     NEGATIVES,
@@ -590,7 +589,7 @@ def axes_miner(cache: Path, **settings: Any) -> NegativeMiner:
     return miner_in(cache, **given)
 
 
-@pytest.mark.parametrize(("format", "by_map"), [("n-tuple", False), *((name, True) for name in FORMATS)])
+@pytest.mark.parametrize(("format", "by_map"), [("n-tuple", False), *((name, True) for name in OWN_FORMATS)])
 def test_inconsistent_pairs_are_dropped_or_flagged_in_every_format(cache: Path, format: str, by_map: bool) -> None:
     def mined(action: Any) -> list[dict[str, Any]]:
         miner = axes_miner(cache, format=format, filters=[Consistency(top_k=2, action=action)], on_exhausted="keep")
@@ -765,7 +764,7 @@ def test_a_struck_judge_is_asked_no_pair_twice(tmp_path: Path, verdicts: int) ->
 
 
 @pytest.mark.parametrize(
-    ("format", "positive_score"), [*((name, "min") for name in FORMATS), ("n-tuple", "each"), ("ids", "each")]
+    ("format", "positive_score"), [*((name, "min") for name in OWN_FORMATS), ("n-tuple", "each"), ("ids", "each")]
 )
 def test_what_is_relabelled_becomes_a_positive_once_a_query(cache: Path, format: str, positive_score: str) -> None:
     bench = Bench()

@@ -52,6 +52,7 @@ OTHER_SETTINGS = {
     "corpus_column": "text",
     "corpus_config_name": "corpus",
     "format": "triplet",
+    "rows_format": "flagembedding",
     "include_scores": True,
     "positive_score": "each",
     "include_positives": True,

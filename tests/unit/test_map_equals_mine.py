@@ -14,7 +14,7 @@ from datasets import ClassLabel, Dataset, IterableDataset, Value
 
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.layouts import FORMATS
+from tests.reference import OWN_FORMATS
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
@@ -60,7 +60,7 @@ def fitted(folder: Path, **settings: Any) -> NegativeMiner:
 
 @pytest.mark.parametrize(
     ("what", "format"),
-    [*((what, "n-tuple") for what in SETTINGS), *itertools.product(list(SETTINGS)[::3], FORMATS[1:])],
+    [*((what, "n-tuple") for what in SETTINGS), *itertools.product(list(SETTINGS)[::3], OWN_FORMATS[1:])],
 )
 def test_columns_types_and_rows_are_the_same(tmp_path: Path, what: str, format: Any) -> None:
     miner = fitted(tmp_path, format=format, include_scores=True, **SETTINGS[what])
@@ -166,7 +166,7 @@ def test_a_single_row_that_does_not_become_one_row_says_so(
 
 
 @pytest.mark.parametrize(("scores", "positive_score"), [(False, "each"), (True, "min")])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_a_selection_gives_the_rows_of_its_own_miner(
     tmp_path: Path, format: Any, scores: bool, positive_score: Any
 ) -> None:

@@ -25,8 +25,8 @@ from hf_negmine.base.errors import ExhaustedError, InputError, NegmineError
 from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.data.layouts import FORMATS
 from tests.forks import forks
+from tests.reference import OWN_FORMATS
 
 
 class WordTeacher:
@@ -130,7 +130,7 @@ def test_two_processes_mine_rows_on_the_fly_as_one_does(cache: Path) -> None:
     assert listed(mapped(ROWS, miner, num_proc=2, batch_size=4)) == listed(mapped(ROWS, miner))
 
 
-@pytest.mark.parametrize(("format", "scores"), [*zip(FORMATS, [True, False] * 3, strict=False)])
+@pytest.mark.parametrize(("format", "scores"), [*zip(OWN_FORMATS, [True, False] * 3, strict=False)])
 def test_map_over_arrow_tables_equals_mine(cache: Path, format: str, scores: bool) -> None:
     miner = miner_in(cache, format=format, include_scores=scores).fit(ROWS)
     mined = miner.mine(ROWS)
@@ -147,7 +147,7 @@ def stream(features: datasets.Features | None = None) -> IterableDataset:
     return IterableDataset.from_generator(rows, features=features)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_a_stream_is_mapped_and_mined_as_its_rows_are(cache: Path, format: str) -> None:
     miner = miner_in(cache, format=format, include_scores=True).fit(ROWS)
     expected = listed(miner.mine(ROWS))
@@ -290,7 +290,7 @@ def rows_with_a_short_one() -> tuple[Dataset, list[str]]:
     return rows, corpus
 
 
-@pytest.mark.parametrize(("format", "by_map"), [("n-tuple", False), *((name, True) for name in FORMATS)])
+@pytest.mark.parametrize(("format", "by_map"), [("n-tuple", False), *((name, True) for name in OWN_FORMATS)])
 def test_a_short_row_is_dropped_kept_or_an_error(cache: Path, format: str, by_map: bool) -> None:
     rows, corpus = rows_with_a_short_one()
     worse = corpus[1]
@@ -329,7 +329,7 @@ def test_a_new_row_that_comes_out_short_is_an_error_too(cache: Path, by_map: boo
         mapped(rows, miner) if by_map else miner.mine(rows)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_map_may_change_the_number_of_rows(cache: Path, format: str) -> None:
     miner = miner_in(cache, format=format, method="naive").fit(ROWS)
     rows_a_row = {"triplet": 2, "labeled-pair": 3}.get(format, 1)
@@ -339,7 +339,7 @@ def test_map_may_change_the_number_of_rows(cache: Path, format: str) -> None:
     assert len(mapped(ROWS, miner, batch_size=7)) == expected
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_other_columns_stay_with_their_rows(cache: Path, format: str) -> None:
     mined = miner_in(cache, format=format).mine(ROWS)
     by_id = {row["id"]: row for row in ROWS}
@@ -360,7 +360,7 @@ def rows_with_lists() -> Dataset:
 
 
 @pytest.mark.parametrize(
-    ("format", "positive_score"), [*((name, "min") for name in FORMATS), ("labeled-pair", "each"), ("ids", "each")]
+    ("format", "positive_score"), [*((name, "min") for name in OWN_FORMATS), ("labeled-pair", "each"), ("ids", "each")]
 )
 def test_lists_of_positives_are_exploded_or_grouped(cache: Path, format: str, positive_score: str) -> None:
     rows = rows_with_lists()

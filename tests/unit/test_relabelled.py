@@ -10,10 +10,10 @@ import pytest
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import ExhaustedError
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.data.layouts import FORMATS
 from hf_negmine.select.ensembles import CrossSample, IntraSample
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.methods import Method
+from tests.reference import OWN_FORMATS
 from tests.unit.test_filters import PASSAGES, QUERIES, SCORES, overlap
 from tests.unit.test_miner import NEGATIVES, ROWS, WordTeacher, listed, mapped, miner_in
 
@@ -53,7 +53,7 @@ def ceiling(score: float, share: float) -> float:
 
 
 @pytest.mark.parametrize("positive_score", ["min", "each"])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OWN_FORMATS)
 def test_nothing_is_at_or_over_the_ceiling_of_a_relabelled_positive(
     cache: Path, format: str, positive_score: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_negmine.data.formats.finding import FORMATS, format_of
+from hf_negmine.data.formats.finding import FORMATS, format_of, names_of_formats, recognized_format
 from hf_negmine.data.formats.labelled import LabelledTexts, RowFormat
 
-__all__ = ["FORMATS", "LabelledTexts", "RowFormat", "format_of"]
+__all__ = ["FORMATS", "LabelledTexts", "RowFormat", "format_of", "names_of_formats", "recognized_format"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +35,11 @@ def is_messages(kind: pa.DataType) -> bool:
 def holds_passages(kind: pa.DataType) -> bool:
     """Whether values of this type are passages or lists of passages."""
     return is_passage(kind) or (is_list(kind) and is_passage(kind.value_type))
+
+
+def holds_texts(kind: pa.DataType) -> bool:
+    """Whether values of this type are texts or lists of texts."""
+    return is_text(kind) or (is_list(kind) and is_text(kind.value_type))
 
 
 def elements_of(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, IdArray]:
@@ -117,3 +125,37 @@ def lists_like(kind: pa.DataType, elements: pa.Array, offsets: IdArray) -> pa.Ar
     if pa.types.is_fixed_size_list(kind) or not is_list(kind) or pa.types.is_null(kind.value_type):
         return large.cast(pa.list_(elements.type))
     return large.cast(kind)
+
+
+def passage_texts(cell: Any, column: str) -> list[str]:
+    """The texts in one cell, as `texts_of_elements` reads them in a whole column, without blank ones.
+
+    Args:
+        cell: a passage (a text, a record with a ``text``, or a list of messages), a list of these, or None.
+        column: its column, for errors.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    is_many = isinstance(cell, list | tuple | np.ndarray) and not _is_chat(cell)
+    texts = [_passage_text(passage, column) for passage in (cell if is_many else [cell])]
+    return [text for text in texts if text and not text.isspace()]
+
+
+def _passage_text(passage: Any, column: str) -> str | None:
+    if passage is None or isinstance(passage, str):
+        return passage
+    if isinstance(passage, Mapping) and isinstance(passage.get("text", passage), str | None):
+        title, text = passage.get("title"), passage["text"]
+        return f"{title} {text}" if text is not None and isinstance(title, str) and title.strip() else text
+    if _is_chat(passage):
+        return " ".join(message["content"] or "" for message in passage)
+    raise InputError(f"column {column!r} holds {passage!r:.80}, expected text, passages with a text, or messages")
+
+
+def _is_chat(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple | np.ndarray)
+        and len(value) > 0
+        and all(isinstance(one, Mapping) and {"role", "content"} <= one.keys() for one in value)
+    )

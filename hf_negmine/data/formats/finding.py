@@ -3,67 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import pyarrow as pa
 
 from hf_negmine.base.errors import ColumnError, InputError, require, require_choice
-from hf_negmine.data.formats.cells import holds_passages, is_messages
+from hf_negmine.data.formats.cells import holds_passages
 from hf_negmine.data.formats.columns import LabelledLists, LabelledPairs, NegativeColumns
 from hf_negmine.data.formats.labelled import RowFormat
 from hf_negmine.data.formats.lists import NegativeLists
+from hf_negmine.data.formats.tools import TEXTS, TOOLS, Tool
 from hf_negmine.data.texts import is_list, is_text
 
-NUMBERED = re.compile(r"((?:hard_)?negative)s?(?:_?(\d+))?")
+NUMBERED = re.compile(r"((?:hard_)?neg(?:ative)?)s?(?:_?(\d+))?")
 """Names of the negative columns of Sentence Transformers' rows."""
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "answer", "passage", "passages", "document", "documents")
-TITLED = pa.list_(pa.struct([("docid", pa.string()), ("title", pa.string()), ("text", pa.string())]))
-CONTEXTS = pa.list_(pa.struct([("title", pa.string()), ("text", pa.string()), ("passage_id", pa.string())]))
-CHATS = pa.list_(pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
-TEXTS = pa.list_(pa.string())
-
 Found = RowFormat | None
 Maker = Callable[[pa.Schema, str | None, str | None], Found]
 
 
-def _flagembedding(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    if not _has(schema, "query", "pos"):
+def _of_tool(tool: Tool, schema: pa.Schema, query: str | None, positive: str | None) -> Found:
+    """The format of a tool, whose columns have fixed names."""
+    queries = [name for name in tool.queries if name in schema.names]
+    if len(queries) != 1 or not _has(schema, queries[0], tool.positive):
         return None
-    parallel, own = _of(schema, "neg_scores", "neg_id"), _of(schema, "pos_scores", "pos_id")
-    return NegativeLists("flagembedding", "query", "pos", ("neg",), TEXTS, parallel, own)
-
-
-def _tevatron(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    if not _has(schema, "query", "positive_passages"):
+    if any(not holds_passages(schema.field(name).type) for name in _of(schema, *tool.negatives)):
         return None
-    return NegativeLists("tevatron", "query", "positive_passages", ("negative_passages",), TITLED)
-
-
-def _dpr(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    if not _has(schema, "question", "positive_ctxs"):
-        return None
-    negatives = ("hard_negative_ctxs", *_of(schema, "negative_ctxs"))
-    return NegativeLists("dpr", "question", "positive_ctxs", negatives, CONTEXTS)
-
-
-def _swift(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    if not _has(schema, "messages", "positive_messages") or not is_messages(schema.field("messages").type):
-        return None
-    return NegativeLists("swift", "messages", "positive_messages", ("negative_messages",), CHATS)
-
-
-def _swift_flat(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    if not _has(schema, "query", "response"):
-        return None
-    return NegativeLists("swift-flat", "query", "response", ("rejected_response",), TEXTS)
-
-
-def _automodel(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    queries = _of(schema, "query", "question")
-    if len(queries) != 1 or not _has(schema, "pos_doc"):
-        return None
-    return NegativeLists("automodel", queries[0], "pos_doc", ("neg_doc",), TEXTS)
+    later = _of(schema, *tool.negatives[1:])
+    return NegativeLists(
+        tool.name,
+        queries[0],
+        tool.positive,
+        (tool.negatives[0], *later),
+        tool.lists,
+        _of(schema, *tool.of_negatives),
+        _of(schema, *tool.of_positives),
+    )
 
 
 def _n_tuple(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
@@ -127,12 +104,7 @@ FORMATS: dict[str, tuple[Maker, str, tuple[str, ...]]] = {
     "n-tuple": (_n_tuple, "a query, a positive, and negative or negative_1, negative_2, …", ()),
     "labeled-pair": (_labeled_pair, "a query, a passage, and label", ()),
     "labeled-list": (_labeled_list, "a query, a list of passages, and labels", ()),
-    "flagembedding": (_flagembedding, "query, pos, and neg", ("neg",)),
-    "tevatron": (_tevatron, "query, positive_passages, and negative_passages", ()),
-    "dpr": (_dpr, "question, positive_ctxs, and hard_negative_ctxs", ()),
-    "swift": (_swift, "messages, positive_messages, and negative_messages", ()),
-    "swift-flat": (_swift_flat, "query, response, and rejected_response", ("rejected_response",)),
-    "automodel": (_automodel, "query or question, pos_doc, and neg_doc", ()),
+    **{name: (partial(_of_tool, tool), tool.in_words, tool.distinctive) for name, tool in TOOLS.items()},
 }
 """By name: what makes the format for a schema that has it, its columns in words, and those that rows need besides to be
 recognized without a name."""
@@ -162,7 +134,7 @@ def format_of(
         if found is None:
             raise InputError(f"rows_format {name!r} has {columns}; the rows have {_shown(schema)}")
         return found
-    formats = [found for found in (_recognized(one, schema, *given) for one in FORMATS) if found is not None]
+    formats = _candidates(schema, *given)
     if not formats:
         known = "; ".join(f"{one}: {columns}" for one, (_, columns, _) in FORMATS.items())
         raise InputError(f"rows_format: the rows have {_shown(schema)}, which is none of the known formats ({known})")
@@ -174,10 +146,30 @@ def format_of(
     return formats[0]
 
 
-def _recognized(name: str, schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    maker, _, needed = FORMATS[name]
-    found = maker(schema, query, positive) if set(needed) <= set(schema.names) else None
-    return None if found is None or {query, positive} - {None, found.query, found.positive} else found
+def recognized_format(schema: pa.Schema, query_column: str | None, positive_column: str | None) -> RowFormat | None:
+    """The only format that rows with these columns can have, those with labels aside; None without one.
+
+    Labels may mean anything, so the formats with labels have to be named.
+    """
+    found = _candidates(schema, query_column, positive_column)
+    formats = [one for one in found if not one.name.startswith("labeled")]
+    return formats[0] if len(formats) == 1 else None
+
+
+def names_of_formats(names: Iterable[str]) -> list[str]:
+    """Those of these columns that a format may be recognized by."""
+    known = {name for tool in TOOLS.values() for name in (*tool.queries, *tool.read_columns)}
+    return [name for name in names if name in (*known, "label", "labels", "scores") or NUMBERED.fullmatch(name)]
+
+
+def _candidates(schema: pa.Schema, query: str | None, positive: str | None) -> list[RowFormat]:
+    """The formats that rows with these columns may have: those of tools, whose names are their own, before others."""
+    found = []
+    for maker, _, needed in FORMATS.values():
+        one = maker(schema, query, positive) if set(needed) <= set(schema.names) else None
+        if one is not None and not {query, positive} - {None, one.query, one.positive}:
+            found.append(one)
+    return [one for one in found if one.name in TOOLS] or found
 
 
 def _has(schema: pa.Schema, *names: str) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import require
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
-from hf_negmine.data.texts import are_blank, check_texts, flatten_positives
+from hf_negmine.data.texts import are_blank, check_texts, flatten_positives, is_text
 
 POSITIVE = "positive"
 QUERY = "query"
@@ -57,6 +57,11 @@ class RowFormat(ABC):
     def of_negatives(self) -> tuple[str, ...]:
         """Columns of negatives, or about them."""
 
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """All columns that the format says something about; rows may lack some."""
+        return (self.query, self.positive, *self.of_positives, *self.of_negatives)
+
     @abstractmethod
     def read(self, table: pa.Table) -> LabelledTexts:
         """The texts of some rows.
@@ -89,8 +94,7 @@ class RowFormat(ABC):
         All other columns are kept, except those that say something about single passages.
         """
         queries, positives = texts_of_pairs(table, self.query, self.positive)
-        gone = {self.query, self.positive, *self.of_positives, *self.of_negatives}
-        kept = {name: table[name] for name in table.column_names if name not in gone}
+        kept = {name: table[name] for name in table.column_names if name not in self.read_columns}
         return pa.table({query: queries, positive: positives, **kept})
 
 
@@ -136,6 +140,11 @@ def texts_of_pairs(table: pa.Table, query: str, positive: str) -> tuple[pa.Array
     column = table[positive]
     flat, offsets = elements_of(column)
     texts = texts_of_elements(flat, positive)
+    if not is_text(flat.type) and (blank := np.flatnonzero(are_blank(texts).to_numpy(zero_copy_only=False))).size:
+        raise InputError(
+            f"column {positive!r} has {len(blank)} empty passage(s), the first is "
+            f"{flat[int(blank[0])].as_py()!r:.200}; leave them out"
+        )
     if len(texts) == len(table) == offsets[-1] and (np.diff(offsets) == 1).all():
         return queries, texts
     return queries, pa.LargeListArray.from_arrays(offsets, texts)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
-from hf_negmine.data.formats.cells import elements_of, is_messages, lists_like, new_elements
+from hf_negmine.data.formats.cells import elements_of, is_messages, lists_like, new_elements, texts_of_elements
 from hf_negmine.data.formats.labelled import (
     LabelledTexts,
     Located,
@@ -73,6 +73,29 @@ class NegativeLists(RowFormat):
                 table = with_column(table, other, cells.values(table, other, given, name))
             table = with_column(table, name, cells.passages(table[name], negatives.take(pa.array(some))))
         return table
+
+    def with_positives(self, table: pa.Table, positives: pa.LargeStringArray, offsets: IdArray) -> pa.Table:
+        """The same rows with these positives, which keep what the row says about those that it had.
+
+        Args:
+            table: the rows.
+            positives: texts, shape (m,).
+            offsets: int64, shape (rows + 1,): the positives of each row.
+        """
+        old, bounds = elements_of(table[self.positive])
+        known: dict[tuple[int, str | None], int] = {}
+        own_rows = np.repeat(np.arange(len(table)), np.diff(bounds)).tolist()
+        for place, key in enumerate(zip(own_rows, texts_of_elements(old, self.positive).to_pylist(), strict=True)):
+            known.setdefault(key, place)
+        rows = np.repeat(np.arange(len(table)), np.diff(offsets)).tolist()
+        wanted = zip(rows, positives.to_pylist(), strict=True)
+        cells = Cells(np.array([known.get(key, -1) for key in wanted], dtype=np.int64), offsets)
+        for name in self.of_positives:
+            table = with_column(table, name, cells.values(table, name, bounds, self.positive))
+        column = table[self.positive]
+        if is_list(column.type) and not is_messages(column.type):
+            return with_column(table, self.positive, cells.passages(column, positives))
+        return with_column(table, self.positive, positives.cast(column.type))
 
     def _with_lists(self, table: pa.Table) -> pa.Table:
         """The table with its first column of negatives, in the type of the positives if it is not there or empty."""

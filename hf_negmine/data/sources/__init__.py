@@ -17,17 +17,20 @@ from hf_negmine.data.sources.columns import (
 from hf_negmine.data.sources.corpora import CorpusSource, OpenedCorpus, open_corpus
 from hf_negmine.data.sources.files import open_file
 from hf_negmine.data.sources.labels import check_labels, label_columns
+from hf_negmine.data.sources.reading import Reading, find_format
 from hf_negmine.data.sources.rows import RowSource, open_rows
 
 __all__ = [
     "CorpusSource",
     "OpenedCorpus",
     "OpenedRows",
+    "Reading",
     "RowSource",
     "Rows",
     "check_labels",
     "choose_columns",
     "choose_split",
+    "find_format",
     "label_columns",
     "open_beir",
     "open_corpus",

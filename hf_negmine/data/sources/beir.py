@@ -31,21 +31,34 @@ def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -
         InputError: there are several splits without the default among them, an id with two texts, or a judged id
             without a text.
     """
-    corpus_ids, corpus = read_beir_texts(folder, "corpus")
-    query_ids, queries = read_beir_texts(folder, "queries")
-    judged_queries, judged_passages = read_judgements(folder, split, default)
-    query_rows = _positions(query_ids, judged_queries, what=f"{folder / 'queries'}")
-    passage_rows = _positions(corpus_ids, judged_passages, what=f"{folder / 'corpus'}")
+    return joined_beir(
+        read_beir_texts(folder, "corpus"),
+        read_beir_texts(folder, "queries"),
+        read_judgements(folder, split, default),
+        where=str(folder),
+    )
+
+
+def joined_beir(
+    corpus: tuple[pa.Array, pa.ChunkedArray],
+    queries: tuple[pa.Array, pa.ChunkedArray],
+    judged: tuple[pa.Array, pa.Array],
+    *,
+    where: str,
+) -> OpenedRows:
+    """The rows and the corpus of ids with texts, and of judged pairs of ids; see `open_beir`."""
+    query_rows = _positions(queries[0], judged[0], what=f"{where}: queries")
+    passage_rows = _positions(corpus[0], judged[1], what=f"{where}: corpus")
     rows = pa.table(
         {
-            "query": queries.take(query_rows),
-            "positive": corpus.take(passage_rows),
-            "query-id": judged_queries,
-            "corpus-id": judged_passages,
+            "query": queries[1].take(query_rows),
+            "positive": corpus[1].take(passage_rows),
+            "query-id": judged[0],
+            "corpus-id": judged[1],
         }
     )
-    require(len(rows) > 0, f"{folder} has no judgement with a score over 0")
-    return OpenedRows(in_memory(rows), corpus, columns=("query", "positive"))
+    require(len(rows) > 0, f"{where} has no judgement with a score over 0")
+    return OpenedRows(in_memory(rows), corpus[1], columns=("query", "positive"))
 
 
 def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
@@ -54,6 +67,11 @@ def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]
     if path is None:
         raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
     table = _read_parquet(path) if path.suffix == ".parquet" else open_file(path).with_format("arrow")[:]
+    return texts_with_ids(table, path)
+
+
+def texts_with_ids(table: pa.Table, path: Path | str) -> tuple[pa.Array, pa.ChunkedArray]:
+    """The ids and texts of a table with a column ``_id`` or ``id``, ``text``, and perhaps ``title``."""
     id_column = next((column for column in ("_id", "id") if column in table.column_names), None)
     if id_column is None or "text" not in table.column_names:
         raise InputError(f"{path} has the columns {table.column_names}, expected _id (or id) and text")
@@ -68,7 +86,7 @@ def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]
     return whole(ids), texts
 
 
-def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path) -> None:
+def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path | str) -> None:
     counts = pc.value_counts(ids)
     repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     for name in repeated.to_pylist():
@@ -92,18 +110,23 @@ def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.A
         table = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
     else:
         raise InputError(f"{folder} lacks qrels (a folder with one TSV file per split, or qrels.parquet)")
+    return judged_pairs(table, str(folder))
+
+
+def judged_pairs(table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
+    """The query and passage ids of the rows with a score over 0 in a table of query-id, corpus-id and score."""
     names = {name.replace("-", "_"): name for name in table.column_names}
     missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
     if missing:
         raise InputError(
-            f"qrels of {folder} have the columns {table.column_names}, expected query-id, corpus-id and score"
+            f"qrels of {where} have the columns {table.column_names}, expected query-id, corpus-id and score"
         )
     try:
         scores = table[names["score"]].cast(pa.float64())
     except pa.ArrowInvalid as error:
-        raise InputError(f"qrels of {folder}, column score: {error}; expected a number in every line") from error
+        raise InputError(f"qrels of {where}, column score: {error}; expected a number in every line") from error
     table = table.filter(pc.greater(scores, 0.0))
-    ids = (_as_text(table, names[name], pa.string(), folder / "qrels") for name in ("query_id", "corpus_id"))
+    ids = (_as_text(table, names[name], pa.string(), f"qrels of {where}") for name in ("query_id", "corpus_id"))
     queries, passages = map(whole, ids)
     return queries, passages
 
@@ -115,7 +138,7 @@ def _read_parquet(path: Path) -> pa.Table:
         raise InputError(f"{path} could not be read as parquet: {' '.join(str(error).split())[:300]}") from error
 
 
-def _as_text(table: pa.Table, name: str, kind: pa.DataType, path: Path) -> pa.ChunkedArray:
+def _as_text(table: pa.Table, name: str, kind: pa.DataType, path: Path | str) -> pa.ChunkedArray:
     try:
         return table[name].cast(kind)
     except (ValueError, NotImplementedError) as error:

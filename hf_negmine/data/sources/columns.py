@@ -13,6 +13,7 @@ from datasets.arrow_writer import TypedSequence
 from datasets.formatting.formatting import LazyBatch
 
 from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.data.formats import RowFormat
 from hf_negmine.data.sources.labels import Labels, label_columns
 from hf_negmine.data.texts import TEXTS_A_BATCH
 
@@ -78,19 +79,26 @@ def choose_columns(rows: Rows, query: str | None, positive: str | None) -> tuple
     return query, positive
 
 
-def pair_batches(rows: Rows, query: str, positive: str, *, code: str = "rows") -> Iterator[tuple[pa.Array, pa.Array]]:
+def pair_batches(
+    rows: Rows, query: str, positive: str, *, code: str = "rows", row_format: RowFormat | None = None
+) -> Iterator[tuple[pa.Array, pa.Array]]:
     """Batches of the two columns as Arrow arrays, in order.
 
     Args:
         rows: the rows.
-        query, positive: the names of the two columns.
+        query, positive: the names of the two columns, in rows of a format those that `RowFormat.pairs` makes.
         code: the rows as a Dataset in Python, for errors.
+        row_format: the format that the rows are in; None for rows that have the two columns themselves.
 
     Raises:
         InputError: after the last batch, if another column marks some of the passages as not relevant.
     """
-    labels = Labels.of(label_columns(column_names(rows), query, positive), rows.features)
-    for table in table_batches(rows, [query, positive, *labels.columns]):
+    needed = () if row_format is None else row_format.read_columns
+    names = [name for name in label_columns(column_names(rows), query, positive) if name not in needed]
+    labels = Labels.of(names, rows.features)
+    columns = [query, positive] if row_format is None else [name for name in needed if name in column_names(rows)]
+    for batch in table_batches(rows, [*columns, *labels.columns]):
+        table = batch if row_format is None else row_format.pairs(batch, query, positive)
         labels.add(table, positive)
         yield whole(table[query]), whole(table[positive])
     labels.check(positive, code)

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.sources.beir import find_texts, read_beir_texts
-from hf_negmine.data.sources.columns import array_of, choose_split, table_batches, whole
-from hf_negmine.data.sources.files import BUILDERS, endings, is_address, local_path, read_file
+from hf_negmine.data.sources.columns import Rows, array_of, choose_split, table_batches, whole
+from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, files_of, is_address, local_path, read_file
+from hf_negmine.data.sources.reading import schema_of
 from hf_negmine.data.sources.rows import hub_id, open_rows, refuse_config
 from hf_negmine.data.sources.tables import as_column, as_dataset
-from hf_negmine.data.texts import batches_of, in_code
+from hf_negmine.data.texts import batches_of, in_code, is_text
 
 CorpusSource: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | str | Path | Sequence[str] | pa.Array | pa.ChunkedArray | pa.Table | Any
@@ -29,7 +30,6 @@ EXPECTED = "corpus: expected texts, a data set, a data frame or a file, got"
 CONFIG_ARGUMENT = "corpus_config_name"
 """What users know the config of a corpus as."""
 TEXT_COLUMNS = ("text", "passage", "document")
-TEXTS = ("string", "large_string", "string_view")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
 
     Args:
         source: texts in a list, a series or an Arrow array; a data set, a data frame, an Arrow table or a list of
-            dictionaries with a column of texts; a file of these, or one with a text per line (``.txt``, or TSV lines of
-            a number and a text); a BEIR folder, whose corpus is taken; a data set id on the Hub.
+            dictionaries with a column of texts, or a stream; a file, a folder or a pattern of these, or one with a text
+            per line (``.txt``, or TSV lines of a number and a text); a BEIR folder, whose corpus is taken; a data set
+            id on the Hub.
         column: the column of texts; may be left out for ``text``, ``passage``, ``document``, or the only text column.
         config_name: the config of a Hub data set that has several.
 
@@ -64,10 +65,10 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
     if isinstance(source, str | os.PathLike):
         return _open_path(source, column, config_name)
     refuse_config(config_name, f"the {type(source).__name__} of the corpus", CONFIG_ARGUMENT)
-    if isinstance(source, datasets.DatasetDict):
+    if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         split = choose_split(list(source), None, where="the DatasetDict of the corpus")
         return _of_column(source[split], column, f"corpus[{split!r}]")
-    if isinstance(source, datasets.Dataset):
+    if isinstance(source, datasets.Dataset | datasets.IterableDataset):
         return _of_column(source, column, "corpus")
     if isinstance(source, Sequence) and len(source) and all(isinstance(row, dict) for row in source):
         opened = open_rows(source)
@@ -84,21 +85,22 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
 
 def _open_path(source: str | os.PathLike[str], column: str | None, config_name: str | None) -> OpenedCorpus:
     path = local_path(source, "corpus")
+    is_name = isinstance(source, os.PathLike) or len(path.split()) == 1 or endings(path)[0] in BUILDERS
+    if not is_name and not os.path.exists(path):
+        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
     if os.path.isdir(path) and find_texts(Path(path), "corpus"):
         refuse_config(config_name, path, CONFIG_ARGUMENT)
         return OpenedCorpus(batches_of(read_beir_texts(Path(path), "corpus")[1]))
-    if os.path.isfile(path) or (is_address(path) and hub_id(path) is None):
+    if are_shards(path) or os.path.isfile(path) or (is_address(path) and hub_id(path) is None):
         refuse_config(config_name, path, CONFIG_ARGUMENT)
         rows, code = read_file(path, named=[column] if column else (), as_corpus=True)
         opened = _of_column(rows, column, code)
-        if endings(path)[0] != ".txt":
+        if endings(files_of(path, as_corpus=True)[0])[0] != ".txt":
             return opened
         return OpenedCorpus(_lines_with_text(opened.batches, path))
-    if isinstance(source, str) and len(path.split()) > 1 and endings(path)[0] not in BUILDERS:
-        raise InputError(f"{EXPECTED} one text, {path[:80]!r}, and no file of that name exists; give a list of texts")
     opened_rows = open_rows(source, config_name=config_name, config_argument=CONFIG_ARGUMENT)
-    if isinstance(opened_rows.rows, datasets.IterableDataset):
-        raise InputError(f"corpus: {source} does not hold a data set that can be read twice")
+    if opened_rows.corpus is not None and column is None:
+        return OpenedCorpus(batches_of(opened_rows.corpus))
     return _of_column(opened_rows.rows, column, opened_rows.code)
 
 
@@ -113,8 +115,6 @@ def _lines_with_text(batches: Iterable[pa.Array], path: str) -> Iterator[pa.Arra
 
 def _texts(source: Any) -> list[str]:
     kind = type(source).__name__
-    if isinstance(source, datasets.IterableDataset | datasets.IterableDatasetDict):
-        raise InputError(f"{EXPECTED} a stream; a corpus is read more than once, so load it without streaming=True")
     if isinstance(source, Mapping):
         remedy = (
             "list(corpus.values())" if all(isinstance(text, str) for text in source.values()) else "a list of texts"
@@ -136,15 +136,17 @@ def _texts(source: Any) -> list[str]:
     return texts
 
 
-def _of_column(source: datasets.Dataset, column: str | None, code: str) -> OpenedCorpus:
-    available = source.column_names
+def _of_column(source: Rows, column: str | None, code: str) -> OpenedCorpus:
+    schema = schema_of(source)
+    available = [] if schema is None else schema.names
     if column is None:
-        texts = [name for name in available if getattr(source.features[name], "dtype", "") in TEXTS]
+        texts = [name for name in available if schema is not None and is_text(schema.field(name).type)]
         candidates = [name for name in texts if name in TEXT_COLUMNS] or texts
         require(len(candidates) == 1, f"corpus_column: name the column of passage texts, the corpus has {available}")
         column = candidates[0]
     elif column not in available:
         raise ColumnError(column, available, argument="corpus_column")
-    require(len(source) > 0, f"corpus: it has the column {column!r} but no rows")
+    is_empty = isinstance(source, datasets.Dataset) and not len(source)
+    require(not is_empty, f"corpus: it has the column {column!r} but no rows")
     batches = (whole(table[column]) for table in table_batches(source, [column]))
     return OpenedCorpus(batches, in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())", "corpus"))

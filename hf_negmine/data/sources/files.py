@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import datasets
+import fsspec
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.separated import reading_options
@@ -50,36 +51,84 @@ def open_file(path: str | Path) -> datasets.Dataset:
     return read_file(local_path(path, "rows"))[0]
 
 
+def files_of(path: str, *, as_corpus: bool = False) -> list[str]:
+    """The files that a path stands for: itself, those that match a pattern, or the shards in a folder.
+
+    Raises:
+        InputError: nothing matches, or a folder holds no data files, or those of several kinds.
+    """
+    if os.path.isdir(path):
+        found = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and _is_data(file, as_corpus))
+        kinds = sorted({endings(file)[0] for file in found})
+        require(
+            bool(found),
+            f"{path} holds no data files: none ends in {_known(as_corpus)}; expected these, a BEIR folder (corpus, "
+            "queries, qrels), or one from Dataset.save_to_disk",
+        )
+        require(
+            len(kinds) == 1,
+            f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{kinds[0]}",
+        )
+        return found
+    if not is_pattern(path):
+        return [path]
+    if is_address(path):
+        require(not path.startswith("http"), f"{path}: a web address cannot be a pattern; give the files one by one")
+        try:
+            system, within = fsspec.url_to_fs(path)
+            found = sorted(system.unstrip_protocol(name) for name in system.glob(within))
+        except Exception as error:  # each protocol has its own
+            raise InputError(f"{path} could not be listed: {_reason(error)}") from error
+    else:
+        found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+    require(bool(found), f"{path} matches no file")
+    return found
+
+
+def are_shards(path: str) -> bool:
+    """Whether this is a pattern, or a folder of data files that `datasets` did not save."""
+    saved = (os.path.join(path, name) for name in ("state.json", "dataset_dict.json"))
+    return is_pattern(path) or (os.path.isdir(path) and not any(map(os.path.exists, saved)))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether this is a pattern such as ``data/*.parquet``, rather than a file with such a name."""
+    if is_address(path):  # where a question mark begins the query
+        return "*" in path.partition("?")[0]
+    return glob.has_magic(path) and not os.path.exists(path)
+
+
+def _is_data(file: Path, as_corpus: bool) -> bool:
+    return not file.name.startswith((".", "_")) and endings(str(file))[0] in _known(as_corpus)
+
+
+def _known(as_corpus: bool) -> list[str]:
+    return sorted(known for known in BUILDERS if as_corpus or known != ".txt")
+
+
 def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) -> tuple[datasets.Dataset, str]:
-    """A file as a data set, and the code that makes it.
+    """A file, or several of one kind, as a data set, and the code that makes it.
 
     Args:
         path: a Parquet, JSONL, CSV or TSV file, or a text file with one passage per line; compressed or not; an
-            address is opened by the libraries behind `datasets`.
+            address is opened by the libraries behind `datasets`; or a pattern or a folder of such files.
         named: columns that the user has named: a first line that holds them is a header.
         as_corpus: whether a file without a header may consist of texts, or of numbers and texts.
 
     Raises:
         InputError: the file cannot be read; the message gives the reason.
     """
-    ending, compression = endings(path)
-    builder = BUILDERS.get(ending)
-    if builder is None or (builder == "text" and not as_corpus):
-        known = sorted(known for known in BUILDERS if as_corpus or known != ".txt")
-        only = "; lines of text can be a corpus, not rows" if builder == "text" else ""
-        raise InputError(f"{path}: the ending {ending!r} is not among {known}{only}")
+    files, named = files_of(path, as_corpus=as_corpus), list(named)
+    builder = BUILDERS.get(endings(files[0])[0])
     options: dict[str, Any] = {}
     try:
-        local = path
-        if compression or is_address(path):
-            config = datasets.DownloadConfig(disable_tqdm=True)
-            local = str(datasets.DownloadManager(download_config=config).download_and_extract(path))
-        require(os.path.getsize(local) > 0, f"{path} is empty")
-        if builder == "csv":
-            options = reading_options(local, path, "\t" if ending == ".tsv" else ",", named, as_corpus=as_corpus)
-        elif builder == "text":
-            options = {"encoding": "utf-8-sig"}  # a byte order mark is not part of the first passage
-        rows = datasets.load_dataset(builder, data_files=glob.escape(local), split="train", **options)
+        prepared = [_prepared(file, named, as_corpus) for file in files]
+        other = next((at for at, its in enumerate(prepared) if its[1:] != prepared[0][1:]), None)
+        if other is not None:
+            raise InputError(f"{path}: {files[0]} and {files[other]} have other columns or endings; give one kind")
+        options = prepared[0][2]
+        local = [glob.escape(file) for file, *_ in prepared]
+        rows = datasets.load_dataset(builder, data_files=local, split="train", **options)
     except InputError:
         raise
     except Exception as error:  # each library has its own exceptions; all of them mean an unreadable file
@@ -88,6 +137,26 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
     assert isinstance(rows, datasets.Dataset)
     given = "".join(f", {name}={value!r}" for name, value in options.items())
     return rows, f"load_dataset({builder!r}, data_files={path!r}{given}, split='train')"
+
+
+def _prepared(path: str, named: list[str], as_corpus: bool) -> tuple[str, str, dict[str, Any], str]:
+    """A local copy of a file, its builder with arguments, and the line with the names of a CSV file's columns."""
+    ending, compression = endings(path)
+    builder = BUILDERS.get(ending)
+    if builder is None or (builder == "text" and not as_corpus):
+        only = "; lines of text can be a corpus, not rows" if builder == "text" else ""
+        raise InputError(f"{path}: the ending {ending!r} is not among {_known(as_corpus)}{only}")
+    local = path
+    if compression or is_address(path):
+        config = datasets.DownloadConfig(disable_tqdm=True)
+        local = str(datasets.DownloadManager(download_config=config).download_and_extract(path))
+    require(os.path.getsize(local) > 0, f"{path} is empty")
+    if builder != "csv":
+        options = {"encoding": "utf-8-sig"} if builder == "text" else {}  # a byte order mark is no text
+        return local, builder, options, ""
+    options = reading_options(local, path, "\t" if ending == ".tsv" else ",", named, as_corpus=as_corpus)
+    with open(local, encoding="utf-8-sig") as file:
+        return local, builder, options, "" if "column_names" in options else file.readline().rstrip("\n")
 
 
 def _reason(error: Exception) -> str:

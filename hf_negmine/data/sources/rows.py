@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,9 @@ import pyarrow as pa
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.beir import find_texts, open_beir
 from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split
-from hf_negmine.data.sources.files import BUILDERS, endings, is_address, local_path, read_file
+from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, is_address, is_pattern, local_path, read_file
+from hf_negmine.data.sources.joined import open_joined
+from hf_negmine.data.sources.on_hub import load_from_hub
 from hf_negmine.data.sources.tables import as_dataset
 
 RowSource: TypeAlias = (
@@ -26,8 +27,6 @@ RowSource: TypeAlias = (
 EXPECTED = (
     "rows: expected a data set, a file, a data frame, or a list of dictionaries or of (query, positive) pairs, got"
 )
-CONFIGS = re.compile(r"[Aa]vailable(?: configs)?: (\[[^\]]*\])")
-MOST_CONFIGS = 30
 
 
 def open_rows(
@@ -42,8 +41,9 @@ def open_rows(
 
     Args:
         source: a data set, a list of dictionaries or of pairs, a data frame, an Arrow table, a Parquet, JSONL, CSV or
-            TSV file (compressed or not, local or at an address), a BEIR folder, a folder from `Dataset.save_to_disk`,
-            or a data set id on the Hub.
+            TSV file (compressed or not, local or at an address), a folder or a pattern of them, a BEIR folder, a folder
+            from `Dataset.save_to_disk`, a JSON file of LlamaIndex or Automodel, or a data set id on the Hub, with
+            ``@REVISION`` if it has several.
         split: the split of a DatasetDict, a Hub data set or a BEIR folder; may be left out if there is only one, or a
             "train".
         config_name: the config of a Hub data set that has several.
@@ -111,34 +111,36 @@ def _open_path(
     path = local_path(source, "rows")
     if os.path.isdir(path):  # unlike Path.is_dir(), False for text that is too long for a path
         refuse_config(config_name, path, config_argument)
-        return _open_folder(Path(path), split)
+        return _open_folder(Path(path), split, named)
     if (of_hub := hub_id(path)) is not None:
-        return _load_from_hub(of_hub, split, config_name, config_argument)
-    if os.path.isfile(path) or is_address(path):
+        return load_from_hub(of_hub, split, config_name, config_argument)
+    if os.path.isfile(path) or is_address(path) or is_pattern(path):
         refuse_config(config_name, path, config_argument)
         _refuse_split(split, path)
+        if endings(path)[0] == ".json" and (joined := open_joined(path)) is not None:
+            return joined
         rows, code = read_file(path, named=named)
         return OpenedRows(rows, code=code)
     if isinstance(source, os.PathLike) or endings(path)[0] in BUILDERS or path.startswith((".", "/", "~")):
         raise InputError(f"{source} does not exist")
-    return _load_from_hub(path, split, config_name, config_argument)
+    return load_from_hub(path, split, config_name, config_argument)
 
 
 def hub_id(path: str) -> str | None:
-    """The data set behind ``hf://datasets/USER/NAME`` or its web page; None for anything else, such as a file."""
-    found = re.fullmatch(r"(?:hf:/|https://huggingface\.co)/datasets/([^/]+/[^/@?#]+)/?", path)
+    """The data set behind ``hf://datasets/USER/NAME[@REVISION]`` or its web page; None for anything else."""
+    found = re.fullmatch(r"(?:hf:/|https://huggingface\.co)/datasets/([^/]+/[^/?#]+)/?", path)
     return found[1] if found else None
 
 
-def _open_folder(path: Path, split: str | None) -> OpenedRows:
+def _open_folder(path: Path, split: str | None, named: list[str]) -> OpenedRows:
     if find_texts(path, "corpus") and find_texts(path, "queries"):
         return open_beir(path, split=split)
+    if are_shards(str(path)):
+        _refuse_split(split, str(path))
+        rows, code = read_file(str(path), named=named)
+        return OpenedRows(rows, code=code)
     try:
         saved = datasets.load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path} is neither a BEIR folder (corpus, queries, qrels) nor one from Dataset.save_to_disk"
-        ) from error
     except Exception as error:  # for a damaged folder, from whichever library reads it first
         raise InputError(f"{path} could not be read: {' '.join(str(error).split())[:300]}") from error
     code = f"load_from_disk({str(path)!r})"
@@ -147,27 +149,3 @@ def _open_folder(path: Path, split: str | None) -> OpenedRows:
         return OpenedRows(saved, code=code)
     chosen = choose_split(list(saved), split, where="the DatasetDict")
     return OpenedRows(saved[chosen], code=f"{code}[{chosen!r}]")
-
-
-def _load_from_hub(name: str, split: str | None, config_name: str | None, config_argument: str) -> OpenedRows:
-    try:
-        loaded = datasets.load_dataset(name, config_name, split=split)
-    except Exception as error:  # from datasets, the Hub, or the network
-        raise InputError(_why_not_loaded(name, config_name, config_argument, error)) from error
-    arguments = ", ".join(repr(one) for one in (name, config_name) if one is not None)
-    if isinstance(loaded, dict):
-        split = choose_split(list(loaded), None, where=f"{name} on the Hub")
-        loaded = loaded[split]
-    return OpenedRows(loaded, code=f"load_dataset({arguments}, split={split!r})")
-
-
-def _why_not_loaded(name: str, config_name: str | None, argument: str, error: Exception) -> str:
-    message = str(error).strip()
-    offered = CONFIGS.search(message)
-    if offered:
-        configs = [str(one) for one in ast.literal_eval(offered[1])]
-        more = f" and {len(configs) - MOST_CONFIGS} more" if len(configs) > MOST_CONFIGS else ""
-        given = "name one" if config_name is None else f"{config_name!r} is not among them"
-        return f"{argument}: {name} on the Hub has the configs {configs[:MOST_CONFIGS]}{more}; {given}"
-    reason = (message or type(error).__name__).splitlines()[0][:200]
-    return f"{name[:80]!r} is not a file or folder here, and could not be loaded from the Hub: {reason}"
