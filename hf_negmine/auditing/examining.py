@@ -36,7 +36,6 @@ def audit(
     miner: NegativeMiner | Any,
     *,
     corpus: CorpusSource | None = None,
-    rows_format: str | None = None,
     split: str | None = None,
     config_name: str | None = None,
 ) -> Audit:
@@ -49,11 +48,10 @@ def audit(
     Args:
         rows: rows with a query, positives and negatives, in any format that `data.formats` knows: those of Sentence
             Transformers, FlagEmbedding and others. They are read twice, so they cannot be a stream.
-        miner: the miner whose teacher, method, filters and judge are taken; or only a teacher, or its name, for a
-            miner's defaults.
+        miner: the miner whose teacher, method, filters and judge are taken, and the rows' format and columns, if it
+            has them; or only a teacher, or its name, for a miner's defaults.
         corpus: passages to take better negatives from in `Audit.repair`, besides those in the rows; None takes the
             miner's.
-        rows_format: name of the rows' format; None takes the one that their columns show.
         split, config_name: of the rows, as in `NegativeMiner.fit`.
 
     Raises:
@@ -73,7 +71,7 @@ def audit(
             "datasets.Dataset.from_list(list(rows))"
         )
     columns = {"query_column": config.query_column, "positive_column": config.positive_column}
-    source = RowsWithNegatives(opened, format_of(opened.features.arrow_schema, rows_format, **columns))
+    source = RowsWithNegatives(opened, format_of(opened.features.arrow_schema, config.rows_format, **columns))
     texts = _text_set(config, source, corpus if corpus is not None else config.corpus)
     found = _find(source, texts)
     if not len(found.passages):

@@ -10,7 +10,7 @@ import typer
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
-from hf_negmine.commands.signatures import Given, Signature, argument, option
+from hf_negmine.commands.signatures import Given, argument, option
 
 if TYPE_CHECKING:
     from hf_negmine.auditing import Audit
@@ -39,12 +39,9 @@ ROWS = (
 )
 SUFFIXES = (".parquet", ".jsonl")
 
-audited = Signature("audited", "auditing.examining", "audit")
-
 OPTIONS = {
     None: [argument("rows", str, ROWS, "ROWS")],
     options.DATA: [
-        audited("rows_format", metavar="NAME"),
         miners.part("split"),
         miners.part("config_name", "--config"),
         options.CORPUS,
@@ -75,7 +72,6 @@ OPTIONS = {
 @command(OPTIONS, to_save_memory=miners.TO_SAVE_MEMORY)
 def audit(
     rows: str,
-    audited: Given,
     part: Given,
     teacher: str,
     loading: Given,
@@ -98,7 +94,7 @@ def audit(
 
     if output is not None:
         auditing.check_suffix(output)
-    done = auditing.audit(rows, miner, **audited, **part)
+    done = auditing.audit(rows, miner, **part)
     if not quiet:
         typer.echo(f"\n{done}\n")
     if output is not None:

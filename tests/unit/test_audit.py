@@ -230,7 +230,7 @@ def test_the_same_rows_are_repaired_alike_in_every_format(name: str, tmp_path: P
     own = miner(tmp_path, method="perc_pos:0.5", corpus=PASSAGES)
     expected = audit(rows, own)
     written, negatives = IN_FORMATS[name]
-    done = audit(Dataset.from_list([written(row) for row in rows]), own, rows_format=name)
+    done = audit(Dataset.from_list([written(row) for row in rows]), own.with_(rows_format=name))
     np.testing.assert_array_equal(done.doubtful, expected.doubtful)
     again = [negatives(row) for row in done.repair().rows]
     assert again == [row["neg"] for row in expected.repair().rows]

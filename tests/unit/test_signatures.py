@@ -12,7 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hf_negmine.commands import mine, share, sweep, train
+from hf_negmine.auditing import audit as audit_rows
+from hf_negmine.commands import audit, mine, share, sweep, train
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.signatures import Option, Panels, Parameter, Signature, option, parameters, takes
@@ -27,11 +28,13 @@ from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import MODEL_KINDS, DenseTeacher
 from hf_negmine.train.data import TrainingData
 from hf_negmine.train.run import TrainingSettings
+from hf_negmine.trial import try_settings
 
 TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]
 PANELS: dict[str, Panels] = {
     "mine": mine.OPTIONS,
     "sweep": sweep.OPTIONS,
+    "audit": audit.OPTIONS,
     "train": train.OPTIONS,
     "push": share.PUSH,
     "reproduce": share.REPRODUCE,
@@ -51,6 +54,14 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
         "swept": [NegativeMiner.sweep],
         "mining": [MiningConfig],
         "consistency": [Consistency],
+        "trying": [try_settings],
+    },
+    "audit": {
+        "part": [audit_rows],
+        "loading": TEACHERS,
+        "mining": [MiningConfig],
+        "judging": [Judge],
+        "server": [ChatJudge],
     },
     "train": {
         "part": [NegativeMiner.fit, TrainingData.to_be_mined, TrainingData.of_mined, open_mined],
