@@ -82,9 +82,10 @@ class MiningConfig:
             ``positive_column``.
         positive_column: column of the positives, one text or a list of texts per row; None takes the second of just two
             columns, or the one that is not ``query_column``.
-        rows_format: format of rows that may have negatives already, which only an audit reads: ``n-tuple``, or with labels
-            ``labeled-pair`` or ``labeled-list``, or that of another tool, ``flagembedding``, ``tevatron``, ``dpr``,
-            ``swift``, ``swift-flat``, ``automodel``; None takes the one that the columns show, unless they hold labels.
+        rows_format: format of rows that may have negatives already, which only an audit reads: ``n-tuple``, or with
+            labels ``labeled-pair`` or ``labeled-list``, or that of another tool, ``flagembedding``, ``tevatron``,
+            ``dpr``, ``swift``, ``swift-flat``, ``automodel``; None takes the one that the columns show, unless they
+            hold labels.
         corpus_column: column of the passages in the corpus; None takes ``text``, ``passage``, ``document``, or the only
             one that holds text.
         corpus_config_name: config of a corpus on the Hub that has several; None takes the only one.
