@@ -276,6 +276,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
             f"{summary.rows:,} rows were given, for {summary.queries:,} queries with {summary.positives_per_query:.2f} "
             f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} {_where(summary.settings)} "
             f"fewer eligible passages than {summary.settings['num_negatives']}."
+            + (f" For {summary.list_ended:,} the list ended: nobody looked further." if summary.list_ended else "")
         ),
         "remarks": [
             *(f"{counted(count, 'candidate')} kept out by {escaped(rule)}" for rule, count in summary.removed.items()),

@@ -30,6 +30,7 @@ from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 from hf_negmine.teachers.function import EncodeFunction, ScoreFunction
 from hf_negmine.teachers.fusion import Fusion
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
+from hf_negmine.teachers.lists import ListTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "FixedTeacher",
     "Fusion",
     "LateInteractionTeacher",
+    "ListTeacher",
     "RandomTeacher",
     "ScoreFunction",
     "SparseEncoderTeacher",
