@@ -320,6 +320,7 @@ def _teachers(settings: Mapping[str, Any]) -> str:
         + (", each passage once" if own.get("dedup") else "")
         + "). A negative's score is on the scale of the one that gave it; positives have the first one's:",
         "fusion": f"{name} joins the scores of these into one:",
+        "lists": f"The lists of {name} are continued by this one, where they end:",
         "faiss": f"{name} scores {candidates} that its index proposes, by the vectors of this one:",
     }
     first = f"{name} scores {candidates} of this one:"

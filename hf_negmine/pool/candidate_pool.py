@@ -26,7 +26,7 @@ from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, 
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
-from hf_negmine.teachers import place
+from hf_negmine.teachers import ListTeacher, place
 
 
 class CandidatePool:
@@ -45,6 +45,7 @@ class CandidatePool:
         scene: makes the scene that filters are bound to; None for a pool that came without texts and teacher.
         texts: the texts that ids refer to, if available.
         columns: names of the query and positive columns in the user's rows.
+        list_teacher: what scored the lists that the pool is made of, in the place of a teacher; None for other pools.
         with_positives: whether positives are candidates, so that there may be as many candidates as passages.
         lists_end: whether nobody looks further where a list ends: the candidates came from elsewhere (`from_lists`),
             and no teacher continues them. Selections then have the status ``list ended`` instead of an error.
@@ -55,6 +56,7 @@ class CandidatePool:
     with_positives: bool = False
     texts: TextSet | None = None
     columns: tuple[str, str] = ("query", "positive")
+    list_teacher: ListTeacher | None = None
 
     def __init__(
         self,
@@ -127,7 +129,8 @@ class CandidatePool:
             teacher=teacher, name=name, cache_dir=cache_dir, device=device, progress=progress,
         )  # fmt: skip
         pool = cls.load(opened.folder, open_searcher=opened.open_searcher, progress=progress)
-        pool.texts, pool.scene = opened.texts, lambda: opened.scene(pool.counted())
+        pool.texts, pool.list_teacher = opened.texts, opened.teacher
+        pool.scene = lambda: opened.scene(pool.counted())
         return pool
 
     @property

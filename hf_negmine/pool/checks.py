@@ -222,7 +222,8 @@ class _Block:
         below = self._same_query_as_before()
         ended = exhausted[:-1] & below & filled[1:]
         _require(
-            not ended.any() and (exhausted | filled | unknown).all(), "a ranking continues after its end, or ends without a mark"
+            not ended.any() and (exhausted | filled | unknown).all(),
+            "a ranking continues after its end, or ends without a mark",
         )
         known = ranks >= 0
         # Compared by differences: a rank from a foreign file may be so large that a sum would overflow.

@@ -144,7 +144,7 @@ def place(teacher: Teacher, device: str | None) -> None:
 def _resolve(teacher: Any, progress: bool, options: Options) -> Teacher:
     """The teacher, whose first stage may still be a spec."""
     # `EncoderTeacher` first: up to Python 3.11, looking for the attributes of a kind loads a model.
-    if isinstance(teacher, (EncoderTeacher, *KINDS)) and not isinstance(teacher, type):
+    if isinstance(teacher, (EncoderTeacher, ListTeacher, *KINDS)) and not isinstance(teacher, type):
         return cast(Teacher, teacher)
     if isinstance(teacher, str):
         if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:

@@ -15,11 +15,13 @@ class ListTeacher:
     Attributes:
         name: its name.
         digest: digest of the lists.
+        texts: fingerprint of the texts that they rank.
         continued_by: the teacher that continues them where they end, if it is there.
     """
 
     name: str
     digest: str
+    texts: str
     continued_by: Teacher | None = None
 
     def fingerprint(self, role: Role) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 
 from hf_negmine.base.errors import ColumnError, InputError, NegmineError, ShallowPoolError
 from hf_negmine.data.texts import open_text_set
+from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import read_pool
 from hf_negmine.report.summary import MiningSummary
+from hf_negmine.select.ensembles import IntraSample
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
 from hf_negmine.teachers import FixedTeacher
 
@@ -354,6 +357,40 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"scores": datasets.Dataset.from_dict(table()).to_iterable_dataset()}, "scores: got a stream"),
     ({"scores": 5}, "scores: "),
 ]
+
+
+class TestAMinerOfAPool:
+    def test_mines_like_any_other(self, pool_of: Any) -> None:
+        pool = pool_of()
+        miner = NegativeMiner.from_pool(pool, method="perc_pos:0.95", num_negatives=2, include_scores=True)
+        rows = miner.labeled_rows
+        mined = miner.mine(rows)
+        assert mined.to_list() == pool.select("perc_pos:0.95", None, 2).to_dataset(include_scores=True).to_list()
+        assert rows.map(miner, batched=True).to_list() == mined.to_list()
+        assert pickle.loads(pickle.dumps(miner)).mine(rows).to_list() == mined.to_list()
+        assert miner.summary.list_ended == 1
+        assert miner.pool.select("naive", None, 2).texts() == pool.select("naive", None, 2).texts()
+        assert len(miner.with_(method="naive").fit().mine(rows)) == 3
+
+    def test_consistency_and_ensembles(self, pool_of: Any) -> None:
+        pool = pool_of()
+        dropping = NegativeMiner.from_pool(pool, filters=[Consistency(top_k=1)], method="naive", num_negatives=1)
+        assert len(dropping.mine(dropping.labeled_rows)) == 2
+        other = pool_of(scores={query: dict.fromkeys(row, 0.5) for query, row in SCORES.items()})
+        both = IntraSample([pool.list_teacher, other.list_teacher])
+        miner = NegativeMiner(both, method="naive", num_negatives=4, cache_dir=pool.folder.parent.parent).fit()
+        assert miner.summary.list_ended == 1
+
+    def test_knows_only_the_rows_of_its_lists(self, pool_of: Any) -> None:
+        miner = NegativeMiner.from_pool(pool_of(), method="naive", num_negatives=1)
+        with pytest.raises(InputError, match="lists only scored its own lists, and some rows have a query or a pos"):
+            miner.mine(datasets.Dataset.from_dict({"query": ["another"], "positive": ["one"]}))
+        with pytest.raises(InputError, match="include_positives: the candidates are those of the lists of lists"):
+            NegativeMiner.from_pool(pool_of(), include_positives=True)
+
+    def test_is_not_made_of_other_pools(self, pool_of: Any) -> None:
+        with pytest.raises(InputError, match=r"expected a pool from CandidatePool\.from_lists, got CandidatePool"):
+            NegativeMiner.from_pool(CandidatePool.load(pool_of().folder))
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)

@@ -1,0 +1,44 @@
+"""Scored lists on the Hub: mined from there, and pushed with their pool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+from typer.testing import CliRunner
+
+from hf_negmine.commands.cli import app
+from hf_negmine.hub import load_mined
+from tests.hub.server import Hub
+from tests.unit.test_lists import DOCUMENTS, QUERIES, table
+
+
+def run(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def mined(hub: Hub, tmp_path: Path) -> Path:
+    """Rows mined from lists on the Hub."""
+    tables = {
+        "queries": {"query_id": list(QUERIES), "query": list(QUERIES.values())},
+        "documents": {"document_id": list(DOCUMENTS), "document": list(DOCUMENTS.values())},
+        "scores": table(),
+    }
+    for name, columns in tables.items():
+        datasets.Dataset.from_dict(columns).push_to_hub("tester/scored", name)
+    options = ("-m", "perc_pos:0.95", "-n", "2", "-o", tmp_path / "mined")
+    assert "teacher tester/scored" in run("mine", "--candidates-from", "tester/scored", *options)
+    return tmp_path / "mined"
+
+
+def test_a_pushed_pool_of_lists_comes_back(mined: Path, hub: Hub, tmp_path: Path) -> None:
+    run("push", mined, "tester/lists", "--license", "mit", "--with-pool")
+    shared = load_mined("tester/lists", cache_dir=tmp_path / "elsewhere")
+    assert shared.pool is not None
+    assert shared.pool.select("perc_pos:0.95", None, 2).status.tolist() == ["complete", "list ended", "complete"]
+    assert shared.summary.list_ended == 1
+    assert "For 1 the list ended: nobody looked further." in hub.files("dataset", "tester/lists")["README.md"].decode()
