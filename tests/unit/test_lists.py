@@ -20,7 +20,7 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.stored import read_pool
 from hf_negmine.report.summary import MiningSummary
-from hf_negmine.select.ensembles import IntraSample
+from hf_negmine.select.ensembles import CrossSample
 from hf_negmine.select.filters import Consistency, NearDuplicates, Veto
 from hf_negmine.teachers import FixedTeacher
 
@@ -377,8 +377,8 @@ class TestAMinerOfAPool:
         dropping = NegativeMiner.from_pool(pool, filters=[Consistency(top_k=1)], method="naive", num_negatives=1)
         assert len(dropping.mine(dropping.labeled_rows)) == 2
         other = pool_of(scores={query: dict.fromkeys(row, 0.5) for query, row in SCORES.items()})
-        both = IntraSample([pool.list_teacher, other.list_teacher])
-        miner = NegativeMiner(both, method="naive", num_negatives=4, cache_dir=pool.folder.parent.parent).fit()
+        both = CrossSample([pool.list_teacher, other.list_teacher])
+        miner = NegativeMiner(both, method="naive", num_negatives=3, cache_dir=pool.folder.parent.parent).fit()
         assert miner.summary.list_ended == 1
 
     def test_knows_only_the_rows_of_its_lists(self, pool_of: Any) -> None:
