@@ -19,6 +19,7 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
+from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_run
 from hf_negmine.pool.stored import LISTS, StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.pool.sweep import missing, settings_of
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
@@ -105,9 +106,11 @@ class CandidatePool:
                 ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes.
             documents: the texts of the passages, likewise.
             scores: rows of ``query_id``, ``document_ids`` and ``scores``, in any order; or ``{query id: {document id:
-                score}}``. Higher scores are more relevant.
+                score}}``, or a TREC run (``.trec`` or ``.run``, or these with ``.gz``). Higher scores are more
+                relevant.
             positives: rows of ``query_id`` and ``positive_ids``, or of ``query_id`` and ``document_id``; or ``{query
-                id: [document id]}``, or ``{query id: {document id: score}}``. None takes the column ``positive_ids`` of
+                id: [document id]}``, or ``{query id: {document id: score}}``, or a file of TREC relevance judgements,
+                of which those over 0 count. None takes the column ``positive_ids`` of
                 ``scores``. Queries without a positive are left out. The score of a positive is the one in the list, or
                 else given in a column ``positive_scores`` (``positive_score``), or else the teacher's.
             teacher: the model that made the lists. It scores positives that have no score, and continues lists that
@@ -308,6 +311,41 @@ class CandidatePool:
         """Which positives set a ceiling: only consistent ones, if rows with others are dropped; None for all."""
         drops = self.consistency is not None and self.consistency.action == "drop"
         return self.consistent() if drops else None
+
+    def to_lists(self, folder: Path | str) -> None:
+        """Write the pool as scored lists: ``queries.parquet``, ``documents.parquet`` and ``scores.parquet``.
+
+        They have the columns ``query_id`` and ``query``; ``document_id`` and ``document``; ``query_id``,
+        ``document_ids``, ``scores`` and ``positive_ids``. `sentence_transformers.util.resolve_ids` joins them, and
+        `from_lists` reads them. A list is the top of its query's ranking, as far as it is known, with the positives
+        where their scores put them. Ids are positions. An earlier file is replaced.
+
+        Raises:
+            InputError: the pool came without its texts.
+            StorageError: the folder cannot be written to.
+        """
+        if self.texts is None:
+            raise InputError(
+                "to_lists: this pool came without its texts; write the pool of a miner that is fitted on them, or of "
+                "from_lists"
+            )
+        write_list_tables(folder_of(folder, "folder"), self.texts, self.lists, self.positives)
+
+    def to_run(self, path: Path | str, *, qrels: Path | str | None = None, tag: str = "hf_negmine") -> None:
+        """Write the pool as a TREC run, with the ids and the lists of `to_lists`.
+
+        Args:
+            path: the file, compressed if its name ends in ``.gz``.
+            qrels: a file for the positives as TREC relevance judgements; None writes none.
+            tag: the name of the run.
+
+        Raises:
+            InputError: the tag is not one word.
+            StorageError: a file cannot be written.
+        """
+        write_run(folder_of(path, "path"), self.lists, self.positives, tag)
+        if qrels is not None:
+            write_qrels(folder_of(qrels, "qrels"), self.positives)
 
     def _survivors(
         self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]

@@ -15,11 +15,13 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.sources import open_rows, read_beir_texts, read_judgements
-from hf_negmine.data.sources.files import open_shards
+from hf_negmine.data.sources.files import BUILDERS, endings, open_shards
 from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES
 
 TABLES = ("queries", "documents", "scores")
 RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
+DATA_SETS = BUILDERS.keys() - {".txt"}
+"""Endings of files that are data sets, rather than TREC relevance judgements."""
 ENTRIES_A_TABLE = 2**20
 
 
@@ -63,8 +65,7 @@ def open_lists_at(
         )
         queries, documents, scores = (_table(source, name) for name in TABLES)
         return GivenLists(queries, documents, scores, judged)
-    run = RunFile(Path(os.path.expanduser(source)))
-    require(run.path.is_file(), f"{source} does not exist")
+    run = RunFile(Path(source).expanduser())
     if rows is None:
         raise InputError(f"{source}: a run has only ids; give the BEIR folder, or the file of queries, that it ranks")
     if not os.path.isdir(rows):
@@ -86,6 +87,21 @@ def open_lists_at(
 def is_run(source: str) -> bool:
     """Whether this is the name of a TREC run."""
     return source.lower().endswith(RUN_ENDINGS)
+
+
+def run_at(source: Any) -> Any:
+    """The lists of a run, if this is the path of one; anything else unchanged."""
+    return RunFile(Path(source).expanduser()) if _is_path(source) and is_run(str(source)) else source
+
+
+def qrels_at(source: Any) -> Any:
+    """The positives of TREC relevance judgements, if this is the path of a file that is no data set by its name."""
+    is_file = _is_path(source) and Path(source).expanduser().is_file()
+    return read_qrels(source) if is_file and endings(str(source))[0] not in DATA_SETS else source
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
 
 
 def _table(source: str, name: str) -> Any:
@@ -111,6 +127,9 @@ class RunFile:
     """A TREC run as a `ListSource`: lines of query id, Q0, document id, rank, score and tag; the rank is not read."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        require(self.path.is_file(), f"{self.path} does not exist")
 
     @property
     def column_names(self) -> list[str]:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import datasets
 import pytest
+from sentence_transformers.util import resolve_ids
 from typer.testing import CliRunner
 
 from hf_negmine.commands.cli import app
 from hf_negmine.hub import load_mined
 from tests.hub.server import Hub
-from tests.unit.test_lists import DOCUMENTS, QUERIES, table
+from tests.unit.test_lists import DOCUMENTS, QUERIES, SCORES, table
 
 
 def run(*arguments: str | Path) -> str:
@@ -42,3 +43,30 @@ def test_a_pushed_pool_of_lists_comes_back(mined: Path, hub: Hub, tmp_path: Path
     assert shared.pool.select("perc_pos:0.95", None, 2).status.tolist() == ["complete", "list ended", "complete"]
     assert shared.summary.list_ended == 1
     assert "For 1 the list ended: nobody looked further." in hub.files("dataset", "tester/lists")["README.md"].decode()
+
+
+def test_a_pushed_pool_is_scored_lists_for_others(mined: Path, hub: Hub, tmp_path: Path) -> None:
+    run("push", mined, "tester/lists", "--license", "mit", "--with-pool")
+    queries, documents, scores = (
+        datasets.load_dataset("tester/lists", name, split="train") for name in ("queries", "documents", "scores")
+    )
+    scores.set_transform(resolve_ids({"query_id": queries, "document_ids": documents}, output_format="lists"))
+    assert [row["documents"] for row in scores] == [[DOCUMENTS[one] for one in row] for row in SCORES.values()]
+    options = ("-m", "perc_pos:0.95", "-n", "2", "-o")
+    run("mine", "--candidates-from", "tester/lists", *options, tmp_path / "again")
+    one, two = (
+        datasets.Dataset.from_parquet(str(path / "data.parquet"), cache_dir=str(tmp_path / "hf"))
+        for path in (mined, tmp_path / "again")
+    )
+    assert one.to_list() == two.to_list()
+
+
+def test_each_config_has_lists_of_its_own(mined: Path, hub: Hub) -> None:
+    for config in ("default", "other"):
+        run("push", mined, "tester/lists", "--config", config, "--license", "mit", "--with-pool")
+    run("push", mined, "tester/lists", "--config", "other", "--license", "mit")  # without its pool
+    names = datasets.get_dataset_config_names("tester/lists")
+    assert {"queries", "documents", "scores", "default-queries", "other-queries"} <= set(names)
+    assert not {"other-documents", "other-scores"} & set(names)
+    files = hub.files("dataset", "tester/lists")
+    assert not [path for path in files if "/other/" in path and "scores-" in path]

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.list_files import RunFile, read_qrels
+from hf_negmine.pool.stored import arrays_of
 from hf_negmine.select import Selection
 from tests.properties.test_pool import METHODS, SAMPLERS, World, worlds
 from tests.reference import Ranked, make_pool, ranked, selected_rows
@@ -123,3 +125,41 @@ def test_neither_batches_nor_the_order_of_rows_matter(listed: tuple[World, list[
         finally:
             list_sources.LISTS_A_BATCH, list_reading.ENTRIES_A_STEP = before
         assert one.folder == two.folder
+
+
+@examples(40)
+@given(listed=listed_worlds())
+def test_lists_that_were_written_give_the_same_pool(listed: tuple[World, list[int], Lists]) -> None:
+    world, _, lists = listed
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        queries, documents, positives = ids(world)
+        pool = CandidatePool.from_lists(queries, documents, lists, positives, cache_dir=home, progress=False)
+        pool.to_lists(home / "lists")
+        pool.to_run(home / "lists.trec.gz", qrels=home / "qrels")
+        tables = [home / "lists" / f"{name}.parquet" for name in ("queries", "documents", "scores")]
+        again = CandidatePool.from_lists(*tables, cache_dir=home, progress=False)
+        run, judged = RunFile(home / "lists.trec.gz"), read_qrels(home / "qrels")
+        from_run = CandidatePool.from_lists(*tables[:2], run, judged, cache_dir=home, progress=False)
+        assert again.folder == from_run.folder
+        assert_same(again, pool)
+
+
+@examples(20)
+@given(world=worlds(), depth=st.integers(1, 50))
+def test_a_searched_pool_that_was_written_comes_back(world: World, depth: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        pool = make_pool(home, world.teacher, world.text_set(home), depth)
+        pool.texts = world.text_set(home)
+        pool.to_lists(home / "lists")
+        tables = [home / "lists" / f"{name}.parquet" for name in ("queries", "documents", "scores")]
+        assert_same(CandidatePool.from_lists(*tables, cache_dir=home, progress=False), pool)
+
+
+def assert_same(one: CandidatePool, two: CandidatePool) -> None:
+    assert one.about["texts"] == two.texts.fingerprint  # type: ignore[union-attr]
+    for left, right in zip(arrays_of(one.lists), arrays_of(two.lists), strict=True):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(one.positives.ids, two.positives.ids)
+    np.testing.assert_array_equal(one.positives.scores, two.positives.scores)

@@ -406,3 +406,18 @@ def test_nothing_is_left_behind_by_an_error(pool_of: Any, tmp_path: Path) -> Non
         pool_of(scores={**SCORES, "q1": {"a": float("nan")}})
     assert [path.name for path in (tmp_path / "pools").iterdir() if not re.match(r"\.", path.name)] == []
     assert list((tmp_path / "pools").iterdir()) == []
+
+
+def test_runs_and_judgements_are_read_by_their_names(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of()
+    pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", tag="some")
+    numbered = {
+        name: {str(place): text for place, text in enumerate(texts.values())}
+        for name, texts in (("queries", QUERIES), ("documents", DOCUMENTS))
+    }
+    again = pool_of(**numbered, scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
+    assert again.folder == pool.folder
+    with pytest.raises(InputError, match="tag: expected a word without spaces, got 'two words'"):
+        pool.to_run(tmp_path / "other.run", tag="two words")
+    with pytest.raises(InputError, match="to_lists: this pool came without its texts"):
+        CandidatePool.load(pool.folder).to_lists(tmp_path / "lists")
