@@ -6,7 +6,6 @@ The files are about 12 bytes for each candidate, and the pool 8; while it is mad
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from common import machine, print_table
+from common import AnonymousPeak, machine, print_table
 
 LISTS_A_BATCH = 1000
 
@@ -41,29 +40,22 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     write(arguments, folder)
     from hf_negmine import CandidatePool
 
-    before, started = peak(), time.perf_counter()
     tables = [folder / f"{name}.parquet" for name in ("queries", "documents", "scores")]
-    pool = CandidatePool.from_lists(*tables, cache_dir=folder / "cache", progress=False)
-    read, at_reading = time.perf_counter() - started, peak()
     started = time.perf_counter()
-    selection = pool.select("perc_pos:0.95", "sampled:10", 4)
+    with AnonymousPeak() as reading:
+        pool = CandidatePool.from_lists(*tables, cache_dir=folder / "cache", progress=False)
+    read, started = time.perf_counter() - started, time.perf_counter()
+    with AnonymousPeak() as selecting:
+        selection = pool.select("perc_pos:0.95", "sampled:10", 4)
     selected = time.perf_counter() - started
     complete = 100 * float(np.mean(selection.status == "complete"))
     print(f"{machine()}; {arguments.queries:,} lists of {arguments.length:,}, {arguments.passages:,} passages\n")
     rows = [
-        ["from_lists", f"{read:.0f}", f"{at_reading / 2**30:.2f}"],
-        ["select perc_pos:0.95 sampled:10", f"{selected:.1f}", f"{peak() / 2**30:.2f}"],
+        ["from_lists", f"{read:.0f}", f"{reading.peak:,.0f}"],
+        ["select perc_pos:0.95 sampled:10", f"{selected:.1f}", f"{selecting.peak:,.0f}"],
     ]
-    print_table(["", "seconds", "peak GiB"], rows)
-    print(f"{before / 2**30:.2f} GiB before; {complete:.1f} % of the queries are complete.")
-
-
-def peak() -> int:
-    """The most memory that the process has had so far, in bytes, without the pages of mapped files."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-    mapped = int(fields["RssFile"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - mapped
+    print_table(["", "seconds", "peak MiB"], rows)
+    print(f"{complete:.1f} % of the queries are complete.")
 
 
 def write(arguments: argparse.Namespace, folder: Path) -> None:
@@ -72,7 +64,9 @@ def write(arguments: argparse.Namespace, folder: Path) -> None:
     for name, count in (("queries", arguments.queries), ("documents", arguments.passages)):
         singular = {"queries": "query", "documents": "document"}[name]
         texts = pa.array([f"the text of {singular} {place}" for place in range(count)])
-        pq.write_table(pa.table({f"{singular}_id": ids(arguments, np.arange(count)), singular: texts}), folder / f"{name}.parquet")
+        pq.write_table(
+            pa.table({f"{singular}_id": ids(arguments, np.arange(count)), singular: texts}), folder / f"{name}.parquet"
+        )
     schema = None
     for start in range(0, arguments.queries, LISTS_A_BATCH):
         count = min(LISTS_A_BATCH, arguments.queries - start)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.sources import open_rows, read_beir_texts, read_judgements
 from hf_negmine.data.sources.files import BUILDERS, endings, open_shards
-from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES
+from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, ParquetLists
 
 TABLES = ("queries", "documents", "scores")
 RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
@@ -111,10 +111,10 @@ def _table(source: str, name: str) -> Any:
         files = [folder / f"{name}{ending}" for ending in (".parquet", ".jsonl")]
         found = next((file for file in files if file.is_file()), None)
         if found is not None:
-            return open_rows(found).rows
+            return found
         shards = sorted(folder.glob(f"{name}/*.parquet")) + sorted(folder.glob(f"{name}-*.parquet"))
         require(bool(shards), f"{source} lacks {name}.parquet, and a folder {name} of Parquet files")
-        return open_shards(shards)
+        return ParquetLists(tuple(shards)) if name == "scores" else open_shards(shards)
     require(not folder.exists(), f"{source} is a file; a run is named {' or '.join(RUN_ENDINGS)}")
     return open_rows(source, config_name=name).rows
 

@@ -21,7 +21,7 @@ from hf_negmine.base.files import (
     text_digests,
 )
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
-from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.pool.list_sources import (
     DOCUMENTS,
@@ -228,9 +228,11 @@ class _Reader:
         scores = scores + np.float32(0)  # -0.0 and 0.0 are the same score
         same = query[1:] == query[:-1]
         falls = (scores[1:] < scores[:-1]) | ((scores[1:] == scores[:-1]) & (passages[1:] > passages[:-1]))
-        if not (falls | ~same).all():
-            order = np.lexsort((passages, -scores, query))
-            query, passages, scores = query[order], passages[order], scores[order]
+        wrong = np.unique(query[1:][same & ~falls])  # the queries that are to be sorted; most lists come sorted
+        if len(wrong):
+            here = np.flatnonzero(_among(query, wrong))
+            order = here[np.lexsort((passages[here], -scores[here], query[here]))]
+            passages[here], scores[here] = passages[order], scores[order]
         keys = query * self._n_passages + passages
         by_key = np.argsort(keys, kind="stable")  # of several entries of a passage, the first has the best score
         again = np.zeros(len(keys), dtype=bool)
@@ -240,7 +242,7 @@ class _Reader:
         first, last = (int(query[0]), int(query[-1]) + 1) if len(query) else (0, 0)
         bounds = self._excluded_offsets[first : last + 1]
         never = np.repeat(np.arange(first, last), np.diff(bounds)) * self._n_passages
-        kept = ~np.isin(keys, never + self._excluded[bounds[0] : bounds[-1]])
+        kept = ~_among(keys, never + self._excluded[bounds[0] : bounds[-1]])
         return query[kept], passages[kept], scores[kept]
 
     def _score_pairs(self, keys: IdArray, scores: FloatArray) -> None:
@@ -250,6 +252,13 @@ class _Reader:
 
 
 FILES: dict[str, Any] = {"passages": np.int32, "scores": np.float32}
+
+
+def _among(values: IdArray, rising: IdArray) -> BoolArray:
+    """Which of the values are in a short array of rising ones."""
+    if not len(rising):
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray(rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values)
 
 
 def _one(table: pa.Table, column: str) -> pa.Array:

@@ -5,14 +5,18 @@ Ids are texts or whole numbers. Where one side has numbers and the other texts, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
@@ -52,6 +56,39 @@ class ListRows:
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
         """See `ListSource`."""
         return table_batches(self.rows, columns, LISTS_A_BATCH)
+
+
+@dataclass(frozen=True)
+class ParquetLists:
+    """Parquet files as a `ListSource`, read where they are: `datasets` would copy them as Arrow into its cache first.
+
+    Attributes:
+        paths: the files, which have the same columns.
+    """
+
+    paths: tuple[Path, ...]
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the first file."""
+        with self._errors(self.paths[0]):
+            return list(pq.read_schema(self.paths[0]).names)
+
+    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        """See `ListSource`."""
+        for path in self.paths:
+            with self._errors(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(LISTS_A_BATCH, columns=columns):
+                    batch.validate(full=True)  # Parquet does not check that text is UTF-8
+                    yield pa.Table.from_batches([batch])
+
+    @contextmanager
+    def _errors(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} could not be read as parquet: {reason}") from error
 
 
 class IdIndex:
@@ -137,6 +174,8 @@ def open_lists(source: Any) -> ListSource:
     """Open scored lists; see `CandidatePool.from_lists`."""
     if hasattr(source, "tables"):
         opened: ListSource = source
+    elif (path := _parquet_file(source)) is not None:
+        opened = ParquetLists((path,))
     elif _is_nested(source, Mapping):
         lists = list(source.values())
         table = {
@@ -282,6 +321,11 @@ def _stored_rows(source: Any, what: str) -> Any:
         f"{what}: got a stream, expected rows that can be read more than once; load them without streaming=True",
     )
     return rows
+
+
+def _parquet_file(source: Any) -> Path | None:
+    path = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
+    return path if path is not None and path.suffix == ".parquet" and path.is_file() else None
 
 
 def _is_nested(source: Any, kind: type) -> bool:
