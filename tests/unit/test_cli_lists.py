@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +166,25 @@ def test_what_is_missing_is_one_sentence(
     done = run("mine", *arguments, "-o", tmp_path / "mined")
     assert done.exit_code == 1, done.output
     assert message in " ".join(done.stderr.split())
+
+
+def test_the_page_on_lists_runs(run: Run, tmp_path: Path, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "interchange.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", page, flags=re.MULTILINE)[1]
+    assert section.startswith("Scored lists")
+    monkeypatch.chdir(tmp_path)
+    folder_of_tables(tmp_path / "lists")
+    beir.rename(tmp_path / "scifact")
+    (tmp_path / "scifact" / "qrels" / "test.tsv").rename(tmp_path / "scifact" / "qrels" / "train.tsv")
+    (tmp_path / "bm25.trec.gz").write_bytes(gzip.compress(run_lines().encode()))
+    (code,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    namespace: dict[str, Any] = {
+        "queries": QUERIES, "documents": DOCUMENTS, "scores": SCORES, "positives": POSITIVES,
+    }  # fmt: skip
+    exec(compile(code, "interchange.md", "exec"), namespace)
+    assert len(namespace["rows"]) == len(namespace["mined"]) == 1
+    (shell,) = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    for command in shell.splitlines():
+        done = run(*shlex.split(command)[1:], "-n", 2)
+        assert done.exit_code == 0, done.output
+    assert load(tmp_path / "mined") == load(tmp_path / "from-run")
