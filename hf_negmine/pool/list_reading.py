@@ -7,9 +7,10 @@ holds is not trusted: passages are identified by their texts, never by their ids
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,8 +141,6 @@ class _Reader:
         self._pair_keys = query_of_pair * self._n_passages + texts.positive_ids
         self._excluded_offsets, self._excluded = texts.excluded()
         self.positive_scores: FloatArray = np.full(len(self._pair_keys), np.nan, dtype=np.float32)
-        self._row_queries: list[IdArray] = []
-        self._row_lengths: list[IdArray] = []
 
     def place(self, labelled: Labelled) -> None:
         """Take over the scores that were given with the positives."""
@@ -153,15 +152,18 @@ class _Reader:
         """Read all lists as passage ids and scores."""
         with (
             storage_errors(self._scratch),
-            open(self._scratch / "passages", "wb") as passages,
-            open(self._scratch / "scores", "wb") as scores,
+            ExitStack() as opened,
             tqdm(desc="Reading lists", unit=" lists", disable=not self._progress, delay=1) as bar,
         ):
+            files = [opened.enter_context(open(self._scratch / name, "wb")) for name in FILES]
             for table in source.tables([QUERY, DOCUMENTS, SCORES]):
-                self._read(table.combine_chunks(), passages, scores)
+                # Small arrays that are kept between large ones would keep the memory of these, too.
+                for file, column in zip(files, self._read(table.combine_chunks()), strict=True):
+                    file.write(np.ascontiguousarray(column).data)
                 bar.update(len(table))
 
-    def _read(self, table: pa.Table, to_passages: IO[bytes], to_scores: IO[bytes]) -> None:
+    def _read(self, table: pa.Table) -> tuple[AnyArray, ...]:
+        """Passage ids and scores of a batch of lists, and the query id and length of each list; see `FILES`."""
         ids = _one(table, QUERY)
         rows = self._queries.index.require(ids, "scores, query ids")
         documents, lengths = flat_lists(_one(table, DOCUMENTS), DOCUMENTS)
@@ -179,20 +181,15 @@ class _Reader:
         queries = self._query_of[rows]
         kept = queries >= 0  # the others have no positive
         entries = np.repeat(kept, lengths)
-        to_passages.write(np.ascontiguousarray(passages[entries]).data)
-        to_scores.write(np.ascontiguousarray(scores[entries]).data)
-        self._row_queries.append(queries[kept])
-        self._row_lengths.append(lengths[kept])
+        return passages[entries], scores[entries], queries[kept], lengths[kept]
 
     def finish(self) -> CandidateLists:
         """The lists in the order of the queries: sorted, each passage once, without what is never a negative."""
-        queries = np.concatenate([*self._row_queries, np.empty(0, dtype=np.int64)])
-        lengths = np.concatenate([*self._row_lengths, np.empty(0, dtype=np.int64)])
+        passages, scores, queries, lengths = (_mapped(self._scratch / name, kind) for name, kind in FILES.items())
         order = np.argsort(queries, kind="stable")
         starts, sizes = (offsets_of_counts(lengths)[:-1])[order], lengths[order]
         rows = offsets_of_rows(queries, len(self.texts.queries))
         before = offsets_of_counts(sizes)
-        passages, scores = (_mapped(self._scratch / name, kind) for name, kind in FILES.items())
         counts = np.zeros(len(self.texts.queries), dtype=np.int64)
         with (
             storage_errors(self._scratch),
@@ -207,7 +204,6 @@ class _Reader:
                 counts[first:last] = np.bincount(query - first, minlength=last - first)
                 for file, column in zip((to_passages, to_scores), columns, strict=True):
                     file.write(np.ascontiguousarray(column).data)
-        del passages, scores
         for name in FILES:
             (self._scratch / name).unlink()
         bounds = offsets_of_counts(counts)
@@ -251,7 +247,8 @@ class _Reader:
         self.positive_scores[places[found]] = scores[found]
 
 
-FILES: dict[str, Any] = {"passages": np.int32, "scores": np.float32}
+FILES: dict[str, Any] = {"passages": np.int32, "scores": np.float32, "queries": np.int64, "lengths": np.int64}
+"""Of all lists in the order of their rows: candidates, and the query id and length of each list."""
 
 
 def _among(values: IdArray, rising: IdArray) -> BoolArray:

@@ -77,10 +77,12 @@ class ParquetLists:
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
         """See `ListSource`."""
         for path in self.paths:
-            with self._errors(path), pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(LISTS_A_BATCH, columns=columns):
-                    batch.validate(full=True)  # Parquet does not check that text is UTF-8
-                    yield pa.Table.from_batches([batch])
+            with self._errors(path), pq.ParquetFile(path, memory_map=True) as file:
+                for group in range(file.num_row_groups):
+                    for batch in file.iter_batches(LISTS_A_BATCH, row_groups=[group], columns=columns):
+                        batch.validate(full=True)  # Parquet does not check that text is UTF-8
+                        yield pa.Table.from_batches([batch])
+                    pa.default_memory_pool().release_unused()  # else what was read stays in memory
 
     @contextmanager
     def _errors(self, path: Path) -> Iterator[None]:
