@@ -34,20 +34,16 @@ def test_resolve_ids_joins_them(pool: CandidatePool, tmp_path: Path) -> None:
 
 
 def test_a_reader_of_trec_files_reads_them(pool: CandidatePool, tmp_path: Path) -> None:
-    measures = pytest.importorskip("ir_measures")
+    trec = pytest.importorskip("pytrec_eval")
     pool.to_run(tmp_path / "lists.trec", qrels=tmp_path / "qrels", tag="lists")
-    run = list(measures.read_trec_run(str(tmp_path / "lists.trec")))
+    with open(tmp_path / "lists.trec") as lists, open(tmp_path / "qrels") as judged:
+        run, qrels = trec.parse_run(lists), trec.parse_qrel(judged)
     numbers = {name: str(place) for place, name in enumerate(QUERIES)}
     documents = {name: str(place) for place, name in enumerate(DOCUMENTS)}
-    expected = [
-        (numbers[query], documents[one], pytest.approx(score, rel=1e-6))
+    assert run == {
+        numbers[query]: {documents[one]: pytest.approx(score, rel=1e-6) for one, score in entries.items()}
         for query, entries in SCORES.items()
-        for one, score in entries.items()
-    ]
-    assert [(one.query_id, one.doc_id, one.score) for one in run] == expected
-    qrels = list(measures.read_trec_qrels(str(tmp_path / "qrels")))
-    assert [(one.query_id, one.doc_id, one.relevance) for one in qrels] == [
-        (numbers[query], documents[row[0]], 1) for query, row in POSITIVES.items()
-    ]
-    found = measures.calc_aggregate([measures.RR], qrels, run)
-    assert found[measures.RR] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    }
+    assert qrels == {numbers[query]: {documents[one]: 1 for one in row} for query, row in POSITIVES.items()}
+    found = trec.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(run)
+    assert [found[number]["recip_rank"] for number in numbers.values()] == [1, 1 / 2, 1]
