@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_negmine.base.errors import ColumnError, InputError, NegmineError, ShallowPoolError
@@ -244,6 +245,15 @@ class TestWithTheTeacher:
             assert pool.select(method, None, 2).texts() == whole.select(method, None, 2).texts()
         assert pool.select("naive", None, 5).status.tolist() == ["complete"] * 3
 
+    def test_what_a_list_lacks_above_its_end_stays_out(self, pool_of: Any) -> None:
+        same = np.array([[1.0, 0], [0, 1], [1, 1], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6]])
+        teacher = FixedTeacher(list(QUERIES.values()), same[[0, 0, 0]], list(DOCUMENTS.values()), same)
+        scores = {"q1": {"a": 1.0, "f": 0.8}}  # d scores as f does, and comes before it
+        pool = pool_of(scores=scores, positives={"q1": ["a"]}, teacher=teacher)
+        expected = ["A red evening sky.", "The sky scatters light.", "A jar of honey.", "Bees make honey."]
+        assert pool.select("naive", None, 4).texts() == [expected]
+        assert pool.select("shifted:1", None, 3).texts() == [expected[1:]]
+
     def test_another_teacher_is_refused(self, teacher: FixedTeacher, pool_of: Any) -> None:
         with pytest.raises(
             InputError, match=r"fixed scores the candidates of the lists differently, for example .* has"
@@ -406,6 +416,16 @@ def test_nothing_is_left_behind_by_an_error(pool_of: Any, tmp_path: Path) -> Non
         pool_of(scores={**SCORES, "q1": {"a": float("nan")}})
     assert [path.name for path in (tmp_path / "pools").iterdir() if not re.match(r"\.", path.name)] == []
     assert list((tmp_path / "pools").iterdir()) == []
+
+
+def test_positives_that_are_candidates_are_written_once(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict(
+        {"query": ["bread", "honey"], "positive": ["Yeast and bread.", "Bees and honey."]}
+    )
+    miner = NegativeMiner("random", include_positives=True, num_negatives=1, cache_dir=tmp_path, progress=False)
+    miner.fit(rows).pool.to_lists(tmp_path / "lists")
+    lists = pq.read_table(tmp_path / "lists" / "scores.parquet").to_pylist()
+    assert [sorted(row["document_ids"]) for row in lists] == [[0, 1], [0, 1]]
 
 
 def test_runs_and_judgements_are_read_by_their_names(pool_of: Any, tmp_path: Path) -> None:
