@@ -246,9 +246,11 @@ class TestWithTheTeacher:
         assert pool.select("naive", None, 5).status.tolist() == ["complete"] * 3
 
     def test_what_a_list_lacks_above_its_end_stays_out(self, pool_of: Any) -> None:
-        same = np.array([[1.0, 0], [0, 1], [1, 1], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6]])
-        teacher = FixedTeacher(list(QUERIES.values()), same[[0, 0, 0]], list(DOCUMENTS.values()), same)
-        scores = {"q1": {"a": 1.0, "f": 0.8}}  # d scores as f does, and comes before it
+        vectors = np.array([[1, 0], [0, 1], [0.5, 1], [0.75, 1], [0.25, 1], [0.75, 1]])
+        teacher = FixedTeacher(
+            list(QUERIES.values()), vectors[[0, 0, 0]], list(DOCUMENTS.values()), vectors, similarity="dot"
+        )
+        scores = {"q1": {"a": 1.0, "f": 0.75}}  # d scores as f does, and comes before it
         pool = pool_of(scores=scores, positives={"q1": ["a"]}, teacher=teacher)
         expected = ["A red evening sky.", "The sky scatters light.", "A jar of honey.", "Bees make honey."]
         assert pool.select("naive", None, 4).texts() == [expected]
