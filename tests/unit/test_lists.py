@@ -255,6 +255,10 @@ class TestWithTheTeacher:
         expected = ["A red evening sky.", "The sky scatters light.", "A jar of honey.", "Bees make honey."]
         assert pool.select("naive", None, 4).texts() == [expected]
         assert pool.select("shifted:1", None, 3).texts() == [expected[1:]]
+        searcher = pool._open_searcher()
+        found = searcher.block(np.zeros(1, np.int64)).best(np.zeros(1, np.int64), np.float32([np.inf]), 9)
+        assert found.passages.tolist() == [5, 2, 4, 1]
+        assert found.exhausted.all()
 
     def test_another_teacher_is_refused(self, teacher: FixedTeacher, pool_of: Any) -> None:
         with pytest.raises(
