@@ -16,6 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from hf_negmine.commands.cli import app
+from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from tests.unit.test_lists import DOCUMENTS, POSITIVES, QUERIES, SCORES, table
 
@@ -107,6 +108,34 @@ def test_a_run_over_a_beir_folder(ending: str, run: Run, tmp_path: Path, beir: P
     )
     assert done.exit_code == 0, done.output
     assert load(other) == expected
+
+
+def test_with_the_teacher_the_rows_are_those_of_its_own_search(run: Run, tmp_path: Path) -> None:
+    topics = ["bread", "honey", "salt", "glass", "wool", "iron"]
+    rows = datasets.Dataset.from_dict(
+        {"query": [f"where is {one} from" for one in topics], "positive": [f"{one} is from a mill" for one in topics]}
+    )
+    corpus = [
+        f"{one} is {how} in the {place}" for one in topics for how in ("made", "sold") for place in ("sun", "rain")
+    ]
+    options: dict[str, Any] = {"method": "perc_pos:0.9", "num_negatives": 3, "progress": False}
+    own = NegativeMiner("bm25", corpus=corpus, pool_depth=3, cache_dir=tmp_path / "own", **options)
+    expected = own.mine(rows).to_list()
+    fresh = NegativeMiner(
+        "bm25", corpus=corpus, pool_depth=2, method="naive", num_negatives=1, cache_dir=tmp_path / "own"
+    )
+    fresh.fit(rows).pool.to_lists(tmp_path / "lists")
+    arguments = ("mine", "--candidates-from", tmp_path / "lists", "-m", "perc_pos:0.9", "-n", 3)
+    done = run(*arguments, "-t", "bm25", "-o", tmp_path / "mined")
+    assert done.exit_code == 0, done.output
+    assert load(tmp_path / "mined") == expected
+    assert "list ended" not in done.stdout
+    pushed = run("push", tmp_path / "mined", "user/lists", "--license", "mit", "--dry-run")
+    assert pushed.exit_code == 0, pushed.output
+    card = next((tmp_path / "cache").rglob("README.md")).read_text()
+    assert "The lists of bm25-english are continued by this one, where they end:" in card
+    short = run(*arguments, "-o", tmp_path / "short")
+    assert "no row is left to write" in short.stderr
 
 
 def test_filters_a_judge_and_a_push_follow(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
