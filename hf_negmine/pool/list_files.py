@@ -52,7 +52,8 @@ def open_lists_at(
         corpus: for a run and a file of queries, the file of passages with ids.
         qrels: TREC relevance judgements of the positives; None takes those of the BEIR folder, or the column
             ``positive_ids`` of the scores.
-        split: the split of the BEIR folder's judgements; None takes the only one, or ``train``.
+        split: the split of the tables on the Hub, or of the BEIR folder's judgements; None takes the only one, or
+            ``train``.
 
     Raises:
         InputError: something is missing, given twice, or cannot be read.
@@ -60,10 +61,10 @@ def open_lists_at(
     judged = None if qrels is None else read_qrels(qrels)
     if not is_run(source):
         require(
-            rows is None and corpus is None and split is None,
-            f"{source} has its own queries and documents; leave out the rows, --corpus and --split",
+            rows is None and corpus is None,
+            f"{source} has its own queries and documents; leave out the rows and --corpus",
         )
-        queries, documents, scores = (_table(source, name) for name in TABLES)
+        queries, documents, scores = (_table(source, name, split) for name in TABLES)
         return GivenLists(queries, documents, scores, judged)
     run = RunFile(Path(source).expanduser())
     if rows is None:
@@ -104,10 +105,11 @@ def _is_path(source: Any) -> bool:
     return isinstance(source, str | os.PathLike)
 
 
-def _table(source: str, name: str) -> Any:
+def _table(source: str, name: str, split: str | None) -> Any:
     """One of the three tables, from a folder or the Hub."""
     folder = Path(os.path.expanduser(source))
     if folder.is_dir():
+        require(split is None, f"split: {split!r}, but {source} is a folder without splits; leave it out")
         files = [folder / f"{name}{ending}" for ending in (".parquet", ".jsonl")]
         found = next((file for file in files if file.is_file()), None)
         if found is not None:
@@ -116,7 +118,7 @@ def _table(source: str, name: str) -> Any:
         require(bool(shards), f"{source} lacks {name}.parquet, and a folder {name} of Parquet files")
         return ParquetLists(tuple(shards)) if name == "scores" else open_shards(shards)
     require(not folder.exists(), f"{source} is a file; a run is named {' or '.join(RUN_ENDINGS)}")
-    return open_rows(source, config_name=name).rows
+    return open_rows(source, config_name=name, split=split).rows
 
 
 # ---- TREC ------------------------------------------------------------------------------------------------------------

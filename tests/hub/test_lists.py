@@ -45,6 +45,21 @@ def test_a_pushed_pool_of_lists_comes_back(mined: Path, hub: Hub, tmp_path: Path
     assert "For 1 the list ended: nobody looked further." in hub.files("dataset", "tester/lists")["README.md"].decode()
 
 
+def test_a_split_of_the_lists(hub: Hub, tmp_path: Path) -> None:
+    tables = {
+        "queries": {"query_id": list(QUERIES), "query": list(QUERIES.values())},
+        "documents": {"document_id": list(DOCUMENTS), "document": list(DOCUMENTS.values())},
+        "scores": table(),
+    }
+    for name, columns in tables.items():
+        for split in ("one", "two"):
+            datasets.Dataset.from_dict(columns).push_to_hub("tester/split", name, split=split)
+    arguments = ["mine", "--candidates-from", "tester/split", "-n", "1", "-o", str(tmp_path / "mined")]
+    refused = CliRunner().invoke(app, arguments)
+    assert "split: tester/split on the Hub has ['one', 'two']; name one" in refused.stderr
+    assert "3 rows" in run(*arguments, "--split", "two")
+
+
 def test_a_pushed_pool_is_scored_lists_for_others(mined: Path, hub: Hub, tmp_path: Path) -> None:
     run("push", mined, "tester/lists", "--license", "mit", "--with-pool")
     queries, documents, scores = (
