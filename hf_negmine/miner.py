@@ -26,7 +26,7 @@ from hf_negmine.data.sources import (
     RowSource,
     open_rows,
 )
-from hf_negmine.data.writing import lookup_table, mined_features
+from hf_negmine.data.writing import labeled_pairs, lookup_table, mined_features
 from hf_negmine.fitted import Fitted
 from hf_negmine.fresh import mine_fresh
 from hf_negmine.pool import CandidatePool
@@ -72,6 +72,26 @@ class NegativeMiner:
         miner = cls.__new__(cls)
         miner._take(config)
         return miner
+
+    @classmethod
+    def from_pool(cls, pool: CandidatePool, **settings: Any) -> NegativeMiner:
+        """Make a miner of a pool from lists (`CandidatePool.from_lists`), fitted on the pool's rows.
+
+        ``miner.mine(miner.labeled_rows)`` gives the rows with their negatives and a summary, to be pushed like others.
+
+        Args:
+            pool: the pool.
+            settings: settings of `MiningConfig` except for the teacher, the corpus and the cache folder.
+
+        Raises:
+            InputError: the pool does not come from `CandidatePool.from_lists`.
+        """
+        if not isinstance(pool, CandidatePool) or pool.list_teacher is None or pool.folder is None:
+            raise InputError(
+                f"pool: expected a pool from CandidatePool.from_lists, got {pool!r:.80}; a miner with a teacher makes "
+                "its own: NegativeMiner(teacher).fit(rows).pool"
+            )
+        return cls(pool.list_teacher, cache_dir=pool.folder.parent.parent, **settings).fit()
 
     def with_(self, **changes: Any) -> NegativeMiner:
         """Make another miner with some settings changed; it reuses what both have in common from the cache."""
@@ -184,6 +204,12 @@ class NegativeMiner:
         return lookup_table("document_id", "document", self.fitted.texts.corpus)
 
     # ---- mining ------------------------------------------------------------------------------------------------
+
+    @property
+    def labeled_rows(self) -> datasets.Dataset:
+        """Every labeled (query, positive) pair that the miner is fitted on, once, as rows with texts."""
+        fitted = self.fitted
+        return labeled_pairs(fitted.texts, fitted.query_column, fitted.positive_column)
 
     def __call__(self, batch: Mapping[str, Any] | pa.Table) -> dict[str, Any] | pa.Table:
         """Rows with their negatives, for ``rows.map(miner, batched=True)``.

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import require_writable
-from hf_negmine.base.errors import ExhaustedError, InputError
+from hf_negmine.base.errors import ExhaustedError, InputError, require
 from hf_negmine.base.files import is_read_only
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
@@ -24,7 +24,7 @@ from hf_negmine.data.sources import (
     open_rows,
     pair_batches,
 )
-from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.data.texts import TextSet, build_text_set, open_text_set
 from hf_negmine.fitted import first_targets, fit_name, write_fit
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
@@ -37,6 +37,7 @@ from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter
 from hf_negmine.select.judge import Verdicts, judged_selection, negatives_under
+from hf_negmine.teachers import ListTeacher
 from hf_negmine.teachers.vector_store import writable_folder
 
 
@@ -138,7 +139,9 @@ def read(
     split: str | None = None,
     config_name: str | None = None,
 ) -> Given:
-    """Read rows and corpus into a text set."""
+    """Read rows and corpus into a text set; that of scored lists is there since these were read."""
+    if listed := [one for one in config.members if isinstance(one, ListTeacher)]:
+        return _texts_of_lists(config, listed[0], corpus)
     corpus = corpus if corpus is not None else config.corpus
     query, positive = config.query_column or "query", config.positive_column or "positive"
     pairs, code, named = _Counted(()), "rows", (query, positive)
@@ -177,6 +180,14 @@ def read(
         corpus_remedy=passages.without_blanks if passages is not None else "",
     )
     return Given(texts, (query, positive), pairs.rows)
+
+
+def _texts_of_lists(config: MiningConfig, teacher: ListTeacher, corpus: CorpusSource | None) -> Given:
+    for given, argument in ((corpus is not None, "corpus"), (config.include_positives, "include_positives")):
+        require(not given, f"{argument}: the candidates are those of the lists of {teacher.name}; leave it out")
+    texts = open_text_set(config.cache_dir / "texts" / teacher.texts)
+    columns = config.query_column or "query", config.positive_column or "positive"
+    return Given(texts, columns, len(texts.positive_ids))
 
 
 def select(

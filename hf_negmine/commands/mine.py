@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hf_negmine.base.errors import require
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
-from hf_negmine.commands.signatures import Given, option
+from hf_negmine.commands.signatures import Given, Signature, argument, option
 from hf_negmine.commands.specs import spec
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ Two teachers, of which each query draws one, and negatives that BM25 keeps under
 [cyan]hf-negmine mine pairs.jsonl -t "cross-sample(BAAI/bge-m3, intfloat/e5-base-v2)" --veto bm25@perc_pos:0.95@0 -o \
 mined[/]
 
+Candidates that another tool has scored, and a run of a search engine:
+
+[cyan]hf-negmine mine --candidates-from lists/ -m perc_pos:0.95 -o mined[/]
+
+[cyan]hf-negmine mine scifact/ --split train --candidates-from bm25.trec.gz -o mined[/]
+
 Four processes, on a GPU each if there are four:
 
 [cyan]hf-negmine mine pairs.parquet -t BAAI/bge-m3 --executor local:4 -o mined[/]
@@ -52,9 +60,14 @@ Four processes, on a GPU each if there are four:
 After an interruption run the same command again: finished work is kept in the cache.
 """
 
+_teacher, *_loading = miners.TEACHER[options.TEACHER]
+candidates = Signature("candidates", "pool.list_files", "open_lists_at")
+
 OPTIONS = {
     **miners.DATA,
-    **miners.TEACHER,
+    None: [argument("rows", str, f"{miners.ROWS} For a run, the texts that it ranks.", "[ROWS]", default=None)],
+    "Candidates": [candidates("source", "--candidates-from", metavar="PATH"), candidates("qrels", metavar="FILE")],
+    options.TEACHER: [replace(_teacher, default=None), *_loading],
     options.NEGATIVES: [
         options.METHOD,
         options.SAMPLER,
@@ -82,9 +95,10 @@ OPTIONS = {
 
 @command(OPTIONS, to_save_memory=miners.TO_SAVE_MEMORY)
 def mine(
-    rows: str,
+    rows: str | None,
     part: Given,
-    teacher: str,
+    candidates: Given,
+    teacher: str | None,
     loading: Given,
     mining: Given,
     output: Path,
@@ -95,25 +109,35 @@ def mine(
 ) -> None:
     """Mine hard negatives for ROWS."""
     set_up_libraries(quiet=quiet)
-    miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, **filters)
+    mining = {**mining, "progress": not quiet}
+    if candidates:
+        lists = miners.lists_teacher(candidates, rows, part, mining)
+        require(executor is None, "executor: candidates from elsewhere are not searched; leave it out")
+        mining = {name: value for name, value in mining.items() if name != "corpus"}
+        miner = miners.open_miner(teacher, loading, mining, lists=lists, **filters)
+    else:
+        require(rows is not None, "ROWS: give the rows to mine for, or --candidates-from")
+        require(teacher is not None, "--teacher: give what scores passages, or --candidates-from")
+        miner = miners.open_miner(teacher, loading, mining, **filters)
     from hf_negmine.commands.output import prepare_folder
 
     prepare_folder(output, overwrite=overwrite)
-    finish = partial(_mine_and_save, miner, rows, part, output, quiet)
+    finish = partial(_mine_and_save, miner, None if candidates else rows, part, output, quiet)
     if executor is None:
         finish()
         return
     from hf_negmine.cluster import mine_in_ranks, parse_executor
 
+    assert rows is not None
     submitted = mine_in_ranks(parse_executor(executor), miner.config, rows, finish, **part)
     if submitted is not None:
         typer.echo(submitted)
 
 
-def _mine_and_save(miner: NegativeMiner, rows: str, part: Given, output: Path, quiet: bool) -> None:
+def _mine_and_save(miner: NegativeMiner, rows: str | None, part: Given, output: Path, quiet: bool) -> None:
     from hf_negmine.commands.output import note_on_exhausted, save
 
-    mined = miner.mine(rows, **part)
+    mined = miner.mine(miner.fit().labeled_rows) if rows is None else miner.mine(rows, **part)
     saved = save(mined, miner, output)
     if not quiet:
         typer.echo(f"\n{miner.summary}\n")

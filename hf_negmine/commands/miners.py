@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_negmine.base.errors import InputError
@@ -77,24 +79,53 @@ JUDGE = [
 
 
 def open_miner(
-    teacher: str,
+    teacher: str | None,
     loading: Given,
     settings: Given,
     *,
+    lists: Callable[[Any], Any] | None = None,
     veto: list[str] | None,
     near_duplicates: str | None,
     consistency: Given,
     judging: Given | None = None,
     server: Given | None = None,
 ) -> NegativeMiner:
-    """The miner that the options ask for; ``settings`` are others of its configuration."""
+    """The miner that the options ask for; ``settings`` are others of its configuration.
+
+    ``lists`` makes the teacher of candidates that were scored elsewhere, given the one that continues them, if any.
+    """
     judging, server = judging or {}, server or {}
     _check_filters(consistency, {**judging, **server})
     from hf_negmine.miner import NegativeMiner
 
     opened, vetoes = open_miners_teachers(teacher, veto or [], loading)
+    listed = opened if lists is None else lists(opened)
+    opened = listed if opened is None else opened
     filters = [*_near_duplicates(near_duplicates, opened), *_others(consistency, judging, server), *vetoes]
-    return NegativeMiner(opened, filters=filters, **settings)
+    return NegativeMiner(listed, filters=filters, **settings)
+
+
+def lists_teacher(candidates: Given, rows: str | None, part: Given, mining: Given) -> Callable[[Any], Any]:
+    """What reads candidates that were scored elsewhere, given the teacher that continues them, if any."""
+    from hf_negmine.pool import CandidatePool
+    from hf_negmine.pool.list_files import open_lists_at
+
+    if "source" not in candidates:
+        raise InputError("--qrels: for --candidates-from, which is not given")
+    if "config_name" in part:
+        raise InputError("--config: the lists are not rows on the Hub; leave it out")
+    source = candidates["source"]
+    shared = {name: mining[name] for name in ("cache_dir", "device", "progress") if name in mining}
+
+    def make(teacher: Any) -> Any:
+        given = open_lists_at(**candidates, **part, rows=rows, corpus=mining.get("corpus"))
+        name = None if teacher is not None else Path(source).name if Path(source).exists() else source
+        pool = CandidatePool.from_lists(
+            given.queries, given.documents, given.scores, given.positives, teacher=teacher, name=name, **shared
+        )
+        return pool.list_teacher
+
+    return make
 
 
 def _check_filters(consistency: Given, judging: Given) -> None:

@@ -166,12 +166,19 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
 def note_on_exhausted(summary: MiningSummary) -> str:
     """A sentence about the rows that were left out because they lack negatives; empty if there are none."""
     settings = summary.settings
-    if not summary.exhausted or settings["on_exhausted"] != "drop":
+    ended = summary.list_ended or 0
+    if not summary.exhausted + ended or settings["on_exhausted"] != "drop":
         return ""
+    queries = summary.exhausted + ended + summary.complete
+    if ended:
+        return (
+            f"Note: the list ended for {ended:,} of {queries:,} queries before {settings['method']} with "
+            f"{settings['sampler']} had all it looks at; rows with fewer than {settings['num_negatives']} negatives "
+            "were left out (--on-exhausted keep keeps them, a longer list or the --teacher that made it finds more)."
+        )
     return (
         f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
-        f"{summary.exhausted:,} of {summary.exhausted + summary.complete:,} queries; their rows were left out "
-        "(--on-exhausted keep keeps them)."
+        f"{summary.exhausted:,} of {queries:,} queries; their rows were left out (--on-exhausted keep keeps them)."
     )
 
 

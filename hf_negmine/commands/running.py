@@ -136,8 +136,8 @@ def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> T
     return teacher
 
 
-def open_miners_teachers(spec: str, vetoes: Sequence[str], loading: dict[str, Any]) -> tuple[Any, list[Any]]:
-    """Open a teacher or an ensemble, and the vetoes of others, with the options for their loading."""
+def open_miners_teachers(spec: str | None, vetoes: Sequence[str], loading: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Open a teacher or an ensemble (None without a spec), and the vetoes of others, with the options for them."""
     from hf_negmine.select.ensembles import resolve_ensemble
     from hf_negmine.select.filters import Veto
     from hf_negmine.select.filters.specs import parse_veto
@@ -147,15 +147,16 @@ def open_miners_teachers(spec: str, vetoes: Sequence[str], loading: dict[str, An
     if "first_stage" in given:  # resolved here, so that it does not become its own first stage
         below = _by_kind({name: value for name, value in given.items() if name not in ("first_stage", "candidates")})
         given["first_stage"] = resolve_teacher(given["first_stage"], options=below)
-    teacher = resolve_ensemble(spec, options=_by_kind(given))
+    teacher = None if spec is None else resolve_ensemble(spec, options=_by_kind(given))
+    teachers = [] if teacher is None else [teacher]
     of_vetoes = {name: value for name, value in loading.items() if name in OF_A_VETO}
     shared = _by_kind(of_vetoes)
     made = []
     for veto in vetoes:
         other, method, abstain_at = parse_veto(veto)
         made.append(Veto(resolve_teacher(other, options=shared), method, abstain_at))
-    _check_used({name: value for name, value in loading.items() if name not in of_vetoes}, spec, [teacher])
-    _check_used(of_vetoes, spec, [teacher, *(veto.teacher for veto in made)])
+    _check_used({name: value for name, value in loading.items() if name not in of_vetoes}, spec, teachers)
+    _check_used(of_vetoes, spec, [*teachers, *(veto.teacher for veto in made)])
     return teacher, made
 
 
@@ -168,7 +169,7 @@ def _by_kind(loading: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return options
 
 
-def _check_used(loading: dict[str, Any], spec: str, teachers: Sequence[Any], prefix: str = "--") -> None:
+def _check_used(loading: dict[str, Any], spec: str | None, teachers: Sequence[Any], prefix: str = "--") -> None:
     """Raise `InputError` for an option that no teacher takes, or a prompt that several would."""
     kinds = [kind for teacher in teachers for kind in _kinds(teacher)]
     unused = [name for name in loading if not set(_kinds_with(name)) & set(kinds)]

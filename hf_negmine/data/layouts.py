@@ -249,9 +249,9 @@ def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
         first = int(np.flatnonzero(short)[0])
         query = found.queries[int(found.rows[first])].as_py()
         raise ExhaustedError(
-            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus holds {found.counts[first]} "
-            f"eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or use "
-            "on_exhausted='drop' or 'keep'"
+            f"{int(short.sum())} row(s) cannot have {layout.n} negatives: the corpus (or the list) holds "
+            f"{found.counts[first]} eligible passage(s) for {query[:80]!r}; relax the method, lower num_negatives, or "
+            "use on_exhausted='drop' or 'keep'"
         )
     return found.of(np.flatnonzero(~short))
 

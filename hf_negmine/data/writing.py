@@ -15,7 +15,7 @@ from hf_negmine.base.files import digest_of, finish_or_nothing
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
 from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
-from hf_negmine.data.texts import TextColumn
+from hf_negmine.data.texts import TextColumn, TextSet
 
 ROWS_A_STEP = 8192
 
@@ -101,6 +101,13 @@ def dataset_of(found: RowNegatives, corpus: TextColumn, layout: Layout) -> datas
     if layout.format == "ids":  # the columns that the format replaces have to be there first
         table = table.append_column(layout.positive_column, pa.nulls(len(table), pa.string()))
     return in_memory(with_columns(table, write_rows(found, corpus, layout), layout))
+
+
+def labeled_pairs(texts: TextSet, query_column: str, positive_column: str) -> datasets.Dataset:
+    """The texts of every labeled (query, positive) pair, as a data set in memory."""
+    queries = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets))
+    columns = [texts.queries.take(queries), texts.corpus.take(texts.positive_ids)]
+    return in_memory(pa.table(columns, names=[query_column, positive_column]))
 
 
 def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.shapes import check_plain
 from hf_negmine.base.wording import counted
-from hf_negmine.hub.provenance import LOOKUPS, Provenance
+from hf_negmine.hub.provenance import LIST_TABLES, LOOKUPS, Provenance, list_config
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.truncation import truncation_lines
@@ -188,6 +188,7 @@ def merged_metadata(
     before = as_list(merged.get("configs"))
     # A push without lookup tables removes those of the push before.
     gone = {f"{part.config_name}-{name}" for part in parts for name in LOOKUPS}
+    gone |= {list_config(part.config_name, name) for part in parts for name in LIST_TABLES}
     kept = [config for config in before if config.get("config_name") not in names | gone]
     there = {*names, *(config.get("config_name") for config in kept)}
     if "default" not in there:  # keep the same config as the one that loads without a name
@@ -276,6 +277,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
             f"{summary.rows:,} rows were given, for {summary.queries:,} queries with {summary.positives_per_query:.2f} "
             f"positives each. {summary.complete:,} are complete; for {summary.exhausted:,} {_where(summary.settings)} "
             f"fewer eligible passages than {summary.settings['num_negatives']}."
+            + (f" For {summary.list_ended:,} the list ended: nobody looked further." if summary.list_ended else "")
         ),
         "remarks": [
             *(f"{counted(count, 'candidate')} kept out by {escaped(rule)}" for rule, count in summary.removed.items()),
@@ -319,6 +321,7 @@ def _teachers(settings: Mapping[str, Any]) -> str:
         + (", each passage once" if own.get("dedup") else "")
         + "). A negative's score is on the scale of the one that gave it; positives have the first one's:",
         "fusion": f"{name} joins the scores of these into one:",
+        "lists": f"The lists of {name} are continued by this one, where they end:",
         "faiss": f"{name} scores {candidates} that its index proposes, by the vectors of this one:",
     }
     first = f"{name} scores {candidates} of this one:"

@@ -116,7 +116,8 @@ def load_mined(
                 f"{split!r}"
             ) from error
     provenance = read_provenance(Path(local).read_bytes(), path, where=f"{repo_id}/{path}")
-    wanted = [name for paths in provenance.files.values() for name in paths]
+    # The pool is there a second time, as scored lists.
+    wanted = [name for what, paths in provenance.files.items() if what != "scores" for name in paths]
     with hub_errors(repo_id, "loading"):
         # The commit that the provenance came from, so that a push in between cannot mix two versions.
         folder = Path(

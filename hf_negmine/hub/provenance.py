@@ -29,6 +29,8 @@ PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")
 FOLDER = "negmine"
 LOOKUPS = ("queries", "corpus", "pairs")
+LIST_TABLES = {"queries": "queries", "documents": "corpus", "scores": "scores"}
+"""The configs of a pool as scored lists, by the names under which `resolve_ids` is used with them, and their files."""
 SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 KEPT = ("columns", "query_prompt", "passage_prompt")
@@ -76,7 +78,7 @@ class Provenance:
         rows: how many were pushed.
         rows_digest: digest of their content, independent of their order.
         versions: the versions of the libraries.
-        files: paths in the repository by content: data, queries, corpus, pairs, figure, pool.
+        files: paths in the repository by content: data, queries, corpus, pairs, figure, pool, scores.
         source_datasets: ids on the Hub of the mined data sets, if known.
         examples: a few of the rows.
     """
@@ -162,6 +164,11 @@ def provenance_path(config_name: str, split: str) -> str:
     return f"{FOLDER}/{config_name}/{split}.json"
 
 
+def list_config(config_name: str, table: str) -> str:
+    """The config of one of the `LIST_TABLES` tables; those of ``default`` have the bare names."""
+    return table if config_name == "default" else f"{config_name}-{table}"
+
+
 def check_path(path: str, where: str) -> str:
     """``path``, if it stays inside the repository's folder."""
     parts = PurePosixPath(path).parts if isinstance(path, str) else ()
@@ -178,10 +185,10 @@ def check_name(name: str, argument: str) -> str:
     require(
         isinstance(name, str)
         and NAME.fullmatch(name) is not None
-        and name != "data"
-        and not name.endswith(tuple(f"-{lookup}" for lookup in LOOKUPS)),
+        and name not in ("data", *LIST_TABLES)
+        and not name.endswith(tuple(f"-{lookup}" for lookup in (*LOOKUPS, *LIST_TABLES))),
         f"{argument}: {name!r} cannot name a part of a data set on the Hub; use letters, digits, '_', '-' and '.', "
-        "but not 'data' or an ending of the lookup tables such as '-corpus'",
+        "but not 'data', the name of a lookup table such as 'scores', or its ending such as '-corpus'",
     )
     require(
         argument != "split" or SPLIT.fullmatch(name) is not None,

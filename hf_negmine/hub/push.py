@@ -21,23 +21,28 @@ from hf_negmine.base.checksums import read_sealed, sums_in, write_sealed
 from hf_negmine.base.errors import InputError, NegmineError, StorageError, require
 from hf_negmine.base.files import default_cache_dir, storage_errors
 from hf_negmine.base.naming import public_content, public_name
+from hf_negmine.data.writing import write_dataset
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
 from hf_negmine.hub.network import hub_errors
 from hf_negmine.hub.provenance import (
     FOLDER,
+    LIST_TABLES,
     Provenance,
     check_dataset_ids,
     check_name,
     check_repo_id,
     library_versions,
+    list_config,
     public_summary,
     rows_digest,
 )
 from hf_negmine.hub.repository import Repository
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.list_writing import SCHEMA, list_tables
 from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.plots import save_png
 from hf_negmine.report.summary import MiningSummary
@@ -48,6 +53,11 @@ HOLDS = {
     "queries": "`query_id` and the text of every query",
     "corpus": "`document_id` and the text of every passage that was searched",
     "pairs": "`query_id`, `document_id` and the teacher's score of every positive",
+}
+HOLDS_LISTS = {
+    "queries": "the queries of the scored lists",
+    "documents": "the passages of the scored lists",
+    "scores": "the candidate pool as scored lists: `query_id`, `document_ids`, `scores`, `positive_ids`",
 }
 FIRST_SCORES = "the first teacher's score of every positive"
 
@@ -105,7 +115,7 @@ def push_dataset(
         private: whether the repository is private, if this push creates it; None takes the account's default.
         revision: branch to push to, created if it does not exist; None takes the main one.
         with_pool: whether to push the candidates and scores, too, so that others can select by another method without
-            the teacher.
+            the teacher. They are there twice: as a pool, and as scored lists (`CandidatePool.from_lists`).
         license: license of the data, as the Hub names it, such as ``cc-by-4.0``, ``mit`` or ``unknown``; None takes
             what the card has, or what all source data sets have.
         languages: languages of the texts, as codes such as ``en``.
@@ -222,6 +232,7 @@ def write_files(
     if with_pool:
         assert material.pool is not None
         files["pool"] = _copy_pool(folder, material.pool, f"{FOLDER}/{config_name}/{split}-pool")
+        files["scores"] = _write_lists(folder, material.pool, f"lookups/{config_name}/{split}/scores")
     provenance = Provenance(
         config_name=config_name,
         split=split,
@@ -384,6 +395,10 @@ def _configs(parts: Sequence[Provenance]) -> list[dict[str, Any]]:
         for name in HOLDS:
             if name in part.files:
                 add(f"{part.config_name}-{name}", part.split, part.files[name], holds[name])
+        for table, name in LIST_TABLES.items():
+            config = list_config(part.config_name, table)
+            if "scores" in part.files and name in part.files and config != f"{part.config_name}-{name}":
+                add(config, part.split, part.files[name], HOLDS_LISTS[table])
     return list(configs.values())
 
 
@@ -403,6 +418,16 @@ def _write_shards(folder: Path, table: datasets.Dataset, stem: str) -> list[str]
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         table.shard(shards, number, contiguous=True).to_parquet(folder / path)
         paths.append(path)
+    return paths
+
+
+def _write_lists(folder: Path, pool: Path, stem: str) -> list[str]:
+    """Write a pool's lists, which join with the tables of queries and corpus."""
+    opened, scratch = CandidatePool.load(pool), folder / "lists.arrow"
+    features = datasets.Features.from_arrow_schema(SCHEMA)
+    lists = write_dataset(scratch, list_tables(opened.lists, opened.positives), features)
+    paths = _write_shards(folder, lists, stem)
+    scratch.unlink()
     return paths
 
 

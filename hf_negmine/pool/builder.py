@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,13 +22,14 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.pool.listed import ListedPool, lists_pool_name
 from hf_negmine.pool.retrieving import search_share
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Scene
 from hf_negmine.select.judge import NotRelevant
-from hf_negmine.teachers import ApproximateTeacher, identity_of, with_stages
+from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of, with_stages
 from hf_negmine.teachers.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -56,7 +58,12 @@ class PoolBuilder:
 
     def pool_names(self, texts: TextSet) -> list[str]:
         """Names of the pools' folders, one per teacher."""
-        return [self._pool_name(self.about(teacher, texts)) for teacher in self.config.members]
+        return [
+            lists_pool_name(teacher)
+            if isinstance(teacher, ListTeacher)
+            else self._pool_name(self.about(teacher, texts))
+            for teacher in self.config.members
+        ]
 
     def require_same(self, names: Sequence[str], texts: TextSet) -> None:
         """Raise `InputError` unless the teachers' pools would still have these ``names``."""
@@ -85,7 +92,10 @@ class PoolBuilder:
             columns: names of the query and positive columns in the rows.
             not_relevant: keeps out passages that a judge called relevant.
         """
-        pools = [self._pool(teacher, texts) for teacher in self.config.members]
+        pools = [
+            self._listed(teacher, texts) if isinstance(teacher, ListTeacher) else self._pool(teacher, texts)
+            for teacher in self.config.members
+        ]
         for pool in pools:
             pool.texts, pool.columns = texts, columns
             pool.filters += () if not_relevant is None else (not_relevant,)
@@ -130,6 +140,20 @@ class PoolBuilder:
         def scene() -> Scene:
             offsets, ids = texts.positive_offsets, texts.positive_ids.astype(np.int64)
             return self._scene(teacher, pool, self._queries(texts), texts, (offsets, ids, None))
+
+        return self._with_rules(pool, scene)
+
+    def _listed(self, teacher: ListTeacher, texts: TextSet) -> CandidatePool:
+        """The pool of lists that were scored elsewhere, which is there since they were read."""
+        require(
+            teacher.texts == texts.fingerprint,
+            f"{teacher.name}: the lists rank other texts than those of the rows; give the texts of the lists",
+        )
+        listed = ListedPool(self.config.cache_dir / "pools" / lists_pool_name(teacher), texts, teacher, self.indexes)
+        pool = CandidatePool.load(listed.folder, open_searcher=listed.open_searcher, progress=self.config.progress)
+
+        def scene() -> Scene:
+            return replace(listed.scene(pool.counted()), positive_score=self.config.positive_score)
 
         return self._with_rules(pool, scene)
 

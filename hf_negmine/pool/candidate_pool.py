@@ -19,14 +19,15 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
-from hf_negmine.pool.stored import StoredPool, read_pool, write_lists, write_pool
+from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_run
+from hf_negmine.pool.stored import LISTS, StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.pool.sweep import missing, settings_of
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
-from hf_negmine.teachers import place
+from hf_negmine.teachers import ListTeacher, place
 
 
 class CandidatePool:
@@ -45,7 +46,10 @@ class CandidatePool:
         scene: makes the scene that filters are bound to; None for a pool that came without texts and teacher.
         texts: the texts that ids refer to, if available.
         columns: names of the query and positive columns in the user's rows.
+        list_teacher: what scored the lists that the pool is made of, in the place of a teacher; None for other pools.
         with_positives: whether positives are candidates, so that there may be as many candidates as passages.
+        lists_end: whether nobody looks further where a list ends: the candidates came from elsewhere (`from_lists`),
+            and no teacher continues them. Selections then have the status ``list ended`` instead of an error.
     """
 
     positive_score: PositiveScore = "min"
@@ -53,6 +57,7 @@ class CandidatePool:
     with_positives: bool = False
     texts: TextSet | None = None
     columns: tuple[str, str] = ("query", "positive")
+    list_teacher: ListTeacher | None = None
 
     def __init__(
         self,
@@ -73,6 +78,63 @@ class CandidatePool:
         self.query_keys, self.passage_keys = query_keys, passage_keys
         self.about, self.folder = about, folder
         self._open_searcher, self._progress = open_searcher, progress
+        self.lists_end = about.get("source") == LISTS and open_searcher is None
+
+    @classmethod
+    def from_lists(
+        cls,
+        queries: Any,
+        documents: Any,
+        scores: Any,
+        positives: Any = None,
+        *,
+        teacher: Any = None,
+        name: str | None = None,
+        cache_dir: Path | str | None = None,
+        device: str | None = None,
+        progress: bool = True,
+    ) -> CandidatePool:
+        """A pool of lists that were scored elsewhere: by another tool, a reranker, or a search engine.
+
+        Each list is the top of its query's ranking. A selection that would need more than a list holds has the status
+        ``list ended`` for it (`Selection.status`), unless the teacher that made the lists is given to continue them.
+        Ids are texts or whole numbers. Passages are identified by their texts, whatever their ids: a passage with the
+        text of a positive, or of the query, is never a negative. Everything is read in batches and stored on disk.
+
+        Args:
+            queries: the texts of the queries: ``{id: text}``, or rows with one column of ids, named ``id`` or ending in
+                ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes.
+            documents: the texts of the passages, likewise.
+            scores: rows of ``query_id``, ``document_ids`` and ``scores``, in any order; or ``{query id: {document id:
+                score}}``, or a TREC run (``.trec`` or ``.run``, or these with ``.gz``). Higher scores are more
+                relevant.
+            positives: rows of ``query_id`` and ``positive_ids``, or of ``query_id`` and ``document_id``; or ``{query
+                id: [document id]}``, or ``{query id: {document id: score}}``, or a file of TREC relevance judgements,
+                of which those over 0 count. None takes the column ``positive_ids`` of
+                ``scores``. Queries without a positive are left out. The score of a positive is the one in the list, or
+                else given in a column ``positive_scores`` (``positive_score``), or else the teacher's.
+            teacher: the model that made the lists. It scores positives that have no score, and continues lists that
+                end; None leaves both to the lists.
+            name: what scored the lists, for summaries; None takes the teacher's name, or ``lists``.
+            cache_dir: where texts and pool are stored; None takes ``$HF_NEGMINE_CACHE`` or ``~/.cache/hf_negmine``.
+            device: where the teacher works, such as ``cuda``; None takes a GPU if there is one.
+            progress: whether to show progress bars.
+
+        Raises:
+            InputError: an id is unknown or has two texts, a score is not a finite number, a list has more ids than
+                scores, a positive has no score, or the teacher's scores are not those of the lists.
+            StorageError: the cache folder is full or cannot be written to.
+        """
+        from hf_negmine.pool.scored_lists import open_scored_lists
+
+        opened = open_scored_lists(
+            queries, documents, scores, positives,
+            teacher=teacher, name=name, cache_dir=cache_dir, device=device, progress=progress,
+        )  # fmt: skip
+        pool = cls.load(opened.folder, open_searcher=opened.open_searcher, progress=progress)
+        pool.texts, pool.list_teacher = opened.texts, opened.teacher
+        pool.scene = lambda: opened.scene(pool.counted())
+        return pool
 
     @property
     def n_queries(self) -> int:
@@ -151,6 +213,7 @@ class CandidatePool:
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
             removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
+            list_ended=~survivors.certain if self.lists_end else None,
             source=self.texts,
             columns=self.columns,
         )
@@ -232,14 +295,57 @@ class CandidatePool:
         if rule is not None and rule.top_k is not None:
             everything = np.full(self.n_queries, np.inf, dtype=np.float32)
             top = Demand(np.arange(self.n_queries), everything, -np.inf, 0, None, rule.top_k)
-            self._answer(top, str(rule))  # makes the top of every ranking known that far
-            holds &= self.lists.count_at_or_over(pairs, np.nextafter(scores, np.float32(np.inf))) < rule.top_k
+            answer = self._answer(top, str(rule))  # makes the top of every ranking known that far
+            better = self.lists.count_at_or_over(pairs, np.nextafter(scores, np.float32(np.inf)))
+            open_ = ~answer.certain[pairs] & (better == answer.counts[pairs])
+            if open_.any():
+                raise ShallowPoolError(
+                    f"{rule}: {open_.sum():,} of {len(pairs):,} positives score under the end of a list that holds "
+                    f"fewer than {rule.top_k} candidates, so their rank is unknown; give a smaller top_k, longer "
+                    "lists, or the teacher that made them"
+                )
+            holds &= better < rule.top_k
         return holds
 
     def counted(self) -> BoolArray | None:
         """Which positives set a ceiling: only consistent ones, if rows with others are dropped; None for all."""
         drops = self.consistency is not None and self.consistency.action == "drop"
         return self.consistent() if drops else None
+
+    def to_lists(self, folder: Path | str) -> None:
+        """Write the pool as scored lists: ``queries.parquet``, ``documents.parquet`` and ``scores.parquet``.
+
+        They have the columns ``query_id`` and ``query``; ``document_id`` and ``document``; ``query_id``,
+        ``document_ids``, ``scores`` and ``positive_ids``. `sentence_transformers.util.resolve_ids` joins them, and
+        `from_lists` reads them. A list is the top of its query's ranking, as far as it is known, with the positives
+        where their scores put them. Ids are positions. An earlier file is replaced.
+
+        Raises:
+            InputError: the pool came without its texts.
+            StorageError: the folder cannot be written to.
+        """
+        if self.texts is None:
+            raise InputError(
+                "to_lists: this pool came without its texts; write the pool of a miner that is fitted on them, or of "
+                "from_lists"
+            )
+        write_list_tables(folder_of(folder, "folder"), self.texts, self.lists, self.positives)
+
+    def to_run(self, path: Path | str, *, qrels: Path | str | None = None, tag: str = "hf_negmine") -> None:
+        """Write the pool as a TREC run, with the ids and the lists of `to_lists`.
+
+        Args:
+            path: the file, compressed if its name ends in ``.gz``.
+            qrels: a file for the positives as TREC relevance judgements; None writes none.
+            tag: the name of the run.
+
+        Raises:
+            InputError: the tag is not one word.
+            StorageError: a file cannot be written.
+        """
+        write_run(folder_of(path, "path"), self.lists, self.positives, tag)
+        if qrels is not None:
+            write_qrels(folder_of(qrels, "qrels"), self.positives)
 
     def _survivors(
         self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]
@@ -250,9 +356,10 @@ class CandidatePool:
         """
         if not filters:
             answer = self._answer(demand, purpose)
-            return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts)
+            return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts, answer.certain)
         counts = np.zeros(len(demand.queries), dtype=np.int64)
         starts, length = counts.copy(), 0
+        certain = np.ones(len(demand.queries), dtype=bool)
         parts: list[Listed] = []
         pending, looked_at = np.arange(len(demand.queries)), min(2 * demand.wanted, self.n_passages)
         while len(pending):
@@ -275,6 +382,7 @@ class CandidatePool:
                 done = (found >= demand.wanted) | (answer.counts[some] < looked_at) | ended
                 done |= looked_at >= self.n_passages
                 settled[some] = done
+                certain[targets] = answer.certain[some] | (found >= demand.wanted) | ended
                 best = kept.best(np.flatnonzero(done), demand.wanted)
                 counts[best.targets] = np.diff(best.offsets)
                 starts[best.targets] = length + best.offsets[:-1]
@@ -288,13 +396,14 @@ class CandidatePool:
             np.concatenate([part.scores for part in parts]),
             starts,
             counts,
+            certain,
         )
 
     def _answer(self, demand: Demand, purpose: str) -> Answer:
-        """The answer to ``demand``, after deepening the pool where it is too shallow."""
+        """The answer to ``demand``, after deepening the pool where it is too shallow, unless its lists simply end."""
         answer = self.lists.answer(demand)
         before = self.lists
-        while not answer.certain.all():
+        while not (answer.certain.all() or self.lists_end):
             shallow = np.flatnonzero(~answer.certain)
             if self._open_searcher is None:
                 raise ShallowPoolError(

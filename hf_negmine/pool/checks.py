@@ -14,7 +14,7 @@ from hf_negmine.base.errors import StorageError, require
 from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextSet
-from hf_negmine.pool.stored import StoredPool
+from hf_negmine.pool.stored import LISTS, StoredPool
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -68,7 +68,12 @@ def check_pool(pool: StoredPool, texts: TextSet, *, include_positives: bool, who
         stop = min(start + QUERIES_A_STEP, n_queries)
         bounds = excluded[0][start : stop + 1]
         block = _Block(_of_queries(lists, start, stop), len(texts.corpus))
-        block.check(bounds - bounds[0], excluded[1][bounds[0] : bounds[-1]], whole_corpus=whole_corpus)
+        block.check(
+            bounds - bounds[0],
+            excluded[1][bounds[0] : bounds[-1]],
+            whole_corpus=whole_corpus,
+            may_be_empty=pool.about.get("source") == LISTS,
+        )
 
 
 def _require(holds: Any, reason: str) -> None:
@@ -143,8 +148,10 @@ class _Block:
         self.queries = np.repeat(np.arange(lists.n_queries), np.diff(lists.offsets))  # of each segment
         self.segments = np.repeat(np.arange(len(self.sizes)), self.sizes)  # of each entry
 
-    def check(self, excluded_offsets: IdArray, excluded: np.ndarray[Any, Any], *, whole_corpus: bool) -> None:
-        """Raise `StorageError` where a rule is broken."""
+    def check(
+        self, excluded_offsets: IdArray, excluded: np.ndarray[Any, Any], *, whole_corpus: bool, may_be_empty: bool
+    ) -> None:
+        """Raise `StorageError` where a rule is broken; a list from elsewhere ``may_be_empty`` though passages exist."""
         lists = self.lists
         _require(
             (lists.passages >= 0).all() and (lists.passages < self.n_passages).all(),
@@ -159,7 +166,8 @@ class _Block:
             not np.isin(keys, not_eligible).any(), "a candidate is a positive of its query, or has the query's own text"
         )
         self._check_ranks()
-        self._check_ends(self.n_passages - np.diff(excluded_offsets)[self.queries], whole_corpus)
+        eligible = self.n_passages - np.diff(excluded_offsets)[self.queries]
+        self._check_ends(eligible, whole_corpus, may_be_empty)
 
     def _check_order(self) -> None:
         """Candidates are ordered by falling score and rising id, each under the ceiling of its segment."""
@@ -201,18 +209,21 @@ class _Block:
         rising = ranks[two] - ranks[one] >= self.sizes[one] + gap
         _require((rising | (self.queries[one] != self.queries[two])).all(), "the ranks of a query's segments overlap")
 
-    def _check_ends(self, eligible: IdArray, whole_corpus: bool) -> None:
+    def _check_ends(self, eligible: IdArray, whole_corpus: bool, may_be_empty: bool) -> None:
         """Rankings end where nothing eligible is left, and nowhere else.
 
         Args:
             eligible: int64, shape (segments,): the number of eligible passages of each segment's query.
             whole_corpus: see `check_pool`.
+            may_be_empty: see `check`.
         """
         exhausted, ranks, filled = self.lists.exhausted, self.lists.first_ranks, self.sizes > 0
+        unknown = ~exhausted & ~filled & (ranks == 0) & may_be_empty
         below = self._same_query_as_before()
         ended = exhausted[:-1] & below & filled[1:]
         _require(
-            not ended.any() and (exhausted | filled).all(), "a ranking continues after its end, or ends without a mark"
+            not ended.any() and (exhausted | filled | unknown).all(),
+            "a ranking continues after its end, or ends without a mark",
         )
         known = ranks >= 0
         # Compared by differences: a rank from a foreign file may be so large that a sum would overflow.
@@ -220,7 +231,7 @@ class _Block:
         right = np.where(exhausted, left == 0 if whole_corpus else left >= 0, left > 0)
         nothing = left <= 0 if whole_corpus else np.ones(len(left), dtype=bool)
         _require(
-            np.where(filled, right, nothing)[known].all(),
+            np.where(filled, right, nothing | unknown)[known].all(),
             f"a ranking ends where it cannot in a corpus of {self.n_passages:,} passages",
         )
 

@@ -23,7 +23,7 @@ from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
-from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
+from hf_negmine.pool.stored import ABOUT, StoredPool, arrays_of, has_pool, write_pool
 from hf_negmine.search import open_index
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
@@ -106,7 +106,7 @@ def _fill(
             if not _has_part(path):
                 queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
                 lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
-                _write_part(path, [*_arrays_of(lists), scores])
+                _write_part(path, [*arrays_of(lists), scores])
 
 
 def _candidates(
@@ -147,7 +147,3 @@ def _has_part(path: Path) -> bool:
 def _write_part(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
     write_arrays(path, arrays)
     write_sealed(path.with_suffix(".json"), {}, [path])
-
-
-def _arrays_of(table: CandidateLists) -> list[np.ndarray[Any, Any]]:
-    return [getattr(table, field.name) for field in dataclasses.fields(table)]

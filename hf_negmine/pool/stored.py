@@ -37,6 +37,8 @@ from hf_negmine.select.selection import Positives
 
 LISTS_NAME = re.compile("[0-9a-f]{12}")
 ABOUT, POSITIVES, KEYS = "pool.json", "positives.arrow", "{}_keys.npy"
+LISTS = "lists"
+"""The ``source`` in `pool.json` of candidates that came from elsewhere: nobody looked further than their lists."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def _write_lists(folder: Path, lists: CandidateLists, about: dict[str, Any], fil
         schema=SEGMENTS_SCHEMA,
     )
     # The two belong together: they share a name, and pool.json, written last, names the valid pair.
-    name = digest_of(*dataclasses.astuple(lists))[:12]
+    name = digest_of(*arrays_of(lists))[:12]
     tables = {folder / f"candidates-{name}.arrow": candidates, folder / f"segments-{name}.arrow": segments}
     for path, table in tables.items():
         write_table(path, table)
@@ -179,6 +181,11 @@ def _open(folder: Path, about: dict[str, Any]) -> StoredPool:
         passage_keys,
         about,
     )
+
+
+def arrays_of(lists: CandidateLists) -> list[np.ndarray[Any, Any]]:
+    """The arrays of the lists, without copying them."""
+    return [getattr(lists, field.name) for field in dataclasses.fields(lists)]
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:

@@ -70,6 +70,8 @@ class MiningSummary:
         positives_per_query: mean number of labeled passages.
         complete, exhausted: queries (or pairs, with one ceiling per positive) that have n negatives, or for which the
             corpus holds fewer eligible passages.
+        list_ended: those for which a list from elsewhere ends before that is known; None for candidates of the miner's
+            own search.
         removed: for each rule, how many of the pool's candidates it kept out.
         positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
             set the ceiling minus a negative's score.
@@ -94,6 +96,7 @@ class MiningSummary:
     negative_scores: ScoreStatistics
     differences: ScoreStatistics
     histograms: ScoreHistograms | None = None
+    list_ended: int | None = None
     rows_written: int | None = None
     inconsistent: int | None = None
     judged: int | None = None
@@ -127,7 +130,7 @@ class MiningSummary:
                 "teachers": [stage["teacher"] for stage in settings["stages"]],
                 "jaccard": [[round(float(value), 4) for value in row] for row in selection.agreement],
             }
-        complete = int(selection.complete.sum())
+        status = selection.status
         own = int((texts.own_text >= 0).sum())
         removed = dict(selection.removed)
         if not settings.get("include_positives"):
@@ -139,8 +142,9 @@ class MiningSummary:
             queries=len(texts.queries),
             passages=len(texts.corpus),
             positives_per_query=round(len(texts.positive_ids) / max(len(texts.queries), 1), 4),
-            complete=complete,
-            exhausted=len(selection.counts) - complete,
+            complete=int(np.count_nonzero(status == "complete")),
+            exhausted=int(np.count_nonzero(status == "exhausted")),
+            list_ended=None if selection.list_ended is None else int(selection.list_ended.sum()),
             removed=removed,
             positive_scores=ScoreStatistics.of(selection.pair_scores),
             negative_scores=ScoreStatistics.of(selection.scores),
@@ -202,6 +206,7 @@ class MiningSummary:
                 else []
             ),
             f"complete {self.complete:,}, exhausted {self.exhausted:,}"
+            + ("" if self.list_ended is None else f", list ended {self.list_ended:,}")
             + (
                 ""
                 if self.rows_written is None
@@ -270,7 +275,7 @@ SHAPE = record(
         "histograms": optional(
             record({**_HISTOGRAMS, "temperature": number}, required=[*_HISTOGRAMS, "temperature"], closed=True)
         ),
-        **{name: optional(whole()) for name in ("rows_written", "inconsistent", "judged")},
+        **{name: optional(whole()) for name in ("list_ended", "rows_written", "inconsistent", "judged")},
         "recall": optional(map_of(number)),
         "agreement": optional(_agreement),
         "seconds": map_of(number),

@@ -45,7 +45,7 @@ from hf_negmine.search.rerank import BestOf, RerankingSearcher
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex, paired_scores
-from hf_negmine.teachers import ApproximateTeacher, identity_of
+from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of
 from hf_negmine.teachers.fusion import require_every_score
 from hf_negmine.teachers.pair_store import PairStore
 from hf_negmine.teachers.vector_store import VectorStore
@@ -98,6 +98,13 @@ class Indexes:
         return VectorSearcher(passages, passages, Exclusions.none(0), device=device, first_pass=self.first_pass)
 
     def _new(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
+        if isinstance(teacher, ListTeacher):
+            if teacher.continued_by is None:
+                raise InputError(
+                    f"{teacher.name} only scored its own lists, and some rows have a query or a positive that is not "
+                    "among them; mine the rows of the lists, or give the teacher that made them"
+                )
+            return self.open(teacher.continued_by, corpus)
         if isinstance(teacher, ApproximateTeacher):
             return _ApproximateIndex(teacher, corpus, self.store, self.open(teacher.teacher, corpus))
         if isinstance(teacher, VectorTeacher):

@@ -154,6 +154,19 @@ class CandidateLists:
             np.where(beyond, scored.certain, ranked.certain),
         )
 
+    def tops(self) -> CandidateLists:
+        """Only the first segment of each query."""
+        first = self.offsets[:-1]
+        return replace(
+            self,
+            offsets=np.arange(len(first) + 1),
+            starts=self.starts[first],
+            stops=self.stops[first],
+            ceilings=self.ceilings[first],
+            first_ranks=self.first_ranks[first],
+            exhausted=self.exhausted[first],
+        )
+
     def count_at_or_over(self, queries: IdArray, ceilings: FloatArray) -> IdArray:
         """How many candidates in each query's first segment score at or over the ceiling, shape (targets,)."""
         top = self.offsets[queries]
@@ -287,6 +300,7 @@ class CandidateLists:
                 (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] > passage))
             ),
         )
+        cut = np.where(self._sizes[one] > 0, cut, self.starts[two])  # an empty list from elsewhere: all is below it
         return np.where(self.exhausted[one], self.stops[two], cut)
 
     def _compact(self) -> CandidateLists:

@@ -108,6 +108,7 @@ class CrossSample(Ensemble):
         chosen = every.take(by * len(by) + targets)
         passages, scores = chosen.arrays
         positive_scores = np.stack([selection.positive_scores for selection in selections])
+        ended = _list_ended(selections)
         return replace(
             _common(selections, n),
             offsets=chosen.offsets,
@@ -116,6 +117,7 @@ class CrossSample(Ensemble):
             positive_scores=positive_scores[by, targets],
             chosen_by=np.repeat(by, chosen.counts),
             positive_scores_by=positive_scores,
+            list_ended=None if ended is None else ended[by, targets],
         )
 
 
@@ -173,6 +175,7 @@ class IntraSample(Ensemble):
                 scores[some, place] = values[rows, column]
         there = passages >= 0
         positive_scores = np.stack([selection.positive_scores for selection in selections])
+        ended = _list_ended(selections)
         return replace(
             _common(selections, n),
             offsets=offsets_of_counts(there.sum(axis=1)),
@@ -180,6 +183,7 @@ class IntraSample(Ensemble):
             scores=scores[there],
             chosen_by=np.broadcast_to(np.arange(n) % len(selections), there.shape)[there],
             positive_scores_by=positive_scores,
+            list_ended=None if ended is None else np.asarray(ended.any(axis=0)),
         )
 
     @property
@@ -253,6 +257,14 @@ def agreement(selections: Sequence[Selection]) -> AnyArray:
 def _common(selections: Sequence[Selection], n: int) -> Selection:
     """The fields that all selections share, from the first teacher's; `EnsemblePool` counts what rules kept out."""
     return replace(selections[0], n=n)
+
+
+def _list_ended(selections: Sequence[Selection]) -> AnyArray | None:
+    """`Selection.list_ended` of every teacher, shape (teachers, targets)."""
+    if all(selection.list_ended is None for selection in selections):
+        return None
+    nowhere = np.zeros(len(selections[0].counts), dtype=bool)
+    return np.stack([nowhere if one.list_ended is None else one.list_ended for one in selections])
 
 
 def _table(parts: Sequence[Selection], some: slice) -> tuple[AnyArray, AnyArray]:

@@ -88,6 +88,8 @@ class Selection:
         positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
             (teachers, targets).
         agreement: with an ensemble, how much the teachers agree (`ensembles.agreement`), shape (teachers, teachers).
+        list_ended: bool, shape (targets,): for which targets a list that came from elsewhere ends before all that the
+            selection looks at; None if the pool knows every ranking as far as it needs to.
         source: the texts that ids refer to; None for a pool that came without them.
         columns: names of the query and positive columns in the user's rows.
     """
@@ -106,6 +108,7 @@ class Selection:
     chosen_by: AnyArray | None = None
     positive_scores_by: FloatArray | None = None
     agreement: AnyArray | None = None
+    list_ended: BoolArray | None = None
     source: TextSet | None = field(default=None, repr=False)
     columns: tuple[str, str] = ("query", "positive")
 
@@ -197,8 +200,19 @@ class Selection:
 
     @property
     def complete(self) -> BoolArray:
-        """The status of each target: True if it has n negatives, False if the corpus is exhausted."""
+        """Whether each target has n negatives, shape (targets,)."""
         return np.asarray(self.counts == self.n)
+
+    @property
+    def status(self) -> AnyArray:
+        """The status of each target, shape (targets,), as text.
+
+        ``complete`` (it has n negatives), ``exhausted`` (the corpus holds no more), or ``list ended`` (a list from
+        elsewhere ends, and nobody looked further; there may be n negatives from fewer candidates than the sampler
+        takes).
+        """
+        found = np.where(self.complete, "complete", "exhausted").astype("<U10")
+        return found if self.list_ended is None else np.where(self.list_ended, "list ended", found)
 
 
 def demand_of(
@@ -224,12 +238,14 @@ class Survivors:
         passages: int32 passage ids.
         scores: float32, same shape, falling within a target.
         starts, counts: int64, shape (targets,).
+        certain: bool, shape (targets,); False where a list ends before enough of them are found.
     """
 
     passages: PassageArray
     scores: FloatArray
     starts: IdArray
     counts: IdArray
+    certain: BoolArray
 
 
 def choose(

@@ -30,6 +30,7 @@ from hf_negmine.teachers.fixed import FixedTeacher, RandomTeacher
 from hf_negmine.teachers.function import EncodeFunction, ScoreFunction
 from hf_negmine.teachers.fusion import Fusion
 from hf_negmine.teachers.late_interaction import LateInteractionTeacher
+from hf_negmine.teachers.lists import ListTeacher
 from hf_negmine.teachers.sparse import SparseEncoderTeacher
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "FixedTeacher",
     "Fusion",
     "LateInteractionTeacher",
+    "ListTeacher",
     "RandomTeacher",
     "ScoreFunction",
     "SparseEncoderTeacher",
@@ -142,7 +144,7 @@ def place(teacher: Teacher, device: str | None) -> None:
 def _resolve(teacher: Any, progress: bool, options: Options) -> Teacher:
     """The teacher, whose first stage may still be a spec."""
     # `EncoderTeacher` first: up to Python 3.11, looking for the attributes of a kind loads a model.
-    if isinstance(teacher, (EncoderTeacher, *KINDS)) and not isinstance(teacher, type):
+    if isinstance(teacher, (EncoderTeacher, ListTeacher, *KINDS)) and not isinstance(teacher, type):
         return cast(Teacher, teacher)
     if isinstance(teacher, str):
         if (found := parse_call(teacher, (*FUSIONS, *ENSEMBLES))) is not None:

@@ -63,7 +63,7 @@ class BankVersion:
         starts = self.offsets[targets]
         wanted = sampler.depth(n)
         counts = np.minimum(self.offsets[targets + 1] - starts, wanted)
-        survivors = Survivors(self.passages, self.scores, starts, counts)
+        survivors = Survivors(self.passages, self.scores, starts, counts, np.ones(len(starts), dtype=bool))
         return choose(survivors, wanted, sampler, n, seed, query_keys, passage_keys)
 
 

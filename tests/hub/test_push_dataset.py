@@ -41,14 +41,15 @@ def test_one_commit_holds_everything_that_the_card_names(
         "initial commit",
     ]
     assert done.commit == hub.commits("dataset", NAME)[0].oid
-    assert str(done) == f"{NAME}: 13 files pushed to https://huggingface.co/datasets/{NAME}"
+    assert str(done) == f"{NAME}: 14 files pushed to https://huggingface.co/datasets/{NAME}"
     assert sorted(done.files) == sorted(hub.files("dataset", NAME))
     metadata, body = card_of(hub)
     assert (metadata["license"], metadata["language"]) == ("cc-by-4.0", ["en"])
     assert {"hf_negmine", "hard-negatives"} <= set(metadata["tags"])
     assert "text-retrieval" in metadata["task_categories"]
     found = load_configs(metadata)
-    assert {config for config, _ in found} == {"default", "default-queries", "default-corpus", "default-pairs"}
+    lists = {"queries", "documents", "scores"}
+    assert {config for config, _ in found} == {"default", "default-queries", "default-corpus", "default-pairs"} | lists
     assert found["default", "train"].to_list() == mined.to_list()
     assert found["default", "train"].features == mined.features
     assert found["default-queries", "train"].to_dict() == {"query_id": list(range(12)), "query": QUERIES}

@@ -83,6 +83,15 @@ def test_sweep_counts_false_negatives_of_each_method(run: Run) -> None:
     assert float(rows["perc_pos:0.8"][0]) < float(rows["perc_pos:0.95"][0]) < float(rows["naive"][0])
 
 
+def test_lists_says_where_a_list_ends(run: Run, tmp_path: Path) -> None:
+    printed = run("lists")
+    assert "what makes bread rise (complete)\n  - Flour, water" in printed
+    assert "how do bees make honey (list ended)\n  - Bees dance" in printed
+    assert "bubbles" not in printed
+    assert "['query', 'positive', 'negative_1']" in printed
+    assert {path.name for path in tmp_path.iterdir()} >= {"lists", "run.trec.gz", "qrels.txt"}
+
+
 def test_teachers_veto_takes_out_what_the_other_teacher_knows(run: Run) -> None:
     parts = re.split(r"^(?=\S)", run("teachers"), flags=re.MULTILINE)[1:]
     negatives = {part.splitlines()[0]: part for part in parts}

@@ -22,6 +22,7 @@ from hf_negmine.hub.load import load_mined
 from hf_negmine.hub.push import push_dataset, push_material
 from hf_negmine.hub.reproducing import reproduce
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool.list_files import open_lists_at
 from hf_negmine.select.filters import Consistency
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import ChatJudge
@@ -42,6 +43,7 @@ PANELS: dict[str, Panels] = {
 SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
     "mine": {
         "part": [NegativeMiner.mine],
+        "candidates": [open_lists_at],
         "loading": TEACHERS,
         "mining": [MiningConfig],
         "consistency": [Consistency],

@@ -106,6 +106,17 @@ def _known(as_corpus: bool) -> list[str]:
     return sorted(known for known in BUILDERS if as_corpus or known != ".txt")
 
 
+def open_shards(paths: Iterable[Path]) -> datasets.Dataset:
+    """Rows of several Parquet files, in this order."""
+    files = [glob.escape(str(path)) for path in paths]
+    try:
+        rows = datasets.load_dataset("parquet", data_files=files, split="train")
+    except Exception as error:  # as in `read_file`
+        raise InputError(f"{files[0]} and the files beside it could not be read: {_reason(error)}") from error
+    assert isinstance(rows, datasets.Dataset)
+    return rows
+
+
 def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) -> tuple[datasets.Dataset, str]:
     """A file, or several of one kind, as a data set, and the code that makes it.
 
