@@ -1,4 +1,4 @@
-"""Where ranks run: in processes of this machine, or as Slurm jobs through datatrove."""
+"""Where ranks run: in processes of this machine, as tasks of Ray, or as Slurm jobs through datatrove."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ SLURM = {
     "gpus_per_task": int, "workers": int,
 }  # fmt: skip
 """The settings of Slurm, as datatrove's `SlurmPipelineExecutor` names them."""
-NEEDED = ("partition", "tasks", "time")
-EXPECTED = "expected local, local:4, or slurm:partition=NAME,tasks=8,time=12:00:00"
+RAY = {"tasks": int, "cpus_per_task": int, "gpus_per_task": int}
+EXPECTED = "expected local, local:4, ray, ray:tasks=8, or slurm:partition=NAME,tasks=8,time=12:00:00"
+
+
+RETRIES = 2
+"""How often Ray runs a rank again whose process was killed."""
 
 
 class RankError(NegmineError, RuntimeError):
@@ -51,9 +55,10 @@ def parse_executor(spec: str) -> Executor:
     """Parse where ranks run.
 
     Args:
-        spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, or
-            ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm jobs, with more of datatrove's settings if needed:
-            ``gpus_per_task``, ``cpus_per_task``, ``mem_per_cpu_gb``, ``qos``, ``workers``.
+        spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, ``ray:tasks=8`` for tasks of a
+            Ray cluster, ``ray`` for one per GPU of it, or ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm
+            jobs, each with more settings if needed: ``gpus_per_task``, ``cpus_per_task``, and for Slurm
+            ``mem_per_cpu_gb``, ``qos``, ``workers``.
 
     Raises:
         InputError: it is neither, or a setting is missing, unknown or not a number.
@@ -63,17 +68,23 @@ def parse_executor(spec: str) -> Executor:
         count = rest if colon else str(max(torch.cuda.device_count(), 1))
         require(count.isdecimal() and int(count) > 0, f"executor {spec!r}: {EXPECTED}")
         return LocalExecutor(int(count))
+    if kind == "ray":
+        return RayExecutor(**_settings(spec, rest, RAY))
     require(kind == "slurm", f"executor {spec!r}: {EXPECTED}")
+    return SlurmExecutor(_settings(spec, rest, SLURM, needed=("partition", "tasks", "time")))
+
+
+def _settings(spec: str, written: str, known: dict[str, type], needed: Sequence[str] = ()) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, written.split(",")):
         name, _, value = part.partition("=")
-        require(name in SLURM, f"executor {spec!r}: {name!r} is not among {list(SLURM)}")
+        require(name in known, f"executor {spec!r}: {name!r} is not among {list(known)}")
         whole = value.isdecimal() and int(value) > 0
-        require(SLURM[name] is str or whole, f"executor {spec!r}: {name} is {value!r}, expected a number from 1 on")
-        settings[name] = SLURM[name](value)
-    missing = [name for name in NEEDED if not settings.get(name)]
+        require(known[name] is str or whole, f"executor {spec!r}: {name} is {value!r}, expected a number from 1 on")
+        settings[name] = known[name](value)
+    missing = [name for name in needed if not settings.get(name)]
     require(not missing, f"executor {spec!r} lacks {', '.join(missing)}; {EXPECTED}")
-    return SlurmExecutor(settings)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,48 @@ def _threads_per_process(processes: int) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Tasks of a Ray cluster: the one that this process or machine belongs to, or a new one of this machine alone.
+
+    They are not those of datatrove's Ray executor, which logs a rank that failed, and then ends as if all were done.
+
+    Attributes:
+        tasks: ranks; None takes one per GPU of the cluster.
+        cpus_per_task: processors that Ray reserves for a rank.
+        gpus_per_task: GPUs that Ray reserves for a rank; None takes one if the cluster has any.
+    """
+
+    tasks: int | None = None
+    cpus_per_task: int = 1
+    gpus_per_task: int | None = None
+
+    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
+        """Run the stages, then ``finish`` in this process; ``folder`` stays unused. Ray runs a killed rank again."""
+        ray = _ray()
+        if not ray.is_initialized():
+            ray.init(logging_level="warning")
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        ranks = self.tasks or max(gpus, 1)
+        reserved = {"num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task or min(gpus, 1)}
+        task = ray.remote(max_retries=RETRIES, **reserved)(_done)
+        for stage in stages:
+            try:
+                ray.get([task.remote(stage, rank, ranks) for rank in range(ranks)])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise RankError(
+                    f"one of {ranks} Ray tasks was killed {RETRIES + 1} times ({type(error).__name__}), perhaps because "
+                    "memory ran out; what is finished is kept: run the same again, perhaps with fewer tasks"
+                ) from error
+        finish()
+
+
+def _done(stage: Work, rank: int, world_size: int) -> None:
+    stage(None, rank, world_size)
 
 
 @dataclass(frozen=True)
@@ -163,3 +216,11 @@ def _datatrove_slurm() -> Any:
     except ImportError as error:
         raise InputError('executor: Slurm needs the package datatrove: pip install "hf_negmine[cluster]"') from error
     return SlurmPipelineExecutor
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError('executor: Ray needs the package ray: pip install "hf_negmine[ray]"') from error
+    return ray

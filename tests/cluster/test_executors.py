@@ -131,6 +131,8 @@ def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
         ("slurm", "executor 'slurm' lacks partition, tasks, time"),
         ("slurm:partition=gpu,tasks=two", "tasks is 'two', expected a number"),
         ("slurm:nodes=3", "'nodes' is not among"),
+        ("ray:2", "'2' is not among ['tasks', 'cpus_per_task', 'gpus_per_task']"),
+        ("ray:tasks=0", "tasks is '0', expected a number from 1 on"),
     ],
 )
 def test_an_executor_that_is_none_is_named(spec: str, said: str) -> None:
