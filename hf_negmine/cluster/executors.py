@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -40,6 +40,10 @@ class RankError(NegmineError, RuntimeError):
 
 class Executor(Protocol):
     """Runs stages one after another, each in all its ranks, and then what comes last."""
+
+    @property
+    def ranks(self) -> int | None:
+        """How many there are; None if that is only known when they run."""
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str | None:
         """Run the stages, then ``finish``; a sentence for the user if they are only submitted, to run later.
@@ -74,7 +78,7 @@ def parse_executor(spec: str) -> Executor:
     return SlurmExecutor(_settings(spec, rest, SLURM, needed=("partition", "tasks", "time")))
 
 
-def _settings(spec: str, written: str, known: dict[str, type], needed: Sequence[str] = ()) -> dict[str, Any]:
+def _settings(spec: str, written: str, known: Mapping[str, type], needed: Sequence[str] = ()) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for part in filter(None, written.split(",")):
         name, _, value = part.partition("=")
@@ -142,6 +146,11 @@ class RayExecutor:
     cpus_per_task: int = 1
     gpus_per_task: int | None = None
 
+    @property
+    def ranks(self) -> int | None:
+        """As given."""
+        return self.tasks
+
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
         """Run the stages, then ``finish`` in this process; ``folder`` stays unused. Ray runs a killed rank again."""
         ray = _ray()
@@ -158,8 +167,8 @@ class RayExecutor:
                 raise error.cause from None
             except ray.exceptions.RayError as error:
                 raise RankError(
-                    f"one of {ranks} Ray tasks was killed {RETRIES + 1} times ({type(error).__name__}), perhaps because "
-                    "memory ran out; what is finished is kept: run the same again, perhaps with fewer tasks"
+                    f"one of {ranks} Ray tasks was killed {RETRIES + 1} times ({type(error).__name__}), perhaps "
+                    "because memory ran out; what is finished is kept: run the same again, perhaps with fewer tasks"
                 ) from error
         finish()
 
@@ -173,6 +182,11 @@ class SlurmExecutor:
     """Slurm jobs through datatrove: an array per stage, each after the one before; the last job calls ``finish``."""
 
     settings: dict[str, Any]
+
+    @property
+    def ranks(self) -> int:
+        """The jobs of an array."""
+        return int(self.settings["tasks"])
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str:
         """Submit all jobs; their scripts and logs are in a new folder in ``folder``."""

@@ -52,6 +52,14 @@ Four processes, on a GPU each if there are four:
 After an interruption run the same command again: finished work is kept in the cache.
 """
 
+DRY_RUN = "Only read the rows, and print what mining them is estimated to take in these ranks."
+
+ESTIMATED = (
+    "Estimates for these texts, with a model of 110 million parameters that makes one vector of width 768 per text of "
+    "128 tokens, 200 TFLOP/s of a GPU and 2 GB/s of storage for each rank; `hf_negmine.cluster.plan` takes others. "
+    "Only the rows were read: a run encodes and searches in its ranks, and then finishes in one process."
+)
+
 OPTIONS = {
     **miners.DATA,
     **miners.TEACHER,
@@ -75,6 +83,8 @@ OPTIONS = {
         options.CACHE_DIR,
         options.DEVICE,
         option("executor", str, **spec("cluster.executors", "parse_executor")),
+        option("store", str, **spec("cluster.store", "parse_store", metavar="ADDRESS")),
+        option("dry_run", bool, DRY_RUN, default=False),
         options.QUIET,
     ],
 }
@@ -90,22 +100,30 @@ def mine(
     output: Path,
     overwrite: bool,
     executor: str | None,
+    store: str | None,
+    dry_run: bool,
     quiet: bool,
     **filters: Any,
 ) -> None:
     """Mine hard negatives for ROWS."""
     set_up_libraries(quiet=quiet)
-    miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, **filters)
+    from hf_negmine.base.errors import require
+    from hf_negmine.base.files import default_cache_dir
+    from hf_negmine.cluster import mine_in_ranks, parse_executor, parse_store, plan_ranks
     from hf_negmine.commands.output import prepare_folder
 
+    require(executor is not None or store is None, "--store: for --executor, which is not given")
+    runs = None if executor is None else parse_executor(executor)
+    shared = None if store is None else parse_store(store)
+    if shared is not None:
+        mining = {**mining, "cache_dir": shared.cache_in(mining.get("cache_dir", default_cache_dir()))}
+    miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, **filters)
+    if dry_run:
+        typer.echo(f"{plan_ranks(runs, miner.config, rows, **part)}\n\n{ESTIMATED}")
+        return
     prepare_folder(output, overwrite=overwrite)
     finish = partial(_mine_and_save, miner, rows, part, output, quiet)
-    if executor is None:
-        finish()
-        return
-    from hf_negmine.cluster import mine_in_ranks, parse_executor
-
-    submitted = mine_in_ranks(parse_executor(executor), miner.config, rows, finish, **part)
+    submitted = mine_in_ranks(runs, miner.config, rows, finish, **part, store=shared) if runs else finish()
     if submitted is not None:
         typer.echo(submitted)
 
