@@ -1,4 +1,4 @@
-"""Where ranks run: in processes of this machine, as tasks of Ray, or as Slurm jobs through datatrove."""
+"""Where ranks run: in processes of this machine, as tasks of Ray, as jobs of Slurm or as Hugging Face Jobs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from hf_negmine.base.errors import InputError, NegmineError, require
+from hf_negmine.hub.jobs import run_jobs
 
 Work: TypeAlias = Callable[[Any, int, int], None]
 """A stage's work, given ``(data, rank, world_size)`` like a step of a datatrove pipeline; ``data`` is not used."""
@@ -27,7 +29,13 @@ SLURM = {
 }  # fmt: skip
 """The settings of Slurm, as datatrove's `SlurmPipelineExecutor` names them."""
 RAY = {"tasks": int, "cpus_per_task": int, "gpus_per_task": int}
-EXPECTED = "expected local, local:4, ray, ray:tasks=8, or slurm:partition=NAME,tasks=8,time=12:00:00"
+JOBS = {"flavor": str, "tasks": int, "timeout": str, "namespace": str, "package": str, "secrets": str}
+PACKAGES = {"s3": ["s3fs"], "gs": ["gcsfs"], "gcs": ["gcsfs"]}
+"""What fsspec needs for an address; what it lacks on the Hub's machines is installed there."""
+EXPECTED = (
+    "expected local, local:4, ray, ray:tasks=8, slurm:partition=NAME,tasks=8,time=12:00:00, or "
+    "jobs:flavor=a10g-small,tasks=8,timeout=2h"
+)
 
 
 RETRIES = 2
@@ -60,9 +68,9 @@ def parse_executor(spec: str) -> Executor:
 
     Args:
         spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, ``ray:tasks=8`` for tasks of a
-            Ray cluster, ``ray`` for one per GPU of it, or ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm
-            jobs, each with more settings if needed: ``gpus_per_task``, ``cpus_per_task``, and for Slurm
-            ``mem_per_cpu_gb``, ``qos``, ``workers``.
+            Ray cluster, ``ray`` for one per GPU of it, ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm jobs,
+            both with ``gpus_per_task`` and ``cpus_per_task``, Slurm with ``mem_per_cpu_gb``, ``qos`` and ``workers``
+            if needed, or ``jobs:flavor=a10g-small,tasks=8,timeout=2h`` for Hugging Face Jobs, which need a ``--store``.
 
     Raises:
         InputError: it is neither, or a setting is missing, unknown or not a number.
@@ -74,6 +82,8 @@ def parse_executor(spec: str) -> Executor:
         return LocalExecutor(int(count))
     if kind == "ray":
         return RayExecutor(**_settings(spec, rest, RAY))
+    if kind == "jobs":
+        return JobsExecutor(**_settings(spec, rest, JOBS, needed=("flavor", "tasks", "timeout")))
     require(kind == "slurm", f"executor {spec!r}: {EXPECTED}")
     return SlurmExecutor(_settings(spec, rest, SLURM, needed=("partition", "tasks", "time")))
 
@@ -175,6 +185,60 @@ class RayExecutor:
 
 def _done(stage: Work, rank: int, world_size: int) -> None:
     stage(None, rank, world_size)
+
+
+@dataclass(frozen=True)
+class JobsExecutor:
+    """Hugging Face Jobs, one per rank, for which this process waits. They share no disk, so the run needs a store.
+
+    Attributes:
+        flavor: the hardware, such as ``a10g-small``.
+        tasks: ranks.
+        timeout: after which a job is stopped, such as ``2h``.
+        namespace: who pays; None takes the user that is logged in.
+        package: what pip installs there as hf_negmine; None takes this version.
+        secrets: names of environment variables that the jobs get, with a ``+`` in between, such as the keys of a store.
+    """
+
+    flavor: str
+    tasks: int
+    timeout: str
+    namespace: str | None = None
+    package: str | None = None
+    secrets: str = ""
+
+    @property
+    def ranks(self) -> int:
+        """As given."""
+        return self.tasks
+
+    def run(self, stages: Sequence[Any], finish: Callable[[], object], folder: Path) -> None:
+        """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""
+        names = [name for name in self.secrets.split("+") if name]
+        lacking = [name for name in names if name not in os.environ]
+        require(not lacking, f"executor: secrets names {', '.join(lacking)}, which the environment lacks")
+        for stage in stages:
+            address = stage.store.address
+            failed = run_jobs(
+                [
+                    ["hf_negmine.cluster.rank", address, stage.work.__name__, str(rank), str(self.tasks)]
+                    for rank in range(self.tasks)
+                ],
+                packages=[
+                    self.package or f"hf_negmine=={version('hf_negmine')}",
+                    *PACKAGES.get(address.partition(":")[0], []),
+                ],
+                flavor=self.flavor,
+                timeout=self.timeout,
+                namespace=self.namespace,
+                secrets={name: os.environ[name] for name in names},
+            )
+            if failed:
+                raise RankError(
+                    f"{len(failed)} of {self.tasks} jobs did not complete ({failed[0]}, where its log is); what is "
+                    "finished is in the store: run the same again"
+                )
+        finish()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.cluster.executors import Executor
+from hf_negmine.cluster.executors import Executor, JobsExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.shares import encode_share, search_share
 from hf_negmine.cluster.store import Store
@@ -92,6 +92,10 @@ def mine_in_ranks(
         StorageError: the store cannot be read or written.
         RankError: a rank failed or was killed.
     """
+    require(
+        store is not None or not isinstance(executor, JobsExecutor),
+        "executor: Hugging Face Jobs share no disk; give a store, such as --store s3://bucket/run",
+    )
     if store is not None:
         store.run()  # before long work: it may not be readable
     texts = steps.read(config, rows, None, split=split, config_name=config_name).texts
