@@ -97,6 +97,8 @@ def mine_in_ranks(
         "executor: Hugging Face Jobs share no disk; give a store, such as --store s3://bucket/run",
     )
     if store is not None:
+        own = config.cache_dir == store.cache_in(config.cache_dir.parents[1])  # else other runs would be sent, too
+        require(own, f"cache_dir: {config.cache_dir} is not the store's own; give store.cache_in(folder)")
         store.run()  # before long work: it may not be readable
     texts = steps.read(config, rows, None, split=split, config_name=config_name).texts
     require(len(texts.queries) > 0, "executor: there are no queries to search for")

@@ -61,7 +61,7 @@ class Store:
         require("://" in self.address, f"store: expected an address such as s3://bucket/run, got {self.address!r}")
 
     def cache_in(self, cache_dir: Path) -> Path:
-        """The cache folder of this store's run, below the user's: all that is in it may be sent."""
+        """The cache folder of this store's run, below the user's: everything finished in it is sent."""
         return cache_dir / "cluster" / digest_of(self.address.rstrip("/"))
 
     def claim(self, run: dict[str, Any]) -> None:
@@ -82,42 +82,41 @@ class Store:
         with self._opened() as (files, root):
             try:
                 found: dict[str, Any] = json.loads(files.cat_file(f"{root}/{RUN}"))
+                if not {"pools", "settings", "texts"} <= set(found):
+                    raise ValueError(f"it has {list(found)}")
+                return found
             except FileNotFoundError:
                 require(
                     not files.find(root),
                     f"store: {self.address} holds files, but no {RUN} of hf_negmine; give an empty one",
                 )
                 return None
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise StorageError(
                     f"store: {self.address}/{RUN} is not what was written; delete it, run again"
                 ) from error
-            return found
 
     def send(self, cache: Path, known: dict[str, int] | None = None) -> None:
         """Send what is finished in a cache folder and not in the store, by its names and sizes ``known``."""
         known = self._sizes() if known is None else known
         units = [path for pattern in (*SEALS, PAIRS) for path in sorted(cache.glob(pattern))]
         with self._opened() as (files, root), ThreadPoolExecutor(AT_ONCE) as threads:
-            for sent in threads.map(partial(self._send, files, root, cache, known), units):
-                known.update(sent)
+            list(threads.map(partial(self._send, files, root, cache, known), units))
 
-    def _send(self, files: Any, root: str, cache: Path, known: dict[str, int], path: Path) -> dict[str, int]:
-        """Send a seal after its files, or a file of pairs; their names and sizes."""
-        sent: dict[str, int] = {}
+    def _send(self, files: Any, root: str, cache: Path, known: dict[str, int], path: Path) -> None:
+        """Send a seal after its files, or a file of pairs."""
+        name = path.relative_to(cache).as_posix()
         try:
             size = path.stat().st_size
-            if known.get(path.relative_to(cache).as_posix()) == size:
-                return sent
+            if known.get(name) == size:
+                return
             covered = list(sums_in(path)) if path.suffix == ".json" else []
-            for one in (*(path.parent / name for name in covered), path):
-                name = one.relative_to(cache).as_posix()
-                files.put_file(str(one), f"{root}/{name}")
-                sent[name] = size
+            for one in (*(path.parent / other for other in covered), path):
+                files.put_file(str(one), f"{root}/{one.relative_to(cache).as_posix()}")
+            known[name] = size
         except (FileNotFoundError, DamagedError):
-            if path.exists():
+            if path.exists():  # else the parts of a streaming teacher have been joined meanwhile
                 raise
-        return sent  # not all, if the parts of a streaming teacher have been joined meanwhile
 
     @contextmanager
     def sending(self, cache: Path) -> Iterator[None]:

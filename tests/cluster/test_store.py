@@ -228,9 +228,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, address: str) 
     files.pipe_file(f"{root}/letter.txt", b"dear")
     with pytest.raises(InputError, match=r"holds files, but no run\.json"):
         mine_with(Store(address), "dense", tmp_path)
-    files.pipe_file(f"{root}/run.json", b"{")
-    with pytest.raises(StorageError, match="is not what was written"):
-        mine_with(Store(address), "dense", tmp_path)
+    for content in (b"{", b"{}", b"5"):
+        files.pipe_file(f"{root}/run.json", content)
+        with pytest.raises(StorageError, match="is not what was written"):
+            mine_with(Store(address), "dense", tmp_path)
 
 
 def test_what_cannot_be_reached_is_one_sentence(
@@ -266,6 +267,12 @@ def test_what_cannot_be_reached_is_one_sentence(
         monkeypatch.delenv(name)
     assert "Unable to locate credentials" in said(f"{bucket}/run")
     assert "secret" not in refused
+
+
+def test_a_cache_folder_with_other_runs_is_not_sent(tmp_path: Path) -> None:
+    miner = miner_of("dense", tmp_path)
+    with pytest.raises(InputError, match=r"is not the store's own; give store\.cache_in\(folder\)"):
+        mine_in_ranks(Machines(tmp_path, 1), miner.config, ROWS, lambda: None, store=Store("memory://other"))
 
 
 def test_a_rank_needs_only_the_address(tmp_path: Path) -> None:
