@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ def folder_of(value: Any, argument: str) -> Path:
     require(
         isinstance(text, str) and bool(text.strip()) and "\0" not in text,
         f"{argument}: expected the path of a folder, got {value!r:.80}",
+    )
+    require(
+        re.match(r"[a-z][a-z0-9+.-]+:/", str(text)) is None,
+        f"{argument}: expected a folder of this machine, got the address {value!s:.80}",
     )
     folder = Path(os.path.expanduser(str(text)))
     try:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from hf_negmine.cluster.executors import Executor, parse_executor
 from hf_negmine.cluster.plan import Plan, Workload, plan
-from hf_negmine.cluster.running import mine_in_ranks
+from hf_negmine.cluster.running import mine_in_ranks, plan_ranks, run_rank
 from hf_negmine.cluster.shares import encode_share, search_share
+from hf_negmine.cluster.store import Store, parse_store
 
 __all__ = [
     "Executor",
     "Plan",
+    "Store",
     "Workload",
     "encode_share",
     "mine_in_ranks",
     "parse_executor",
+    "parse_store",
     "plan",
+    "plan_ranks",
+    "run_rank",
     "search_share",
 ]

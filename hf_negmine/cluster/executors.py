@@ -1,4 +1,4 @@
-"""Where ranks run: in processes of this machine, or as Slurm jobs through datatrove."""
+"""Where ranks run: in processes of this machine, as tasks of Ray, as jobs of Slurm or as Hugging Face Jobs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
 
 from hf_negmine.base.errors import InputError, NegmineError, require
+from hf_negmine.hub.jobs import run_jobs
 
 Work: TypeAlias = Callable[[Any, int, int], None]
 """A stage's work, given ``(data, rank, world_size)`` like a step of a datatrove pipeline; ``data`` is not used."""
@@ -26,8 +28,18 @@ SLURM = {
     "gpus_per_task": int, "workers": int,
 }  # fmt: skip
 """The settings of Slurm, as datatrove's `SlurmPipelineExecutor` names them."""
-NEEDED = ("partition", "tasks", "time")
-EXPECTED = "expected local, local:4, or slurm:partition=NAME,tasks=8,time=12:00:00"
+RAY = {"tasks": int, "cpus_per_task": int, "gpus_per_task": int}
+JOBS = {"flavor": str, "tasks": int, "timeout": str, "namespace": str, "package": str, "secrets": str}
+PACKAGES = {"s3": ["s3fs"], "gs": ["gcsfs"], "gcs": ["gcsfs"]}
+"""What fsspec needs for an address; what it lacks on the Hub's machines is installed there."""
+EXPECTED = (
+    "expected local, local:4, ray, ray:tasks=8, slurm:partition=NAME,tasks=8,time=12:00:00, or "
+    "jobs:flavor=a10g-small,tasks=8,timeout=2h"
+)
+
+
+RETRIES = 2
+"""How often Ray runs a rank again whose process was killed."""
 
 
 class RankError(NegmineError, RuntimeError):
@@ -36,6 +48,10 @@ class RankError(NegmineError, RuntimeError):
 
 class Executor(Protocol):
     """Runs stages one after another, each in all its ranks, and then what comes last."""
+
+    @property
+    def ranks(self) -> int | None:
+        """How many there are; None if that is only known when they run."""
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str | None:
         """Run the stages, then ``finish``; a sentence for the user if they are only submitted, to run later.
@@ -51,9 +67,10 @@ def parse_executor(spec: str) -> Executor:
     """Parse where ranks run.
 
     Args:
-        spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, or
-            ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm jobs, with more of datatrove's settings if needed:
-            ``gpus_per_task``, ``cpus_per_task``, ``mem_per_cpu_gb``, ``qos``, ``workers``.
+        spec: ``local:4`` for four processes of this machine, ``local`` for one per GPU, ``ray:tasks=8`` for tasks of a
+            Ray cluster, ``ray`` for one per GPU of it, ``slurm:partition=NAME,tasks=8,time=12:00:00`` for Slurm jobs,
+            both with ``gpus_per_task`` and ``cpus_per_task``, Slurm with ``mem_per_cpu_gb``, ``qos`` and ``workers``
+            if needed, or ``jobs:flavor=a10g-small,tasks=8,timeout=2h`` for Hugging Face Jobs, which need a ``--store``.
 
     Raises:
         InputError: it is neither, or a setting is missing, unknown or not a number.
@@ -63,17 +80,25 @@ def parse_executor(spec: str) -> Executor:
         count = rest if colon else str(max(torch.cuda.device_count(), 1))
         require(count.isdecimal() and int(count) > 0, f"executor {spec!r}: {EXPECTED}")
         return LocalExecutor(int(count))
+    if kind == "ray":
+        return RayExecutor(**_settings(spec, rest, RAY))
+    if kind == "jobs":
+        return JobsExecutor(**_settings(spec, rest, JOBS, needed=("flavor", "tasks", "timeout")))
     require(kind == "slurm", f"executor {spec!r}: {EXPECTED}")
+    return SlurmExecutor(_settings(spec, rest, SLURM, needed=("partition", "tasks", "time")))
+
+
+def _settings(spec: str, written: str, known: Mapping[str, type], needed: Sequence[str] = ()) -> dict[str, Any]:
     settings: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, written.split(",")):
         name, _, value = part.partition("=")
-        require(name in SLURM, f"executor {spec!r}: {name!r} is not among {list(SLURM)}")
+        require(name in known, f"executor {spec!r}: {name!r} is not among {list(known)}")
         whole = value.isdecimal() and int(value) > 0
-        require(SLURM[name] is str or whole, f"executor {spec!r}: {name} is {value!r}, expected a number from 1 on")
-        settings[name] = SLURM[name](value)
-    missing = [name for name in NEEDED if not settings.get(name)]
+        require(known[name] is str or whole, f"executor {spec!r}: {name} is {value!r}, expected a number from 1 on")
+        settings[name] = known[name](value)
+    missing = [name for name in needed if not settings.get(name)]
     require(not missing, f"executor {spec!r} lacks {', '.join(missing)}; {EXPECTED}")
-    return SlurmExecutor(settings)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -116,10 +141,116 @@ def _threads_per_process(processes: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class RayExecutor:
+    """Tasks of a Ray cluster: the one that this process or machine belongs to, or a new one of this machine alone.
+
+    They are not those of datatrove's Ray executor, which logs a rank that failed, and then ends as if all were done.
+
+    Attributes:
+        tasks: ranks; None takes one per GPU of the cluster.
+        cpus_per_task: processors that Ray reserves for a rank.
+        gpus_per_task: GPUs that Ray reserves for a rank; None takes one if the cluster has any.
+    """
+
+    tasks: int | None = None
+    cpus_per_task: int = 1
+    gpus_per_task: int | None = None
+
+    @property
+    def ranks(self) -> int | None:
+        """As given."""
+        return self.tasks
+
+    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
+        """Run the stages, then ``finish`` in this process; ``folder`` stays unused. Ray runs a killed rank again."""
+        ray = _ray()
+        if not ray.is_initialized():
+            ray.init(logging_level="warning")
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        ranks = self.tasks or max(gpus, 1)
+        reserved = {"num_cpus": self.cpus_per_task, "num_gpus": self.gpus_per_task or min(gpus, 1)}
+        task = ray.remote(max_retries=RETRIES, **reserved)(_done)
+        for stage in stages:
+            try:
+                ray.get([task.remote(stage, rank, ranks) for rank in range(ranks)])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise RankError(
+                    f"one of {ranks} Ray tasks was killed {RETRIES + 1} times ({type(error).__name__}), perhaps "
+                    "because memory ran out; what is finished is kept: run the same again, perhaps with fewer tasks"
+                ) from error
+        finish()
+
+
+def _done(stage: Work, rank: int, world_size: int) -> None:
+    stage(None, rank, world_size)
+
+
+@dataclass(frozen=True)
+class JobsExecutor:
+    """Hugging Face Jobs, one per rank, for which this process waits. They share no disk, so the run needs a store.
+
+    Attributes:
+        flavor: the hardware, such as ``a10g-small``.
+        tasks: ranks.
+        timeout: after which a job is stopped, such as ``2h``.
+        namespace: who pays; None takes the user that is logged in.
+        package: what pip installs there as hf_negmine; None takes this version.
+        secrets: names of environment variables that the jobs get, with a ``+`` in between, such as the keys of a store.
+    """
+
+    flavor: str
+    tasks: int
+    timeout: str
+    namespace: str | None = None
+    package: str | None = None
+    secrets: str = ""
+
+    @property
+    def ranks(self) -> int:
+        """As given."""
+        return self.tasks
+
+    def run(self, stages: Sequence[Any], finish: Callable[[], object], folder: Path) -> None:
+        """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""
+        names = [name for name in self.secrets.split("+") if name]
+        lacking = [name for name in names if name not in os.environ]
+        require(not lacking, f"executor: secrets names {', '.join(lacking)}, which the environment lacks")
+        for stage in stages:
+            address = stage.store.address
+            failed = run_jobs(
+                [
+                    ["hf_negmine.cluster.rank", address, stage.work.__name__, str(rank), str(self.tasks)]
+                    for rank in range(self.tasks)
+                ],
+                packages=[
+                    self.package or f"hf_negmine=={version('hf_negmine')}",
+                    *PACKAGES.get(address.partition(":")[0], []),
+                ],
+                flavor=self.flavor,
+                timeout=self.timeout,
+                namespace=self.namespace,
+                secrets={name: os.environ[name] for name in names},
+            )
+            if failed:
+                raise RankError(
+                    f"{len(failed)} of {self.tasks} jobs did not complete ({failed[0]}, where its log is); what is "
+                    "finished is in the store: run the same again"
+                )
+        finish()
+
+
+@dataclass(frozen=True)
 class SlurmExecutor:
     """Slurm jobs through datatrove: an array per stage, each after the one before; the last job calls ``finish``."""
 
     settings: dict[str, Any]
+
+    @property
+    def ranks(self) -> int:
+        """The jobs of an array."""
+        return int(self.settings["tasks"])
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str:
         """Submit all jobs; their scripts and logs are in a new folder in ``folder``."""
@@ -163,3 +294,11 @@ def _datatrove_slurm() -> Any:
     except ImportError as error:
         raise InputError('executor: Slurm needs the package datatrove: pip install "hf_negmine[cluster]"') from error
     return SlurmPipelineExecutor
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError('executor: Ray needs the package ray: pip install "hf_negmine[ray]"') from error
+    return ray

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hf_negmine import steps
-from hf_negmine.base.errors import require
-from hf_negmine.cluster.executors import Executor
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.cluster.executors import Executor, JobsExecutor
+from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.shares import encode_share, search_share
+from hf_negmine.cluster.store import Store
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
+from hf_negmine.pool.builder import PoolBuilder
+
+WORKS: dict[str, Callable[[MiningConfig, TextSet, int, int], None]] = {
+    work.__name__: work for work in (encode_share, search_share)
+}
 
 
 class Stage:
@@ -25,19 +34,28 @@ class Stage:
         work: a function of `shares`.
         config: all settings.
         texts: the folder of the texts, which every rank opens.
+        store: where the rank finds what others have finished and brings what it has, if they share no folder.
     """
 
     def __init__(
-        self, work: Callable[[MiningConfig, TextSet, int, int], None], config: MiningConfig, texts: Path
+        self,
+        work: Callable[[MiningConfig, TextSet, int, int], None],
+        config: MiningConfig,
+        texts: Path,
+        store: Store | None = None,
     ) -> None:
-        self.work, self.config, self.texts = work, config.without_corpus(), texts
+        self.work, self.config, self.texts, self.store = work, config.without_corpus(), texts, store
 
     def __call__(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Do the share of this rank; ``data`` is what datatrove passes from step to step, here nothing."""
         config = replace(self.config, progress=self.config.progress and rank == 0)
         if config.device is None and torch.cuda.device_count() > 1:  # else each rank has, or all share, the only one
             config = replace(config, device=f"cuda:{rank % torch.cuda.device_count()}")
-        self.work(config, open_text_set(self.texts), rank, world_size)
+        if self.store is not None:
+            self.store.fetch(config.cache_dir)
+            self.store.claim(_run(config, open_text_set(self.texts)))  # a model that has changed would fill other parts
+        with nullcontext() if self.store is None else self.store.sending(config.cache_dir):
+            self.work(config, open_text_set(self.texts), rank, world_size)
 
     def __repr__(self) -> str:
         return f"{self.work.__name__} of {self.texts}"
@@ -51,27 +69,102 @@ def mine_in_ranks(
     *,
     split: str | None = None,
     config_name: str | None = None,
+    store: Store | None = None,
 ) -> str | None:
     """Encode and search in the ranks of an executor, then call ``finish``, whose fit finds that all done.
 
-    The cache folder must be one that all ranks see. Run again after a failure: what is done is not done again.
+    Run again after a failure: what is done is not done again.
 
     Args:
         executor: where the ranks run, see `parse_executor`.
-        config: all settings.
+        config: all settings. All ranks must see the cache folder, unless there is a store.
         rows: the rows, as `NegativeMiner.fit` takes them.
         finish: mines the rows. It must be picklable for an executor that runs it elsewhere, and later.
         split: split of the rows, see `NegativeMiner.fit`.
         config_name: config of the rows, see `NegativeMiner.fit`.
+        store: for machines that share no folder; the cache folder must be `Store.cache_in`.
 
     Returns:
         A sentence for the user if everything is only submitted, to run later; None if it is finished.
 
     Raises:
-        InputError: the rows or an argument cannot be used.
+        InputError: the rows or an argument cannot be used, or the store holds another run.
+        StorageError: the store cannot be read or written.
         RankError: a rank failed or was killed.
     """
+    require(
+        store is not None or not isinstance(executor, JobsExecutor),
+        "executor: Hugging Face Jobs share no disk; give a store, such as --store s3://bucket/run",
+    )
+    if store is not None:
+        own = config.cache_dir == store.cache_in(config.cache_dir.parents[1])  # else other runs would be sent, too
+        require(own, f"cache_dir: {config.cache_dir} is not the store's own; give store.cache_in(folder)")
+        store.run()  # before long work: it may not be readable
     texts = steps.read(config, rows, None, split=split, config_name=config_name).texts
     require(len(texts.queries) > 0, "executor: there are no queries to search for")
-    stages = [Stage(work, config, texts.folder) for work in (encode_share, search_share)]
+    if store is not None:
+        store.claim(_run(config, texts))
+        store.send(config.cache_dir)
+        finish = partial(_fetch_and, finish, store, config.cache_dir)
+    stages = [Stage(work, config, texts.folder, store) for work in WORKS.values()]
     return executor.run(stages, finish, config.cache_dir / "cluster")
+
+
+def plan_ranks(
+    executor: Executor | None,
+    config: MiningConfig,
+    rows: RowSource,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+) -> Plan:
+    """What mining these rows in these ranks (in one process without an executor) takes; it only reads them.
+
+    Tokens per text, the model's size and the hardware are the defaults of `Workload`. Raises what `mine_in_ranks` does.
+    """
+    ranks = 1 if executor is None else executor.ranks
+    if ranks is None:
+        raise InputError("executor: how many ranks there are is only known when they run; give ray:tasks=8")
+    texts = steps.read(config, rows, None, split=split, config_name=config_name).texts
+    return plan(Workload(len(texts.corpus), len(texts.queries), ranks, depth=config.pool_depth))
+
+
+def run_rank(address: str, work: str, rank: int, world_size: int, cache_dir: Path) -> None:
+    """Do the share of one rank of a run in a store, on a machine that has nothing but this package and the address.
+
+    Args:
+        address: of the store, in which `mine_in_ranks` has noted the run.
+        work: ``encode_share``, or, once all ranks have done that, ``search_share``.
+        rank: from 0.
+        world_size: the number of ranks.
+        cache_dir: a folder of this machine.
+
+    Raises:
+        InputError: there is no run in the store, no such work, or the teacher cannot be recreated from its settings.
+        StorageError: the store cannot be read or written.
+    """
+    require(work in WORKS, f"work: {work!r} is not among {list(WORKS)}")
+    require(0 <= rank < world_size, f"rank: {rank}, expected one from 0 to {world_size - 1}")
+    store = Store(address)
+    run = store.run()
+    if run is None:
+        raise InputError(f"store: {address} holds no run; start one with mine --store {address}")
+    config = MiningConfig.from_dict(run["settings"], filters=(), cache_dir=store.cache_in(cache_dir))
+    Stage(WORKS[work], config, config.cache_dir / "texts" / run["texts"], store)(None, rank, world_size)
+
+
+def _run(config: MiningConfig, texts: TextSet) -> dict[str, Any]:
+    """What a store notes of its run."""
+    return {
+        "teacher": config.teacher.name,
+        "queries": len(texts.queries),
+        "passages": len(texts.corpus),
+        "texts": texts.folder.name,
+        "pools": PoolBuilder(config).pool_names(texts),
+        "settings": config.to_dict(),
+    }
+
+
+def _fetch_and(finish: Callable[[], object], store: Store, cache: Path) -> None:
+    store.fetch(cache)
+    finish()

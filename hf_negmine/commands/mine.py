@@ -63,6 +63,14 @@ After an interruption run the same command again: finished work is kept in the c
 _teacher, *_loading = miners.TEACHER[options.TEACHER]
 candidates = Signature("candidates", "pool.list_files", "open_lists_at")
 
+DRY_RUN = "Only read the rows, and print what mining them is estimated to take in these ranks."
+
+ESTIMATED = (
+    "Estimates for these texts, with a model of 110 million parameters that makes one vector of width 768 per text of "
+    "128 tokens, 200 TFLOP/s of a GPU and 2 GB/s of storage for each rank; `hf_negmine.cluster.plan` takes others. "
+    "Only the rows were read: a run encodes and searches in its ranks, and then finishes in one process."
+)
+
 OPTIONS = {
     **miners.DATA,
     None: [argument("rows", str, f"{miners.ROWS} For a run, the texts that it ranks.", "[ROWS]", default=None)],
@@ -88,6 +96,8 @@ OPTIONS = {
         options.CACHE_DIR,
         options.DEVICE,
         option("executor", str, **spec("cluster.executors", "parse_executor")),
+        option("store", str, **spec("cluster.store", "parse_store", metavar="ADDRESS")),
+        option("dry_run", bool, DRY_RUN, default=False),
         options.QUIET,
     ],
 }
@@ -104,32 +114,45 @@ def mine(
     output: Path,
     overwrite: bool,
     executor: str | None,
+    store: str | None,
+    dry_run: bool,
     quiet: bool,
     **filters: Any,
 ) -> None:
     """Mine hard negatives for ROWS."""
     set_up_libraries(quiet=quiet)
+    from hf_negmine.base.files import default_cache_dir
+    from hf_negmine.cluster import mine_in_ranks, parse_executor, parse_store, plan_ranks
+    from hf_negmine.commands.output import prepare_folder
+
+    require(executor is not None or store is None, "--store: for --executor, which is not given")
+    runs = None if executor is None else parse_executor(executor)
+    shared = None if store is None else parse_store(store)
     mining = {**mining, "progress": not quiet}
+    if shared is not None:
+        mining["cache_dir"] = shared.cache_in(mining.get("cache_dir", default_cache_dir()))
     if candidates:
+        require(runs is None, "executor: candidates from elsewhere are not searched; leave it out")
+        require(not dry_run, "--dry-run: candidates from elsewhere are not searched, so there is nothing to estimate")
         lists = miners.lists_teacher(candidates, rows, part, mining)
-        require(executor is None, "executor: candidates from elsewhere are not searched; leave it out")
         mining = {name: value for name, value in mining.items() if name != "corpus"}
         miner = miners.open_miner(teacher, loading, mining, lists=lists, **filters)
+        rows = None  # the lists hold their queries
     else:
         require(rows is not None, "ROWS: give the rows to mine for, or --candidates-from")
         require(teacher is not None, "--teacher: give what scores passages, or --candidates-from")
         miner = miners.open_miner(teacher, loading, mining, **filters)
-    from hf_negmine.commands.output import prepare_folder
-
+    if dry_run:
+        assert rows is not None
+        typer.echo(f"{plan_ranks(runs, miner.config, rows, **part)}\n\n{ESTIMATED}")
+        return
     prepare_folder(output, overwrite=overwrite)
-    finish = partial(_mine_and_save, miner, None if candidates else rows, part, output, quiet)
-    if executor is None:
+    finish = partial(_mine_and_save, miner, rows, part, output, quiet)
+    if runs is None:
         finish()
         return
-    from hf_negmine.cluster import mine_in_ranks, parse_executor
-
     assert rows is not None
-    submitted = mine_in_ranks(parse_executor(executor), miner.config, rows, finish, **part)
+    submitted = mine_in_ranks(runs, miner.config, rows, finish, **part, store=shared)
     if submitted is not None:
         typer.echo(submitted)
 

@@ -131,6 +131,8 @@ def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
         ("slurm", "executor 'slurm' lacks partition, tasks, time"),
         ("slurm:partition=gpu,tasks=two", "tasks is 'two', expected a number"),
         ("slurm:nodes=3", "'nodes' is not among"),
+        ("ray:2", "'2' is not among ['tasks', 'cpus_per_task', 'gpus_per_task']"),
+        ("ray:tasks=0", "tasks is '0', expected a number from 1 on"),
     ],
 )
 def test_an_executor_that_is_none_is_named(spec: str, said: str) -> None:
@@ -166,9 +168,15 @@ def mined(pairs: Path, output: Path, *more: str) -> Any:
     return CliRunner().invoke(app, ["mine", str(pairs), *options])
 
 
-@pytest.mark.parametrize("executor", ["local:2", "slurm:partition=gpu,tasks=3,time=01:00:00,gpus_per_task=1,qos=high"])
+SLURM = "slurm:partition=gpu,tasks=3,time=01:00:00,gpus_per_task=1,qos=high"
+
+
+@pytest.mark.parametrize(
+    ("executor", "stored"),
+    [("local:2", False), (SLURM, False), ("slurm:partition=gpu,tasks=1,time=01:00:00", True)],
+)
 def test_the_command_gives_the_same_rows(
-    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, stored: bool
 ) -> None:
     jobs, programs = tmp_path / "jobs", tmp_path / "programs"
     for folder in (jobs, programs):
@@ -180,13 +188,14 @@ def test_the_command_gives_the_same_rows(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert mined(pairs, tmp_path / "alone").exit_code == 0
-    done = mined(pairs, tmp_path / "ranks", "--executor", executor)
+    store = ("--store", f"file://{tmp_path}/store") if stored else ()
+    done = mined(pairs, tmp_path / "ranks", "--executor", executor, *store)
     output = jobs / "output"
     said = output.read_text() if output.exists() else ""
     assert done.exit_code == 0, done.output + said
     assert (tmp_path / "ranks" / "data.parquet").exists(), said
     assert (tmp_path / "ranks" / "data.parquet").read_bytes() == (tmp_path / "alone" / "data.parquet").read_bytes()
-    if executor == "local:2":
+    if executor != SLURM:
         return
     assert "Submitted to Slurm" in done.output
     scripts = [path.read_text() for path in sorted(jobs.glob("script-*"))]

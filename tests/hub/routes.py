@@ -85,6 +85,10 @@ class State:
         self.lock = threading.RLock()
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.large: dict[str, bytes] = {}
+        self.jobs: list[dict[str, Any]] = []
+        """The requests for jobs, as they were sent."""
+        self.run_job: Callable[[dict[str, Any]], str] = lambda request: "COMPLETED"
+        """How a job ends, asked when a client first looks at it."""
         self.tokens = {"hf_test": User("tester"), "hf_reader": User("reader", "read"), "hf_other": User("other")}
         self.url = ""
         self.storage_url = ""
@@ -386,6 +390,36 @@ def create_branch(state: State, call: Call, kind: str, name: str, branch: str) -
         raise HubError(409, f"Reference already exists: refs/heads/{branch}")
     repository.branches[branch] = repository.at(call.json().get("startingPoint") or "main").oid
     return Answer.of({})
+
+
+# ---- jobs ---------------------------------------------------------------------------------------------------------
+
+
+@route("GET", "/api/whoami-v2")
+def who_am_i(state: State, call: Call) -> Answer:
+    if call.user is None:
+        raise HubError(401, "Invalid username or password.")
+    return Answer.of({"type": "user", "name": call.user.name, "orgs": []})
+
+
+@route("POST", "/api/jobs/(?P<namespace>[^/]+)")
+def start_job(state: State, call: Call, namespace: str) -> Answer:
+    state.check_write(call, namespace)
+    state.jobs.append(call.json())
+    return _job(state, namespace, len(state.jobs) - 1, "RUNNING")
+
+
+@route("GET", "/api/jobs/(?P<namespace>[^/]+)/(?P<number>[0-9]+)")
+def job(state: State, call: Call, namespace: str, number: str) -> Answer:
+    state.check_write(call, namespace)
+    return _job(state, namespace, int(number), state.run_job(state.jobs[int(number)]))
+
+
+def _job(state: State, namespace: str, number: int, stage: str) -> Answer:
+    kept = {name: value for name, value in state.jobs[number].items() if name not in ("secrets", "timeoutSeconds")}
+    owner = {"id": namespace, "name": namespace, "type": "user"}
+    status = {"stage": stage, "message": None}
+    return Answer.of({"id": str(number), "createdAt": DATE, **kept, "status": status, "owner": owner})
 
 
 @route("GET HEAD", r"/api/(?:model|dataset|space)s/[^/]+(?:/revision/.+)?|/[^/]+/resolve/.+")
