@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import require
+from hf_negmine.base.errors import InputError, require, require_choice
 from hf_negmine.base.files import digest_of, text_digests
-from hf_negmine.base.protocols import Searcher, Teacher
+from hf_negmine.base.protocols import Role, Searcher, Teacher, VectorTeacher
 from hf_negmine.base.ragged import flat_positions, offsets_of_rows
-from hf_negmine.base.schema import FORMAT_VERSION, IdArray
+from hf_negmine.base.schema import FORMAT_VERSION, FloatArray, IdArray
 from hf_negmine.data.pairs import RowPairs
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
@@ -27,7 +27,7 @@ from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Scene
 from hf_negmine.select.judge import NotRelevant
-from hf_negmine.teachers import ApproximateTeacher, identity_of, with_stages
+from hf_negmine.teachers import ApproximateTeacher, identity_of, with_stages, without_index
 from hf_negmine.teachers.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -47,6 +47,24 @@ class PoolBuilder:
         config = self.config
         store = VectorStore(config.cache_dir, progress=config.progress)
         return Indexes(store, config.device, config.first_pass)
+
+    def vectors(self, texts: TextSet, some: Sequence[str], role: Role) -> FloatArray:
+        """The teacher's stored vectors of some of the texts; see `NegativeMiner.vectors`."""
+        require_choice(role, get_args(Role), argument="role")
+        listed = not isinstance(some, str) and all(isinstance(text, str) for text in some)
+        require(listed, f"texts: expected a list of texts, got {repr(some)[:80]}")
+        teacher = without_index(self.config.teacher)
+        if not isinstance(teacher, VectorTeacher):
+            raise InputError(f"vectors: {teacher.name} has no vector per text, as a dense teacher has")
+        column, kind = (texts.queries, "queries") if role == "query" else (texts.corpus, "passages")
+        ids = column.find(text_digests(pa.array(list(some), pa.large_string())))
+        lacking = np.flatnonzero(ids < 0)
+        if len(lacking):
+            raise InputError(
+                f"vectors: {repr(some[lacking[0]])[:80]} is not among the {kind} that the miner was fitted on "
+                f"({len(lacking):,} of {len(ids):,} texts are not)"
+            )
+        return self.indexes.store.vectors(teacher, column, role).gather(ids)
 
     # ---- pools of a fit ----------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import numpy as np
 from hf_negmine.base.errors import InputError, require_whole
 from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.search import pair_scores
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
@@ -59,10 +58,11 @@ class Veto:
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
         index = scene.indexes.open(self.teacher, scene.corpus)
+        score_pairs = scene.indexes.scorer(self.teacher, scene.corpus, scene.queries)
         positives = Positives(
             scene.positive_offsets,
             scene.positive_ids.astype(np.int32),
-            scene.positive_scores(index),
+            scene.positive_scores(index, score_pairs),
             scene.counted,
         )
         if scene.known_offsets is None:  # all rows of a fit, rather than later ones
@@ -71,10 +71,7 @@ class Veto:
         ceilings = self.method.ceilings(positive_scores)
         if self.abstain_at is not None:
             ceilings[positive_scores <= self.abstain_at] = np.inf
-        searcher = index.searcher(scene.queries)
-        return BoundVeto(
-            str(self), self.depth, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings
-        )
+        return BoundVeto(str(self), self.depth, score_pairs, ceilings)
 
     def __str__(self) -> str:
         return f"veto by {self.teacher.name} ({self.method})"
