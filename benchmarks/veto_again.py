@@ -1,7 +1,7 @@
 """What a BM25 veto adds to a selection: the first time, the same again, and with other settings. Needs no model.
 
-The mining teacher compares random projections of the texts' words, so the best candidates share words with the query, as
-those of a model do. The last two settings look at candidates that the first has not asked about.
+The mining teacher compares random projections of the texts' words, so the best candidates share words with the query,
+as those of a model do. The last setting looks at candidates that the first has not asked about.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.report.sweep import Sweep, SweptSetting
-    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.select import Mixed, Sampled, Selection, SimANS, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         ScoreFloor,
         TopKAbs,
         TopKMarginPos,
+        TopKPercentile,
         TopKPercPos,
         TopKShifted,
     )
@@ -102,12 +103,13 @@ _HOMES = {
         "TopKAbs",
         "TopKMarginPos",
         "TopKPercPos",
+        "TopKPercentile",
         "TopKShifted",
     ),
     "miner": ("NegativeMiner",),
     "pool": ("CandidatePool",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
-    "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
+    "select": ("Mixed", "Sampled", "Selection", "SimANS", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
     "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
     "report.summary": ("MiningSummary",),
@@ -165,6 +167,7 @@ __all__ = [
     "Method",
     "MiningConfig",
     "MiningSummary",
+    "Mixed",
     "NaiveTopK",
     "NearDuplicates",
     "NegativeMiner",
@@ -181,6 +184,7 @@ __all__ = [
     "ScoringTeacher",
     "Selection",
     "ShallowPoolError",
+    "SimANS",
     "SparseEncoderTeacher",
     "SparseTeacher",
     "StorageError",
@@ -194,6 +198,7 @@ __all__ = [
     "TopKAbs",
     "TopKMarginPos",
     "TopKPercPos",
+    "TopKPercentile",
     "TopKShifted",
     "VectorTeacher",
     "Veto",

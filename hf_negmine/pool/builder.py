@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +41,7 @@ class PoolBuilder:
     def __init__(self, config: MiningConfig) -> None:
         self.config = config
         self._searchers: dict[tuple[str, str], Searcher] = {}
+        self._scores_at_fit: dict[tuple[str, str], FloatArray] = {}
 
     @cached_property
     def indexes(self) -> Indexes:
@@ -201,6 +203,8 @@ class PoolBuilder:
             open_searcher=lambda: searcher,
             progress=False,
         )
+        if self.config.method.sees_all_positives:
+            pool.deciding = self._deciding(teacher, texts)
 
         def scene() -> Scene:
             known_rows, known_ids = known
@@ -224,6 +228,19 @@ class PoolBuilder:
         passages = np.concatenate([pairs.positive_ids, known[1], own])
         edges = np.unique(np.stack([rows, passages])[:, passages >= 0], axis=1)
         return Exclusions(offsets_of_rows(edges[0], len(pairs.queries)), edges[1].astype(np.int32))
+
+    def _deciding(self, teacher: Teacher, texts: TextSet) -> FloatArray:
+        """The scores of all positives at fit, on which a method may depend."""
+        if not len(texts.queries):
+            raise InputError(
+                f"method: {self.config.method} depends on the positives' scores at fit(), and the miner is fitted on a "
+                "corpus alone; fit it on rows"
+            )
+        key = (texts.fingerprint, digest_of(identity_of(teacher)))
+        if key not in self._scores_at_fit:
+            pool = self._pool(teacher, texts)
+            self._scores_at_fit = {key: replace(pool.positives, counted=pool.counted()).deciding}
+        return self._scores_at_fit[key]
 
     # ---- both --------------------------------------------------------------------------------------------------
 

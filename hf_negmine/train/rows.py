@@ -11,7 +11,8 @@ import datasets
 import numpy as np
 
 from hf_negmine.base.errors import ColumnError, InputError, require
-from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.protocols import PositiveSampler, Sampler
+from hf_negmine.select.samplers import draw
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
@@ -263,8 +264,14 @@ def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> No
     chosen = list(range(n))
     if sampler is not None:
         looked_at = sampler.depth(n)
-        scores = np.nan_to_num(np.array([row.scores[:looked_at]], dtype=np.float32), nan=0.0)
-        chosen = sampler.choose(scores, keys[:, :looked_at], n)[0].tolist()
+        scores = np.array([row.scores[:looked_at]], dtype=np.float32)
+        positive_score = np.array([row.positive_score], dtype=np.float32)
+        if isinstance(sampler, PositiveSampler) and np.isnan([*positive_score, *scores[0]]).any():
+            raise InputError(
+                f"{sampler} draws by the teacher's scores, and the row with the query {row.query[:80]!r} lacks them; "
+                "mine with include_scores=True, or take a sampler such as 'sampled:10'"
+            )
+        chosen = draw(sampler, positive_score, np.nan_to_num(scores, nan=0.0), keys[:, :looked_at], n)[0].tolist()
     row.negatives, row.scores = [row.negatives[place] for place in chosen], [row.scores[place] for place in chosen]
 
 

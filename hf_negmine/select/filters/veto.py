@@ -23,7 +23,8 @@ class Veto:
 
     Attributes:
         teacher: the other teacher, of any kind: ``"bm25"``, a model, a cross-encoder.
-        method: that teacher's ceilings, in its own scale. A method with a rank window or a floor is refused.
+        method: that teacher's ceilings, in its own scale. A method with a rank window, a floor or a
+            percentile is refused.
         abstain_at: the teacher has no say in a query whose positive it scores at or under this; None for no such limit.
             A teacher that does not find the positive cannot judge what is too close to it: BM25 scores a positive
             without a word of the query 0, like most of the corpus, and would leave nothing (``abstain_at=0``).
@@ -40,7 +41,8 @@ class Veto:
         object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
         object.__setattr__(self, "method", resolve_method(self.method))
         method: Method = self.method
-        if not method.rules or method.first_rank or method.last_rank is not None or method.floor > -np.inf:
+        more = method.first_rank or method.last_rank is not None or method.floor > -np.inf or method.sees_all_positives
+        if not method.rules or more:
             raise InputError(f"Veto: method: expected a ceiling alone, such as perc_pos:0.95, got {method}")
         if self.abstain_at is not None:
             object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
