@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.report.sweep import Sweep, SweptSetting
-    from hf_negmine.select import Sampled, Selection, Top, Top1Sampled
+    from hf_negmine.select import Mixed, Sampled, Selection, SimANS, Top, Top1Sampled
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ScoreFloor,
         TopKAbs,
         TopKMarginPos,
+        TopKPercentile,
         TopKPercPos,
         TopKShifted,
     )
@@ -104,6 +105,7 @@ _HOMES = {
         "TopKAbs",
         "TopKMarginPos",
         "TopKPercPos",
+        "TopKPercentile",
         "TopKShifted",
     ),
     "auditing": ("Audit", "Repaired", "audit"),
@@ -111,7 +113,7 @@ _HOMES = {
     "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
-    "select": ("Sampled", "Selection", "Top", "Top1Sampled"),
+    "select": ("Mixed", "Sampled", "Selection", "SimANS", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
     "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
     "report.summary": ("MiningSummary",),
@@ -170,6 +172,7 @@ __all__ = [
     "Method",
     "MiningConfig",
     "MiningSummary",
+    "Mixed",
     "NaiveTopK",
     "NearDuplicates",
     "NegativeMiner",
@@ -187,6 +190,7 @@ __all__ = [
     "ScoringTeacher",
     "Selection",
     "ShallowPoolError",
+    "SimANS",
     "SparseEncoderTeacher",
     "SparseTeacher",
     "StorageError",
@@ -200,6 +204,7 @@ __all__ = [
     "TopKAbs",
     "TopKMarginPos",
     "TopKPercPos",
+    "TopKPercentile",
     "TopKShifted",
     "Trial",
     "TriedSetting",

@@ -171,6 +171,11 @@ class MiningConfig:
             place(each, self.device)
         if ensemble is not None and self.consistency is not None:
             raise InputError("filters: a Consistency rule needs one teacher's ranking, but an ensemble has several")
+        if ensemble is not None and self.judge is not None and self.method.sees_all_positives:
+            raise InputError(
+                f"method: {self.method} is a threshold in each teacher's own scale, which a judge's relabelling for an "
+                "ensemble cannot tell apart; take another method, one teacher, or no judge"
+            )
         if isinstance(ensemble, IntraSample) and self.include_scores:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"

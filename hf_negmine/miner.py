@@ -16,7 +16,8 @@ import pyarrow as pa
 from hf_negmine import steps
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
 from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
-from hf_negmine.base.protocols import Sampler, Searcher
+from hf_negmine.base.protocols import Role, Sampler, Searcher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.config import MiningConfig, taking
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import RowPairs
@@ -202,6 +203,22 @@ class NegativeMiner:
     def corpus(self) -> datasets.Dataset:
         """Lookup table of the passages (document_id, document), for format ``ids``."""
         return lookup_table("document_id", "document", self.fitted.texts.corpus)
+
+    def vectors(self, texts: Sequence[str], role: Role = "passage") -> FloatArray:
+        """The teacher's stored vectors of texts that the miner was fitted on; nothing is encoded again.
+
+        Args:
+            texts: passages of the corpus or positives, or with role ``query`` queries.
+            role: ``"query"`` or ``"passage"``.
+
+        Returns:
+            float32, shape (len(texts), width); of length 1 if the teacher compares cosines.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: the teacher has no vectors, or a text is not among the fitted ones.
+        """
+        return self._builder.vectors(self.fitted.texts, texts, role)
 
     # ---- mining ------------------------------------------------------------------------------------------------
 

@@ -246,3 +246,11 @@ class Sampler(Protocol):
         are chosen only after all others. ``keys`` holds a random 64-bit number for each candidate, independent of
         batching.
         """
+
+
+@runtime_checkable
+class PositiveSampler(Sampler, Protocol):
+    """A sampler that also sees the positive score: `choose_near` is called in place of `choose`."""
+
+    def choose_near(self, positive_scores: FloatArray, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+        """See `Sampler.choose`; ``positive_scores``, shape (rows,), are the scores that set the ceilings."""

@@ -7,16 +7,16 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import require
+from hf_negmine.base.errors import InputError, require, require_choice
 from hf_negmine.base.files import digest_of, text_digests
-from hf_negmine.base.protocols import Searcher, Teacher
+from hf_negmine.base.protocols import Role, Searcher, Teacher, VectorTeacher
 from hf_negmine.base.ragged import flat_positions, offsets_of_rows
-from hf_negmine.base.schema import FORMAT_VERSION, IdArray
+from hf_negmine.base.schema import FORMAT_VERSION, FloatArray, IdArray
 from hf_negmine.data.pairs import RowPairs
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
@@ -29,7 +29,7 @@ from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import Scene
 from hf_negmine.select.judge import NotRelevant
-from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of, with_stages
+from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of, with_stages, without_index
 from hf_negmine.teachers.vector_store import VectorStore
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class PoolBuilder:
     def __init__(self, config: MiningConfig) -> None:
         self.config = config
         self._searchers: dict[tuple[str, str], Searcher] = {}
+        self._scores_at_fit: dict[tuple[str, str], FloatArray] = {}
 
     @cached_property
     def indexes(self) -> Indexes:
@@ -49,6 +50,24 @@ class PoolBuilder:
         config = self.config
         store = VectorStore(config.cache_dir, progress=config.progress)
         return Indexes(store, config.device, config.first_pass)
+
+    def vectors(self, texts: TextSet, some: Sequence[str], role: Role) -> FloatArray:
+        """The teacher's stored vectors of some of the texts; see `NegativeMiner.vectors`."""
+        require_choice(role, get_args(Role), argument="role")
+        listed = not isinstance(some, str) and all(isinstance(text, str) for text in some)
+        require(listed, f"texts: expected a list of texts, got {repr(some)[:80]}")
+        teacher = without_index(self.config.teacher)
+        if not isinstance(teacher, VectorTeacher):
+            raise InputError(f"vectors: {teacher.name} has no vector per text, as a dense teacher has")
+        column, kind = (texts.queries, "queries") if role == "query" else (texts.corpus, "passages")
+        ids = column.find(text_digests(pa.array(list(some), pa.large_string())))
+        lacking = np.flatnonzero(ids < 0)
+        if len(lacking):
+            raise InputError(
+                f"vectors: {repr(some[lacking[0]])[:80]} is not among the {kind} that the miner was fitted on "
+                f"({len(lacking):,} of {len(ids):,} texts are not)"
+            )
+        return self.indexes.store.vectors(teacher, column, role).gather(ids)
 
     # ---- pools of a fit ----------------------------------------------------------------------------------------
 
@@ -207,6 +226,8 @@ class PoolBuilder:
             open_searcher=lambda: searcher,
             progress=False,
         )
+        if self.config.method.sees_all_positives:
+            pool.deciding = self._deciding(teacher, texts)
 
         def scene() -> Scene:
             known_rows, known_ids = known
@@ -230,6 +251,19 @@ class PoolBuilder:
         passages = np.concatenate([pairs.positive_ids, known[1], own])
         edges = np.unique(np.stack([rows, passages])[:, passages >= 0], axis=1)
         return Exclusions(offsets_of_rows(edges[0], len(pairs.queries)), edges[1].astype(np.int32))
+
+    def _deciding(self, teacher: Teacher, texts: TextSet) -> FloatArray:
+        """The scores of all positives at fit, on which a method may depend."""
+        if not len(texts.queries):
+            raise InputError(
+                f"method: {self.config.method} depends on the positives' scores at fit(), and the miner is fitted on a "
+                "corpus alone; fit it on rows"
+            )
+        key = (texts.fingerprint, digest_of(identity_of(teacher)))
+        if key not in self._scores_at_fit:
+            pool = self._pool(teacher, texts)
+            self._scores_at_fit = {key: replace(pool.positives, counted=pool.counted()).deciding}
+        return self._scores_at_fit[key]
 
     # ---- both --------------------------------------------------------------------------------------------------
 

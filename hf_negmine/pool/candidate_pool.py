@@ -15,7 +15,7 @@ from hf_negmine.base.files import is_read_only, only_writer
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
-from hf_negmine.base.schema import BoolArray
+from hf_negmine.base.schema import BoolArray, FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
@@ -47,6 +47,7 @@ class CandidatePool:
         texts: the texts that ids refer to, if available.
         columns: names of the query and positive columns in the user's rows.
         list_teacher: what scored the lists that the pool is made of, in the place of a teacher; None for other pools.
+        deciding: for rows that came later, the scores of all positives at fit; None for those of the pool.
         with_positives: whether positives are candidates, so that there may be as many candidates as passages.
         lists_end: whether nobody looks further where a list ends: the candidates came from elsewhere (`from_lists`),
             and no teacher continues them. Selections then have the status ``list ended`` instead of an error.
@@ -54,6 +55,7 @@ class CandidatePool:
 
     positive_score: PositiveScore = "min"
     scene: Callable[[], Scene] | None = None
+    deciding: FloatArray | None = None
     with_positives: bool = False
     texts: TextSet | None = None
     columns: tuple[str, str] = ("query", "positive")
@@ -194,12 +196,13 @@ class CandidatePool:
             )
         positives = dataclasses.replace(self.positives, counted=self.counted())
         queries, positive_scores = positives.targets(positive_score)
+        method = method.settled(positives.deciding if self.deciding is None else self.deciding)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
         removed: dict[str, int] = {}
         every_filter = (*self.filters, *self.bound(filters, positive_score))
         survivors = self._survivors(demand, f"{method} with {sampler}", removed, every_filter)
         offsets, passages, scores = choose(
-            survivors, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
+            survivors, positive_scores, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )
         return Selection(
             method=method,
@@ -254,7 +257,8 @@ class CandidatePool:
             return
         positives = dataclasses.replace(self.positives, counted=self.counted())
         targets = positives.targets(self.positive_score if positive_score is None else positive_score)
-        demands = (demand_of(*targets, *setting, n, self.n_passages) for setting in settings)
+        every = positives.deciding
+        demands = (demand_of(*targets, one.settled(every), other, n, self.n_passages) for one, other in settings)
         before = self.lists
         for demand in missing(self.lists, demands):
             self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)

@@ -10,6 +10,7 @@ from hf_negmine.search.index import Indexes, TeacherIndex
 from hf_negmine.search.pairwise import Queries, pair_scores
 from hf_negmine.search.proposals import open_index, recall_of
 from hf_negmine.search.ranking import Exclusions
+from hf_negmine.search.rerank import ScorePairs
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.teachers.vector_store import VectorStore
 
@@ -17,6 +18,7 @@ __all__ = [
     "Exclusions",
     "Indexes",
     "Queries",
+    "ScorePairs",
     "ScoreSearcher",
     "TeacherIndex",
     "VectorSearcher",

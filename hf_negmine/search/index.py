@@ -7,7 +7,7 @@ or those of rows that come later.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
@@ -18,7 +18,7 @@ import torch
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.devices import best_device
 from hf_negmine.base.errors import InputError
-from hf_negmine.base.files import digest_of
+from hf_negmine.base.files import digest_of, is_read_only
 from hf_negmine.base.protocols import (
     FusionTeacher,
     PairTeacher,
@@ -38,14 +38,14 @@ from hf_negmine.search.corpus import VectorsInMemory, VectorSource
 from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.faiss_index import build_index
 from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
-from hf_negmine.search.pairwise import Queries, check_scores, pair_scores, score_text_pairs
+from hf_negmine.search.pairwise import Queries, check_scores, pair_scores, score_text_pairs, stored_scores
 from hf_negmine.search.proposals import IndexProposals
 from hf_negmine.search.ranking import Exclusions
-from hf_negmine.search.rerank import BestOf, RerankingSearcher
+from hf_negmine.search.rerank import BestOf, RerankingSearcher, ScorePairs
 from hf_negmine.search.scan import ScoreSearcher
 from hf_negmine.search.scoring import canonical_scores
 from hf_negmine.search.sparse import InvertedIndex, paired_scores
-from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of
+from hf_negmine.teachers import ApproximateTeacher, BM25Teacher, ListTeacher, identity_of
 from hf_negmine.teachers.fusion import require_every_score
 from hf_negmine.teachers.pair_store import PairStore
 from hf_negmine.teachers.vector_store import VectorStore
@@ -82,6 +82,7 @@ class Indexes:
     device: str | None = None
     first_pass: FirstPass = "auto"
     _opened: dict[tuple[str, str], TeacherIndex] = field(default_factory=dict, repr=False)
+    _scored: dict[str, PairStore] = field(default_factory=dict, repr=False)
 
     def open(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
         """The teacher's index of ``corpus``, encoding what the store lacks."""
@@ -91,6 +92,21 @@ class Indexes:
                 del self._opened[other]  # it belongs to an earlier corpus
             self._opened[key] = self._new(teacher, corpus)
         return self._opened[key]
+
+    def scorer(self, teacher: Teacher, corpus: TextColumn, queries: Queries) -> ScorePairs:
+        """The teacher's scores of (query id, passage id) pairs.
+
+        Where every query takes a scan of the corpus, the scores for the queries of a fit are stored: each is computed
+        once, whatever selection needs it.
+        """
+        searcher = self.open(teacher, corpus).searcher(queries)
+        if not isinstance(searcher, ScoreSearcher) or queries.column is None or is_read_only(self.store.folder):
+            return lambda ids, passages: pair_scores(searcher, ids, passages)
+        scorer = digest_of(identity_of(teacher), corpus.digests)
+        if scorer not in self._scored:
+            progress = self.store.progress
+            self._scored[scorer] = PairStore.of(self.store.folder, scorer, teacher.name, progress=progress)
+        return stored_scores(searcher, queries, corpus, self._scored[scorer])
 
     def exact(self, passages: VectorSource) -> VectorSearcher:
         """A searcher of these vectors, loaded once; queries come with `VectorSearcher.with_queries`."""
@@ -110,6 +126,8 @@ class Indexes:
         if isinstance(teacher, VectorTeacher):
             return _VectorIndex(teacher, corpus, self)
         if isinstance(teacher, ScoringTeacher):
+            if isinstance(teacher, BM25Teacher) and not self.store.progress:
+                teacher = replace(teacher, progress=False)  # a veto's may have been made without the miner's settings
             return _ScanIndex(teacher, corpus)
         if isinstance(teacher, SparseTeacher):
             return _SparseIndex(teacher, corpus, self.store)

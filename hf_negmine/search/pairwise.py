@@ -21,6 +21,7 @@ from hf_negmine.teachers.pair_store import PairStore, pair_digests
 
 PAIRS_A_STEP = 4096
 """Pairs that a teacher is given at a time; their scores are stored together."""
+SCANNED_A_STEP = 2**16
 QUERIES_A_STEP = 1024
 SCORES_A_STEP = 2**18
 
@@ -98,6 +99,21 @@ def pair_scores(searcher: Searcher, queries: IdArray, passages: PassageArray) ->
             part = some[start : start + SCORES_A_STEP]
             scores[part] = block.pair_scores(place[part] - first, passages[part])
     return scores
+
+
+def stored_scores(searcher: Searcher, queries: Queries, corpus: TextColumn, store: PairStore) -> ScorePairs:
+    """`pair_scores` of a searcher that scans its corpus for every query, except those that the store already holds."""
+
+    def score_pairs(ids: IdArray, passages: PassageArray) -> FloatArray:
+        def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
+            order = np.argsort(ids[places], kind="stable")  # the pairs of a query share its scan
+            for start in range(0, len(order), SCANNED_A_STEP):
+                some = order[start : start + SCANNED_A_STEP]
+                yield some, pair_scores(searcher, ids[places[some]], passages[places[some]])
+
+        return store.complete(pair_digests(queries.digests[ids], corpus.digests[passages]), ask)
+
+    return score_pairs
 
 
 def _lengths(texts: pa.LargeStringArray, ids: AnyArray) -> IdArray:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from hf_negmine.base.choices import PositiveScore
-from hf_negmine.select.samplers import Sampled, Top, Top1Sampled, parse_sampler, resolve_sampler
+from hf_negmine.select.samplers import Mixed, Sampled, SimANS, Top, Top1Sampled, parse_sampler, resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose
 
 __all__ = [
+    "Mixed",
     "PositiveScore",
     "Positives",
     "Sampled",
     "Selection",
+    "SimANS",
     "Survivors",
     "Top",
     "Top1Sampled",

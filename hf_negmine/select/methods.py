@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +33,26 @@ def margin_pos_ceiling(positive_scores: FloatArray, margin: float) -> FloatArray
 def abs_ceiling(positive_scores: FloatArray, threshold: float) -> FloatArray:
     """Section 3.1, TopK-Abs: the same ``threshold`` for every query."""
     return np.full(positive_scores.shape, threshold, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class PercentileCeiling:
+    """The same ceiling for every query: a percentile of the scores of all positives.
+
+    Attributes:
+        threshold: that score; None until `Method.settled` has seen the scores.
+    """
+
+    threshold: float | None = None
+
+    def __call__(self, positive_scores: FloatArray, percentile: float) -> FloatArray:
+        """See `Rule.formula`."""
+        if self.threshold is None:
+            raise InputError(
+                f"percentile:{_number(percentile)} depends on the scores of all positives; select from a pool, or take "
+                "method.settled(scores)"
+            )
+        return abs_ceiling(positive_scores, self.threshold)
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,24 @@ class Method:
         for rule in self.rules:
             limits = np.minimum(limits, rule.ceilings(positive_scores))
         return limits
+
+    @property
+    def sees_all_positives(self) -> bool:
+        """Whether its ceilings depend on the positives of other queries, so that `settled` must see them first."""
+        return any(isinstance(_formula(rule), PercentileCeiling) for rule in self.rules)
+
+    def settled(self, every: FloatArray) -> Method:
+        """The same method for a data set whose positives have these scores, so that percentiles of them are known."""
+        if not self.sees_all_positives:
+            return self
+
+        def settle(rule: Any) -> Ceiling:
+            if not isinstance(_formula(rule), PercentileCeiling):
+                return cast(Ceiling, rule)
+            threshold = float(np.percentile(every.astype(np.float64), rule.value))
+            return cast(Ceiling, replace(rule, formula=PercentileCeiling(threshold)))
+
+        return replace(self, rules=tuple(settle(rule) for rule in self.rules))
 
     def ranks(self, n_passages: int) -> tuple[int, int | None]:
         """The first rank and the rank to stop before, for a corpus of this size."""
@@ -144,6 +182,19 @@ def TopKPercPos(percentage: float = 0.95) -> Method:
     return Method((Rule("perc_pos", percentage, perc_pos_ceiling),))
 
 
+def TopKPercentile(percentile: float = 25.0) -> Method:
+    """Keep candidates that score under a percentile of the scores of all positives of the data set.
+
+    Unlike an absolute ceiling it follows the teacher's scale.
+
+    Args:
+        percentile: from 0 to 100; at 25, three quarters of the positives score over the ceiling.
+    """
+    percentile = _finite(percentile, "TopKPercentile: percentile")
+    require(0 <= percentile <= 100, f"TopKPercentile: percentile is between 0 and 100, got {percentile:g}")
+    return Method((Rule("percentile", percentile, PercentileCeiling()),))
+
+
 def RankBand(first: int | float, last: int | float) -> Method:
     """Keep ranks from ``first`` (from 0) up to but excluding ``last`` (SFR-Embedding-Mistral: 30 to 100).
 
@@ -183,9 +234,10 @@ def parse_method(spec: str) -> Method:
 
     Args:
         spec: which passages may be negatives, by the teacher's score: ``perc_pos:0.95`` under 95 % of the positive's
-            score, ``margin_pos:0.05`` more than 0.05 below it, ``abs:0.7`` under 0.7, ``shifted:10`` all but the first
-            10 ranks, ``band:30-100`` only these ranks (``band:3%-4%`` of the corpus), ``min:0.2`` at least 0.2,
-            ``naive`` all. Several joined by ``+`` must all agree.
+            score, ``margin_pos:0.05`` more than 0.05 below it, ``abs:0.7`` under 0.7, ``percentile:25`` under the
+            lowest quarter of all positives' scores, ``shifted:10`` all but the first 10 ranks, ``band:30-100`` only
+            these ranks (``band:3%-4%`` of the corpus), ``min:0.2`` at least 0.2, ``naive`` all. Several joined by ``+``
+            must all agree.
 
     Raises:
         InputError: the spec is not understood, or a number is out of range.
@@ -202,6 +254,7 @@ def _parse_part(name: str, value: str, spec: str) -> Method:
         "abs": TopKAbs,
         "margin_pos": TopKMarginPos,
         "perc_pos": TopKPercPos,
+        "percentile": TopKPercentile,
         "min": ScoreFloor,
     }
     if name == "naive" and not value:
@@ -221,9 +274,13 @@ def _parse_part(name: str, value: str, spec: str) -> Method:
             if isinstance(error, InputError):
                 raise
     raise InputError(
-        f"method {spec!r} is not understood; write for example perc_pos:0.95, margin_pos:0.05, abs:0.7, shifted:10, "
-        "band:30-100, band:3%-4%, min:0.2 or naive, several joined by +"
+        f"method {spec!r} is not understood; write for example perc_pos:0.95, margin_pos:0.05, abs:0.7, percentile:25, "
+        "shifted:10, band:30-100, band:3%-4%, min:0.2 or naive, several joined by +"
     )
+
+
+def _formula(rule: object) -> object:
+    return getattr(rule, "formula", None)
 
 
 def _rank(rank: int | float, n_passages: int) -> int:

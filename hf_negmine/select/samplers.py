@@ -7,14 +7,16 @@ order or number of processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.protocols import PositiveSampler, Sampler
 from hf_negmine.base.randomness import KeyArray, uniform
-from hf_negmine.base.schema import FloatArray, IdArray
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
+
+_Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,12 @@ class Sampled:
 
     def depth(self, n: int) -> int:
         """See `protocols.Sampler`."""
-        require(self.k >= n, f"{self} cannot draw {n} negatives from {self.k} candidates; give k >= {n}")
-        return self.k
+        return _enough(self, self.k, n)
 
     def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
         """See `protocols.Sampler`."""
         # The n largest of (score / temperature + Gumbel noise) are a softmax sample without replacement.
-        return _best_columns(_noisy(scores, keys, self.temperature), n)
+        return _best_columns(_softmax_noise(scores, keys, self.temperature), n)
 
     def __str__(self) -> str:
         return f"sampled:{self.k}" + _temperature_text(self.temperature)
@@ -79,12 +80,11 @@ class Top1Sampled:
 
     def depth(self, n: int) -> int:
         """See `protocols.Sampler`."""
-        require(self.k >= n, f"{self} cannot draw {n} negatives from {self.k} candidates; give k >= {n}")
-        return self.k
+        return _enough(self, self.k, n)
 
     def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
         """See `protocols.Sampler`."""
-        noisy = _noisy(scores, keys, self.temperature)
+        noisy = _softmax_noise(scores, keys, self.temperature)
         noisy[:, 0] = np.inf
         return _best_columns(noisy, n)
 
@@ -92,8 +92,98 @@ class Top1Sampled:
         return f"top1_sampled:{self.k}" + _temperature_text(self.temperature)
 
 
+@dataclass(frozen=True)
+class SimANS:
+    """n of the k best survivors, drawn without replacement: those that score about like the positive are likeliest.
+
+    A candidate's probability is proportional to exp(-a (s - s(positive) - b)^2), over the teacher's scores (SimANS,
+    arXiv 2210.11773, equation 4).
+
+    Attributes:
+        k: how many of the best survivors take part.
+        a: how quickly candidates become unlikely with their distance, 1/sqrt(2a) being one standard deviation: 0.07 for
+            100, which suits cosines. Dot products of unnormalized vectors need an ``a`` of about 1.
+        b: where the likeliest ones score, as a difference to the positive; below 0 for easier ones.
+    """
+
+    k: int = 100
+    a: float = 100.0
+    b: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_k(self, self.k)
+        require(0 <= self.a < np.inf, f"SimANS: a is a finite number, 0 or more; got {self.a!r}")
+        require(bool(np.isfinite(self.b)), f"SimANS: b is a finite number; got {self.b!r}")
+
+    def depth(self, n: int) -> int:
+        """See `protocols.PositiveSampler`."""
+        return _enough(self, self.k, n)
+
+    def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+        """Refused: it needs the positive scores.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"{self} draws by the distance to the positive's score, which was not given: use choose_near")
+
+    def choose_near(self, positive_scores: FloatArray, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+        """See `protocols.PositiveSampler`."""
+        present = scores > -np.inf
+        distances = np.where(present, scores, 0.0).astype(np.float64) - positive_scores.astype(np.float64)[:, None]
+        return _best_columns(_noisy(-self.a * (distances - self.b) ** 2, present, keys), n)
+
+    def __str__(self) -> str:
+        return f"simans:{self.k}@{self.a:.10g}" + (f"@{self.b:.10g}" if self.b else "")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The ``top`` best survivors, and ``random`` others of the k best, each as likely as the next.
+
+    Attributes:
+        top: how many of the best are taken.
+        random: how many are drawn from the rest; together they are the number of negatives.
+        k: how many of the best survivors take part, the top ones included. The larger it is, the easier the drawn ones
+            are; one that is as large as the corpus draws from everything under the ceiling, but ranks all of it.
+    """
+
+    top: int = 2
+    random: int = 2
+    k: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("top", "random"):
+            count = getattr(self, name)
+            require(_whole(count) and count >= 0, f"Mixed: {name} is a number of negatives, 0 or more; got {count!r}")
+        require(self.top + self.random > 0, "Mixed: top and random: together 1 or more negatives; got 0")
+        _check_k(self, self.k)
+        _enough(self, self.k, self.top + self.random)
+
+    def depth(self, n: int) -> int:
+        """See `protocols.Sampler`."""
+        require(n == self.top + self.random, f"{self} draws {self.top + self.random} negatives per query, not {n}")
+        return self.k
+
+    def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+        """See `protocols.Sampler`."""
+        noisy = _noisy(np.zeros(scores.shape), scores > -np.inf, keys)
+        noisy[:, : self.top] = np.where(scores[:, : self.top] > -np.inf, np.inf, -np.inf)
+        return _best_columns(noisy, n)
+
+    def __str__(self) -> str:
+        return f"mixed:{self.top}+{self.random}@{self.k}"
+
+
+def draw(sampler: Sampler, positive_scores: FloatArray, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
+    """Columns of the n that a sampler chooses, whether or not it sees the positive scores; see `protocols.Sampler`."""
+    if isinstance(sampler, PositiveSampler):
+        return sampler.choose_near(positive_scores, scores, keys, n)
+    return sampler.choose(scores, keys, n)
+
+
 def resolve_sampler(sampler: Any) -> Sampler:
-    """Make a sampler from what users write: a `Sampler`, its spec, or None for the n best."""
+    """Make a sampler from what users write: a sampler, its spec, or None for the n best."""
     if sampler is None:
         return Top()
     if isinstance(sampler, str):
@@ -103,37 +193,48 @@ def resolve_sampler(sampler: Any) -> Sampler:
     return cast(Sampler, sampler)
 
 
-def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled:
+def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled | SimANS | Mixed:
     """Make a sampler from its spec, the inverse of ``str(sampler)``.
 
     Args:
         spec: how negatives are drawn from these passages: ``top`` the best, ``sampled:10`` by softmax from the 10 best,
-            ``top1_sampled:10`` the best and the others by softmax; ``sampled:10@0.05`` with a temperature.
+            ``top1_sampled:10`` the best and the others by softmax; ``sampled:10@0.05`` with a temperature;
+            ``simans:100@50`` from the 100 best those near the positive's score, the closer the higher 50 is
+            (``simans:100@50@-0.1`` near 0.1 below it); ``mixed:2+2@100`` the 2 best and 2 others of the 100 best.
 
     Raises:
         InputError: the spec is not understood, or a number is out of range.
     """
     name, _, rest = spec.partition(":")
-    k, _, temperature = rest.partition("@")
+    first, *numbers = rest.split("@")
     try:
         if name == "top" and not rest:
             return Top()
-        if name in ("sampled", "top1_sampled"):
+        if name in ("sampled", "top1_sampled") and len(numbers) <= 1:
             kind = Sampled if name == "sampled" else Top1Sampled
-            return kind(int(k or 10), float(temperature or 1.0))
+            return kind(int(first or 10), *(float(number) for number in numbers if number))
+        if name == "simans" and len(numbers) <= 2:
+            return SimANS(int(first or 100), *(float(number) for number in numbers))
+        if name == "mixed" and len(numbers) <= 1:
+            top, random = first.split("+")
+            return Mixed(int(top), int(random), *(int(number) for number in numbers))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
     raise InputError(
         f"sampler {spec!r} is not understood; write top, sampled:10, top1_sampled:10, or with a temperature "
-        "sampled:10@0.05"
+        "sampled:10@0.05; simans:100@50, mixed:2+2@100"
     )
 
 
-def _noisy(scores: FloatArray, keys: KeyArray, temperature: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    gumbel = -np.log(-np.log(uniform(keys)))
+def _softmax_noise(scores: FloatArray, keys: KeyArray, temperature: float) -> _Float64:
     present = scores > -np.inf
-    return np.where(present, np.where(present, scores, 0.0).astype(np.float64) / temperature + gumbel, -np.inf)
+    return _noisy(np.where(present, scores, 0.0).astype(np.float64) / temperature, present, keys)
+
+
+def _noisy(log_weights: _Float64, present: BoolArray, keys: KeyArray) -> _Float64:
+    """Log weights with Gumbel noise, -inf where no candidate is: the n largest are drawn by weight, each once."""
+    return np.where(present, log_weights - np.log(-np.log(uniform(keys))), -np.inf)
 
 
 def _best_columns(values: np.ndarray[Any, Any], n: int) -> IdArray:
@@ -141,10 +242,22 @@ def _best_columns(values: np.ndarray[Any, Any], n: int) -> IdArray:
     return np.sort(np.argsort(-values, axis=1, kind="stable")[:, :n], axis=1)
 
 
+def _enough(sampler: object, k: int, n: int) -> int:
+    require(k >= n, f"{sampler} cannot draw {n} negatives from {k} candidates; give k >= {n}")
+    return k
+
+
+def _check_k(sampler: object, k: int) -> None:
+    require(_whole(k) and k >= 1, f"{type(sampler).__name__}: k is a whole number of candidates, 1 or more; got {k!r}")
+
+
 def _check(sampler: object, k: int, temperature: float) -> None:
-    kind = type(sampler).__name__
-    require(isinstance(k, int) and k >= 1, f"{kind}: k is a whole number of candidates, 1 or more; got {k!r}")
-    require(temperature > 0, f"{kind}: temperature is positive; got {temperature!r}")
+    _check_k(sampler, k)
+    require(temperature > 0, f"{type(sampler).__name__}: temperature is positive; got {temperature!r}")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _temperature_text(temperature: float) -> str:

@@ -19,6 +19,7 @@ from hf_negmine.data.layouts import Layout, RowNegatives
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select.candidates import CandidateLists, Demand
 from hf_negmine.select.methods import Method
+from hf_negmine.select.samplers import draw
 
 if TYPE_CHECKING:
     import datasets
@@ -57,6 +58,12 @@ class Positives:
             of_counted = np.minimum.reduceat(np.where(self.counted, self.scores, np.inf), self.offsets[:-1])
             lowest = np.where(np.isinf(of_counted), lowest, of_counted).astype(np.float32)
         return np.arange(len(self.offsets) - 1), lowest
+
+    @property
+    def deciding(self) -> FloatArray:
+        """The scores of all positives that set a ceiling, or of all if none does."""
+        counted = self.counted is not None and self.counted.any()
+        return np.asarray(self.scores[self.counted] if counted else self.scores)
 
     def warn_of_zeros(self, teacher: str) -> None:
         """Warn if the teacher scores most positives 0: a lexical one finds no word that query and positive share."""
@@ -250,6 +257,7 @@ class Survivors:
 
 def choose(
     survivors: Survivors,
+    positive_scores: FloatArray,
     wanted: int,
     sampler: Sampler,
     n: int,
@@ -261,6 +269,7 @@ def choose(
 
     Args:
         survivors: the candidates to draw from, at most ``wanted`` per target.
+        positive_scores: the score that set each target's ceiling, shape (targets,).
         wanted: how many of them the sampler looks at.
         sampler: draws n of them.
         n: negatives per target.
@@ -279,7 +288,7 @@ def choose(
         candidate_scores = _at(survivors.scores, entries, present, -np.inf)
         candidates = _at(survivors.passages, entries, present, 0)
         keys = random_keys(seed, query_keys[some], passage_keys[candidates])
-        columns = sampler.choose(candidate_scores, keys, n)
+        columns = draw(sampler, positive_scores[some], candidate_scores, keys, n)
         chosen = np.take_along_axis(present, columns, axis=1)
         passages.append(np.take_along_axis(candidates, columns, axis=1)[chosen])
         scores.append(np.take_along_axis(candidate_scores, columns, axis=1)[chosen])

@@ -57,9 +57,10 @@ class PairStore:
     def find(self, pairs: DigestArray) -> FloatArray:
         """The stored score of each pair, NaN where there is none; shape (pairs,)."""
         scores = np.full(len(pairs), np.nan, dtype=np.float32)
+        order = np.argsort(pairs[:, 0])  # neighbors are close in memory, which halves the time of many searches
         for digests, values in self._read():
-            at = find_digests(digests, pairs)
-            scores[at >= 0] = values[at[at >= 0]]
+            at = find_digests(digests, pairs[order])
+            scores[order[at >= 0]] = values[at[at >= 0]]
         return scores
 
     def complete(

@@ -48,12 +48,20 @@ class BankVersion:
         return cls(selection.offsets, selection.passages, selection.scores)
 
     def draw(
-        self, targets: IdArray, query_keys: KeyArray, passage_keys: KeyArray, sampler: Sampler, n: int, seed: int
+        self,
+        targets: IdArray,
+        positive_scores: FloatArray,
+        query_keys: KeyArray,
+        passage_keys: KeyArray,
+        sampler: Sampler,
+        n: int,
+        seed: int,
     ) -> tuple[IdArray, PassageArray, FloatArray]:
         """Offsets, passages and scores of n negatives (or as many as there are) for each of ``targets``.
 
         Args:
             targets: places in the bank, shape (rows,).
+            positive_scores: the score that set each target's ceiling, shape (rows,).
             query_keys: first half of the query's digest of each row, uint64, shape (rows,).
             passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
             sampler: draws them.
@@ -64,7 +72,7 @@ class BankVersion:
         wanted = sampler.depth(n)
         counts = np.minimum(self.offsets[targets + 1] - starts, wanted)
         survivors = Survivors(self.passages, self.scores, starts, counts, np.ones(len(starts), dtype=bool))
-        return choose(survivors, wanted, sampler, n, seed, query_keys, passage_keys)
+        return choose(survivors, positive_scores, wanted, sampler, n, seed, query_keys, passage_keys)
 
 
 def is_bank(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hf_negmine.base.choices import RefreshRule
 from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.protocols import PositiveSampler, Searcher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
@@ -105,6 +105,12 @@ class RemineCallback(TrainerCallback):
             raise InputError(
                 "RemineCallback: negatives that a student finds have its own scores, but labels='scores' promises the "
                 "teacher's; take rule='easy', which keeps the teacher's ranking"
+            )
+        seeing = [str(one.sampler) for one in collator.sources.values() if isinstance(one.sampler, PositiveSampler)]
+        if rule == "student" and seeing:
+            raise InputError(
+                f"RemineCallback: negatives that a student finds have its own scores, but {seeing[0]} compares them "
+                "with the teacher's score of the positive; take rule='easy', or another sampler"
             )
         with_bank = {name: source for name, source in collator.sources.items() if source.bank is not None}
         if not with_bank:

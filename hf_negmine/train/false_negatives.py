@@ -6,7 +6,7 @@ ranks can exchange them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,17 +55,53 @@ def false_negatives(batch: BatchKeys, sources: Iterable[NegativeSource], *, in_b
 
     A row's own positive is never among them. A passage that is in the batch twice counts once.
     """
+    return _left_out(batch, relevant_passages(batch, sources), in_batch_negatives=in_batch_negatives)
+
+
+def false_negatives_by_direction(
+    batch: BatchKeys, sources: Iterable[NegativeSource], directions: Collection[str]
+) -> dict[str, BoolArray]:
+    """What must not count as a negative in each of a loss's directions (see `PositiveAwareMNRL`).
+
+    A query is left out wherever its positive would be. Shapes are (rows, passages) for ``query_to_doc`` and
+    ``doc_to_doc``, and (rows, rows of all ranks) for ``query_to_query`` and ``doc_to_query``.
+    """
+    everyone = BatchKeys(batch.keys, np.arange(len(batch.keys)))
+    relevant_to_all = relevant_passages(everyone, sources)
+    relevant, positives = relevant_to_all[batch.own], len(batch.keys)
+    masked = {"query_to_doc": _left_out(batch, relevant, in_batch_negatives=True)}
+    if "query_to_query" in directions:
+        same = batch.queries[:, None] == everyone.queries[None]
+        masked["query_to_query"] = relevant[:, :positives] | same
+    if "doc_to_query" in directions:
+        masked["doc_to_query"] = relevant_to_all[:, batch.own].T.copy()
+    if "doc_to_doc" in directions:
+        masked["doc_to_doc"] = relevant | batch.is_own
+    for name, left_out in masked.items():
+        if name != "query_to_doc":
+            keys = batch.passages if name == "doc_to_doc" else everyone.queries
+            left_out |= _repeated(keys, left_out, np.zeros_like(left_out))
+    if "doc_to_query" in directions:  # the own pair, as in the first direction
+        masked["doc_to_query"][np.arange(len(batch.own)), batch.own] = False
+    return masked
+
+
+def relevant_passages(batch: BatchKeys, sources: Iterable[NegativeSource]) -> BoolArray:
+    """Passages with the text of a query or of one of its positives, known as its positives, or over its ceiling."""
     passages = batch.passages
-    masked: BoolArray = (passages[None] == batch.positives[:, None]) | (passages[None] == batch.queries[:, None])
+    found: BoolArray = (passages[None] == batch.positives[:, None]) | (passages[None] == batch.queries[:, None])
     all_queries, all_positives = batch.keys[:, 0], batch.keys[:, 1]
     for row, other in zip(*np.nonzero(batch.queries[:, None] == all_queries[None]), strict=True):
-        masked[row] |= passages == all_positives[other]
+        found[row] |= passages == all_positives[other]
     for source in sources:
-        masked |= over_ceiling_or_positive(source, batch)
-    is_own = batch.is_own
-    if not in_batch_negatives:
-        masked |= ~is_own
-    masked |= _seen_before(passages, masked)
+        found |= over_ceiling_or_positive(source, batch)
+    return found
+
+
+def _left_out(batch: BatchKeys, relevant: BoolArray, *, in_batch_negatives: bool) -> BoolArray:
+    own = batch.is_own
+    masked = relevant if in_batch_negatives else relevant | ~own
+    masked = masked | _repeated(batch.passages, masked, own)
     masked[np.arange(len(batch.own)), batch.own] = False
     return masked
 
@@ -92,13 +128,18 @@ def over_ceiling_or_positive(source: NegativeSource, batch: BatchKeys) -> BoolAr
     return masked
 
 
-def _seen_before(passages: KeyArray, masked: BoolArray) -> BoolArray:
-    """Passages that are in the batch earlier and are not masked there, shape (rows, passages)."""
+def _repeated(keys: KeyArray, masked: BoolArray, own: BoolArray) -> BoolArray:
+    """All but one of the texts that are in the batch several times and not masked, shape (rows, texts).
+
+    The one that counts is the row's own, which may have a weight, or else the first.
+    """
     repeated = np.zeros_like(masked)
     places: dict[int, list[int]] = {}
-    for place, key in enumerate(passages.tolist()):
+    for place, key in enumerate(keys.tolist()):
         places.setdefault(key, []).append(place)
     for same in places.values():
-        for number in range(1, len(same)):
-            repeated[:, same[number]] = (~masked[:, same[:number]]).any(axis=1)
+        if len(same) > 1:
+            free = ~masked[:, same]
+            counts = (free.astype(np.int8) + (free & own[:, same])).argmax(axis=1)
+            repeated[:, same] = free & (np.arange(len(same)) != counts[:, None])
     return repeated

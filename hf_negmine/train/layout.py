@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
-from hf_negmine.train.rows import Feature, RowReader, TrainingRow
+from hf_negmine.train.rows import WEIGHTS, Feature, RowReader, TrainingRow
 
 Layout: TypeAlias = Literal["n-tuple", "labeled-list"]
 Labels: TypeAlias = Literal["none", "scores", "keys"]
@@ -22,11 +22,16 @@ def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels)
         row: a row with its negatives.
         name: the name of its data set, if the trainer gives one.
         layout: ``"n-tuple"`` (query, positive, negative_1 …), or ``"labeled-list"`` (query, documents, labels).
-        labels: none, the teacher's scores, or 64-bit keys of the texts.
+        labels: none, the teacher's scores, or 64-bit keys of the texts, followed by the bits of the weights, if any.
 
     Raises:
-        InputError: the teacher's scores are wanted, and the row has none.
+        InputError: the teacher's scores are wanted, and the row has none; or the row has weights, which are not read.
     """
+    if row.weights is not None and labels != "keys":
+        raise InputError(
+            f"column {WEIGHTS!r} holds a weight per negative, which only PositiveAwareMNRL and its cached form read; "
+            "train with one of them, or remove the column"
+        )
     laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
     documents = [row.positives[0], *row.negatives]
     if layout == "labeled-list":
@@ -43,7 +48,8 @@ def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels)
         laid["label"] = _scores(row)
     elif labels == "keys":
         texts = pa.array([row.query, *documents], pa.large_string())
-        laid["label"] = text_digests(texts)[:, 0].view(np.int64).tolist()
+        weights = np.array([] if row.weights is None else row.weights, dtype=np.float64)
+        laid["label"] = [*text_digests(texts)[:, 0].view(np.int64).tolist(), *weights.view(np.int64).tolist()]
     return laid
 
 

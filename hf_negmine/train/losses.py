@@ -7,59 +7,19 @@ number of negatives works, and so does GradCache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim, get_rank
+from sentence_transformers.util import cos_sim
 from torch import Tensor
 
-from hf_negmine.base.errors import InputError
 from hf_negmine.train.collator import HardNegativeCollator
-from hf_negmine.train.false_negatives import BatchKeys, false_negatives
-
-Similarity = Callable[[Tensor, Tensor], Tensor]
-
-
-class _FalseNegativeMask:
-    """Finds the false negatives of a batch from its keys."""
-
-    def __init__(self, collator: HardNegativeCollator, in_batch_negatives: bool) -> None:
-        if collator.labels == "scores" or collator.layout != "n-tuple":
-            raise InputError(
-                f"the collator makes batches of layout {collator.layout!r} with labels {collator.labels!r}, but this "
-                "loss reads keys in place of the label; give it its own collator"
-            )
-        collator.labels = "keys"
-        self.in_batch_negatives = in_batch_negatives
-        self._collator = collator
-        self.passages = self.masked = 0
-
-    def of(self, labels: Tensor | None, rows: int, columns: int, gather: bool) -> Tensor:
-        """The passages left out of each row's softmax, bool, shape (rows, all passages)."""
-        if labels is None or labels.dtype != torch.int64 or tuple(labels.shape) != (rows, columns):
-            found = "no labels" if labels is None else f"labels of shape {tuple(labels.shape)} and {labels.dtype}"
-            raise InputError(
-                f"{found}, expected the keys of {columns} texts per row; give the loss's collator to the trainer, "
-                "data_collator=collator, callbacks=[collator]"
-            )
-        first = get_rank() * rows if gather else 0
-        keys = all_gather(labels) if gather else labels
-        batch = BatchKeys(keys.cpu().numpy().view(np.uint64), np.arange(first, first + rows))
-        masked = false_negatives(batch, self._collator.sources.values(), in_batch_negatives=self.in_batch_negatives)
-        if self.in_batch_negatives:
-            self.passages, self.masked = self.passages + masked.size, self.masked + int(masked.sum())
-        return torch.from_numpy(masked).to(labels.device)
-
-    @property
-    def share(self) -> float:
-        """The share of the in-batch passages seen so far that were left out."""
-        return self.masked / self.passages if self.passages else 0.0
+from hf_negmine.train.softmax import Direction, Hardness, Partition, PositiveAwareSoftmax, Similarity, SoftmaxSettings
 
 
 class PositiveAwareMNRL(MultipleNegativesRankingLoss):
@@ -69,6 +29,9 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
     query itself, score at or over its ceiling by the teacher (if that compares vectors: one small matrix product), or
     are already in the batch. The rows' own negatives were mined under the ceiling.
 
+    Rows with a column ``weights``, one number per negative, count their own negatives by them: a negative of weight w
+    is in the softmax w times, one of weight 0 not at all.
+
     Args:
         model: the model in training.
         collator: makes the batches; it is told to add the keys that this loss reads.
@@ -76,6 +39,21 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
         similarity_fct: the similarity of two sets of embeddings.
         gather_across_devices: whether to use the passages of the other ranks, too.
         in_batch_negatives: False compares a query with its own negatives only (as in NV-Retriever's second stage).
+        student_margin: also leave out what the model in training itself finds more similar than the positive by this
+            margin, among the other rows' passages and queries (0.1 in Qwen3-Embedding, arXiv 2506.05176). None for no
+            such limit.
+        hardness_mode: which negatives weigh more the more similar they are: those of the other rows
+            (``"in_batch_negatives"``; LLaVE, arXiv 2503.04812), the row's own (``"hard_negatives"``; EmbeddingGemma,
+            arXiv 2509.20354), or ``"all_negatives"``. What is left out stays out.
+        hardness_strength: their logits grow by this times the similarity, through which no gradient flows (LLaVE takes
+            9, EmbeddingGemma 5).
+        directions: what is compared, as Sentence Transformers names it: ``"query_to_doc"``, and also
+            ``"query_to_query"``, ``"doc_to_query"``, ``"doc_to_doc"`` (GTE, arXiv 2308.03281). A query is left out
+            wherever its positive would be.
+        partition_mode: ``"joint"`` for one softmax over all directions, ``"per_direction"`` for the mean of one each.
+
+    Raises:
+        InputError: an argument is unknown, or arguments do not go together.
     """
 
     def __init__(
@@ -87,26 +65,39 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
         similarity_fct: Similarity = cos_sim,
         gather_across_devices: bool = False,
         in_batch_negatives: bool = True,
+        student_margin: float | None = None,
+        hardness_mode: Hardness | None = None,
+        hardness_strength: float = 0.0,
+        directions: Sequence[Direction] = ("query_to_doc",),
+        partition_mode: Partition = "joint",
     ) -> None:
         super().__init__(model, scale=scale, similarity_fct=similarity_fct, gather_across_devices=gather_across_devices)
-        self.false_negatives = _FalseNegativeMask(collator, in_batch_negatives)
+        settings = SoftmaxSettings(
+            scale,
+            similarity_fct,
+            gather_across_devices,
+            in_batch_negatives,
+            student_margin,
+            hardness_mode,
+            hardness_strength,
+            directions,
+            partition_mode,
+        )
+        self.false_negatives = PositiveAwareSoftmax(collator, settings)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """The mean over the rows of -log softmax of the positive.
 
         Args:
             embeddings: those of queries, positives and each column of negatives, shape (rows, width) each.
-            labels: int64, shape (rows, 2 + n), from the collator.
+            labels: int64, shape (rows, 2 + n), or (rows, 2 + 2n) with weights, from the collator.
         """
-        queries, documents = embeddings[0], embeddings[1:]
-        masked = self.false_negatives.of(labels, len(queries), 1 + len(documents), self.gather_across_devices)
-        passages, first = _all_passages(queries, documents, self.gather_across_devices)
-        losses = _row_losses(queries, passages, masked, first, self.similarity_fct, self.scale)
-        return losses.mean()
+        batch = self.false_negatives.batch(embeddings[0], embeddings[1:], labels)
+        return self.false_negatives.losses(batch, slice(None)).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings shown in the model card."""
-        return _config(super().get_config_dict(), self.false_negatives)
+        return _config(super().get_config_dict(), self.false_negatives.settings)
 
 
 class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
@@ -114,6 +105,7 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
 
     Args:
         model, collator, scale, similarity_fct, gather_across_devices, in_batch_negatives: see `PositiveAwareMNRL`.
+        student_margin, hardness_mode, hardness_strength, directions, partition_mode: see `PositiveAwareMNRL`.
         mini_batch_size: rows per forward pass.
         mini_batch_num_tokens: tokens per forward pass, instead of rows.
         show_progress_bar: whether to show a bar over the mini-batches.
@@ -130,6 +122,11 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
         mini_batch_num_tokens: int | None = None,
         gather_across_devices: bool = False,
         in_batch_negatives: bool = True,
+        student_margin: float | None = None,
+        hardness_mode: Hardness | None = None,
+        hardness_strength: float = 0.0,
+        directions: Sequence[Direction] = ("query_to_doc",),
+        partition_mode: Partition = "joint",
         show_progress_bar: bool = False,
     ) -> None:
         super().__init__(
@@ -141,7 +138,18 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
             gather_across_devices=gather_across_devices,
             show_progress_bar=show_progress_bar,
         )
-        self.false_negatives = _FalseNegativeMask(collator, in_batch_negatives)
+        settings = SoftmaxSettings(
+            scale,
+            similarity_fct,
+            gather_across_devices,
+            in_batch_negatives,
+            student_margin,
+            hardness_mode,
+            hardness_strength,
+            directions,
+            partition_mode,
+        )
+        self.false_negatives = PositiveAwareSoftmax(collator, settings)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
@@ -149,13 +157,11 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
         """The same loss over embeddings in mini-batches; with ``with_backward``, gradients are computed after each."""
         queries, documents = torch.cat(reps[0]), [torch.cat(column) for column in reps[1:]]
         rows = len(queries)
-        masked = self.false_negatives.of(labels, rows, 1 + len(documents), self.gather_across_devices)
-        passages, first = _all_passages(queries, documents, self.gather_across_devices)
+        batch = self.false_negatives.batch(queries, documents, labels)
         losses = []
         for start in range(0, rows, self.mini_batch_size):
             some = slice(start, start + self.mini_batch_size)
-            of_rows = _row_losses(queries[some], passages, masked[some], first + start, self.similarity_fct, self.scale)
-            loss = of_rows.sum() / rows
+            loss = self.false_negatives.losses(batch, some).sum() / rows
             if with_backward:
                 loss.backward()  # type: ignore[no-untyped-call]
                 loss = loss.detach()
@@ -164,26 +170,9 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings shown in the model card."""
-        return _config(super().get_config_dict(), self.false_negatives)
+        return _config(super().get_config_dict(), self.false_negatives.settings)
 
 
-def _all_passages(queries: Tensor, documents: list[Tensor], gather: bool) -> tuple[Tensor, int]:
-    """Embeddings of all passages, column by column, and the column of the first own row's positive."""
-    if gather:
-        documents = [all_gather_with_grad(column) for column in documents]
-    return torch.cat(documents), get_rank() * len(queries) if gather else 0
-
-
-def _row_losses(
-    queries: Tensor, passages: Tensor, masked: Tensor, first: int, similarity: Similarity, scale: float
-) -> Tensor:
-    """-log softmax of each row's positive, which is in column ``first`` + row. Shape (rows,)."""
-    scores = (similarity(queries, passages) * scale).masked_fill(masked, -torch.inf)
-    targets = torch.arange(first, first + len(queries), device=scores.device)
-    return torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-
-
-def _config(settings: dict[str, Any], mask: _FalseNegativeMask) -> dict[str, Any]:
+def _config(settings: dict[str, Any], ours: SoftmaxSettings) -> dict[str, Any]:
     kept = ("scale", "similarity_fct", "mini_batch_size", "mini_batch_num_tokens", "gather_across_devices")
-    shown = {name: value for name, value in settings.items() if name in kept}
-    return {**shown, "in_batch_negatives": mask.in_batch_negatives}
+    return {**{name: value for name, value in settings.items() if name in kept}, **ours.shown()}

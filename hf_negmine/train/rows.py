@@ -11,12 +11,14 @@ import datasets
 import numpy as np
 
 from hf_negmine.base.errors import ColumnError, InputError, require
-from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.protocols import PositiveSampler, Sampler
 from hf_negmine.data.formats.cells import passage_texts
 from hf_negmine.data.formats.tools import TOOLS, Tool
+from hf_negmine.select.samplers import draw
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
-NOT_TEXT = (*LABEL_COLUMNS, "dataset_name")
+WEIGHTS = "weights"
+NOT_TEXT = (*LABEL_COLUMNS, WEIGHTS, "dataset_name")
 NEGATIVES = re.compile(r"((?:hard_)?neg(?:ative)?s?)(?:_?(\d+))?")
 """Names of negative columns: ours, FlagEmbedding's (``neg``) and ``hard_negatives``, numbered or not."""
 FEATURES_A_BATCH = 1024
@@ -34,6 +36,7 @@ class TrainingRow:
         negatives: texts, the hardest first.
         scores: the teacher's score of each negative, NaN if unknown.
         positive_score: the teacher's score of the positive, NaN if unknown.
+        weights: how much each negative counts in the loss; None for all alike.
         room: how many negatives the columns have room for, counting nulls in columns of one text each.
     """
 
@@ -42,13 +45,21 @@ class TrainingRow:
     negatives: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     positive_score: float = float("nan")
+    weights: list[float] | None = None
     room: int = 0
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Keep the negatives at these places, in this order, possibly repeated."""
+        self.negatives, self.scores = (
+            [self.negatives[place] for place in places],
+            [self.scores[place] for place in places],
+        )
+        self.weights = None if self.weights is None else [self.weights[place] for place in places]
 
     def drop_known_positives(self) -> None:
         """Remove negatives with the text of a positive or of the query."""
         known = {self.query, *self.positives}
-        kept = [place for place, text in enumerate(self.negatives) if text not in known]
-        self.negatives, self.scores = [self.negatives[place] for place in kept], [self.scores[place] for place in kept]
+        self.keep([place for place, text in enumerate(self.negatives) if text not in known])
 
     def repeat_negatives(self, n: int) -> None:
         """Fill up to ``n`` negatives by repeating them from the hardest down.
@@ -62,9 +73,7 @@ class TrainingRow:
                 f"a row has no negative to repeat, its query is {self.query[:80]!r}; drop such rows "
                 "(on_exhausted='drop'), or take fill='random' with a miner or a pool"
             )
-        for place in range(n - own):
-            self.negatives.append(self.negatives[place % own])
-            self.scores.append(self.scores[place % own])
+        self.keep([place % own for place in range(max(n, own))])
 
 
 class LookupTables:
@@ -192,6 +201,11 @@ class RowReader:
         if self.tool is not None:
             return self._read_of_tool(feature, self.tool)
         query, positive = feature[self.query_column], feature[self.positive_column]
+        if WEIGHTS in feature and not self.negative_columns:
+            raise InputError(
+                f"column {WEIGHTS!r} holds a weight per negative, for rows with negatives of their own (negative_1 …, "
+                f"or a list), but these have the columns {list(feature)}; remove it"
+            )
         if not isinstance(query, str):
             raise InputError(f"column {self.query_column!r} holds {query!r:.80}, expected the text of a query")
         positives = _texts(positive, self.positive_column)
@@ -209,6 +223,8 @@ class RowReader:
             row.positive_score, row.scores = scores[0], scores[1:]
         else:
             row.scores = [float("nan")] * len(row.negatives)
+        if WEIGHTS in feature:
+            row.weights = _weights(feature[WEIGHTS], row)
         return row
 
     def _read_of_tool(self, feature: Feature, tool: Tool) -> TrainingRow:
@@ -304,9 +320,15 @@ def thin_out(row: TrainingRow, n: int, sampler: Sampler | None, keys: Any) -> No
     chosen = list(range(n))
     if sampler is not None:
         looked_at = sampler.depth(n)
-        scores = np.nan_to_num(np.array([row.scores[:looked_at]], dtype=np.float32), nan=0.0)
-        chosen = sampler.choose(scores, keys[:, :looked_at], n)[0].tolist()
-    row.negatives, row.scores = [row.negatives[place] for place in chosen], [row.scores[place] for place in chosen]
+        scores = np.array([row.scores[:looked_at]], dtype=np.float32)
+        positive_score = np.array([row.positive_score], dtype=np.float32)
+        if isinstance(sampler, PositiveSampler) and np.isnan([*positive_score, *scores[0]]).any():
+            raise InputError(
+                f"{sampler} draws by the teacher's scores, and the row with the query {row.query[:80]!r} lacks them; "
+                "mine with include_scores=True, or take a sampler such as 'sampled:10'"
+            )
+        chosen = draw(sampler, positive_score, np.nan_to_num(scores, nan=0.0), keys[:, :looked_at], n)[0].tolist()
+    row.keep(chosen)
 
 
 def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> TrainingRow:
@@ -332,6 +354,16 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
         scores[positives[0]],
         room=len(others),
     )
+
+
+def _weights(values: Any, row: TrainingRow) -> list[float]:
+    weights = _numbers(values)
+    if weights is None or len(weights) != len(row.negatives) or not all(0 <= weight < np.inf for weight in weights):
+        raise InputError(
+            f"column {WEIGHTS!r} holds {values!r:.80} for {row.query[:80]!r}, expected {len(row.negatives)} finite "
+            "numbers, 0 or more, one for each negative"
+        )
+    return [float(weight) for weight in weights]
 
 
 def _numbers(values: Any) -> list[float] | None:

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, StorageError, require
 from hf_negmine.base.files import digest_of, text_digests
-from hf_negmine.base.protocols import Sampler, Searcher, VectorTeacher
+from hf_negmine.base.protocols import PositiveSampler, Sampler, Searcher, VectorTeacher
 from hf_negmine.base.randomness import random_keys, seed_of_epoch
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
 from hf_negmine.data.pairs import PairFinder, RowPairs
@@ -168,8 +168,10 @@ class NegativeSource:
         queries = pairs.query_ids[known]
         targets = places[known] if self.positive_score == "each" else queries
         _, version = self.bank.current()
+        own = self.pool.positives.scores[places[known]]
         offsets, passages, scores = version.draw(
             targets,
+            self._deciding(queries, own) if isinstance(self.sampler, PositiveSampler) else own,
             self.texts.queries.digests[queries, 0],
             self.texts.corpus.digests[:, 0],
             self.sampler,
@@ -177,7 +179,7 @@ class NegativeSource:
             seed_of_epoch(self.seed, epoch),
         )
         texts = self.texts.corpus.take(passages).to_pylist()
-        values, positive_scores = scores.tolist(), self.pool.positives.scores[places[known]].tolist()
+        values, positive_scores = scores.tolist(), own.tolist()
         for number, row in enumerate(known.tolist()):
             entries = slice(int(offsets[number]), int(offsets[number + 1]))
             rows[row].negatives, rows[row].scores = texts[entries], values[entries]
@@ -312,8 +314,15 @@ class NegativeSource:
 
     def ceilings(self, queries: IdArray, positive_scores: FloatArray) -> FloatArray:
         """The ceiling of each query; ``positive_scores`` are those of the rows' own positives."""
-        deciding = positive_scores if self.positive_score == "each" else self._lowest[queries]
-        return self.method.ceilings(np.asarray(deciding, dtype=np.float32))
+        return self._settled.ceilings(self._deciding(queries, positive_scores))
+
+    @cached_property
+    def _settled(self) -> Method:
+        return self.method.settled(self.positives.deciding) if self.method.sees_all_positives else self.method
+
+    def _deciding(self, queries: IdArray, positive_scores: FloatArray) -> FloatArray:
+        """The score that sets each query's ceiling; ``positive_scores`` are those of the rows' own positives."""
+        return np.asarray(positive_scores if self.positive_score == "each" else self._lowest[queries], dtype=np.float32)
 
     @cached_property
     def _lowest(self) -> FloatArray:

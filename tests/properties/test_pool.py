@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from hf_negmine.base.randomness import random_keys
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
-from hf_negmine.select import Selection, parse_sampler
+from hf_negmine.select import Selection, SimANS, parse_sampler
 from hf_negmine.teachers import FixedTeacher
 from hf_negmine.teachers.vectors import unit_length
 from tests.reference import Ranked, make_pool, ranked, score_matrix, selected_rows, text_set
@@ -29,6 +30,8 @@ METHODS = [
     "shifted:12",
     "abs:0.3",
     "abs:-0.5",
+    "percentile:70",
+    "percentile:20+shifted:1",
     "margin_pos:0.05",
     "margin_pos:0.7",
     "perc_pos:0.95",
@@ -43,7 +46,7 @@ METHODS = [
     "abs:0.1+band:1-15",
     "margin_pos:0.2+shifted:8+min:-0.6",
 ]
-SAMPLERS = ["top", "sampled:6", "sampled:30@0.1", "top1_sampled:5"]
+SAMPLERS = ["top", "sampled:6", "sampled:30@0.1", "top1_sampled:5", "simans:12@4@-0.1", "simans:30@50"]
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,16 @@ def worlds(draw: st.DrawFn) -> World:
     return World(teacher, queries, corpus, positives, scores)
 
 
-def ceiling_of(spec: str, positive: float) -> float:
+def ceiling_of(world: World, spec: str, positive: float) -> float:
     """The lowest ceiling of a spec, as the paper has it."""
     ceilings = [np.inf]
     for part in spec.split("+"):
         name, _, value = part.partition(":")
         if name == "abs":
             ceilings.append(float(value))
+        elif name == "percentile":
+            every = [world.scores[query, passage] for query, row in enumerate(world.positives) for passage in row]
+            ceilings.append(float(np.percentile(np.array(every, dtype=np.float64), float(value))))
         elif name == "margin_pos":
             ceilings.append(positive - float(value))
         elif name == "perc_pos":
@@ -121,11 +127,11 @@ def survivors(world: World, query: int, spec: str, positive: float) -> Ranked:
                 int(float(bound.rstrip("%")) * len(world.corpus) / 100 + 1e-6) if "%" in bound else int(bound)
                 for bound in (low, high)
             )
-    ceiling = ceiling_of(spec, positive)
+    ceiling = ceiling_of(world, spec, positive)
     return [pair for pair in ranking[first:last] if floor <= pair[0] < ceiling]
 
 
-def drawn(world: World, texts: TextSet, query: int, left: Ranked, sampler: Sampler, n: int, seed: int) -> Ranked:
+def drawn(texts: TextSet, query: int, positive: float, left: Ranked, sampler: Sampler, n: int, seed: int) -> Ranked:
     """What the sampler takes of the survivors of one query."""
     left = left[: sampler.depth(n)]
     if len(left) <= n:
@@ -133,6 +139,13 @@ def drawn(world: World, texts: TextSet, query: int, left: Ranked, sampler: Sampl
     scores = np.array([[score for score, _ in left]], dtype=np.float32)
     passages = np.array([[passage for _, passage in left]])
     keys = random_keys(seed, texts.queries.digests[[query], 0], texts.corpus.digests[passages, 0])
+    if isinstance(sampler, SimANS):  # the paper's formula, one candidate at a time
+        noisy = []
+        for (score, _), key in zip(left, keys[0].tolist(), strict=True):
+            uniform = ((key >> 11) + 0.5) / 2.0**53
+            noisy.append(-sampler.a * (score - positive - sampler.b) ** 2 - math.log(-math.log(uniform)))
+        best = sorted(range(len(left)), key=lambda place: -noisy[place])[:n]
+        return [left[place] for place in sorted(best)]
     return [left[column] for column in sampler.choose(scores, keys, n)[0]]
 
 
@@ -163,7 +176,9 @@ def assert_exact(world: World, texts: TextSet, selection: Selection, spec: str) 
         ]
     assert selection.positive_scores.tolist() == [score for _, score in targets]
     left = [survivors(world, query, spec, score) for query, score in targets]
-    want = [drawn(world, texts, query, row, sampler, n, seed) for (query, _), row in zip(targets, left, strict=True)]
+    want = [
+        drawn(texts, query, score, row, sampler, n, seed) for (query, score), row in zip(targets, left, strict=True)
+    ]
     assert selected_rows(selection) == want
     assert selection.complete.tolist() == [len(row) == n for row in want]
     assert selection.counts.tolist() == [len(row) for row in want]

@@ -60,11 +60,13 @@ def in_a_loop(
     masked = []
     for number in own:
         query, positive = rows[number][:2]
-        row, kept = [], set()
-        for other, column in columns:
+        left_out, kept = {}, set()
+        for other, column in sorted(
+            columns, key=lambda place: place[0] != number
+        ):  # of repeated texts the row's own counts
             text = rows[other][column]
             if (other, column) == (number, 1):
-                row.append(False)
+                left_out[other, column] = False
                 continue
             out = text in (query, positive) or text in known.get(query, [])
             out |= any(text == there[1] for there in rows if there[0] == query)
@@ -76,8 +78,8 @@ def in_a_loop(
             out |= text in kept
             if not out:
                 kept.add(text)
-            row.append(bool(out))
-        masked.append(row)
+            left_out[other, column] = bool(out)
+        masked.append([left_out[place] for place in columns])
     return masked
 
 
@@ -143,8 +145,8 @@ def test_each_reason_to_leave_a_passage_out_literally() -> None:
     assert masked(rows, []) == [
         [False, True, True, True, False, False, True, True],  # p2 answers q, too; q is the query; the second p is p
         [True, False, True, True, False, False, True, True],
-        [False, False, False, True, False, False, True, True],  # r is told from p once
-        [True, False, False, False, False, False, True, True],  # its own positive stays, the other p goes
+        [False, False, False, True, True, False, False, True],  # r is told from p once, and from its own n
+        [True, False, False, False, False, True, True, False],  # its own positive stays, the other p goes
     ]
     assert masked(rows, [], in_batch_negatives=False)[2] == [True, True, False, True, True, True, False, True]
 

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,26 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.files import text_digests
-from hf_negmine.train import HardNegativeCollator, NegativeBank
+from hf_negmine.train import HardNegativeCollator, NegativeBank, PositiveAwareMNRL
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from hf_negmine.train.source import NegativeSource
 from tests.train import two_ranks
 from tests.train.helpers import columns_of, make_miner, rows, rows_of
+
+
+def both(target: Callable[[Path, int, int], None], folder: Path) -> None:
+    """Run a function as two ranks."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    forks = multiprocessing.get_context("forkserver")  # one process has everything imported, and is forked twice
+    forks.set_forkserver_preload([two_ranks.__name__])
+    ranks = [forks.Process(target=target, args=(folder, rank, port), daemon=True) for rank in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(100)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +44,7 @@ def run(models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     """The folder of the run, and what each rank saw."""
     folder = tmp_path_factory.mktemp("ranks")
     shutil.copytree(models, folder / "models")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    forks = multiprocessing.get_context("forkserver")  # one process has everything imported, and is forked twice
-    forks.set_forkserver_preload([two_ranks.__name__])
-    ranks = [forks.Process(target=two_ranks.train, args=(folder, rank, port), daemon=True) for rank in (0, 1)]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(100)
-    assert [rank.exitcode for rank in ranks] == [0, 0]
+    both(two_ranks.train, folder)
     return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -101,3 +107,23 @@ def test_the_loss_of_a_rank_is_over_its_rows_and_the_passages_of_both(
             -scores[row, row] + np.log(np.exp(scores[row][~out]).sum()) for row, out in zip(own, masked, strict=True)
         ]
         assert rank["batches"][0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_two_ranks_have_the_loss_of_their_rows_together(
+    models: Path, tmp_path: Path, frozen: SentenceTransformer
+) -> None:
+    """With every setting: the mean of the ranks' losses is the loss of all rows, and so are the gradients."""
+    shutil.copytree(models, tmp_path / "models")
+    both(two_ranks.losses, tmp_path)
+    ranks = [json.loads((tmp_path / f"losses-{rank}.json").read_text()) for rank in (0, 1)]
+    for number, settings in enumerate(two_ranks.SETTINGS):
+        embeddings, labels = two_ranks.rows_of_embeddings()
+        columns = [column.requires_grad_() for column in embeddings]
+        loss = PositiveAwareMNRL(frozen, HardNegativeCollator(frozen, num_negatives=1), **settings)
+        value = loss.compute_loss_from_embeddings(columns, labels)
+        value.backward()  # type: ignore[no-untyped-call]
+        assert np.mean([rank[number][0] for rank in ranks]) == pytest.approx(float(value.detach()), rel=1e-9)
+        for place, column in enumerate(columns, start=1):
+            together = np.concatenate([rank[number][place] for rank in ranks]) / 2
+            assert column.grad is not None
+            np.testing.assert_allclose(together, column.grad.numpy(), rtol=1e-9, atol=1e-12)

@@ -71,3 +71,41 @@ def train(folder: Path, rank: int, port: int) -> None:
     told = [entry for entry in trainer.state.log_history if "negatives_changed" in entry]
     seen = {"batches": loss.seen, "versions": versions.seen, "weights": weights, "told": len(told)}
     (folder / f"rank-{rank}.json").write_text(json.dumps(seen))
+
+
+ALL_DIRECTIONS: Any = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"directions": ALL_DIRECTIONS, "student_margin": 0.05},
+    {"hardness_mode": "hard_negatives", "hardness_strength": 5.0, "student_margin": 0.1},
+    {"hardness_mode": "in_batch_negatives", "hardness_strength": 9.0, "directions": ALL_DIRECTIONS[:2]},
+]
+
+
+def rows_of_embeddings() -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Queries, positives and a negative of 6 rows, of which some share texts, and their labels with weights."""
+    generator = torch.Generator().manual_seed(0)
+    embeddings = [torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(3)]
+    keys = torch.tensor([[0, 10, 20], [1, 11, 21], [2, 12, 10], [0, 13, 22], [4, 11, 23], [5, 15, 20]])
+    weights = torch.linspace(0.2, 1.2, 6, dtype=torch.float64)[:, None].view(torch.int64)
+    return embeddings, torch.cat([keys, weights], dim=1)
+
+
+def losses(folder: Path, rank: int, port: int) -> None:
+    """Every setting's loss and the length of its gradient for this rank's half of the rows."""
+    os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""})
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    model = load_model(folder / "models")
+    found = []
+    for settings in SETTINGS:
+        embeddings, labels = rows_of_embeddings()
+        own = slice(3 * rank, 3 * rank + 3)
+        columns = [column[own].clone().requires_grad_() for column in embeddings]
+        loss = PositiveAwareMNRL(
+            model, HardNegativeCollator(model, num_negatives=1), gather_across_devices=True, **settings
+        )
+        value = loss.compute_loss_from_embeddings(columns, labels[own].contiguous())
+        value.backward()  # type: ignore[no-untyped-call]
+        found.append([float(value.detach()), *[column.grad.tolist() for column in columns]])  # type: ignore[union-attr]
+    (folder / f"losses-{rank}.json").write_text(json.dumps(found))
+    torch.distributed.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ from hf_negmine.select.methods import (
     ScoreFloor,
     TopKAbs,
     TopKMarginPos,
+    TopKPercentile,
     TopKPercPos,
     TopKShifted,
     parse_method,
@@ -73,6 +75,8 @@ def test_ranks(method: Method, n_passages: int, ranks: tuple[int, int | None]) -
         (TopKMarginPos(0.05), "margin_pos:0.05"),
         (TopKPercPos(0.95), "perc_pos:0.95"),
         (TopKPercPos(0.12345678901234567), "perc_pos:0.12345678901234566"),
+        (TopKPercentile(25), "percentile:25"),
+        (TopKPercentile(2.5) & TopKPercPos(0.95), "percentile:2.5+perc_pos:0.95"),
         (RankBand(30, 100), "band:30-100"),
         (RankBand(0.03, 0.04), "band:3%-4%"),
         (RankBand(0.29, 1.0), "band:29%-100%"),
@@ -102,6 +106,22 @@ def test_the_defaults_are_those_of_table_3() -> None:
         "margin_pos:0.05",
         "perc_pos:0.95",
     ]
+
+
+def test_a_percentile_is_that_of_all_positives() -> None:
+    method = TopKPercPos(0.95) & TopKPercentile(50)
+    with pytest.raises(InputError, match="percentile:50 depends on the scores of all positives"):
+        method.ceilings(POSITIVE_SCORES)
+    every = np.array([0.0, 0.2, 0.6, 5.0, 0.4], dtype=np.float32)
+    settled = method.settled(every)
+    np.testing.assert_allclose(settled.ceilings(POSITIVE_SCORES), [0.4, 0.0, -0.84, 0.4], rtol=1e-6)
+    assert str(settled) == str(method)
+    assert settled.settled(every * 2) == method.settled(every * 2) != settled  # never that of another data set
+    assert pickle.loads(pickle.dumps(settled)) == settled
+    assert TopKPercPos().settled(every) == TopKPercPos()
+    for wrong in (-1, 100.5):
+        with pytest.raises(InputError, match=f"between 0 and 100, got {wrong:g}"):
+            TopKPercentile(wrong)
 
 
 def test_the_highest_floor_counts() -> None:

@@ -15,7 +15,7 @@ from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.texts import TextColumn
-from hf_negmine.search import Indexes, Queries, TeacherIndex, pair_scores
+from hf_negmine.search import Indexes, Queries, ScorePairs, TeacherIndex
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class Scene:
             return cast(list[str], self.positive_texts.take(pa.array(pairs)).to_pylist())
         return cast(list[str], self.corpus.take(self.positive_ids[pairs]).to_pylist())
 
-    def positive_scores(self, index: TeacherIndex) -> FloatArray:
-        """A teacher's score of every (query, positive) pair."""
+    def positive_scores(self, index: TeacherIndex, score_pairs: ScorePairs) -> FloatArray:
+        """A teacher's score of every (query, positive) pair; ``score_pairs`` is its scorer."""
         queries = self.query_of_pair
         scores = np.empty(len(queries), dtype=np.float32)
         inside, outside = np.flatnonzero(self.positive_ids >= 0), np.flatnonzero(self.positive_ids < 0)
         if len(inside):
             ids = self.positive_ids[inside].astype(np.int32)
-            scores[inside] = pair_scores(index.searcher(self.queries), queries[inside], ids)
+            scores[inside] = score_pairs(queries[inside], ids)
         if len(outside):
             texts = self.queries.texts.take(pa.array(queries[outside])).to_pylist()
             scores[outside] = index.text_scores(texts, self.texts_of_pairs(outside))

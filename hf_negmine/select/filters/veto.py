@@ -11,7 +11,6 @@ import numpy as np
 from hf_negmine.base.errors import InputError, require_whole
 from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.search import pair_scores
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
@@ -24,7 +23,8 @@ class Veto:
 
     Attributes:
         teacher: the other teacher, of any kind: ``"bm25"``, a model, a cross-encoder.
-        method: that teacher's ceilings, in its own scale. A method with a rank window or a floor is refused.
+        method: that teacher's ceilings, in its own scale. A method with a rank window, a floor or a
+            percentile is refused.
         abstain_at: the teacher has no say in a query whose positive it scores at or under this; None for no such limit.
             A teacher that does not find the positive cannot judge what is too close to it: BM25 scores a positive
             without a word of the query 0, like most of the corpus, and would leave nothing (``abstain_at=0``).
@@ -41,7 +41,8 @@ class Veto:
         object.__setattr__(self, "teacher", resolve_teacher(self.teacher))
         object.__setattr__(self, "method", resolve_method(self.method))
         method: Method = self.method
-        if not method.rules or method.first_rank or method.last_rank is not None or method.floor > -np.inf:
+        more = method.first_rank or method.last_rank is not None or method.floor > -np.inf or method.sees_all_positives
+        if not method.rules or more:
             raise InputError(f"Veto: method: expected a ceiling alone, such as perc_pos:0.95, got {method}")
         if self.abstain_at is not None:
             object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
@@ -59,10 +60,11 @@ class Veto:
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
         index = scene.indexes.open(self.teacher, scene.corpus)
+        score_pairs = scene.indexes.scorer(self.teacher, scene.corpus, scene.queries)
         positives = Positives(
             scene.positive_offsets,
             scene.positive_ids.astype(np.int32),
-            scene.positive_scores(index),
+            scene.positive_scores(index, score_pairs),
             scene.counted,
         )
         if scene.known_offsets is None:  # all rows of a fit, rather than later ones
@@ -71,10 +73,7 @@ class Veto:
         ceilings = self.method.ceilings(positive_scores)
         if self.abstain_at is not None:
             ceilings[positive_scores <= self.abstain_at] = np.inf
-        searcher = index.searcher(scene.queries)
-        return BoundVeto(
-            str(self), self.depth, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings
-        )
+        return BoundVeto(str(self), self.depth, score_pairs, ceilings)
 
     def __str__(self) -> str:
         return f"veto by {self.teacher.name} ({self.method})"
