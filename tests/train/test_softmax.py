@@ -144,6 +144,10 @@ def test_a_query_is_left_out_wherever_its_positive_would_be(frozen: Any, kind: A
     backward = [softmax_loss(0.9, 0.3, 0.9), softmax_loss(0.7, 0.7), softmax_loss(0.6, 0.6, 0.3)]
     found = loss_of(frozen, kind, table, keys, directions=("query_to_doc", "doc_to_query"))
     assert found == pytest.approx(np.mean(backward), rel=1e-5)
+    # Between documents, (0.9, 0.7, 0.5).(0.3, 0.8, 0.6) = 1.13 is the only pair of which one is not relevant.
+    documents = [softmax_loss(0.9, 0.3, 1.13), softmax_loss(0.7), softmax_loss(0.6)]
+    found = loss_of(frozen, kind, table, keys, directions=("query_to_doc", "doc_to_doc"))
+    assert found == pytest.approx(np.mean(documents), rel=1e-5)
 
 
 # ---- Sentence Transformers -------------------------------------------------------------------------------------------
