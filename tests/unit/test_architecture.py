@@ -93,7 +93,6 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
         ("regex", "teachers/words.py"),
         ("datatrove", "cluster/executors.py"),
         ("ray", "cluster/executors.py"),
-        ("fsspec", "cluster/store.py"),
     ],
 )
 def test_a_library_has_one_place(library: str, home: str) -> None:

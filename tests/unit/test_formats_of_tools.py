@@ -232,12 +232,13 @@ def test_a_format_is_recognized_or_the_error_names_the_columns(columns: str, nam
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
     page = (Path(__file__).parents[2] / "docs" / "interchange.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    section = page.split("## Row formats")[1].split("\n## ")[0]
+    (block,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     found: dict[str, Any] = {"NegativeMiner": NegativeMiner}
     exec(block, found)
     last, _, said = block.strip().splitlines()[-1].partition("#")
     assert repr(eval(last, found)) == said.strip()
-    table = page.split("## Row formats")[1].split("Who reads")[0]
+    table = section.split("Who reads")[0]
     assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(FORMATS)
 
 
