@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Clock, machine, median, parser, prepare, print_table, spread
+from common import AnonymousPeak, Clock, machine, median, memory, parser, prepare, print_table, spread
 
 DEPTH = 48
 QUERIES_A_BLOCK = 1024
@@ -32,11 +32,14 @@ def main() -> None:
         corpus, queries = vectors(cache, count, arguments.queries, arguments.width)
         times: dict[str, list[Any]] = {}
         for _ in range(arguments.repeats):
-            for name, search in WAYS.items():
-                clock = Clock()
-                search(corpus, queries, arguments.first_pass)
-                times.setdefault(name, []).append(clock.read())
-        product = median([each["seconds"] for each in times["float32 product by torch"]])
+            for name in (PRODUCT, *arguments.ways):
+                idle = memory("RssAnon")
+                with AnonymousPeak() as anonymous:
+                    clock = Clock()
+                    (bare_product if name == PRODUCT else WAYS[name])(corpus, queries, arguments.first_pass)
+                    read = clock.read()
+                times.setdefault(name, []).append({**read, "peak": anonymous.peak - idle})
+        product = median([each["seconds"] for each in times[PRODUCT]])
         for name, each in times.items():
             seconds = [one["seconds"] for one in each]
             measured.setdefault(name, {})[count] = median(seconds)
@@ -49,9 +52,11 @@ def main() -> None:
                     spread(seconds),
                     f"{median(seconds) / product:.2f}",
                     f"{cpu:.1f}",
+                    f"{max(one['peak'] for one in each):,.0f}",
                 ]
             )
-    print_table(["passages", f"{arguments.queries:,} queries", "seconds", "range", "products", "CPU seconds"], rows)
+    heads = ["passages", f"{arguments.queries:,} queries", "seconds", "range", "products", "CPU seconds", "MiB"]
+    print_table(heads, rows)
     if arguments.plot is not None:
         draw(measured, arguments.queries, arguments.plot)
 
@@ -63,6 +68,9 @@ def options() -> argparse.ArgumentParser:
     result.add_argument("--queries", type=int, default=2048, help="number of queries")
     result.add_argument("--width", type=int, default=384, help="dimensions of the vectors")
     result.add_argument("--first-pass", default="auto", help="number format of hf_negmine's product")
+    result.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what searches, besides the bare product"
+    )
     result.add_argument("--plot", type=Path, default=None, help="an image of time against passages to write")
     return result
 
@@ -142,16 +150,12 @@ def by_torch(corpus: Any, queries: Any, _: Any, *, pick: bool = True) -> None:
                 out.topk(min(DEPTH, len(passages)), dim=1)
 
 
-def product(corpus: Any, queries: Any, _: Any) -> None:
+def bare_product(corpus: Any, queries: Any, _: Any) -> None:
     by_torch(corpus, queries, _, pick=False)
 
 
-WAYS: dict[str, Callable[[Any, Any, Any], None]] = {
-    "float32 product by torch": product,
-    "torch in blocks, with topk": by_torch,
-    "FAISS flat": by_faiss,
-    "hf_negmine": by_us,
-}
+PRODUCT = "torch's float32 product"
+WAYS: dict[str, Callable[[Any, Any, Any], None]] = {"torch": by_torch, "faiss": by_faiss, "hf_negmine": by_us}
 
 
 def draw(measured: dict[str, dict[int, float]], n_queries: int, path: Path) -> None:

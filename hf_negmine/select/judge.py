@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import TeacherError, require_whole
+from hf_negmine.base.errors import TeacherError, require_flag, require_whole
 from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
@@ -54,6 +54,7 @@ class Judge:
         object.__setattr__(self, "judge", resolve_judge(self.judge))
         if self.budget is not None:
             require_whole(self.budget, "Judge: budget", at_least=0)
+        require_flag(self.relabel, "Judge: relabel")
 
     @property
     def settings(self) -> dict[str, Any]:

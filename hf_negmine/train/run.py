@@ -22,7 +22,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_negmine.base.choices import Loss, RefreshRule
 from hf_negmine.base.devices import has_fast_bfloat16, require_device, without_data_parallel
-from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_finite, require_whole
+from hf_negmine.base.errors import (
+    InputError,
+    StorageError,
+    require,
+    require_choice,
+    require_finite,
+    require_flag,
+    require_whole,
+)
 from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
 from hf_negmine.base.paths import model_source
 from hf_negmine.base.wording import counted
@@ -43,6 +51,7 @@ CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules
 MINI_BATCH = 32
 SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
 """Shares of all steps after which the run is saved, and its loss logged."""
+MOST_EPOCHS = 1_000_000
 MAY_CHANGE = ("resume", "progress", "device")
 """Settings in which a resumed run may differ."""
 
@@ -92,6 +101,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         require_choice(self.loss, get_args(Loss), argument="loss")
+        for name in ("in_batch_negatives", "resume", "progress"):
+            require_flag(getattr(self, name), name)
         require_whole(self.batch_size, "batch_size", at_least=1)
         if self.max_seq_length is not None:
             require_whole(self.max_seq_length, "max_seq_length", at_least=1)
@@ -109,6 +120,7 @@ class TrainingSettings:
             require_finite(getattr(self, name), name)
         for name in ("epochs", "learning_rate"):
             require(getattr(self, name) > 0, f"{name}: more than 0, got {getattr(self, name)!r}")
+        require(self.epochs <= MOST_EPOCHS, f"epochs: at most {MOST_EPOCHS:,}, got {self.epochs:g}")
         require(0 <= self.warmup_ratio < 1, f"warmup_ratio: from 0 to under 1, got {self.warmup_ratio!r}")
         if self.refresh is not None:
             require_choice(self.refresh, get_args(RefreshRule), argument="refresh")

@@ -435,6 +435,11 @@ def test_settings_out_of_range() -> None:
         TrainingSettings(warmup_ratio=float("nan"))
     with pytest.raises(InputError, match="refresh: 'teacher' is not among"):
         TrainingSettings(refresh="teacher")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"epochs: at most 1,000,000, got 1e\+308"):
+        TrainingSettings(epochs=1e308)
+    for name in ("in_batch_negatives", "resume", "progress"):
+        with pytest.raises(InputError, match=f"{name}: True or False, got 'no'"):
+            TrainingSettings(**{name: "no"})  # type: ignore[arg-type]
 
 
 def test_help_teaches(run: Run) -> None:

@@ -871,6 +871,8 @@ def test_filters_that_are_none_or_too_many_are_refused(cache: Path, filters: Any
 def test_a_budget_is_a_whole_number(budget: Any) -> None:
     with pytest.raises(InputError, match=f"Judge: budget: a whole number, at least 0, got {budget}"):
         Judge(overlap, budget)
+    with pytest.raises(InputError, match="Judge: relabel: True or False, got 'yes'"):
+        Judge(overlap, relabel="yes")  # type: ignore[arg-type]
 
 
 def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> None:
