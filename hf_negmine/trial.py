@@ -52,6 +52,7 @@ class TriedSetting:
 
     Attributes:
         method, sampler: the setting.
+        negatives: how many it gives per query, on average.
         ndcg: mean NDCG@10 over the held-out queries and the seeds.
         gain: how much more it is than with the miner's own setting.
         low, high: the 95 % interval of the gain over the queries.
@@ -59,6 +60,7 @@ class TriedSetting:
 
     method: str
     sampler: str
+    negatives: float
     ndcg: float
     gain: float
     low: float
@@ -104,9 +106,12 @@ class Trial:
         )
 
     def __str__(self) -> str:
-        heads = ("method", "sampler", "NDCG@10", "gain", "95 % interval")
+        heads = ("method", "sampler", "negatives", "NDCG@10", "gain", "95 % interval")
         rows = [
-            (one.method, one.sampler, f"{one.ndcg:.4f}", f"{one.gain:+.4f}", f"[{one.low:+.4f}, {one.high:+.4f}]")
+            (
+                *(one.method, one.sampler, f"{one.negatives:.1f}", f"{one.ndcg:.4f}", f"{one.gain:+.4f}"),
+                f"[{one.low:+.4f}, {one.high:+.4f}]",
+            )
             for one in self.settings
         ]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -154,7 +159,7 @@ def try_settings(
     if not isinstance(teacher, VectorTeacher):
         raise InputError(
             f"try_settings: the student needs the vectors of a dense model, which {teacher.name} does not have; give "
-            "one as student="
+            "one as student= (--student)"
         )
     rows = _Rows.of(texts, teacher, VectorStore(config.cache_dir, progress=config.progress))
     settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
@@ -172,7 +177,7 @@ def try_settings(
     for selection, result in zip(selections, results, strict=False):
         gains = _bootstrapped(result - own)
         low, high = np.quantile(gains, [0.025, 0.975])
-        numbers = (result.mean(), (result - own).mean(), low, high)
+        numbers = (selection.counts.mean(), result.mean(), (result - own).mean(), low, high)
         tried.append(TriedSetting(str(selection.method), str(selection.sampler), *(float(one) for one in numbers)))
         if np.quantile(gains, level / 2) > 0 and (best is None or tried[-1].ndcg > best.ndcg):
             best = tried[-1]

@@ -23,6 +23,7 @@ from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.search import Queries, pair_scores
+from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter, Listed, Scene
 from hf_negmine.select.judge import verdicts_of, verdicts_on
@@ -43,7 +44,8 @@ def audit(
 
     A negative is doubtful if it scores at or over the miner's ceiling (or under its floor), has the text of a positive
     of its query or of the query itself, stands in its row twice, is dropped by one of the miner's filters, or is
-    relevant to the miner's judge. Ranks are not looked at: a shift or a band of the method plays no part.
+    relevant to the miner's judge. Ranks are not looked at, so a shift or a band of the method plays no part; nor does a
+    `Consistency` rule, which is about positives.
 
     Args:
         rows: rows with a query, positives and negatives, in any format that `data.formats` knows: those of Sentence
@@ -136,9 +138,10 @@ class _Auditor:
         queries, passages = np.divmod(self._keys, len(self._texts.corpus))
         scores = pair_scores(searcher, queries, passages.astype(np.int32))[self._place]
         targets, references = self._targets(pairs, pair_score)
+        Positives(self._texts.positive_offsets, self._texts.positive_ids, pair_score).warn_of_zeros(config.teacher.name)
         reasons = self._reasons_of_texts()
         settled = np.logical_or.reduce(list(reasons.values()))
-        ceilings = config.method.ceilings(references)
+        ceilings = config.method.settled(pair_score).ceilings(references)
         reasons[f"ceiling of {config.method}"] = scores >= ceilings[found.row_of]
         if np.isfinite(config.method.floor):
             reasons[f"floor of {config.method}"] = scores < config.method.floor
@@ -148,7 +151,7 @@ class _Auditor:
         if config.judge is not None:
             relevant, judged = self._judged(scores, settled)
             reasons[str(config.judge)] = relevant
-        return Audit(config, self._texts, self._source, found, targets, references, scores, reasons, judged)
+        return Audit(config, self._texts, self._source, found, targets, references, ceilings, scores, reasons, judged)
 
     def _targets(self, query_of_pair: IdArray, pair_score: FloatArray) -> tuple[IdArray, FloatArray]:
         """Each row's target and the positive score that sets its ceiling: the lowest of its query, or of the row."""

@@ -16,6 +16,7 @@ from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.data.writing import in_memory
 from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.select import Top
 from hf_negmine.select.filters import Consistency
 
 if TYPE_CHECKING:
@@ -28,18 +29,20 @@ class Repaired:
 
     Attributes:
         rows: all rows in their own format, with all their other columns.
-        changes: for each row that was changed, its number (``row``), how many negatives it ``kept``, how many were
-            ``replaced`` by others, and how many ``dropped`` without one.
+        changes: for each row that was changed, its number (``row``; in labeled pairs a query counts as a row), how many
+            negatives it ``kept``, how many were ``replaced`` by others, and how many ``dropped`` without one.
+        count: number of rows, counted so.
     """
 
     rows: datasets.Dataset
     changes: datasets.Dataset
+    count: int
 
     def __str__(self) -> str:
         replaced, dropped = (sum(self.changes[name]) for name in ("replaced", "dropped"))
         left = sum(not (row["kept"] or row["replaced"]) for row in self.changes)
         return (
-            f"{counted(len(self.changes), 'row')} of {len(self.rows):,} changed: {counted(replaced, 'negative')} "
+            f"{counted(len(self.changes), 'row')} of {self.count:,} changed: {counted(replaced, 'negative')} "
             f"replaced, {dropped:,} dropped" + (f"; {counted(left, 'row')} left without a negative" if left else "")
         )
 
@@ -67,7 +70,7 @@ def repair(audit: Audit, *, replace: bool) -> Repaired:
     kept = np.bincount(rows, minlength=n_rows)
     changes = {"row": changed, "kept": kept[changed], "replaced": filled[changed], "dropped": (lost - filled)[changed]}
     repaired = audit.source.with_negatives(negatives, audit.texts.corpus, found.offsets)
-    return Repaired(in_memory(repaired), in_memory(pa.table(changes)))
+    return Repaired(in_memory(repaired), in_memory(pa.table(changes)), n_rows)
 
 
 def _replacements(audit: Audit, rows: IdArray, lost: IdArray) -> tuple[IdArray, IdArray]:
@@ -76,7 +79,7 @@ def _replacements(audit: Audit, rows: IdArray, lost: IdArray) -> tuple[IdArray, 
     # As many as the longest row: even if all that a row keeps are among them, there are enough others.
     most = max(1, min(int(np.diff(found.offsets).max()), len(texts.corpus) - 1))
     filters = [one for one in config.filters if not isinstance(one, Consistency)]
-    config = with_changes(config, num_negatives=most, filters=filters, on_exhausted="keep")
+    config = with_changes(config, num_negatives=most, sampler=Top(), filters=filters, on_exhausted="keep")
     builder = PoolBuilder(config)
     selection, _ = steps.select(builder, builder.pool(texts, ("query", "positive")), texts)
     chosen = selection.ragged.take(audit.targets[rows])

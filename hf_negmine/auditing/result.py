@@ -102,6 +102,7 @@ class Audit:
         found: where their texts are in ``texts``.
         targets: int64, shape (rows,): whose ceiling counts for the row, a query or a (query, positive) pair.
         references: float32, shape (rows,): the positive score that sets the ceiling.
+        ceilings: float32, shape (rows,); +inf without one.
         scores: float32, shape (negatives,), by the miner's teacher.
         reasons: for each thing that speaks against negatives, for which it does; bool, shape (negatives,).
         judged: how many (query, negative) pairs the judge was asked about; None without a judge.
@@ -113,6 +114,7 @@ class Audit:
     found: Found
     targets: IdArray
     references: FloatArray
+    ceilings: FloatArray
     scores: FloatArray
     reasons: dict[str, BoolArray]
     judged: int | None = None
@@ -137,7 +139,6 @@ class Audit:
         """The table of all negatives in parts; see `to_dataset` for its columns."""
         found, names = self.found, list(self.reasons)
         places = np.arange(len(found.passages)) - found.offsets[found.row_of]
-        ceilings = self.config.method.ceilings(self.references)
         for start in range(0, len(found.passages), NEGATIVES_A_STEP):
             some = slice(start, start + NEGATIVES_A_STEP)
             rows = found.row_of[some]
@@ -149,7 +150,7 @@ class Audit:
                     "query": self.texts.queries.take(found.queries[rows]),
                     "negative": self.texts.corpus.take(found.passages[some]),
                     "positive_score": self.references[rows],
-                    "ceiling": ceilings[rows],
+                    "ceiling": self.ceilings[rows],
                     "score": self.scores[some],
                     "reasons": pa.array([[names[at] for at in np.flatnonzero(each)] for each in flags], LIST_OF_TEXT),
                     "rows_sharing": self.rows_sharing[some],
@@ -159,9 +160,9 @@ class Audit:
     def to_dataset(self) -> datasets.Dataset:
         """Every negative with what speaks against it, as a data set in memory.
 
-        Its columns: ``row`` and ``place``, which count from 0; ``query``, ``negative``; ``positive_score``, the one
-        that sets the ``ceiling``; ``score``; ``reasons``, empty for a negative that the miner would have taken; and
-        ``rows_sharing``, in how many rows the passage is a negative.
+        Its columns: ``row`` and ``place``, which count from 0 (in labeled pairs a query counts as a row); ``query``,
+        ``negative``; ``positive_score``, the one that sets the ``ceiling``; ``score``; ``reasons``, empty for a
+        negative that the miner would have taken; and ``rows_sharing``, in how many rows the passage is a negative.
         """
         return datasets.Dataset(pa.concat_tables(self.tables()))
 
@@ -188,8 +189,8 @@ class Audit:
         """Rows in their own format without the doubtful negatives; the others keep their places.
 
         Args:
-            replace: whether others take their places, mined from the passages of the rows and the corpus by the miner's
-                settings. They are fewer where the corpus is exhausted.
+            replace: whether others take their places: the hardest that the miner's settings allow, among the passages
+                of the rows and the corpus. They are fewer where these are exhausted. A sampler plays no part.
         """
         from hf_negmine.auditing.repairing import repair
 

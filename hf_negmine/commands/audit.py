@@ -49,7 +49,7 @@ OPTIONS = {
         options.CORPUS_CONFIG,
     ],
     **miners.TEACHER,
-    options.NEGATIVES: [options.METHOD, options.POSITIVE_SCORE, options.SAMPLER, options.mining("seed")],
+    options.NEGATIVES: [options.METHOD, options.POSITIVE_SCORE],
     "Filters": [*miners.FILTERS[:2], *miners.JUDGE[:-1]],
     options.OUTPUT: [
         option("output", Path, "File for the table of all negatives: .parquet.", "-o", metavar="FILE"),
@@ -88,6 +88,7 @@ def audit(
         raise InputError("--drop: for --repair, which is not given")
     if repair is not None and repair.suffix not in SUFFIXES:
         raise InputError(f"--repair {repair}: rows are written as .parquet or .jsonl; end the name of the file so")
+    _require_different(rows, output, repair)
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
     from hf_negmine import auditing
@@ -107,11 +108,31 @@ def audit(
         raise typer.Exit(1)
 
 
+def _changes_of(repair: Path) -> Path:
+    """The file beside repaired rows that says what changed."""
+    return repair.with_name(f"{repair.stem}.changes.parquet")
+
+
+def _require_different(rows: str, output: Path | None, repair: Path | None) -> None:
+    """Raise `InputError` if a file would be written over the rows, or over another output."""
+    files = {"ROWS": Path(rows), "--output": output}
+    if repair is not None:
+        files |= {"--repair": repair, "what changed, beside --repair": _changes_of(repair)}
+    seen: dict[Path, str] = {}
+    for name, path in files.items():
+        if path is None:
+            continue
+        whole = path.expanduser().resolve()
+        if whole in seen:
+            raise InputError(f"{name} and {seen[whole]} are the same file, {path}; give another name to one of them")
+        seen[whole] = name
+
+
 def _repair(audited: Audit, path: Path, drop: bool) -> None:
     from hf_negmine.base.files import finish_or_nothing
 
     repaired = audited.repair(replace=not drop)
-    changes = path.with_name(f"{path.stem}.changes.parquet")
+    changes = _changes_of(path)
     for file_name, table in ((path, repaired.rows), (changes, repaired.changes)):
         with finish_or_nothing(file_name) as file:
             if file_name.suffix == ".jsonl":

@@ -94,13 +94,17 @@ def sweep(
 
     if output is not None:
         check_suffix(output)
-    table = miner.fit(rows, **part).sweep(**swept)
+    miner.fit(rows, **part)
+    tried = None
+    if trial:
+        from hf_negmine.trial import try_settings
+
+        tried = try_settings(miner, **swept, **trying)
+    table = miner.sweep(**swept)
     if not quiet or output is None:
         typer.echo(f"\n{table}\n")
     if output is not None:
         table.save(output)
         typer.echo(f"Written: {output}")
-    if trial:
-        from hf_negmine.trial import try_settings
-
-        typer.echo(f"\n{try_settings(miner, **swept, **trying)}\n")
+    if tried is not None:
+        typer.echo(f"\n{tried}\n")

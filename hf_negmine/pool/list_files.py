@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[st
                     raise InputError(f"{path}: line {number} has {len(fields)} fields, expected {count}: {expected}")
                 if fields:
                     yield number, fields
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InputError(f"{path} could not be read: {error}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start} of a line)") from error
@@ -202,9 +203,11 @@ def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[st
 
 def _number(path: Path, line: int, text: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"{path}: line {line} has {text!r}, expected a number") from error
+        if "_" not in text:  # Python reads 1_0 as 10
+            return float(text)
+    except ValueError:
+        pass
+    raise InputError(f"{path}: line {line} has {text!r}, expected a number")
 
 
 @contextmanager

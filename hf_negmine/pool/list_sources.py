@@ -162,10 +162,15 @@ def open_texts(source: Any, what: str) -> TextsById:
     names = list(rows.column_names)
     ids = [name for name in names if name in ("id", "_id") or name.endswith(("_id", "-id"))]
     others = [name for name in names if name not in ids]
+    if sorted(others) == ["text", "title"]:  # as in a BEIR corpus
+        rows = rows.map(
+            lambda row: {"text": f"{row['title'] or ''} {row['text'] or ''}".strip()}, remove_columns="title"
+        )
+        others = ["text"]
     require(
         len(ids) == 1 and len(others) == 1,
-        f"{what}: expected a column of ids, named id or ending in _id, and one of texts, got {names}; keep two, for "
-        f"example with select_columns",
+        f"{what}: expected a column of ids, named id or ending in _id, and one of texts, or title and text, got "
+        f"{names}; leave the others out",
     )
     parts = [whole(table[ids[0]]) for table in table_batches(rows, ids)]
     require(bool(parts), f"{what}: there are no rows")

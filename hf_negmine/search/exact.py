@@ -24,7 +24,7 @@ from hf_negmine.base.protocols import Ranking
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.search.contenders import Contenders, ScoreBuffer
 from hf_negmine.search.corpus import Corpus, VectorSource
-from hf_negmine.search.precision import precision_of
+from hf_negmine.search.precision import Precision, precision_of
 from hf_negmine.search.ranking import Exclusions, ranking_of_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
 from hf_negmine.search.workers import one_blas_thread, side_by_side
@@ -136,8 +136,9 @@ class _VectorBlock:
         local = torch.from_numpy(rows).to(device)
         size = searcher.rows_a_group
         pieces = zip(torch.split(local, size), torch.split(limits, size), strict=True)
-        groups = [self._contenders(some, below, wanted) for some, below in pieces]
-        corpus, dtype = searcher.corpus, searcher.precision.dtype
+        precision = self._precision(rows)
+        groups = [self._contenders(some, below, wanted, precision) for some, below in pieces]
+        corpus, dtype = searcher.corpus, precision.dtype
         with one_blas_thread():
             if corpus.resident:  # one thread takes a group from its first product to its last
                 keys = searcher.each(lambda group: group.best(corpus.blocks(dtype)), groups)
@@ -147,7 +148,18 @@ class _VectorBlock:
                 keys = searcher.each(Contenders.best, groups)
         return ranking_of_keys(torch.cat(keys), depth, skip)
 
-    def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int) -> Contenders:
+    def _precision(self, rows: IdArray) -> Precision:
+        """The number format of the first pass.
+
+        On a CPU float32 for queries with several ceilings, which a sweep has: each leaves passages in doubt as far as
+        the error of the product reaches, and all of them are scored again (with bfloat16 that took a sweep of SQuAD six
+        times as long).
+        """
+        several = len(rows) > len(np.unique(rows))
+        on_cpu = self.searcher.device.type == "cpu"
+        return precision_of("float32", self.searcher.device) if several and on_cpu else self.searcher.precision
+
+    def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, precision: Precision) -> Contenders:
         searcher = self.searcher
         excluded = searcher.exclusions.of(self.queries[rows.cpu().numpy()])
         queries, query_of = torch.unique_consecutive(rows, return_inverse=True)
@@ -155,6 +167,4 @@ class _VectorBlock:
         def score(some: torch.Tensor, passages: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
             return list_scores(self.vectors[rows[some]], passages, counts, searcher.corpus.gather)
 
-        return Contenders(
-            self.vectors[queries], query_of, limits, wanted, excluded, searcher.precision, score, searcher.buffer
-        )
+        return Contenders(self.vectors[queries], query_of, limits, wanted, excluded, precision, score, searcher.buffer)

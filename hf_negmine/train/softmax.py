@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import Tensor
 
-from hf_negmine.base.errors import InputError, require, require_choice
+from hf_negmine.base.errors import InputError, require, require_choice, require_finite
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives, false_negatives_by_direction
 
@@ -50,7 +50,8 @@ class SoftmaxSettings:
             "hardness_mode='hard_negatives', hardness_strength=5.0",
         )
         margin = self.student_margin
-        require(margin is None or bool(np.isfinite(margin)), f"student_margin: a finite number or None, got {margin!r}")
+        if margin is not None:
+            require_finite(margin, "student_margin")
         directions = self.directions
         require(not isinstance(directions, str), f"directions: expected a sequence of names, got {directions!r}")
         for direction in directions:
@@ -61,6 +62,11 @@ class SoftmaxSettings:
             raise InputError(
                 f"partition_mode='per_direction' needs a positive in each direction, and {tuple(directions)!r} has "
                 "some without; take partition_mode='joint'"
+            )
+        if not self.in_batch_negatives and self.hardness_mode == "in_batch_negatives":
+            raise InputError(
+                "hardness_mode='in_batch_negatives' weighs negatives that in_batch_negatives=False leaves out; take "
+                "'hard_negatives'"
             )
         if not self.in_batch_negatives and (len(directions) > 1 or margin is not None):
             raise InputError(

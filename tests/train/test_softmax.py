@@ -294,7 +294,12 @@ def test_weights_that_nothing_reads_are_an_error(frozen: Any, tmp_path: Path) ->
         ({"hardness_mode": "hard_negatives"}, "come together"),
         ({"hardness_strength": 5.0}, "come together"),
         ({"hardness_mode": "hard_negatives", "hardness_strength": -1.0}, "0 or more; got -1.0"),
-        ({"student_margin": float("nan")}, "student_margin: a finite number or None, got nan"),
+        ({"student_margin": float("nan")}, "student_margin: a finite number, got nan"),
+        ({"student_margin": "a"}, "student_margin: a finite number, got 'a'"),
+        (
+            {"hardness_mode": "in_batch_negatives", "hardness_strength": 9.0, "in_batch_negatives": False},
+            "take 'hard_negatives'",
+        ),
         ({"directions": ("query_to_query",)}, "'query_to_doc' is always among them"),
         ({"directions": "query_to_doc"}, "a sequence of names"),
         ({"directions": ("query_to_doc", "doc_to_docs")}, "directions"),

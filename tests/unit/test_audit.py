@@ -327,6 +327,54 @@ def test_options_that_do_not_fit_are_said(more: list[str], words: str, tmp_path:
     assert words in result.stderr
 
 
+def test_a_ceiling_that_depends_on_all_positives_is_that_of_mining(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES[:12]})
+    own = miner(tmp_path, corpus=PASSAGES, method="percentile:50", num_negatives=2, on_exhausted="keep")
+    mined = own.mine(rows)
+    assert not audit(mined, own).doubtful.any()
+    over = audit(mined, own.with_(method="percentile:10"))
+    ceiling = np.quantile([score(query, passage) for query, passage in zip(QUERIES, PASSAGES, strict=False)], 0.1)
+    table = over.to_dataset()
+    assert table["ceiling"] == pytest.approx([ceiling] * len(table), abs=1e-6)
+    assert over.doubtful.any()
+
+
+@pytest.mark.parametrize("sampler", ["mixed:1+1@10", "sampled:3", "simans:3"])
+def test_a_sampler_does_not_keep_rows_from_being_repaired(sampler: str, tmp_path: Path) -> None:
+    done = audit(rows_of(2), miner(tmp_path, method="perc_pos:0.5", sampler=sampler, num_negatives=2, corpus=PASSAGES))
+    assert sum(done.repair().changes["replaced"])
+
+
+def test_a_teacher_that_knows_no_word_of_the_positives_is_warned_of(tmp_path: Path) -> None:
+    rows = [{"query": f"ask{place}", "pos": [f"tell{place}"], "neg": [f"other{place}"]} for place in range(8)]
+    with pytest.warns(UserWarning, match="scores 8 of 8 positives 0"):
+        audit(rows, NegativeMiner("bm25", cache_dir=tmp_path, progress=False))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("-o", "same.parquet", "--repair", "same.parquet"), "--repair and --output are the same file"),
+        (
+            ("-o", "x.changes.parquet", "--repair", "x.parquet"),
+            "what changed, beside --repair and --output are the same",
+        ),
+        (("--repair", "rows.jsonl"), "--repair and ROWS are the same file"),
+    ],
+)
+def test_no_file_is_written_over_another(
+    files: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = "".join(json.dumps(row) + "\n" for row in rows_of(5))
+    Path("rows.jsonl").write_text(content)
+    result = run("rows.jsonl", "-t", "random", "--cache-dir", "cache", *files)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert Path("rows.jsonl").read_text() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl"]
+
+
 def test_scores_of_given_vectors_are_read_as_they_are(tmp_path: Path) -> None:
     teacher = FixedTeacher(
         ["q"], np.array([[1.0, 0.0]]), ["p", "near", "far"], np.array([[1.0, 0.0], [0.96, 0.28], [0.6, 0.8]])

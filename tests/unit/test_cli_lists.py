@@ -171,6 +171,8 @@ def test_filters_a_judge_and_a_push_follow(run: Run, tmp_path: Path, monkeypatch
         (["beir", "--candidates-from", "short.trec"], "short.trec: line 2 has 5 fields, expected 6: query id, Q0"),
         (["beir", "--candidates-from", "words.trec"], "words.trec: line 1 has 'high', expected a number"),
         (["beir", "--candidates-from", "broken.trec.gz"], "broken.trec.gz could not be read"),
+        (["beir", "--candidates-from", "flipped.trec.gz"], "flipped.trec.gz could not be read"),
+        (["beir", "--candidates-from", "under.trec"], "under.trec: line 1 has '1_0', expected a number"),
         (["beir", "--candidates-from", "latin.trec"], "latin.trec is not UTF-8"),
         (["beir", "--candidates-from", "good.trec", "--qrels", "none.txt"], "qrels: none.txt does not exist"),
         (["beir", "--candidates-from", "lists"], "lists has its own queries and documents; leave out the rows"),
@@ -190,6 +192,10 @@ def test_what_is_missing_is_one_sentence(
     (tmp_path / "short.trec").write_text("q1 Q0 a 1 0.9 x\nq1 Q0 b 2 0.8\n")
     (tmp_path / "words.trec").write_text("q1 Q0 a 1 high x\n")
     (tmp_path / "broken.trec.gz").write_bytes(gzip.compress(run_lines().encode())[:-20])
+    flipped = bytearray(gzip.compress(b"q1 Q0 a 1 0.9 x\n" * 200, mtime=0))
+    flipped[10] = 0x07  # no kind of block
+    (tmp_path / "flipped.trec.gz").write_bytes(flipped)
+    (tmp_path / "under.trec").write_text("q1 Q0 a 1 1_0 x\n")
     (tmp_path / "latin.trec").write_bytes("q1 Q0 ü 1 0.9 x\n".encode("latin-1"))
     (tmp_path / "texts.jsonl").write_text('{"id": "q1", "text": "one"}\n')
     done = run("mine", *arguments, "-o", tmp_path / "mined")

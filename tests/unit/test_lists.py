@@ -364,8 +364,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**ONE, "documents": {"id": ["a", "a"], "text": ["one", "two"]}}, "documents: the id 'a' has two texts"),
     ({**ONE, "documents": {"id": ["a"], "text": [" "]}}, "1 empty text"),
     (
-        {"documents": {"id": ["a"], "title": ["one"], "text": ["two"]}},
-        "documents: expected a column of ids, .* got .'id', 'title', 'text'.",
+        {"documents": {"id": ["a"], "name": ["one"], "text": ["two"]}},
+        "documents: expected a column of ids, .* got .'id', 'name', 'text'.",
     ),
     ({"documents": {"id": [None, "b"], "text": ["one", "two"]}}, "documents: 1 of 2 ids in a batch are missing"),
     ({"documents": {"id": [0.5], "text": ["one"]}}, "documents: the ids are double, expected texts or whole numbers"),
@@ -407,6 +407,17 @@ class TestAMinerOfAPool:
     def test_is_not_made_of_other_pools(self, pool_of: Any) -> None:
         with pytest.raises(InputError, match=r"expected a pool from CandidatePool\.from_lists, got CandidatePool"):
             NegativeMiner.from_pool(CandidatePool.load(pool_of().folder))
+
+
+def test_a_title_stands_before_its_text() -> None:
+    titled = {"_id": ["a", "b"], "title": ["One", ""], "text": ["two", "three"]}
+    pool = CandidatePool.from_lists(
+        {"id": ["q"], "query": ["ask"]},
+        titled,
+        {"query_id": ["q"], "document_ids": [["a", "b"]], "scores": [[1.0, 0.5]], "positive_ids": [["a"]]},
+    )
+    (row,) = pool.select("naive", n=1).to_dataset()
+    assert (row["positive"], row["negative_1"]) == ("One two", "three")
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
