@@ -17,8 +17,9 @@ from common import dense_teacher, machine, parser, prepare, print_table
 
 from hf_negmine import NegativeMiner, try_settings
 from hf_negmine.data.sources import open_rows
+from hf_negmine.teachers.probes import one_thread
 from hf_negmine.teachers.vector_store import VectorStore
-from hf_negmine.trial import CUTOFF, _one_thread, _Rows, normalize
+from hf_negmine.trial import CUTOFF, _Rows, normalize
 
 TESTS = {"nfcorpus": "test", "scifact": "test", "qed_nq": "dev", "bioasq_snippets": "test"}
 METHODS = ("naive", "shifted:10", "margin_pos:0.05", "perc_pos:0.98", "perc_pos:0.95", "perc_pos:0.9", "perc_pos:0.8")
@@ -92,7 +93,7 @@ def on_test(miner: NegativeMiner, teacher: Any, labels: dict[str, set[str]], see
         return float(np.mean(values))
 
     selections = miner.pool.sweep(METHODS, SAMPLERS, n=miner.config.num_negatives, seed=miner.config.seed)
-    with _one_thread():
+    with one_thread():
         return {
             f"{one.method} {one.sampler}": float(np.mean([ndcg(given.train(one, seed)) for seed in range(seeds)]))
             for one in selections

@@ -6,8 +6,7 @@ is a stand-in for the model that will be trained: `benchmarks/README.md` says ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.select import Selection
 from hf_negmine.select.methods import Method
 from hf_negmine.teachers import resolve_teacher, without_index
+from hf_negmine.teachers.probes import one_thread
 from hf_negmine.teachers.vector_store import VectorStore
 
 TENTH = 10
@@ -165,7 +165,7 @@ def try_settings(
     settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
     selections = pool.sweep(methods, samplers, **settings)
     selections.append(pool.select(config.method, config.sampler, **settings))
-    with _one_thread():
+    with one_thread():  # the products are small: several threads would wait for one another, and take 12 times as long
         results = [
             np.mean([rows.ndcg(rows.train(one, seed)) for seed in range(seeds)], axis=0)
             for one in tqdm(selections, desc="Training", unit=" settings", disable=not config.progress, delay=1)
@@ -196,17 +196,6 @@ def try_settings(
 def _rate(steps: int, at: int) -> float:
     """The share of the learning rate at a step: it rises for a tenth of them, and falls to 0."""
     return min(1.0, TENTH * (at + 1) / steps) * (1 - at / steps)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: the products are small, and several threads wait for each other (12 times slower)."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _bootstrapped(gains: FloatArray) -> FloatArray:

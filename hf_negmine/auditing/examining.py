@@ -13,6 +13,7 @@ import pyarrow as pa
 from hf_negmine.auditing.result import SAME_AS_POSITIVE, SAME_AS_QUERY, TWICE, Audit, Found, RowsWithNegatives
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
+from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.config import MiningConfig
@@ -22,7 +23,7 @@ from hf_negmine.data.sources import CorpusSource, RowSource, open_corpus, open_r
 from hf_negmine.data.texts import TextSet, build_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.builder import PoolBuilder
-from hf_negmine.search import Queries, pair_scores
+from hf_negmine.search import pair_scores
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter, Listed, Scene
@@ -133,37 +134,40 @@ class _Auditor:
         """Score the negatives and find what speaks against them."""
         found, config = self._found, self._config
         searcher = self._builder.searcher(config.teacher, self._texts)
-        pairs = np.repeat(np.arange(len(self._texts.queries)), np.diff(self._texts.positive_offsets))
-        pair_score = pair_scores(searcher, pairs, self._texts.positive_ids)
+        positives = self._scored_positives(searcher)
         queries, passages = np.divmod(self._keys, len(self._texts.corpus))
         scores = pair_scores(searcher, queries, passages.astype(np.int32))[self._place]
-        targets, references = self._targets(pairs, pair_score)
-        Positives(self._texts.positive_offsets, self._texts.positive_ids, pair_score).warn_of_zeros(config.teacher.name)
+        targets, references = self._targets(positives)
+        positives.warn_of_zeros(config.teacher.name)
         reasons = self._reasons_of_texts()
         settled = np.logical_or.reduce(list(reasons.values()))
-        ceilings = config.method.settled(pair_score).ceilings(references)
+        ceilings = config.method.settled(positives.deciding).ceilings(references)
         reasons[f"ceiling of {config.method}"] = scores >= ceilings[found.row_of]
         if np.isfinite(config.method.floor):
             reasons[f"floor of {config.method}"] = scores < config.method.floor
+        scene = Scene.of(self._texts, config.teacher, self._builder.indexes, config.positive_score)
         for one in config.candidate_filters:
-            reasons[str(one)] = self._dropped_by(one.bind(self._scene()), targets, scores, settled)
+            reasons[str(one)] = self._dropped_by(one.bind(scene), targets, scores, settled)
         judged = None
         if config.judge is not None:
             relevant, judged = self._judged(scores, settled)
             reasons[str(config.judge)] = relevant
         return Audit(config, self._texts, self._source, found, targets, references, ceilings, scores, reasons, judged)
 
-    def _targets(self, query_of_pair: IdArray, pair_score: FloatArray) -> tuple[IdArray, FloatArray]:
+    def _scored_positives(self, searcher: Searcher) -> Positives:
+        offsets, ids = self._texts.positive_offsets, self._texts.positive_ids
+        queries = np.repeat(np.arange(len(self._texts.queries)), np.diff(offsets))
+        return Positives(offsets, ids, pair_scores(searcher, queries, ids))
+
+    def _targets(self, positives: Positives) -> tuple[IdArray, FloatArray]:
         """Each row's target and the positive score that sets its ceiling: the lowest of its query, or of the row."""
         found = self._found
         if self._config.positive_score == "min":
-            lowest = np.full(len(self._texts.queries), np.inf, dtype=np.float32)
-            np.minimum.at(lowest, query_of_pair, pair_score)
-            return found.queries, lowest[found.queries]
+            return found.queries, positives.targets("min")[1][found.queries]
         (pairs,) = found.pairs.arrays
-        order = np.lexsort((pair_score[pairs], found.pairs.rows))
+        order = np.lexsort((positives.scores[pairs], found.pairs.rows))
         first = order[found.pairs.offsets[:-1]]
-        return pairs[first], pair_score[pairs[first]]
+        return pairs[first], positives.scores[pairs[first]]
 
     def _reasons_of_texts(self) -> dict[str, BoolArray]:
         """What is wrong with a negative by its text alone."""
@@ -177,18 +181,6 @@ class _Auditor:
             SAME_AS_QUERY: self._texts.own_text[self._queries] == found.passages,
             TWICE: again,
         }
-
-    def _scene(self) -> Scene:
-        texts, config = self._texts, self._config
-        positives = texts.positive_offsets, texts.positive_ids.astype(np.int64), None
-        return Scene(
-            Queries.of(texts, exclude_positives=True),
-            texts.corpus,
-            *positives,
-            config.positive_score,
-            config.teacher,
-            self._builder.indexes,
-        )
 
     def _dropped_by(self, one: BoundFilter, targets: IdArray, scores: FloatArray, settled: BoolArray) -> BoolArray:
         """Which negatives a filter would drop, of those whose texts say nothing against them."""

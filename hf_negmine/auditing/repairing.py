@@ -39,12 +39,12 @@ class Repaired:
     count: int
 
     def __str__(self) -> str:
-        replaced, dropped = (sum(self.changes[name]) for name in ("replaced", "dropped"))
-        left = sum(not (row["kept"] or row["replaced"]) for row in self.changes)
-        return (
-            f"{counted(len(self.changes), 'row')} of {self.count:,} changed: {counted(replaced, 'negative')} "
-            f"replaced, {dropped:,} dropped" + (f"; {counted(left, 'row')} left without a negative" if left else "")
-        )
+        columns = self.changes.with_format("numpy")
+        kept, replaced, dropped = (np.asarray(columns[name][:]) for name in ("kept", "replaced", "dropped"))
+        left = int(np.count_nonzero(kept + replaced == 0))
+        changed = f"{counted(len(self.changes), 'row')} of {self.count:,} changed"
+        done = f"{counted(int(replaced.sum()), 'negative')} replaced, {dropped.sum():,} dropped"
+        return f"{changed}: {done}" + (f"; {counted(left, 'row')} left without a negative" if left else "")
 
 
 def repair(audit: Audit, *, replace: bool) -> Repaired:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing
-from hf_negmine.base.ragged import Ragged
+from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.config import MiningConfig
@@ -143,6 +143,7 @@ class Audit:
             some = slice(start, start + NEGATIVES_A_STEP)
             rows = found.row_of[some]
             flags = np.stack([self.reasons[name][some] for name in names], axis=1)
+            ends = offsets_of_counts(flags.sum(axis=1)).astype(np.int32)
             yield pa.table(
                 {
                     "row": rows,
@@ -152,7 +153,7 @@ class Audit:
                     "positive_score": self.references[rows],
                     "ceiling": self.ceilings[rows],
                     "score": self.scores[some],
-                    "reasons": pa.array([[names[at] for at in np.flatnonzero(each)] for each in flags], LIST_OF_TEXT),
+                    "reasons": pa.ListArray.from_arrays(ends, pa.array(names).take(pa.array(np.nonzero(flags)[1]))),
                     "rows_sharing": self.rows_sharing[some],
                 }
             )
@@ -216,9 +217,6 @@ class Audit:
             text = self.texts.corpus.take(found.passages[hub : hub + 1])[0].as_py()
             lines.append(f"The most frequent negative is one in {shared:,} rows: {text[:80]!r}")
         return "\n".join(lines)
-
-
-LIST_OF_TEXT = pa.list_(pa.string())
 
 
 def check_suffix(path: Path) -> None:

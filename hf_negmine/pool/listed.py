@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Searcher, Teacher
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray
@@ -55,9 +53,7 @@ class ListedPool:
 
     def scene(self, counted: BoolArray | None) -> Scene:
         """What filters may look at; ``counted`` is that of the pool."""
-        texts, teacher = self.texts, self.teacher.continued_by or self.teacher
-        offsets, ids = texts.positive_offsets, texts.positive_ids.astype(np.int64)
-        return Scene(Queries.of(texts), texts.corpus, offsets, ids, None, "min", teacher, self.indexes, counted)
+        return Scene.of(self.texts, self.teacher.continued_by or self.teacher, self.indexes, counted=counted)
 
     @property
     def open_searcher(self) -> Callable[[], Searcher] | None:

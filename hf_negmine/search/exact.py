@@ -69,7 +69,7 @@ class VectorSearcher:
         self.queries = queries
         self.exclusions = exclusions
         self.device = torch.device(device)
-        self.precision = precision_of(first_pass, self.device)
+        self.first_pass, self.precision = first_pass, precision_of(first_pass, self.device)
         self.corpus = Corpus(passages, self.device, passages_a_block)
         on_cpu = self.device.type == "cpu"
         self.rows_a_group = ROWS_A_GROUP if on_cpu else 4 * ROWS_A_GROUP
@@ -151,13 +151,14 @@ class _VectorBlock:
     def _precision(self, rows: IdArray) -> Precision:
         """The number format of the first pass.
 
-        On a CPU float32 for queries with several ceilings, which a sweep has: each leaves passages in doubt as far as
-        the error of the product reaches, and all of them are scored again (with bfloat16 that took a sweep of SQuAD six
-        times as long).
+        Unless the user names one, float32 on a CPU for queries with several ceilings, which a sweep has: each leaves
+        passages in doubt as far as the error of the product reaches, and all of them are scored again. With bfloat16 a
+        sweep of SQuAD took 191 s, and not 42 (`benchmarks/README.md`).
         """
+        searcher = self.searcher
+        chooses = searcher.first_pass == "auto" and searcher.device.type == "cpu"
         several = len(rows) > len(np.unique(rows))
-        on_cpu = self.searcher.device.type == "cpu"
-        return precision_of("float32", self.searcher.device) if several and on_cpu else self.searcher.precision
+        return precision_of("float32", searcher.device) if chooses and several else searcher.precision
 
     def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, precision: Precision) -> Contenders:
         searcher = self.searcher

@@ -14,7 +14,7 @@ from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.data.texts import TextColumn
+from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.search import Indexes, Queries, ScorePairs, TeacherIndex
 
 
@@ -84,6 +84,19 @@ class Scene:
     counted: BoolArray | None = None
     known_offsets: IdArray | None = None
     known_ids: IdArray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        texts: TextSet,
+        teacher: Teacher,
+        indexes: Indexes,
+        positive_score: PositiveScore = "min",
+        counted: BoolArray | None = None,
+    ) -> Scene:
+        """The scene of a text set, whose positives are all in its corpus."""
+        offsets, ids = texts.positive_offsets, texts.positive_ids.astype(np.int64)
+        return cls(Queries.of(texts), texts.corpus, offsets, ids, None, positive_score, teacher, indexes, counted)
 
     @property
     def query_of_pair(self) -> IdArray:
