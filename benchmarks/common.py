@@ -124,8 +124,9 @@ def open_squad(arguments: argparse.Namespace) -> Input:
 
 def store_squad(arguments: argparse.Namespace, cache: Path) -> Any:
     """Encode the SQuAD texts that the vector store under ``cache`` lacks; returns the `TextSet`."""
+    from hf_negmine.data.checks import batches_of
+    from hf_negmine.data.collecting import build_text_set
     from hf_negmine.data.sources import pair_batches
-    from hf_negmine.data.texts import batches_of, build_text_set
     from hf_negmine.teachers.vector_store import VectorStore
 
     given = open_squad(arguments)

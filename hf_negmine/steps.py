@@ -16,6 +16,7 @@ from hf_negmine.base.errors import ExhaustedError, InputError, require
 from hf_negmine.base.files import is_read_only
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
+from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.sources import (
     CorpusSource,
     Reading,
@@ -24,7 +25,7 @@ from hf_negmine.data.sources import (
     open_rows,
     pair_batches,
 )
-from hf_negmine.data.texts import TextSet, build_text_set, open_text_set
+from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.fitted import first_targets, fit_name, write_fit
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder

@@ -14,9 +14,10 @@ import torch
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import Ranking, Searcher, Teacher
 from hf_negmine.base.schema import FloatArray
+from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.formats.tools import TOOLS
 from hf_negmine.data.layouts import FORMATS
-from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.search import Exclusions, open_searcher
 from hf_negmine.search.corpus import VectorsInMemory

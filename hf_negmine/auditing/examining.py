@@ -17,10 +17,11 @@ from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.config import MiningConfig
+from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.formats import format_of
 from hf_negmine.data.pairs import PairFinder
 from hf_negmine.data.sources import CorpusSource, RowSource, open_corpus, open_rows
-from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.data.texts import TextSet
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.search import pair_scores

@@ -18,10 +18,11 @@ from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.config import MiningConfig
+from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.formats import LabelledTexts, RowFormat
 from hf_negmine.data.formats.columns import LabelledPairs
 from hf_negmine.data.sources import table_batches
-from hf_negmine.data.texts import TEXTS_A_BATCH, TextColumn, TextSet
+from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.select.methods import Method, Rule
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hf_negmine.commands.specs import folder, spec
 
 if TYPE_CHECKING:
     from hf_negmine.train.data import TrainingData
-    from hf_negmine.train.run import TrainingSettings
+    from hf_negmine.train.settings import TrainingSettings
 
 HELP = """Fine-tune a Sentence Transformers model with hard negatives.
 
@@ -62,7 +62,7 @@ EVAL = "A BEIR folder (corpus, queries, qrels) on which NDCG@10 is measured befo
 START_OVER = "Start over in a folder that holds a model, an interrupted run or other files."
 
 part = Signature("part", "miner", "NegativeMiner.fit")
-training = Signature("training", "train.run", "TrainingSettings")
+training = Signature("training", "train.settings", "TrainingSettings")
 loading = Signature("loading", "teachers.dense", "DenseTeacher")
 
 OPTIONS = {
@@ -162,7 +162,9 @@ def train(
         os.environ["TQDM_DISABLE"] = "1"  # Sentence Transformers' bar for the card has no other switch
     set_up_libraries(quiet=quiet)
     from hf_negmine.train.evaluation import beir_evaluator
-    from hf_negmine.train.run import TrainingSettings, fine_tune, prepare_output
+    from hf_negmine.train.output import prepare_output
+    from hf_negmine.train.run import fine_tune
+    from hf_negmine.train.settings import TrainingSettings
 
     settings = TrainingSettings(**training, in_batch_negatives=not no_in_batch_negatives, progress=not quiet)
     prepare_output(output, resume=settings.resume, overwrite=overwrite)

@@ -14,9 +14,10 @@ from hf_negmine.base.choices import Format, Inconsistent, OnExhausted
 from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require, require_choice
 from hf_negmine.base.ragged import Ragged, offsets_of_rows
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.checks import is_list
 from hf_negmine.data.formats.cells import lists_like, new_elements
 from hf_negmine.data.formats.tools import TOOLS, Tool
-from hf_negmine.data.texts import TextColumn, is_list
+from hf_negmine.data.texts import TextColumn
 
 FORMATS = get_args(Format)
 CONSISTENT = "consistent"

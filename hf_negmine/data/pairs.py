@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.schema import BoolArray, IdArray
-from hf_negmine.data.texts import TextSet, check_texts, flatten_positives
+from hf_negmine.data.checks import check_texts, flatten_positives
+from hf_negmine.data.texts import TextSet
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from hf_negmine.base.choices import Format
 from hf_negmine.base.errors import ColumnError, require
+from hf_negmine.data.checks import check_texts
 from hf_negmine.data.sources import CorpusSource, open_corpus, pair_batches
-from hf_negmine.data.texts import check_texts
 from hf_negmine.data.writing import in_memory
 
 ROWS_A_PIECE = 65_536

@@ -19,7 +19,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from hf_negmine.base.errors import InputError, NegmineError, StorageError
 from hf_negmine.base.files import default_cache_dir, digest_of, publish_folder, scratch_folder
 from hf_negmine.base.paths import folder_of
-from hf_negmine.data.texts import TextSet, batches_of, build_text_set
+from hf_negmine.data.checks import batches_of
+from hf_negmine.data.collecting import build_text_set
+from hf_negmine.data.texts import TextSet
 from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (

@@ -23,7 +23,8 @@ from hf_negmine.base.files import (
 )
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.data.texts import TextSet, build_text_set
+from hf_negmine.data.collecting import build_text_set
+from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.list_sources import (
     DOCUMENTS,
     QUERY,

@@ -21,9 +21,9 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
+from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.sources import Rows, open_rows, table_batches
 from hf_negmine.data.sources.columns import whole
-from hf_negmine.data.texts import TEXTS_A_BATCH
 
 LISTS_A_BATCH = 1024
 """Lists that are read at a time; they may have thousands of candidates each."""

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
-from hf_negmine.data.texts import TEXTS_A_BATCH, TextColumn, TextSet
+from hf_negmine.data.checks import TEXTS_A_BATCH
+from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 

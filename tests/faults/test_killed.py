@@ -23,14 +23,14 @@ import json, os, signal, sys
 import numpy as np, pyarrow as pa, torch
 from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
-import hf_negmine.transform, hf_negmine.pool, hf_negmine.teachers.vector_store, hf_negmine.data.texts
+import hf_negmine.transform, hf_negmine.pool, hf_negmine.teachers.vector_store, hf_negmine.data.collecting
 from hf_negmine import NegativeMiner
 from hf_negmine.base.files import digest_of, text_digests
 
 hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
 hf_negmine.pool.retrieving.QUERIES_A_PART = 10
 hf_negmine.transform.ROWS_A_BATCH = 9
-hf_negmine.data.texts.TEXTS_A_BATCH = 7
+hf_negmine.data.collecting.TEXTS_A_BATCH = 7
 
 class Teacher:
     name, similarity = "hash", "cosine"

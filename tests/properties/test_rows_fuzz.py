@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from hf_negmine.base.errors import NegmineError
+from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.sources import choose_columns, open_corpus, open_rows, pair_batches
-from hf_negmine.data.texts import build_text_set
 from tests.thorough import THOROUGH, examples
 
 fuzzed = examples(5000, every=125, suppress_health_check=list(HealthCheck))

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
-from hf_negmine.train.run import TrainingSettings
+from hf_negmine.train.settings import TrainingSettings
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "imbe", "jujube", "kiwi", "lime"]
 VERBS = ["eat", "grow", "cook", "buy"]

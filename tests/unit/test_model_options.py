@@ -33,7 +33,8 @@ from hf_negmine.teachers import (
     teacher_of_settings,
 )
 from hf_negmine.teachers.lengths import positions_of
-from hf_negmine.train.run import TrainingSettings, _load
+from hf_negmine.train.run import _load
+from hf_negmine.train.settings import TrainingSettings
 from tests.tiny_models import make_cross, make_sparse, make_tokens
 from tests.train.helpers import load_model
 
@@ -197,7 +198,7 @@ def test_the_shell_says_the_same(words: tuple[str, ...], tmp_path: Path, monkeyp
 
 
 def test_training_takes_the_first_gpu_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_negmine.train.run.require_device", lambda device: None)
+    monkeypatch.setattr("hf_negmine.train.settings.require_device", lambda device: None)
     refused(lambda: TrainingSettings(device="cuda:1"), "device: 'cuda:1'", "CUDA_VISIBLE_DEVICES=1")
 
 

@@ -28,7 +28,7 @@ from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import MODEL_KINDS, DenseTeacher
 from hf_negmine.train.data import TrainingData
-from hf_negmine.train.run import TrainingSettings
+from hf_negmine.train.settings import TrainingSettings
 from hf_negmine.trial import try_settings
 
 TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pytest
 
 from hf_negmine.base.errors import InputError, StorageError
-from hf_negmine.data import texts as texts_module
-from hf_negmine.data.texts import TextSet, batches_of, build_text_set, find_digests, open_text_set, sort_digests
+from hf_negmine.data import collecting
+from hf_negmine.data.checks import batches_of
+from hf_negmine.data.collecting import build_text_set
+from hf_negmine.data.texts import TextSet, find_digests, open_text_set, sort_digests
 from tests.reference import text_set
 
 QUERIES = ["who?", "where?", "who?", "when?"]
@@ -169,7 +171,7 @@ def test_any_unicode_text_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_more_texts_than_fit_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = [f"passage {i % 70}" for i in range(100)]
     whole = text_set(tmp_path / "whole", ["q"], ["passage 3"], corpus)
-    monkeypatch.setattr(texts_module, "TEXTS_A_BATCH", 7)
+    monkeypatch.setattr(collecting, "TEXTS_A_BATCH", 7)
     cut = text_set(tmp_path / "cut", ["q"], ["passage 3"], corpus)
     assert (len(whole.corpus), cut.fingerprint) == (70, whole.fingerprint)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
-from hf_negmine.data.texts import is_list, is_text
+from hf_negmine.data.checks import is_list, is_text
 
 
 def is_passage(kind: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, IdArray
+from hf_negmine.data.checks import check_texts
 from hf_negmine.data.formats.cells import elements_of, lists_like, texts_of_elements
 from hf_negmine.data.formats.labelled import (
     LabelledTexts,
@@ -21,7 +22,6 @@ from hf_negmine.data.formats.labelled import (
     locate,
 )
 from hf_negmine.data.formats.lists import with_column, with_scores
-from hf_negmine.data.texts import check_texts
 
 
 @dataclass(frozen=True)

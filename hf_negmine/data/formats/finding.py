@@ -9,12 +9,12 @@ from functools import partial
 import pyarrow as pa
 
 from hf_negmine.base.errors import ColumnError, InputError, require, require_choice
+from hf_negmine.data.checks import is_list, is_text
 from hf_negmine.data.formats.cells import holds_passages
 from hf_negmine.data.formats.columns import LabelledLists, LabelledPairs, NegativeColumns
 from hf_negmine.data.formats.labelled import RowFormat
 from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.formats.tools import TEXTS, TOOLS, Tool
-from hf_negmine.data.texts import is_list, is_text
 
 NUMBERED = re.compile(r"((?:hard_)?neg(?:ative)?)s?(?:_?(\d+))?")
 """Names of the negative columns of Sentence Transformers' rows."""

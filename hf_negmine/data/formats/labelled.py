@@ -11,8 +11,8 @@ import pyarrow as pa
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
+from hf_negmine.data.checks import are_blank, check_texts, flatten_positives, is_text
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
-from hf_negmine.data.texts import are_blank, check_texts, flatten_positives, is_text
 
 POSITIVE = "positive"
 QUERY = "query"

@@ -10,6 +10,7 @@ import pyarrow as pa
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
+from hf_negmine.data.checks import is_list
 from hf_negmine.data.formats.cells import elements_of, is_messages, lists_like, new_elements, texts_of_elements
 from hf_negmine.data.formats.labelled import (
     LabelledTexts,
@@ -19,7 +20,6 @@ from hf_negmine.data.formats.labelled import (
     labelled_texts,
     locate,
 )
-from hf_negmine.data.texts import is_list
 
 
 @dataclass(frozen=True)

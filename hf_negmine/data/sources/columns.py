@@ -13,9 +13,9 @@ from datasets.arrow_writer import TypedSequence
 from datasets.formatting.formatting import LazyBatch
 
 from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.formats import RowFormat
 from hf_negmine.data.sources.labels import Labels, label_columns
-from hf_negmine.data.texts import TEXTS_A_BATCH
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 

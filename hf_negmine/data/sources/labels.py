@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.texts import in_code, is_list
+from hf_negmine.data.checks import in_code, is_list
 
 logger = logging.getLogger(__name__)
 

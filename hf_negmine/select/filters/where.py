@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
-from hf_negmine.data.texts import TextColumn, batches_of, find_digests, unique_digests
+from hf_negmine.data.checks import batches_of
+from hf_negmine.data.texts import TextColumn, find_digests, unique_digests
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
 
 CANDIDATES_A_STEP = 2**16
