@@ -1,7 +1,7 @@
 """What encoding costs: hf_negmine's dense teacher and `SentenceTransformer.encode` with its defaults.
 
-Texts of SQuAD, drawn at random, on the CPU. The two alternate in one process, and encode the same texts with the same
-model.
+Texts of SQuAD, drawn at random. The two alternate in one process, and encode the same texts with the same model, on a
+GPU if there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def draw_texts(arguments: argparse.Namespace, role: str) -> list[str]:
 
 def compare(role: Any, dtype: Any, arguments: argparse.Namespace) -> list[str]:
     """One row of the table."""
-    teacher = DenseTeacher(teacher_folder(arguments), dtype=dtype, device="cpu")
+    teacher = DenseTeacher(teacher_folder(arguments), dtype=dtype, device=arguments.device)
     texts, model = draw_texts(arguments, role), teacher.model
     peer = model.encode_query if role == "query" else model.encode_document
     encoders: dict[str, Any] = {
@@ -61,13 +61,16 @@ def compare(role: Any, dtype: Any, arguments: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
+    from hf_negmine.base.devices import best_device
+
     assert __doc__
     options = parser(__doc__.splitlines()[0])
     options.add_argument("--texts", type=int, default=2048, help="texts of each role; 2048 are encoded at a time")
+    options.add_argument("--device", default=best_device(), help="where to encode")
     options.add_argument("--roles", nargs="+", choices=tuple(ROLES), default=list(ROLES))
     arguments = options.parse_args()
     prepare(arguments)
-    print(f"{machine()}; {arguments.repeats} repeats\n", flush=True)
+    print(f"{machine()}; on {arguments.device}; {arguments.repeats} repeats\n", flush=True)
     headers = ["", "theirs, texts/s", "ours, texts/s", "times as fast", "by CPU seconds", "1 - smallest cosine"]
     print_table(headers, [compare(role, arguments.dtype, arguments) for role in arguments.roles])
 
