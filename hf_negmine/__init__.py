@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.miner import NegativeMiner
+    from hf_negmine.page import write_report
     from hf_negmine.pool import CandidatePool
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
@@ -109,6 +110,7 @@ _HOMES = {
         "TopKShifted",
     ),
     "auditing": ("Audit", "Repaired", "audit"),
+    "page": ("write_report",),
     "miner": ("NegativeMiner",),
     "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
@@ -222,6 +224,7 @@ __all__ = [
     "same_value",
     "trainer_arguments",
     "try_settings",
+    "write_report",
 ]
 
 try:

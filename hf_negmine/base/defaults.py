@@ -20,3 +20,5 @@ SWEPT_METHODS = (
 )
 """What a sweep tries. Absolute ceilings are left out: which ones make sense depends on the teacher's scale."""
 SWEPT_SAMPLERS = ("top", "sampled:10")
+PAGE_QUERIES = 2000
+"""Queries that a page to look at holds: about 5 MB."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_negmine.commands import audit, cache, demo, mine, share, sweep, train
+from hf_negmine.commands import audit, cache, demo, mine, report, share, sweep, train
 
 app = typer.Typer(
     name="hf-negmine",
@@ -40,6 +40,12 @@ app.command(help=sweep.HELP, short_help="Compare methods and samplers side by si
 app.command(help=audit.HELP, short_help="Find likely false negatives in rows that have some.", epilog=audit.EPILOG)(
     audit.audit
 )
+app.command(
+    help=report.REPORT_HELP, short_help="Write a page to look at mined negatives.", epilog=report.REPORT_EPILOG
+)(report.report)
+app.command(
+    help=report.EXPLORE_HELP, short_help="Open that page for all queries, and label.", epilog=report.EXPLORE_EPILOG
+)(report.explore)
 app.command(help=train.HELP, short_help="Fine-tune a model with hard negatives.", epilog=train.EPILOG)(train.train)
 app.command(help=share.PUSH_HELP, short_help="Push what mine has written to the Hub.", epilog=share.PUSH_EPILOG)(
     share.push

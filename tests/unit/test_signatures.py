@@ -12,8 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from hf_negmine import page
 from hf_negmine.auditing import audit as audit_rows
-from hf_negmine.commands import audit, mine, share, sweep, train
+from hf_negmine.commands import audit, mine, report, share, sweep, train
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.signatures import Option, Panels, Parameter, Signature, option, parameters, takes
@@ -22,6 +23,7 @@ from hf_negmine.hub.load import load_mined
 from hf_negmine.hub.push import push_dataset, push_material
 from hf_negmine.hub.reproducing import reproduce
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.page.serving import served
 from hf_negmine.pool.list_files import open_lists_at
 from hf_negmine.select.filters import Consistency
 from hf_negmine.select.judge import Judge
@@ -37,6 +39,8 @@ PANELS: dict[str, Panels] = {
     "sweep": sweep.OPTIONS,
     "audit": audit.OPTIONS,
     "train": train.OPTIONS,
+    "report": report.REPORT,
+    "explore": report.EXPLORE,
     "push": share.PUSH,
     "reproduce": share.REPRODUCE,
 }
@@ -71,6 +75,8 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
         "training": [TrainingSettings],
         "mining": [MiningConfig],
     },
+    "report": {"source": [load_mined], "settings": [page.write_report]},
+    "explore": {"source": [load_mined], "settings": [served]},
     "push": {"settings": [push_dataset, push_material]},
     "reproduce": {"settings": [reproduce, load_mined]},
 }

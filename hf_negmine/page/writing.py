@@ -1,0 +1,72 @@
+"""The page as one file: template, style, script and content put together, with a policy that allows nothing else."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hf_negmine.base.defaults import PAGE_QUERIES
+from hf_negmine.base.errors import require_whole
+from hf_negmine.base.files import finish_or_nothing
+from hf_negmine.base.paths import folder_of
+from hf_negmine.miner import NegativeMiner
+from hf_negmine.page.content import Shown
+
+
+def write_report(mined: NegativeMiner | Shown, path: Path | str, *, queries: int = PAGE_QUERIES) -> Path:
+    """Write a page to look at mined negatives: one HTML file that needs no network.
+
+    It shows the summary, the distributions of scores, differences and losses (figure 4 of the paper), and each query
+    with its positives, its negatives and what was held back. A slider moves the ceiling: what would be mined under
+    another one is read from the stored candidates, without filters and with the sampler ``top``. Passages can be
+    labeled as relevant or not; the labels are exported as JSON lines or TREC relevance judgements.
+
+    Args:
+        mined: a fitted miner.
+        path: the file to write; an earlier one is replaced.
+        queries: how many queries the page holds at most, drawn by their texts.
+
+    Returns:
+        The path.
+
+    Raises:
+        NotFittedError: the miner is not fitted.
+        InputError: the candidates are no longer in the cache, or the teacher is an ensemble.
+        StorageError: the file cannot be written.
+    """
+    require_whole(queries, "queries", at_least=1)
+    shown = mined if isinstance(mined, Shown) else Shown.of(mined)
+    path = folder_of(path, "path")
+    with finish_or_nothing(path) as file:
+        file.write(page_of(shown.content(shown.sample(queries))).encode())
+    return path
+
+
+def page_of(content: dict[str, Any], *, server: dict[str, Any] | None = None) -> str:
+    """The HTML of a page.
+
+    Args:
+        content: from `Shown.content`.
+        server: for a served page, the address for judgements, the judgements so far, and the slices; None for a file.
+    """
+    template, style, script = (
+        files("hf_negmine.page").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    # Compressed, texts can be three times as long; and no text can end the script element.
+    data = _encoded(gzip.compress(json.dumps({**content, "server": server}, ensure_ascii=False).encode(), 6, mtime=0))
+    parts = {"STYLE": style, "SCRIPT": script, "STYLE_HASH": _hash(style), "SCRIPT_HASH": _hash(script), "DATA": data}
+    pieces = template.split("@@")
+    return "".join(piece if place % 2 == 0 else parts[piece] for place, piece in enumerate(pieces))
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{_encoded(hashlib.sha256(text.encode()).digest())}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
