@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
-    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge
+    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge, ScoreJudge
     from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
@@ -95,7 +95,7 @@ _HOMES = {
     ),
     "config": ("MiningConfig",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "select.judge_models": ("ChatJudge", "FunctionJudge"),
+    "select.judge_models": ("ChatJudge", "FunctionJudge", "ScoreJudge"),
     "select.judge": ("Judge",),
     "select.methods": (
         "Method",
@@ -187,6 +187,7 @@ __all__ = [
     "Sampled",
     "ScoreFloor",
     "ScoreFunction",
+    "ScoreJudge",
     "ScoringTeacher",
     "Selection",
     "ShallowPoolError",

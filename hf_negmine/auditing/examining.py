@@ -208,7 +208,7 @@ class _Auditor:
         asked = np.flatnonzero(np.isfinite(score_of))
         asked = asked[np.lexsort((asked, -score_of[asked]))][: judge.budget]
         queries, passages = np.divmod(self._keys[asked], len(self._texts.corpus))
-        kept = verdicts_of(judge.judge, self._builder.indexes.store)
+        kept = [verdicts_of(each, self._builder.indexes.store) for each in judge.judges]
         relevant = np.zeros(len(self._keys), dtype=bool)
-        relevant[asked] = verdicts_on(judge.judge, kept, self._texts, queries, passages)
+        relevant[asked] = verdicts_on(judge.judges, kept, self._texts, queries, passages)
         return relevant[self._place], len(asked)
