@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.pool import CandidatePool
+    from hf_negmine.pool.beir_writing import write_hard_subset
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.report.sweep import Sweep, SweptSetting
@@ -112,6 +113,7 @@ _HOMES = {
     "miner": ("NegativeMiner",),
     "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
+    "pool.beir_writing": ("write_hard_subset",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Mixed", "Sampled", "Selection", "SimANS", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
@@ -223,6 +225,7 @@ __all__ = [
     "same_value",
     "trainer_arguments",
     "try_settings",
+    "write_hard_subset",
 ]
 
 try:

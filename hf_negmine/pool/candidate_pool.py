@@ -17,6 +17,7 @@ from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray
 from hf_negmine.data.texts import TextSet
+from hf_negmine.pool.beir_writing import write_beir
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
 from hf_negmine.pool.ids import POSITIONS, Ids
@@ -29,6 +30,8 @@ from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
 from hf_negmine.teachers import ListTeacher, place
+
+WITHOUT_TEXTS = "this pool came without its texts; write the pool of a miner that is fitted on them, or of from_lists"
 
 
 class CandidatePool:
@@ -108,7 +111,7 @@ class CandidatePool:
 
         Args:
             queries: the texts of the queries: ``{id: text}``, or rows with one column of ids, named ``id`` or ending in
-                ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes.
+                ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes; or a BEIR folder.
             documents: the texts of the passages, likewise.
             scores: rows of ``query_id``, ``document_ids`` and ``scores``, in any order; or ``{query id: {document id:
                 score}}``, or a TREC run (``.trec`` or ``.run``, or these with ``.gz``). Higher scores are more
@@ -329,19 +332,16 @@ class CandidatePool:
 
         Args:
             folder: where they are written.
-            queries, documents: the texts with your ids, in any form that `from_lists` takes. None takes the ids that
-                were given to `from_lists`, and for other pools positions. A text with several ids is written under
-                the first.
+            queries, documents: the texts with your ids, in any form that `from_lists` takes, such as a BEIR folder.
+                None takes the ids that were given to `from_lists`, and for other pools positions. A text with several
+                ids is written under the first.
 
         Raises:
             InputError: the pool came without its texts, or one of them has no id.
             StorageError: the folder cannot be written to.
         """
         if self.texts is None:
-            raise InputError(
-                "to_lists: this pool came without its texts; write the pool of a miner that is fitted on them, or of "
-                "from_lists"
-            )
+            raise InputError(f"to_lists: {WITHOUT_TEXTS}")
         ids = self.ids.given(self.texts, queries, documents)
         write_list_tables(folder_of(folder, "folder"), self.texts, self.lists, self.positives, ids)
 
@@ -370,6 +370,39 @@ class CandidatePool:
         write_run(folder_of(path, "path"), self.lists, self.positives, tag, ids)
         if qrels is not None:
             write_qrels(folder_of(qrels, "qrels"), self.positives, ids)
+
+    def to_beir(
+        self,
+        folder: Path | str,
+        selection: Selection,
+        *,
+        split: str = "train",
+        queries: Any = None,
+        documents: Any = None,
+    ) -> None:
+        """Write a selection from this pool as a BEIR folder: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv``.
+
+        Positives are judged 1 and negatives 0, as in other mined judgements, so that readers of BEIR folders that want
+        only positives find these alone.
+
+        Args:
+            folder: where they are written; an earlier file is replaced.
+            selection: the negatives, from `select`.
+            split: the name of the judgements.
+            queries, documents: see `to_lists`.
+
+        Raises:
+            InputError: the pool came without its texts, the selection is another pool's, or an id cannot be written.
+        """
+        if self.texts is None:
+            raise InputError(f"to_beir: {WITHOUT_TEXTS}")
+        targets, _ = self.positives.targets(selection.positive_score)
+        if selection.source is not self.texts or len(targets) != len(selection.counts):
+            raise InputError("to_beir: the selection does not come from this pool; give pool.select(…)")
+        ids = self.ids.given(self.texts, queries, documents)
+        chosen = np.unique(np.stack([np.repeat(targets, selection.counts), selection.passages]), axis=1)
+        judged = [(self.positives.query_of_pair, self.positives.ids, 1), (*chosen, 0)]
+        write_beir(folder_of(folder, "folder"), self.texts, ids, split, judged)
 
     def _survivors(
         self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]

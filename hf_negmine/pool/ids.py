@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
@@ -31,8 +32,8 @@ class Ids:
             return self
         if texts is None:
             raise InputError(
-                "queries, documents: ids are found by the texts, which this pool came without; write the pool of a "
-                "miner that is fitted on them, or of from_lists"
+                "queries, documents: ids are found by the texts, which this pool came without; write "
+                "the pool of a miner that is fitted on them, or of from_lists"
             )
         return Ids(
             self.queries if queries is None else _of_texts(texts.queries, open_texts(queries, "queries")),
@@ -71,3 +72,16 @@ def _of_texts(column: TextColumn, given: TextsById) -> pa.Array:
 def taken(ids: pa.Array | None, positions: AnyArray) -> pa.Array:
     """The ids at some positions."""
     return pa.array(positions, pa.int64()) if ids is None else ids.take(pa.array(positions))
+
+
+def require_fields(ids: Ids, separators: str, what: str) -> None:
+    """Raise `InputError` for an id that is empty or holds one of the separators of a file's fields, as a pattern."""
+    for name, column in (("queries", ids.queries), ("documents", ids.documents)):
+        if column is None or not pa.types.is_large_string(column.type):
+            continue
+        wrong = column.filter(pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, separators)))
+        if len(wrong):
+            raise InputError(
+                f"{name}: {len(wrong):,} of {len(column):,} ids cannot be a field of {what}, the first is "
+                f"{wrong[0].as_py()!r}: it is empty, or holds what separates fields; rename them, or write to_lists"
+            )

@@ -21,7 +21,7 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
-from hf_negmine.data.sources import Rows, open_rows, table_batches
+from hf_negmine.data.sources import Rows, find_texts, open_rows, read_beir_texts, table_batches
 from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TEXTS_A_BATCH
 
@@ -158,6 +158,9 @@ def open_texts(source: Any, what: str) -> TextsById:
     """Open the texts of ``queries`` or ``documents``; see `CandidatePool.from_lists`."""
     if isinstance(source, Mapping) and source and all(isinstance(text, str) for text in source.values()):
         source = pa.table({"id": pa.array(list(source)), what: pa.array(list(source.values()), pa.large_string())})
+    name = {"documents": "corpus"}.get(what, what)
+    if isinstance(source, str | os.PathLike) and find_texts(folder := Path(source).expanduser(), name):
+        source = pa.table(list(read_beir_texts(folder, name)), names=["id", "text"])
     rows = _stored_rows(source, what)
     names = list(rows.column_names)
     ids = [name for name in names if name in ("id", "_id") or name.endswith(("_id", "-id"))]

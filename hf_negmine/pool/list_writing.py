@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.data.texts import TEXTS_A_BATCH, TextColumn, TextSet
-from hf_negmine.pool.ids import POSITIONS, Ids, taken
+from hf_negmine.pool.ids import POSITIONS, Ids, require_fields, taken
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -107,7 +106,7 @@ def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str,
     """Write the lists as a TREC run, compressed if the path ends in ``.gz``."""
     if not tag or len(tag.split()) != 1:
         raise InputError(f"tag: expected a word without spaces, got {tag!r}")
-    _require_words(ids)
+    require_fields(ids, r"[\s\pZ]", "a run")
     with finish_or_nothing(path) as raw:
         file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
         for table in list_tables(lists, positives, ids):
@@ -128,16 +127,3 @@ def write_qrels(path: Path, positives: Positives, ids: Ids) -> None:
     with finish_or_nothing(path) as file:
         for query, document in zip(queries.to_pylist(), documents.to_pylist(), strict=True):
             file.write(f"{query} 0 {document} 1\n".encode())
-
-
-def _require_words(ids: Ids) -> None:
-    """Raise `InputError` for an id that cannot stand in a file whose fields are separated by spaces."""
-    for name, column in (("queries", ids.queries), ("documents", ids.documents)):
-        if column is None or not pa.types.is_large_string(column.type):
-            continue
-        wrong = column.filter(pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, r"[\s\pZ]")))
-        if len(wrong):
-            raise InputError(
-                f"{name}: {len(wrong):,} of {len(column):,} ids are no word without spaces, the first is "
-                f"{wrong[0].as_py()!r}, and spaces separate the fields of a run; rename them, or write to_lists"
-            )

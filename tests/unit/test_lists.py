@@ -500,7 +500,7 @@ def test_an_id_that_cannot_stand_in_a_run_is_refused(pool_of: Any, tmp_path: Pat
     documents = {wrong if name == "f" else name: text for name, text in DOCUMENTS.items()}
     scores = {**SCORES, "q3": {"c": 0.7}}
     pool = pool_of(documents=documents, scores=scores)
-    with pytest.raises(InputError, match="documents: 1 of 6 ids are no word without spaces") as caught:
+    with pytest.raises(InputError, match="documents: 1 of 6 ids cannot be a field of a run") as caught:
         pool.to_run(tmp_path / "some.run")
     assert repr(wrong) in str(caught.value)
     assert not (tmp_path / "some.run").exists()
