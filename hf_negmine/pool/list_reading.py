@@ -121,7 +121,8 @@ def _text_set(queries: TextsById, documents: TextsById, labelled: Labelled, cach
         documents.batches(),
         query_column=queries.column,
         positive_column=documents.column,
-        corpus_remedy=f"documents.filter(lambda row: (row[{documents.column!r}] or '').strip())",
+        corpus_column=documents.column,
+        corpus_remedy=documents.without_blanks,
     )
 
 

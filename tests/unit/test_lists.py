@@ -363,7 +363,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"positives": {"query_id": ["q1"], "label": [1]}}, "positives: "),
     ({**ONE, "queries": {"query_id": ["q1"] * 2, "query": ["x", "y"]}}, "the id 'q1' has two texts, in rows 0 and 1"),
     ({**ONE, "documents": {"id": ["a", "a"], "text": ["one", "two"]}}, "documents: the id 'a' has two texts"),
-    ({**ONE, "documents": {"id": ["a"], "text": [" "]}}, "1 empty text"),
+    (
+        {**ONE, "documents": {"id": ["a"], "text": [" "]}},
+        r"column 'text' has 1 empty text.* in row 0; .* with documents.filter\(lambda row: \(row\['text'\]",
+    ),
+    (
+        {**ONE, "documents": {"id": ["a", "b"], "text": ["one", None]}},
+        r"column 'text' has 1 empty text.* in row 1; .* with documents.filter\(lambda row: \(row\['text'\]",
+    ),
+    (
+        {**ONE, "queries": {"q1": ""}},
+        "column 'queries' has 1 empty text.* in row 0; .* with {name: text for name, text in queries.items",
+    ),
+    (
+        {**ONE, "documents": {"a": " "}},
+        "column 'documents' has 1 empty text.* with {name: text for name, text in documents.items",
+    ),
     (
         {"documents": {"id": ["a"], "name": ["one"], "text": ["two"]}},
         "documents: expected a column of ids, .* got .'id', 'name', 'text'.",
