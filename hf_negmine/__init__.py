@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VectorTeacher,
     )
     from hf_negmine.config import MiningConfig
+    from hf_negmine.data.sources.passage_ids import with_ids
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.miner import NegativeMiner
@@ -114,6 +115,7 @@ _HOMES = {
     "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
     "pool.beir_writing": ("write_hard_subset",),
+    "data.sources.passage_ids": ("with_ids",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Mixed", "Sampled", "Selection", "SimANS", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
@@ -225,6 +227,7 @@ __all__ = [
     "same_value",
     "trainer_arguments",
     "try_settings",
+    "with_ids",
     "write_hard_subset",
 ]
 

@@ -18,6 +18,7 @@ from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.formats import format_of
+from hf_negmine.data.formats.cells import have_titles
 from hf_negmine.data.pairs import PairFinder
 from hf_negmine.data.sources import CorpusSource, RowSource, open_corpus, open_rows
 from hf_negmine.data.texts import TextSet, build_text_set
@@ -85,7 +86,9 @@ def audit(
 
 def _text_set(config: MiningConfig, source: RowsWithNegatives, corpus: CorpusSource | None) -> TextSet:
     """The texts of the rows; the corpus is the given one, and all negatives."""
-    given = () if corpus is None else open_corpus(corpus, column=config.corpus_column)
+    schema = source.rows.features.arrow_schema
+    titled = have_titles(schema.field(source.format.positive).type)
+    given = () if corpus is None else open_corpus(corpus, column=config.corpus_column, titled=titled)
     pairs = (
         (each.queries, pa.LargeListArray.from_arrays(each.positive_offsets, each.positives)) for each in source.texts()
     )
