@@ -109,7 +109,7 @@ def test_dpr_calls_them_passage_ids(tmp_path: Path) -> None:
     rows = Dataset.from_list([{"query": f"what is {row['title']}", "positive": row["text"]} for row in TITLED])
     miner = NegativeMiner("bm25", method="naive", num_negatives=1, format="dpr", cache_dir=tmp_path, progress=False)
     mined = miner.mine(rows)
-    done = with_ids(mined, [{"_id": int(row["docid"][1:]), "text": row["text"]} for row in TITLED])
+    done = with_ids(mined, [{**row, "docid": int(row["docid"][1:])} for row in TITLED])
     for place, row in enumerate(done):
         (positive,), (negative,) = row["positive_ctxs"], row["hard_negative_ctxs"]
         assert positive["passage_id"] == str(place)
