@@ -38,7 +38,8 @@ Others in the place of doubtful ones, from a corpus:
 """
 ROWS = (
     "Rows with a query, positives and negatives, in the format of Sentence Transformers, FlagEmbedding or another "
-    "tool: a data set id on the Hub, a file, or a folder of save_to_disk."
+    "tool: a data set id on the Hub, a file, a folder of save_to_disk, or a BEIR folder, whose judgements of 0 are "
+    "negatives."
 )
 SUFFIXES = (".parquet", ".jsonl")
 

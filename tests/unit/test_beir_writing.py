@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_negmine import CandidatePool, InputError, NegativeMiner, write_hard_subset
+from hf_negmine import (
+    CandidatePool,
+    InputError,
+    NegativeMiner,
+    RandomTeacher,
+    ScoreFunction,
+    audit,
+    write_hard_subset,
+)
 from hf_negmine.data.sources import open_beir, read_beir_texts
 from tests.unit.test_lists import DOCUMENTS, POSITIVES, QUERIES, SCORES
 
@@ -96,6 +104,34 @@ def test_a_folder_that_was_mined_keeps_its_ids(data_dir: Path, tmp_path: Path) -
     found = {query: {name for name, score in row.items() if score == "1"} for query, row in mined.items()}
     assert found == expected
     assert sum(score == "0" for row in mined.values() for score in row.values()) == len(selection.passages)
+
+
+def test_mined_judgements_are_audited_and_repaired(tmp_path: Path) -> None:
+    write_world(tmp_path / "beir", {"q0": {"d1": 2, "d5": 0, "d7": -1}, "q1": {"d2": 1}, "q2": {"d3": 0}})
+    corpus = [f"t{place} text {place}" for place in range(20)]
+    queries = [f"what is q{place}" for place in range(3)]
+    grid = np.random.default_rng(1).uniform(size=(3, 20)).astype(np.float32)
+    grid[0, [1, 5, 7]] = 0.5, 0.2, 0.6
+    scores = {(query, text): grid[at, place] for at, query in enumerate(queries) for place, text in enumerate(corpus)}
+    teacher = ScoreFunction(
+        lambda asked, passages: [scores[pair] for pair in zip(asked, passages, strict=True)],
+        RandomTeacher(1), candidates=19, version="1", label="grid",
+    )  # fmt: skip
+    done = audit(
+        tmp_path / "beir", NegativeMiner(teacher, method="perc_pos:1", cache_dir=tmp_path / "cache", **OPTIONS)
+    )
+    table = done.to_dataset()
+    assert [(row["query"], row["negative"], bool(row["reasons"])) for row in table] == [
+        (queries[0], corpus[5], False), (queries[0], corpus[7], True),
+    ]  # fmt: skip
+    assert "2 rows with 2 negatives" in str(done)
+    first, second = done.repair().rows
+    best = [text for text in corpus if scores[queries[0], text] < 0.5 and text not in (corpus[1], corpus[5])]
+    assert first["negatives"] == [corpus[5], max(best, key=lambda text: scores[queries[0], text])]
+    assert (first["query-id"], second["query-id"], second["negatives"]) == ("q0", "q1", [])
+    (tmp_path / "beir" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td1\t1\n")
+    with pytest.raises(InputError, match="the rows have no negatives"):
+        audit(str(tmp_path / "beir"), "random")
 
 
 # ---- what is hard for several systems --------------------------------------------------------------------------------

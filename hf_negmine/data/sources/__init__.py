@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hf_negmine.data.sources.beir import (
     find_texts,
+    is_beir,
     open_beir,
+    open_judged_beir,
     read_beir_table,
     read_beir_texts,
     read_judgements,
@@ -39,10 +41,12 @@ __all__ = [
     "choose_split",
     "find_format",
     "find_texts",
+    "is_beir",
     "label_columns",
     "open_beir",
     "open_corpus",
     "open_file",
+    "open_judged_beir",
     "open_rows",
     "pair_batches",
     "read_beir_table",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split, whole
 from hf_negmine.data.sources.files import open_file
 from hf_negmine.data.writing import in_memory
@@ -37,6 +39,34 @@ def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -
         read_judgements(folder, split, default),
         where=str(folder),
     )
+
+
+def open_judged_beir(folder: Path, *, split: str | None = None) -> OpenedRows:
+    """Open the queries of a BEIR folder that have positives, with the passages judged 0 or less as their negatives.
+
+    Returns:
+        Rows of ``query``, ``query-id``, and the lists ``positive`` and ``negatives``, in the order of the judgements;
+        and the corpus. For the arguments and errors see `open_beir`.
+    """
+    corpus, queries = read_beir_texts(folder, "corpus"), read_beir_texts(folder, "queries")
+    _, judgements = read_qrels_table(folder, split, TRAIN)
+    query_rows = np.asarray(_positions(queries[0], whole(judgements["query-id"]), what=f"{folder}: queries"))
+    passages = np.asarray(_positions(corpus[0], whole(judgements["corpus-id"]), what=f"{folder}: corpus"))
+    relevant = np.asarray(pc.greater(judgements["score"], 0.0))
+    require(bool(relevant.any()), f"{folder} has no judgement with a score over 0")
+    asked = np.unique(query_rows[relevant])
+    columns = {"query": queries[1].take(asked), "query-id": queries[0].take(asked)}
+    for name, some in (("positive", relevant), ("negatives", ~relevant & np.isin(query_rows, asked))):
+        row = np.searchsorted(asked, query_rows[some])
+        order = np.argsort(row, kind="stable")
+        offsets = offsets_of_rows(row[order], len(asked))
+        columns[name] = pa.LargeListArray.from_arrays(offsets, whole(corpus[1].take(passages[some][order])))
+    return OpenedRows(in_memory(pa.table(columns)), corpus[1], columns=("query", "positive"))
+
+
+def is_beir(folder: Path) -> bool:
+    """Whether a folder holds ``corpus`` and ``queries``."""
+    return find_texts(folder, "corpus") is not None and find_texts(folder, "queries") is not None
 
 
 def joined_beir(
