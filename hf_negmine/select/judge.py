@@ -40,10 +40,10 @@ class Judge:
     Attributes:
         judge: a chat model that reads the negatives; those that answer their query are replaced. It runs at OpenAI or
             on a compatible server, with the key in the variable ``OPENAI_API_KEY``. Or a second teacher and the lowest
-            score of a relevant passage, ``cross-encoder:MODEL@0.9``. With several, a list, each reads only what
-            those before it call relevant, and the last one decides: cheap ones first. In Python also a `ChatJudge` with
-            more settings, a `ScoreJudge`, a function of queries and passages that returns booleans, or your own
-            `PairJudge`.
+            score of a relevant passage, ``cross-encoder:MODEL@0.9``. Of several, cheap ones first, each reads only what
+            those before it call relevant, and the last one decides. In Python also a `ChatJudge` with more settings, a
+            `ScoreJudge`, a function of queries and passages that returns booleans, your own `PairJudge`, or a list of
+            these.
         budget: most pairs that the first judge reads, the likeliest false negatives first; None takes all.
         relabel: whether to make a passage that the judge calls relevant another positive of its query, written with the
             query's first row. The new positive gets those of that row's negatives that are under its own ceiling; if

@@ -194,6 +194,7 @@ def test_the_command_audits_and_writes_them(tiny: Path, tmp_path: Path) -> None:
     for more, words in {
         ("--positives", found): "--positives: for --judge, which is not given",
         (*judge, "--positives", "found.csv"): "--positives found.csv: rows are written as .parquet or .jsonl",
+        (*judge, "--judge-url", "http://localhost:1"): "--judge-url: for a chat model, but no --judge is one",
         (*judge, "--positives", path): "--positives and ROWS are the same file",
     }.items():
         refused = test_audit.run(path, *options, *more)
