@@ -27,6 +27,19 @@ from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, IdIndex, flat
 QRELS = ("query-id", "corpus-id", "score")
 SEPARATORS = r"[\t\r\n]"
 ROWS_A_STEP = 2**20
+CARD = """---
+configs:
+- config_name: corpus
+  data_files: corpus.jsonl
+- config_name: queries
+  data_files: queries.jsonl
+- config_name: default
+  data_files:
+  - split: {split}
+    path: qrels/{split}.jsonl
+---
+"""
+"""With it, mteb and `load_dataset` read the folder as they do such a data set on the Hub."""
 
 
 def write_beir(
@@ -52,7 +65,7 @@ def write_beir(
     scores = np.repeat([score for *_, score in judged], [len(one) for one, *_ in judged])
     order = np.argsort(queries, kind="stable")
     columns = taken(ids.queries, queries[order]), taken(ids.documents, passages[order]), pa.array(scores[order])
-    _write_qrels(folder / "qrels" / f"{split}.tsv", columns)
+    _write_qrels(folder, split, columns)
 
 
 def write_hard_subset(
@@ -98,7 +111,7 @@ def write_hard_subset(
     stays = _holds(wanted, asked.find(query, "qrels")) & _holds(kept, passages.find(passage, "qrels"))
     _write_rows(folder / "corpus.jsonl", corpus.filter(pa.array(kept)))
     _write_rows(folder / "queries.jsonl", queries.filter(pa.array(wanted)))
-    _write_qrels(folder / "qrels" / f"{split}.tsv", [one.filter(pa.array(stays)) for one in (query, passage, score)])
+    _write_qrels(folder, split, [one.filter(pa.array(stays)) for one in (query, passage, score)])
     return folder
 
 
@@ -141,9 +154,14 @@ def _write_rows(path: Path, rows: pa.Table) -> None:
         in_memory(rows).to_json(file, force_ascii=False)
 
 
-def _write_qrels(path: Path, columns: Sequence[pa.Array]) -> None:
-    with finish_or_nothing(path) as file:
+def _write_qrels(folder: Path, split: str, columns: Sequence[pa.Array]) -> None:
+    """Write the judgements, for readers of BEIR folders and as lines for mteb, and the card that names the files."""
+    with finish_or_nothing(folder / "qrels" / f"{split}.jsonl") as file:
+        in_memory(pa.table(list(columns), names=QRELS)).to_json(file)
+    with finish_or_nothing(folder / "qrels" / f"{split}.tsv") as file:
         file.write(("\t".join(QRELS) + "\n").encode())
         for start in range(0, len(columns[0]), ROWS_A_STEP):
             some = zip(*(one[start : start + ROWS_A_STEP].to_pylist() for one in columns), strict=True)
             file.write("".join(f"{query}\t{passage}\t{score:g}\n" for query, passage, score in some).encode())
+    with finish_or_nothing(folder / "README.md") as file:
+        file.write(CARD.format(split=split).encode())

@@ -382,8 +382,8 @@ class CandidatePool:
     ) -> None:
         """Write a selection from this pool as a BEIR folder: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv``.
 
-        Positives are judged 1 and negatives 0, as in other mined judgements, so that readers of BEIR folders that want
-        only positives find these alone.
+        Positives are judged 1 and negatives 0, so that readers who want only positives find these alone. The same
+        judgements as lines and a card are for mteb and `load_dataset`.
 
         Args:
             folder: where they are written; an earlier file is replaced.
