@@ -32,11 +32,13 @@ if TYPE_CHECKING:
         VectorTeacher,
     )
     from hf_negmine.config import MiningConfig
+    from hf_negmine.data.sources.passage_ids import with_ids
     from hf_negmine.drop_in import mine_hard_negatives
     from hf_negmine.hub import HubError, load_mined, prepare_card, push_dataset, push_model, reproduce
     from hf_negmine.miner import NegativeMiner
     from hf_negmine.page import write_report
     from hf_negmine.pool import CandidatePool
+    from hf_negmine.pool.beir_writing import write_hard_subset
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.report.sweep import Sweep, SweptSetting
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
-    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge
+    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge, ScoreJudge
     from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
@@ -96,7 +98,7 @@ _HOMES = {
     ),
     "config": ("MiningConfig",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "select.judge_models": ("ChatJudge", "FunctionJudge"),
+    "select.judge_models": ("ChatJudge", "FunctionJudge", "ScoreJudge"),
     "select.judge": ("Judge",),
     "select.methods": (
         "Method",
@@ -114,6 +116,8 @@ _HOMES = {
     "miner": ("NegativeMiner",),
     "trial": ("Trial", "TriedSetting", "try_settings"),
     "pool": ("CandidatePool",),
+    "pool.beir_writing": ("write_hard_subset",),
+    "data.sources.passage_ids": ("with_ids",),
     "base.protocols": ("PairTeacher", "ScoringTeacher", "SparseTeacher", "Teacher", "TokenTeacher", "VectorTeacher"),
     "select": ("Mixed", "Sampled", "Selection", "SimANS", "Top", "Top1Sampled"),
     "select.ensembles": ("CrossSample", "IntraSample"),
@@ -189,6 +193,7 @@ __all__ = [
     "Sampled",
     "ScoreFloor",
     "ScoreFunction",
+    "ScoreJudge",
     "ScoringTeacher",
     "Selection",
     "ShallowPoolError",
@@ -224,6 +229,8 @@ __all__ = [
     "same_value",
     "trainer_arguments",
     "try_settings",
+    "with_ids",
+    "write_hard_subset",
     "write_report",
 ]
 

@@ -167,7 +167,8 @@ class MiningConfig:
         self.sampler.depth(wanted)
         for member in self.members:
             _require_candidates(member, wanted)
-        for each in (teacher, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
+        others = () if self.judge is None else self.judge.teachers
+        for each in (teacher, *others, *(rule.teacher for rule in self.filters if isinstance(rule, Veto))):
             place(each, self.device)
         if ensemble is not None and self.consistency is not None:
             raise InputError("filters: a Consistency rule needs one teacher's ranking, but an ensemble has several")

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -19,6 +20,7 @@ from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArra
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import PairFinder, RowPairs
 from hf_negmine.data.texts import TextSet, open_text_set
+from hf_negmine.data.writing import scored_positives
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select import Selection
 
@@ -147,6 +149,11 @@ class Fitted:
             scores=more.scores[keeps],
             consistent=None if more.consistent is None else np.ones(len(entries), dtype=bool),
         )
+
+    @property
+    def mined_positives(self) -> datasets.Dataset | None:
+        """The pairs that a judge called relevant, see `NegativeMiner.mined_positives`; None without a judge."""
+        return None if self.relevant is None else scored_positives(self.texts, *self.relevant)
 
     @cached_property
     def _keeps_offsets(self) -> IdArray:

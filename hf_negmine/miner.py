@@ -41,6 +41,8 @@ from hf_negmine.select.methods import Method
 from hf_negmine.teachers import models_stay_the_same
 from hf_negmine.transform import Transform
 
+NO_JUDGE = 'mined_positives: no judge has read the negatives; give one, filters=[Judge("MODEL")]'
+
 
 class NegativeMiner:
     """Mines hard negatives for rows of (query, positive).
@@ -227,6 +229,21 @@ class NegativeMiner:
         """Every labeled (query, positive) pair that the miner is fitted on, once, as rows with texts."""
         fitted = self.fitted
         return labeled_pairs(fitted.texts, fitted.query_column, fitted.positive_column)
+
+    @property
+    def mined_positives(self) -> datasets.Dataset:
+        """The passages that the judge called relevant at `fit`: positives that nobody has labeled.
+
+        One row per pair, with the columns ``query``, ``positive`` and ``score``, the teacher's. Only passages that
+        would otherwise have been negatives are judged, so a method that lets more through (``naive``) finds more.
+
+        Raises:
+            NotFittedError: before `fit`.
+            InputError: the miner has no judge.
+        """
+        if (found := self.fitted.mined_positives) is None:
+            raise InputError(NO_JUDGE)
+        return found
 
     def __call__(self, batch: Mapping[str, Any] | pa.Table) -> dict[str, Any] | pa.Table:
         """Rows with their negatives, for ``rows.map(miner, batched=True)``.

@@ -145,7 +145,7 @@ def read(
         return _texts_of_lists(config, listed[0], corpus)
     corpus = corpus if corpus is not None else config.corpus
     query, positive = config.query_column or "query", config.positive_column or "positive"
-    pairs, code, named = _Counted(()), "rows", (query, positive)
+    pairs, code, named, titled = _Counted(()), "rows", (query, positive), False
     if rows is not None:
         opened = open_rows(
             rows, split=split, config_name=config_name, named=(config.query_column, config.positive_column)
@@ -160,7 +160,7 @@ def read(
             config.rows_format,
         )
         query, positive = reading.query, reading.positive
-        named = reading.given
+        named, titled = reading.given, reading.titled
         config.layout(query, positive).check_new_columns(reading.plain_columns(opened.rows.column_names or []))
         reading.tell(opened.rows.column_names or [])
         pairs = _Counted(
@@ -170,7 +170,9 @@ def read(
         raise InputError("fit: give rows, a corpus, or both")
     passages = None
     if corpus is not None:
-        passages = open_corpus(corpus, column=config.corpus_column, config_name=config.corpus_config_name)
+        passages = open_corpus(
+            corpus, column=config.corpus_column, config_name=config.corpus_config_name, titled=titled
+        )
     texts = build_text_set(
         config.cache_dir,
         pairs,

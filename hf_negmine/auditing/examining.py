@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.auditing.result import SAME_AS_POSITIVE, SAME_AS_QUERY, TWICE, Audit, Found, RowsWithNegatives
-from hf_negmine.base.errors import InputError
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
@@ -19,8 +21,17 @@ from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.formats import format_of
+from hf_negmine.data.formats.cells import have_titles
 from hf_negmine.data.pairs import PairFinder
-from hf_negmine.data.sources import CorpusSource, RowSource, open_corpus, open_rows
+from hf_negmine.data.sources import (
+    CorpusSource,
+    OpenedRows,
+    RowSource,
+    is_beir,
+    open_corpus,
+    open_judged_beir,
+    open_rows,
+)
 from hf_negmine.data.texts import TextSet
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.builder import PoolBuilder
@@ -51,11 +62,12 @@ def audit(
 
     Args:
         rows: rows with a query, positives and negatives, in any format that `data.formats` knows: those of Sentence
-            Transformers, FlagEmbedding and others. They are read twice, so they cannot be a stream.
+            Transformers, FlagEmbedding and others. They are read twice, so they cannot be a stream. In a BEIR folder
+            the passages judged 0 or less are the negatives.
         miner: the miner whose teacher, method, filters and judge are taken, and the rows' format and columns, if it
             has them; or only a teacher, or its name, for a miner's defaults.
         corpus: passages to take better negatives from in `Audit.repair`, besides those in the rows; None takes the
-            miner's.
+            miner's, or the one that comes with the rows.
         split, config_name: of the rows, as in `NegativeMiner.fit`.
 
     Raises:
@@ -68,7 +80,8 @@ def audit(
             f"audit: {config.teacher.name} is an ensemble, whose teachers score each in its own scale; audit with one "
             "of them"
         )
-    opened = open_rows(rows, split=split, config_name=config_name).rows
+    found = _opened(rows, split, config_name)
+    opened, corpus = found.rows, next((one for one in (corpus, config.corpus, found.corpus) if one is not None), None)
     if not isinstance(opened, datasets.Dataset):
         raise InputError(
             "audit: the rows are a stream, but they are read twice; make a Dataset of them, for example with "
@@ -76,17 +89,28 @@ def audit(
         )
     columns = {"query_column": config.query_column, "positive_column": config.positive_column}
     source = RowsWithNegatives(opened, format_of(opened.features.arrow_schema, config.rows_format, **columns))
-    texts = _text_set(config, source, corpus if corpus is not None else config.corpus)
-    found = _find(source, texts)
-    if not len(found.passages):
+    texts = _text_set(config, source, corpus)
+    located = _find(source, texts)
+    if not len(located.passages):
         raise InputError(f"audit: the rows have no negatives in their columns {opened.column_names}; mine some first")
     with models_stay_the_same():
-        return _Auditor(replace(config, corpus=None), texts, source, found).audit()
+        return _Auditor(replace(config, corpus=None), texts, source, located).audit()
+
+
+def _opened(rows: RowSource, split: str | None, config_name: str | None) -> OpenedRows:
+    """The rows; those of a BEIR folder with the passages judged not relevant as their negatives."""
+    folder = Path(rows).expanduser() if isinstance(rows, str | os.PathLike) else None
+    if folder is None or not is_beir(folder):
+        return open_rows(rows, split=split, config_name=config_name)
+    require(config_name is None, f"config_name: {config_name!r}, but {rows} is a folder; leave it out")
+    return open_judged_beir(folder, split=split)
 
 
 def _text_set(config: MiningConfig, source: RowsWithNegatives, corpus: CorpusSource | None) -> TextSet:
     """The texts of the rows; the corpus is the given one, and all negatives."""
-    given = () if corpus is None else open_corpus(corpus, column=config.corpus_column)
+    schema = source.rows.features.arrow_schema
+    titled = have_titles(schema.field(source.format.positive).type)
+    given = () if corpus is None else open_corpus(corpus, column=config.corpus_column, titled=titled)
     pairs = (
         (each.queries, pa.LargeListArray.from_arrays(each.positive_offsets, each.positives)) for each in source.texts()
     )
@@ -209,7 +233,7 @@ class _Auditor:
         asked = np.flatnonzero(np.isfinite(score_of))
         asked = asked[np.lexsort((asked, -score_of[asked]))][: judge.budget]
         queries, passages = np.divmod(self._keys[asked], len(self._texts.corpus))
-        kept = verdicts_of(judge.judge, self._builder.indexes.store)
+        kept = [verdicts_of(each, self._builder.indexes.store) for each in judge.judges]
         relevant = np.zeros(len(self._keys), dtype=bool)
-        relevant[asked] = verdicts_on(judge.judge, kept, self._texts, queries, passages)
+        relevant[asked] = verdicts_on(judge.judges, kept, self._texts, queries, passages)
         return relevant[self._place], len(asked)

@@ -23,6 +23,8 @@ from hf_negmine.data.formats import LabelledTexts, RowFormat
 from hf_negmine.data.formats.columns import LabelledPairs
 from hf_negmine.data.sources import table_batches
 from hf_negmine.data.texts import TextColumn, TextSet
+from hf_negmine.data.writing import scored_positives
+from hf_negmine.miner import NO_JUDGE
 from hf_negmine.select.methods import Method, Rule
 
 if TYPE_CHECKING:
@@ -167,6 +169,21 @@ class Audit:
         negative that the miner would have taken; and ``rows_sharing``, in how many rows the passage is a negative.
         """
         return datasets.Dataset(pa.concat_tables(self.tables()))
+
+    def mined_positives(self) -> datasets.Dataset:
+        """The negatives that the judge calls relevant, as pairs (``query``, ``positive``, ``score``), each once.
+
+        Raises:
+            InputError: the audit had no judge.
+        """
+        if self.config.judge is None:
+            raise InputError(NO_JUDGE)
+        found = self.found
+        keys = found.queries[found.row_of] * len(self.texts.corpus) + found.passages
+        relevant = np.flatnonzero(self.reasons[str(self.config.judge)])
+        pairs, first = np.unique(keys[relevant], return_index=True)
+        ids = np.divmod(pairs, len(self.texts.corpus))
+        return scored_positives(self.texts, *ids, self.scores[relevant[first]])
 
     def save(self, path: Path | str) -> None:
         """Write the table of `to_dataset` to a Parquet file, in parts.

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 
 from hf_negmine.base.errors import InputError, NegmineError, require
+from hf_negmine.base.wording import counted
 from hf_negmine.hub.jobs import run_jobs
 
 Work: TypeAlias = Callable[[Any, int, int], None]
@@ -38,6 +39,8 @@ EXPECTED = (
 )
 
 
+MOST_PROCESSES = 8
+"""Processes of this machine for each of its cores; more only fill its memory."""
 RETRIES = 2
 """How often Ray runs a rank again whose process was killed."""
 
@@ -110,6 +113,14 @@ class LocalExecutor:
     """
 
     ranks: int
+
+    def __post_init__(self) -> None:
+        cores = os.cpu_count() or 1
+        require(
+            self.ranks <= MOST_PROCESSES * cores,
+            f"executor local:{self.ranks}: {self.ranks:,} processes, but this machine has {counted(cores, 'core')} and "
+            f"each process loads the model; give at most local:{MOST_PROCESSES * cores}, for speed one per GPU",
+        )
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
         """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""

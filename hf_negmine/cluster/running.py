@@ -13,7 +13,7 @@ import torch
 
 from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.cluster.executors import Executor, JobsExecutor
+from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.shares import encode_share, search_share
 from hf_negmine.cluster.store import Store
@@ -25,6 +25,9 @@ from hf_negmine.pool.builder import PoolBuilder
 WORKS: dict[str, Callable[[MiningConfig, TextSet, int, int], None]] = {
     work.__name__: work for work in (encode_share, search_share)
 }
+
+ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
+"""Executors whose ranks are processes of their own."""
 
 
 class Stage:
@@ -97,6 +100,11 @@ def mine_in_ranks(
         "executor: Hugging Face Jobs share no disk; give a store, such as --store s3://bucket/run",
     )
     if store is not None:
+        require(
+            "memory:" not in store.address or not isinstance(executor, ELSEWHERE),
+            f"store: {store.address} is in the memory of one process, and the ranks are others, which would find it "
+            "empty; give an address that all reach, such as s3://bucket/run, or none if they share a folder",
+        )
         own = config.cache_dir == store.cache_in(config.cache_dir.parents[1])  # else other runs would be sent, too
         require(own, f"cache_dir: {config.cache_dir} is not the store's own; give store.cache_in(folder)")
         store.run()  # before long work: it may not be readable

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hf_negmine.base.errors import InputError
+from hf_negmine.base.wording import counted
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, argument, option
 
 if TYPE_CHECKING:
+    import datasets
+
     from hf_negmine.auditing import Audit
 
 HELP = """Look at the negatives that ROWS have already: how many are likely false ones?
@@ -35,7 +38,8 @@ Others in the place of doubtful ones, from a corpus:
 """
 ROWS = (
     "Rows with a query, positives and negatives, in the format of Sentence Transformers, FlagEmbedding or another "
-    "tool: a data set id on the Hub, a file, or a folder of save_to_disk."
+    "tool: a data set id on the Hub, a file, a folder of save_to_disk, or a BEIR folder, whose judgements of 0 are "
+    "negatives."
 )
 SUFFIXES = (".parquet", ".jsonl")
 
@@ -59,6 +63,11 @@ OPTIONS = {
             ".jsonl. What changed is written beside it.",
             metavar="FILE",
         ),
+        option(
+            "positives", Path,
+            "With --judge: file for the pairs of a query and a negative that it calls relevant: .parquet or .jsonl.",
+            metavar="FILE",
+        ),
         option("drop", bool, "With --repair: drop doubtful negatives without replacing them.", default=False),
         option(
             "fail_over", float, "Exit with 1 if more than this share of the negatives is doubtful.", metavar="SHARE",
@@ -78,6 +87,7 @@ def audit(
     mining: Given,
     output: Path | None,
     repair: Path | None,
+    positives: Path | None,
     drop: bool,
     fail_over: float | None,
     quiet: bool,
@@ -86,9 +96,12 @@ def audit(
     """Audit the negatives of ROWS."""
     if drop and repair is None:
         raise InputError("--drop: for --repair, which is not given")
-    if repair is not None and repair.suffix not in SUFFIXES:
-        raise InputError(f"--repair {repair}: rows are written as .parquet or .jsonl; end the name of the file so")
-    _require_different(rows, output, repair)
+    if positives is not None and not filters["judging"]:
+        raise InputError("--positives: for --judge, which is not given")
+    for flag, path in (("--repair", repair), ("--positives", positives)):
+        if path is not None and path.suffix not in SUFFIXES:
+            raise InputError(f"{flag} {path}: rows are written as .parquet or .jsonl; end the name of the file so")
+    _require_different(rows, output, repair, positives)
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
     from hf_negmine import auditing
@@ -101,6 +114,10 @@ def audit(
     if output is not None:
         done.save(output)
         typer.echo(f"Written: {output}")
+    if positives is not None:
+        found = done.mined_positives()
+        _write(found, positives)
+        typer.echo(f"Written: {positives}, {counted(len(found), 'pair')} that the judge calls relevant")
     if repair is not None:
         _repair(done, repair, drop)
     if fail_over is not None and done.share > fail_over:
@@ -113,9 +130,9 @@ def _changes_of(repair: Path) -> Path:
     return repair.with_name(f"{repair.stem}.changes.parquet")
 
 
-def _require_different(rows: str, output: Path | None, repair: Path | None) -> None:
+def _require_different(rows: str, output: Path | None, repair: Path | None, positives: Path | None) -> None:
     """Raise `InputError` if a file would be written over the rows, or over another output."""
-    files = {"ROWS": Path(rows), "--output": output}
+    files = {"ROWS": Path(rows), "--output": output, "--positives": positives}
     if repair is not None:
         files |= {"--repair": repair, "what changed, beside --repair": _changes_of(repair)}
     seen: dict[Path, str] = {}
@@ -129,14 +146,19 @@ def _require_different(rows: str, output: Path | None, repair: Path | None) -> N
 
 
 def _repair(audited: Audit, path: Path, drop: bool) -> None:
-    from hf_negmine.base.files import finish_or_nothing
-
     repaired = audited.repair(replace=not drop)
     changes = _changes_of(path)
-    for file_name, table in ((path, repaired.rows), (changes, repaired.changes)):
-        with finish_or_nothing(file_name) as file:
-            if file_name.suffix == ".jsonl":
-                table.to_json(file)
-            else:
-                table.to_parquet(file)
+    _write(repaired.rows, path)
+    _write(repaired.changes, changes)
     typer.echo(f"{repaired}\nWritten: {path}, and what changed: {changes}")
+
+
+def _write(rows: datasets.Dataset, path: Path) -> None:
+    """Write rows as the name of the file says, whole or not at all."""
+    from hf_negmine.base.files import finish_or_nothing
+
+    with finish_or_nothing(path) as file:
+        if path.suffix == ".jsonl":
+            rows.to_json(file)
+        else:
+            rows.to_parquet(file)

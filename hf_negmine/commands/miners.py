@@ -71,7 +71,7 @@ FILTERS = [
     consistency("action", "--consistency-action"),
 ]
 JUDGE = [
-    judging("judge", sentences=2, metavar="MODEL"),
+    judging("judge", sentences=4, metavar="MODEL"),
     judging("budget", "--judge-budget", min=0),
     server("base_url", "--judge-url", metavar="URL"),
     judging("relabel"),
@@ -164,9 +164,12 @@ def _others(consistency: Given, judging: Given, server: Given) -> list[Any]:
     """The rule for rows and the judge, if they were asked for."""
     from hf_negmine.select.filters import Consistency
     from hf_negmine.select.judge import Judge
-    from hf_negmine.select.judge_models import ChatJudge
+    from hf_negmine.select.judge_models import SCORERS, resolve_judge
 
     made: list[Any] = [Consistency(**consistency)] if consistency else []
     if judging:
-        made.append(Judge(**{**judging, "judge": ChatJudge(judging["judge"], **server)}))
+        if server and all(one.startswith(SCORERS) for one in judging["judge"]):
+            raise InputError("--judge-url: for a chat model, but no --judge is one; leave it out")
+        judges = [resolve_judge(one, **server) for one in judging["judge"]]
+        made.append(Judge(**{**judging, "judge": judges}))
     return made

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_negmine.report.summary import MiningSummary
 
 DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parquet", "summary.json"
+POSITIVES = "positives.parquet"
 LINES, LIST = "data.jsonl", "data.json"
 """The rows as other tools load them: an object per line, or for DPR one list."""
 
@@ -34,6 +35,7 @@ class SavedData:
         size: its size in bytes.
         lookups: whether ``queries.parquet`` and ``corpus.parquet`` are beside it.
         for_tool: the file of the same rows that another tool loads, if they are in its format.
+        positives: how many pairs a judge has found, which are in ``positives.parquet``; None without a judge.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class SavedData:
     size: int
     lookups: bool
     for_tool: str | None = None
+    positives: int | None = None
 
     @property
     def loading_code(self) -> str:
@@ -51,6 +54,8 @@ class SavedData:
         besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
         if self.for_tool is not None:
             besides = f"{self.for_tool} (the same rows as JSON) and {SUMMARY}"
+        if self.positives is not None:
+            besides = f"{POSITIVES} ({counted(self.positives, 'pair')} that the judge calls relevant), {besides}"
         return (
             f"Written: {self.folder / DATA} ({counted(self.rows, 'row')}, {self.size / 1e6:,.1f} MB); beside it "
             f"{besides}.\n"
@@ -140,6 +145,9 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
     tables = {DATA: mined}
     if miner.config.format == "ids":
         tables |= {QUERIES: miner.queries, CORPUS: miner.corpus}
+    positives = miner.fitted.mined_positives
+    if positives is not None:
+        tables[POSITIVES] = positives
     for_tool = {"dpr": LIST}.get(miner.config.format, LINES) if miner.config.format in TOOLS else None
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,9 +166,16 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
             for name in (SUMMARY, *written):
                 (scratch / name).replace(folder / name)
             if ours:
-                for name in {QUERIES, CORPUS, LINES, LIST} - set(written):
+                for name in {QUERIES, CORPUS, POSITIVES, LINES, LIST} - set(written):
                     (folder / name).unlink(missing_ok=True)
-    return SavedData(folder, len(mined), (folder / DATA).stat().st_size, lookups=QUERIES in tables, for_tool=for_tool)
+    return SavedData(
+        folder,
+        len(mined),
+        (folder / DATA).stat().st_size,
+        lookups=QUERIES in tables,
+        for_tool=for_tool,
+        positives=None if positives is None else len(positives),
+    )
 
 
 def note_on_exhausted(summary: MiningSummary) -> str:

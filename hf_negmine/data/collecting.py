@@ -35,13 +35,14 @@ def build_text_set(
     query_column: str,
     positive_column: str,
     code: str = "rows",
+    corpus_column: str = "corpus",
     corpus_remedy: str = "[text for text in corpus if (text or '').strip()]",
 ) -> TextSet:
     """Collect (queries, positives) batches and an optional corpus into a `TextSet` under ``cache_dir``.
 
     Args:
         cache_dir: the set is stored in its folder ``texts``. If that is read-only, it may already hold the set.
-        query_column, positive_column: names for errors.
+        query_column, positive_column, corpus_column: names for errors.
         pairs: batches of equal-length Arrow arrays; a positive array may hold text or lists of text. There may be no
             batch at all if there is a corpus.
         corpus: batches of Arrow text arrays, or None if the positives are the corpus.
@@ -58,7 +59,9 @@ def build_text_set(
             raise InputError(f"the data set is empty: no row with {query_column!r} and {positive_column!r}")
         first_query, query_of_row = _by_first_position(all_queries.digests)
         _copy_texts(folder / "queries", [(all_queries, first_query)])
-        positive_id = _number_positives(folder, all_positives, _collect_corpus(folder, corpus, corpus_remedy))
+        positive_id = _number_positives(
+            folder, all_positives, _collect_corpus(folder, corpus, corpus_column, corpus_remedy)
+        )
         queries, passages = TextColumn(folder / "queries"), TextColumn(folder / "corpus")
         if len(passages) > MAX_PASSAGES:
             raise InputError(f"the corpus has {len(passages)} passages, at most {MAX_PASSAGES} are supported")
@@ -104,14 +107,14 @@ def _number_positives(folder: Path, positives: TextColumn, given: TextColumn | N
     return ids[place]
 
 
-def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, remedy: str) -> TextColumn | None:
+def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, name: str, remedy: str) -> TextColumn | None:
     if corpus is None:
         return None
     row = 0
     with _Writer(folder / "all_given") as everything:
         for texts in corpus:
             numbers = np.arange(row, row + len(texts))
-            everything.add(check_texts(texts, numbers, column="corpus", remedy=remedy))
+            everything.add(check_texts(texts, numbers, column=name, remedy=remedy))
             row += len(texts)
     column = everything.column()
     first, _ = _by_first_position(column.digests)

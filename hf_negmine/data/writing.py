@@ -12,6 +12,7 @@ import pyarrow as pa
 from datasets.arrow_writer import ArrowWriter
 
 from hf_negmine.base.files import digest_of, finish_or_nothing
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
 from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
@@ -108,6 +109,12 @@ def labeled_pairs(texts: TextSet, query_column: str, positive_column: str) -> da
     queries = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets))
     columns = [texts.queries.take(queries), texts.corpus.take(texts.positive_ids)]
     return in_memory(pa.table(columns, names=[query_column, positive_column]))
+
+
+def scored_positives(texts: TextSet, queries: IdArray, passages: IdArray, scores: FloatArray) -> datasets.Dataset:
+    """Pairs of ids and their scores as a data set in memory: texts ``query`` and ``positive``, and ``score``."""
+    columns = [texts.queries.take(queries), texts.corpus.take(passages), np.asarray(scores)]
+    return in_memory(pa.table(columns, names=["query", "positive", "score"]))
 
 
 def lookup_table(id_name: str, text_name: str, texts: TextColumn) -> datasets.Dataset:

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.shapes import check_plain
 from hf_negmine.base.wording import counted
-from hf_negmine.hub.provenance import LIST_TABLES, LOOKUPS, Provenance, list_config
+from hf_negmine.hub.provenance import LIST_TABLES, LOOKUPS, POSITIVES, Provenance, list_config
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.truncation import truncation_lines
@@ -187,7 +187,7 @@ def merged_metadata(
     names = {config["config_name"] for config in ours}
     before = as_list(merged.get("configs"))
     # A push without lookup tables removes those of the push before.
-    gone = {f"{part.config_name}-{name}" for part in parts for name in LOOKUPS}
+    gone = {f"{part.config_name}-{name}" for part in parts for name in (*LOOKUPS, POSITIVES)}
     gone |= {list_config(part.config_name, name) for part in parts for name in LIST_TABLES}
     kept = [config for config in before if config.get("config_name") not in names | gone]
     there = {*names, *(config.get("config_name") for config in kept)}

@@ -26,6 +26,7 @@ from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import (
     LOOKUPS,
+    POSITIVES,
     Provenance,
     check_name,
     check_repo_id,
@@ -119,7 +120,7 @@ def load_mined(
             ) from error
     provenance = read_provenance(Path(local).read_bytes(), path, where=f"{repo_id}/{path}")
     # The pool is there a second time, as scored lists.
-    wanted = [name for what, paths in provenance.files.items() if what != "scores" for name in paths]
+    wanted = [name for what, paths in provenance.files.items() if what not in ("scores", POSITIVES) for name in paths]
     with hub_errors(repo_id, "loading"):
         # The commit that the provenance came from, so that a push in between cannot mix two versions.
         folder = Path(

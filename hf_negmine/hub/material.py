@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -12,10 +11,9 @@ import pyarrow as pa
 
 from hf_negmine.base.checksums import read_sealed
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.texts import TextSet
 from hf_negmine.data.writing import in_memory, lookup_table
 from hf_negmine.fitted import Fitted, fit_name
-from hf_negmine.hub.provenance import LOOKUPS
+from hf_negmine.hub.provenance import LOOKUPS, POSITIVES
 from hf_negmine.hub.settings import check_settings, is_ensemble, require_settings
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.stored import has_pool
@@ -30,7 +28,8 @@ class Material:
         rows: the mined rows.
         summary: how they were mined.
         columns: the columns of the query and the positive.
-        lookups: queries, corpus and pairs that they were mined from, without those that the cache no longer holds.
+        lookups: queries, corpus and pairs that they were mined from, without those that the cache no longer holds, and
+            what a judge has found.
         pool: folder of the candidate pool; None if it is no longer in the cache, if there was no query, or for an
             ensemble, which has several.
     """
@@ -61,7 +60,7 @@ class Material:
             rows,
             replace(summary, rows_written=len(rows), seconds={}),
             (fitted.query_column, fitted.positive_column),
-            _lookups(fitted.texts, fitted.pair_scores),
+            _lookups(fitted),
             pool if len(fitted.pool_keys) == 1 and has_pool(pool) else None,
         )
 
@@ -120,15 +119,17 @@ class Material:
         return cls(rows, summary, (columns[0], columns[1]), left, None)
 
 
-def _lookups(texts: TextSet, scores: np.ndarray[Any, Any]) -> dict[str, datasets.Dataset]:
+def _lookups(fitted: Fitted) -> dict[str, datasets.Dataset]:
+    texts, found = fitted.texts, fitted.mined_positives
     counts = np.diff(texts.positive_offsets)
     pairs = {
         "query_id": np.repeat(np.arange(len(counts)), counts),
         "document_id": texts.positive_ids.astype(np.int64),
-        "score": np.asarray(scores),
+        "score": np.asarray(fitted.pair_scores),
     }
     return {
         "queries": lookup_table("query_id", "query", texts.queries),
         "corpus": lookup_table("document_id", "document", texts.corpus),
         "pairs": in_memory(pa.table(pairs)),
+        **({} if found is None or not len(found) else {POSITIVES: found}),
     }

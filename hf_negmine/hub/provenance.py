@@ -29,6 +29,8 @@ PROVENANCE_VERSION = 1
 LIBRARIES = ("hf_negmine", "datasets", "sentence-transformers", "transformers", "torch", "numpy", "pyarrow", "bm25s")
 FOLDER = "negmine"
 LOOKUPS = ("queries", "corpus", "pairs")
+POSITIVES = "positives"
+"""What a judge has found, as a config beside the mined rows."""
 LIST_TABLES = {"queries": "queries", "documents": "corpus", "scores": "scores"}
 """The configs of a pool as scored lists, by the names under which `resolve_ids` is used with them, and their files."""
 SPLIT = re.compile(r"\w+(\.\w+)*", re.ASCII)
@@ -186,7 +188,7 @@ def check_name(name: str, argument: str) -> str:
         isinstance(name, str)
         and NAME.fullmatch(name) is not None
         and name not in ("data", *LIST_TABLES)
-        and not name.endswith(tuple(f"-{lookup}" for lookup in (*LOOKUPS, *LIST_TABLES))),
+        and not name.endswith(tuple(f"-{lookup}" for lookup in (*LOOKUPS, *LIST_TABLES, POSITIVES))),
         f"{argument}: {name!r} cannot name a part of a data set on the Hub; use letters, digits, '_', '-' and '.', "
         "but not 'data', the name of a lookup table such as 'scores', or its ending such as '-corpus'",
     )

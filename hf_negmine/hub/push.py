@@ -29,6 +29,7 @@ from hf_negmine.hub.network import hub_errors
 from hf_negmine.hub.provenance import (
     FOLDER,
     LIST_TABLES,
+    POSITIVES,
     Provenance,
     check_dataset_ids,
     check_name,
@@ -53,6 +54,7 @@ HOLDS = {
     "queries": "`query_id` and the text of every query",
     "corpus": "`document_id` and the text of every passage that was searched",
     "pairs": "`query_id`, `document_id` and the teacher's score of every positive",
+    POSITIVES: "negatives that a judge calls relevant: the texts of query and passage, and the teacher's score",
 }
 HOLDS_LISTS = {
     "queries": "the queries of the scored lists",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from hf_negmine.data.writing import in_memory
 from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
 from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.list_writing import SCHEMA, list_tables
 from hf_negmine.select.ensembles import ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.rules import settings_of_filters
 from hf_negmine.teachers import ApproximateTeacher, DenseTeacher, identity_of
@@ -109,7 +111,8 @@ def reproduce(
     Args:
         repo_id, config_name, split, revision, token, cache_dir: see `load_mined`.
         teacher: a replacement for the teacher that mined, such as a local copy of it; None takes the same model from
-            the Hub. The name or folder of a model is opened the way the first one was.
+            the Hub. The name or folder of a model is opened the way the first one was. For lists that were scored
+            elsewhere, the teacher that continues them; they are taken from the pushed pool.
         filters: used instead of those that the settings name: all of them, in their order. Needed for filters that
             settings cannot recreate: a judge (a key is never sent to an address from the Hub), a `Where`, your own.
         progress: whether to show bars.
@@ -142,10 +145,13 @@ def mine_again(
             f"{len(data.corpus)} passages"
         )
     query, positive = data.provenance.columns
+    from_lists = (settings.get("teacher_settings") or {}).get("kind") == "lists"
     config = MiningConfig.from_dict(
         settings,
         **({} if filters is None else {"filters": list(filters)}),
-        teacher=_teacher_again(teacher, settings.get("teacher_settings")),
+        teacher=_lists_again(data, repo_id, teacher, cache_dir)
+        if from_lists
+        else _teacher_again(teacher, settings.get("teacher_settings")),
         pool_depth=min(settings["pool_depth"], len(data.corpus)),
         query_column=query,
         positive_column=positive,
@@ -155,7 +161,8 @@ def mine_again(
     )
     columns = _columns_of_mining(data, config, repo_id)
     miner = NegativeMiner.from_config(config)
-    mined = miner.fit(rows := rows_of_pairs(data, query, positive), corpus=data.corpus).mine(rows)
+    miner.fit(rows := rows_of_pairs(data, query, positive), corpus=None if from_lists else data.corpus)
+    mined = miner.mine(rows)
     pushed = _with_types_of(data.rows.select_columns(columns), mined.select_columns(columns), repo_id)
     missing, repeated, left_out = _compared(pushed, mined.select_columns(columns), data)
     return Reproduction(
@@ -270,6 +277,34 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
         if isinstance(again, DenseTeacher) or model != str(teacher):
             return ensemble_of_settings({**(settings or {}), "model": model, "revision": None})
     return again
+
+
+@dataclass(frozen=True)
+class _Pushed:
+    """The lists of a pushed pool, as a `ListSource`."""
+
+    pool: CandidatePool
+    column_names: list[str] = field(default_factory=lambda: list(SCHEMA.names))
+
+    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        """See `ListSource`."""
+        return (table.select(columns) for table in list_tables(self.pool.lists, self.pool.positives))
+
+
+def _lists_again(data: HubData, repo_id: str, teacher: Any, cache_dir: Any) -> Teacher:
+    """What stands in the place of a teacher for lists that were scored elsewhere: the pushed pool, read as lists."""
+    if data.pool is None:
+        raise InputError(
+            f"reproduce: the rows of {repo_id} were mined from lists that were scored elsewhere, whose pool was not "
+            "pushed with them; push again with_pool=True"
+        )
+    lists = _Pushed(data.pool)
+    name = data.settings["teacher"]
+    pool = CandidatePool.from_lists(
+        data.queries, data.corpus, lists, teacher=teacher, name=name, cache_dir=cache_dir, progress=False
+    )
+    assert pool.list_teacher is not None
+    return pool.list_teacher
 
 
 def _roles_that_differ(now: Mapping[str, Any], then: Mapping[str, Any]) -> list[str]:

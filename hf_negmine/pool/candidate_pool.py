@@ -17,8 +17,10 @@ from hf_negmine.base.protocols import Sampler, Searcher
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray
 from hf_negmine.data.texts import TextSet
+from hf_negmine.pool.beir_writing import write_beir
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen
+from hf_negmine.pool.ids import POSITIONS, Ids
 from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_run
 from hf_negmine.pool.stored import LISTS, StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.pool.sweep import missing, settings_of
@@ -28,6 +30,8 @@ from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
 from hf_negmine.teachers import ListTeacher, place
+
+WITHOUT_TEXTS = "this pool came without its texts; write the pool of a miner that is fitted on them, or of from_lists"
 
 
 class CandidatePool:
@@ -47,6 +51,7 @@ class CandidatePool:
         texts: the texts that ids refer to, if available.
         columns: names of the query and positive columns in the user's rows.
         list_teacher: what scored the lists that the pool is made of, in the place of a teacher; None for other pools.
+        ids: what the texts were called in the lists that the pool was just made of (`from_lists`); not stored.
         deciding: for rows that came later, the scores of all positives at fit; None for those of the pool.
         with_positives: whether positives are candidates, so that there may be as many candidates as passages.
         lists_end: whether nobody looks further where a list ends: the candidates came from elsewhere (`from_lists`),
@@ -60,6 +65,7 @@ class CandidatePool:
     texts: TextSet | None = None
     columns: tuple[str, str] = ("query", "positive")
     list_teacher: ListTeacher | None = None
+    ids: Ids = POSITIONS
 
     def __init__(
         self,
@@ -105,7 +111,7 @@ class CandidatePool:
 
         Args:
             queries: the texts of the queries: ``{id: text}``, or rows with one column of ids, named ``id`` or ending in
-                ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes.
+                ``_id``, and one of texts, in any form that `NegativeMiner.fit` takes; or a BEIR folder.
             documents: the texts of the passages, likewise.
             scores: rows of ``query_id``, ``document_ids`` and ``scores``, in any order; or ``{query id: {document id:
                 score}}``, or a TREC run (``.trec`` or ``.run``, or these with ``.gz``). Higher scores are more
@@ -134,7 +140,7 @@ class CandidatePool:
             teacher=teacher, name=name, cache_dir=cache_dir, device=device, progress=progress,
         )  # fmt: skip
         pool = cls.load(opened.folder, open_searcher=opened.open_searcher, progress=progress)
-        pool.texts, pool.list_teacher = opened.texts, opened.teacher
+        pool.texts, pool.list_teacher, pool.ids = opened.texts, opened.teacher, opened.ids
         pool.scene = lambda: opened.scene(pool.counted())
         return pool
 
@@ -316,40 +322,87 @@ class CandidatePool:
         drops = self.consistency is not None and self.consistency.action == "drop"
         return self.consistent() if drops else None
 
-    def to_lists(self, folder: Path | str) -> None:
+    def to_lists(self, folder: Path | str, *, queries: Any = None, documents: Any = None) -> None:
         """Write the pool as scored lists: ``queries.parquet``, ``documents.parquet`` and ``scores.parquet``.
 
         They have the columns ``query_id`` and ``query``; ``document_id`` and ``document``; ``query_id``,
         ``document_ids``, ``scores`` and ``positive_ids``. `sentence_transformers.util.resolve_ids` joins them, and
         `from_lists` reads them. A list is the top of its query's ranking, as far as it is known, with the positives
-        where their scores put them. Ids are positions. An earlier file is replaced.
+        where their scores put them. An earlier file is replaced.
+
+        Args:
+            folder: where they are written.
+            queries, documents: the texts with your ids, in any form that `from_lists` takes, such as a BEIR folder.
+                None takes the ids that were given to `from_lists`, and for other pools positions. A text with several
+                ids is written under the first.
 
         Raises:
-            InputError: the pool came without its texts.
+            InputError: the pool came without its texts, or one of them has no id.
             StorageError: the folder cannot be written to.
         """
         if self.texts is None:
-            raise InputError(
-                "to_lists: this pool came without its texts; write the pool of a miner that is fitted on them, or of "
-                "from_lists"
-            )
-        write_list_tables(folder_of(folder, "folder"), self.texts, self.lists, self.positives)
+            raise InputError(f"to_lists: {WITHOUT_TEXTS}")
+        ids = self.ids.given(self.texts, queries, documents)
+        write_list_tables(folder_of(folder, "folder"), self.texts, self.lists, self.positives, ids)
 
-    def to_run(self, path: Path | str, *, qrels: Path | str | None = None, tag: str = "hf_negmine") -> None:
+    def to_run(
+        self,
+        path: Path | str,
+        *,
+        qrels: Path | str | None = None,
+        tag: str = "hf_negmine",
+        queries: Any = None,
+        documents: Any = None,
+    ) -> None:
         """Write the pool as a TREC run, with the ids and the lists of `to_lists`.
 
         Args:
             path: the file, compressed if its name ends in ``.gz``.
             qrels: a file for the positives as TREC relevance judgements; None writes none.
             tag: the name of the run.
+            queries, documents: see `to_lists`.
 
         Raises:
-            InputError: the tag is not one word.
+            InputError: the tag or an id is not one word, or a text has no id.
             StorageError: a file cannot be written.
         """
-        write_run(folder_of(path, "path"), self.lists, self.positives, tag)
+        ids = self.ids.given(self.texts, queries, documents)
+        write_run(folder_of(path, "path"), self.lists, self.positives, tag, ids)
         if qrels is not None:
-            write_qrels(folder_of(qrels, "qrels"), self.positives)
+            write_qrels(folder_of(qrels, "qrels"), self.positives, ids)
+
+    def to_beir(
+        self,
+        folder: Path | str,
+        selection: Selection,
+        *,
+        split: str = "train",
+        queries: Any = None,
+        documents: Any = None,
+    ) -> None:
+        """Write a selection from this pool as a BEIR folder: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv``.
+
+        Positives are judged 1 and negatives 0, so that readers who want only positives find these alone. The same
+        judgements as lines and a card are for mteb and `load_dataset`.
+
+        Args:
+            folder: where they are written; an earlier file is replaced.
+            selection: the negatives, from `select`.
+            split: the name of the judgements.
+            queries, documents: see `to_lists`.
+
+        Raises:
+            InputError: the pool came without its texts, the selection is another pool's, or an id cannot be written.
+        """
+        if self.texts is None:
+            raise InputError(f"to_beir: {WITHOUT_TEXTS}")
+        targets, _ = self.positives.targets(selection.positive_score)
+        if selection.source is not self.texts or len(targets) != len(selection.counts):
+            raise InputError("to_beir: the selection does not come from this pool; give pool.select(…)")
+        ids = self.ids.given(self.texts, queries, documents)
+        chosen = np.unique(np.stack([np.repeat(targets, selection.counts), selection.passages]), axis=1)
+        judged = [(self.positives.query_of_pair, self.positives.ids, 1), (*chosen, 0)]
+        write_beir(folder_of(folder, "folder"), self.texts, ids, split, judged)
 
     def _survivors(
         self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]

@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from hf_negmine.base.errors import ColumnError, InputError, require
-from hf_negmine.data.sources import open_rows, read_beir_texts, read_judgements
+from hf_negmine.data.sources import open_rows, read_judgements
 from hf_negmine.data.sources.files import BUILDERS, endings, open_shards
 from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, ParquetLists
 
@@ -77,13 +77,10 @@ def open_lists_at(
         return GivenLists(rows, corpus, run, judged)
     require(corpus is None, f"--corpus: {rows} has its own; leave it out")
     require(judged is None or split is None, f"split: {split!r}, but --qrels has no splits; leave it out")
-    queries, documents = (
-        pa.table(list(read_beir_texts(Path(rows), name)), names=["id", "text"]) for name in ("queries", "corpus")
-    )
     if judged is None:
         columns = read_judgements(Path(rows), split, "train")
         judged = pa.table(list(columns), names=[QUERY, "document_id"])
-    return GivenLists(queries, documents, run, judged)
+    return GivenLists(rows, rows, run, judged)
 
 
 def is_run(source: str) -> bool:

@@ -17,14 +17,12 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.files import (
-    storage_errors,
-    text_digests,
-)
+from hf_negmine.base.files import storage_errors
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.texts import TextSet
+from hf_negmine.pool.ids import Ids, ids_of, places_in
 from hf_negmine.pool.list_sources import (
     DOCUMENTS,
     QUERY,
@@ -69,11 +67,13 @@ class Read:
         texts: queries, corpus and positives.
         lists: a segment for every query, from the top of its ranking.
         scores: float32, shape (pairs,): the scores of the positives; NaN where there is none.
+        ids: what the texts were given as.
     """
 
     texts: TextSet
     lists: CandidateLists
     scores: FloatArray
+    ids: Ids
 
 
 def read_lists(
@@ -88,7 +88,7 @@ def read_lists(
     reader.place(labelled)
     reader.read(source)
     lists = reader.finish()
-    return Read(texts, lists, reader.positive_scores)
+    return Read(texts, lists, reader.positive_scores, reader.ids())
 
 
 def _labelled(queries: TextsById, documents: TextsById, positives: Any, lists: ListSource) -> Labelled:
@@ -122,7 +122,8 @@ def _text_set(queries: TextsById, documents: TextsById, labelled: Labelled, cach
         documents.batches(),
         query_column=queries.column,
         positive_column=documents.column,
-        corpus_remedy=f"documents.filter(lambda row: (row[{documents.column!r}] or '').strip())",
+        corpus_column=documents.column,
+        corpus_remedy=documents.without_blanks,
     )
 
 
@@ -132,8 +133,8 @@ class _Reader:
     def __init__(self, texts: TextSet, queries: TextsById, documents: TextsById, scratch: Path, progress: bool) -> None:
         self.texts, self._scratch, self._progress = texts, scratch, progress
         self._queries, self._documents = queries, documents
-        self._query_of = _ids_in(texts.queries, queries)
-        self._passage_of = _ids_in(texts.corpus, documents).astype(np.int32)
+        self._query_of = places_in(texts.queries, queries)
+        self._passage_of = places_in(texts.corpus, documents).astype(np.int32)
         _require_one_text(queries.index, self._query_of)
         _require_one_text(documents.index, self._passage_of)
         counts = np.diff(texts.positive_offsets)
@@ -142,6 +143,12 @@ class _Reader:
         self._pair_keys = query_of_pair * self._n_passages + texts.positive_ids
         self._excluded_offsets, self._excluded = texts.excluded()
         self.positive_scores: FloatArray = np.full(len(self._pair_keys), np.nan, dtype=np.float32)
+
+    def ids(self) -> Ids:
+        """The ids of the texts."""
+        queries, _ = ids_of(self._queries, self._query_of, len(self.texts.queries))
+        documents, _ = ids_of(self._documents, self._passage_of, self._n_passages)
+        return Ids(queries, documents)
 
     def place(self, labelled: Labelled) -> None:
         """Take over the scores that were given with the positives."""
@@ -275,12 +282,6 @@ def _steps(entries: IdArray) -> Iterator[tuple[int, int]]:
         last = max(last, first + 1)
         yield first, last
         first = last
-
-
-def _ids_in(column: Any, texts: TextsById) -> IdArray:
-    """The place of every given text in a text set, -1 where it is not there."""
-    parts = [column.find(text_digests(batch.cast(pa.large_string()))) for batch in texts.batches()]
-    return np.concatenate(parts)
 
 
 def _require_one_text(index: IdIndex, places: AnyArray) -> None:

@@ -21,8 +21,8 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
-from hf_negmine.data.checks import TEXTS_A_BATCH
-from hf_negmine.data.sources import Rows, open_rows, table_batches
+from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code
+from hf_negmine.data.sources import Rows, find_texts, open_rows, read_beir_texts, table_batches
 from hf_negmine.data.sources.columns import whole
 
 LISTS_A_BATCH = 1024
@@ -134,31 +134,39 @@ class TextsById:
         rows: the data set; never a stream.
         column: its column of texts.
         index: finds the rows of ids.
+        without_blanks: Python that leaves out blank texts, for errors.
     """
 
     rows: Any
     column: str
     index: IdIndex
+    without_blanks: str
 
     def batches(self) -> Iterator[pa.Array]:
         """The texts in order."""
         return (whole(table[self.column]) for table in table_batches(self.rows, [self.column]))
 
     def take(self, rows: IdArray) -> pa.Array:
-        """The texts of some rows, in this order."""
+        """The texts of some rows, in this order, or `InputError` for a blank one."""
         chosen = self.rows.select_columns([self.column]).with_format("arrow")
         parts = [
             whole(chosen[rows[start : start + TEXTS_A_BATCH].tolist()][self.column].cast(pa.large_string()))
             for start in range(0, len(rows), TEXTS_A_BATCH)
         ]
-        return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+        texts = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+        return check_texts(texts, rows, column=self.column, remedy=self.without_blanks)
 
 
 def open_texts(source: Any, what: str) -> TextsById:
     """Open the texts of ``queries`` or ``documents``; see `CandidatePool.from_lists`."""
-    if isinstance(source, Mapping) and source and all(isinstance(text, str) for text in source.values()):
+    without_blanks = f"{{name: text for name, text in {what}.items() if text.strip()}}"
+    by_id = isinstance(source, Mapping) and bool(source) and all(isinstance(text, str) for text in source.values())
+    if by_id:
         source = pa.table({"id": pa.array(list(source)), what: pa.array(list(source.values()), pa.large_string())})
-    rows = _stored_rows(source, what)
+    name = {"documents": "corpus"}.get(what, what)
+    if isinstance(source, str | os.PathLike) and find_texts(folder := Path(source).expanduser(), name):
+        source = pa.table(list(read_beir_texts(folder, name)), names=["id", "text"])
+    rows, code = _stored_rows(source, what)
     names = list(rows.column_names)
     ids = [name for name in names if name in ("id", "_id") or name.endswith(("_id", "-id"))]
     others = [name for name in names if name not in ids]
@@ -174,7 +182,9 @@ def open_texts(source: Any, what: str) -> TextsById:
     )
     parts = [whole(table[ids[0]]) for table in table_batches(rows, ids)]
     require(bool(parts), f"{what}: there are no rows")
-    return TextsById(rows, others[0], IdIndex(pa.concat_arrays(parts), what))
+    if not by_id:
+        without_blanks = in_code(code, f".filter(lambda row: (row[{others[0]!r}] or '').strip())", what)
+    return TextsById(rows, others[0], IdIndex(pa.concat_arrays(parts), what), without_blanks)
 
 
 def open_lists(source: Any) -> ListSource:
@@ -190,9 +200,9 @@ def open_lists(source: Any) -> ListSource:
             DOCUMENTS: _lists_of([list(one) for one in lists], "scores"),
             SCORES: _lists_of([list(one.values()) for one in lists], "scores"),
         }
-        opened = ListRows(_stored_rows(pa.table(table), "scores"))
+        opened = ListRows(_stored_rows(pa.table(table), "scores")[0])
     else:
-        opened = ListRows(_stored_rows(source, "scores"))
+        opened = ListRows(_stored_rows(source, "scores")[0])
     for column in (QUERY, DOCUMENTS, SCORES):
         if column not in opened.column_names:
             raise ColumnError(column, opened.column_names, argument="scores")
@@ -223,9 +233,9 @@ def positive_batches(source: Any, lists: ListSource) -> Iterator[PairBatch]:
         )
         opened = lists
     elif isinstance(source, Mapping) and not _is_table(source):
-        opened = ListRows(_stored_rows(_table_of_positives(source), "positives"))
+        opened = ListRows(_stored_rows(_table_of_positives(source), "positives")[0])
     else:
-        opened = ListRows(_stored_rows(source, "positives"))
+        opened = ListRows(_stored_rows(source, "positives")[0])
     names = opened.column_names
     kept = [name for name in (QUERY, POSITIVES, "document_id", POSITIVE_SCORES, "positive_score") if name in names]
     if QUERY not in kept or not {POSITIVES, "document_id"} & set(kept):
@@ -317,17 +327,18 @@ def plain_ids(ids: pa.Array, what: str) -> pa.Array:
     raise InputError(f"{what}: the ids are {str(ids.type)[:120]}, expected texts or whole numbers")
 
 
-def _stored_rows(source: Any, what: str) -> Any:
-    """Rows that can be read more than once and in any order."""
+def _stored_rows(source: Any, what: str) -> tuple[Any, str]:
+    """Rows that can be read more than once and in any order, and Python that makes them, for errors."""
     try:
-        rows = open_rows(source).rows
+        opened = open_rows(source)
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
+    rows = opened.rows
     require(
         hasattr(rows, "select_columns") and hasattr(rows, "select"),
         f"{what}: got a stream, expected rows that can be read more than once; load them without streaming=True",
     )
-    return rows
+    return rows, what if opened.code == "rows" else opened.code
 
 
 def _parquet_file(source: Any) -> Path | None:

@@ -1,7 +1,7 @@
 """A candidate pool as scored lists: three tables that `sentence_transformers.util.resolve_ids` joins, or a TREC run.
 
-A list is the known top of its query's ranking, with the positives where their scores put them. Ids are those of the
-pool: positions among the queries and in the corpus.
+A list is the known top of its query's ranking, with the positives where their scores put them. Ids are the user's, or
+positions among the queries and in the corpus.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.texts import TextColumn, TextSet
+from hf_negmine.pool.ids import POSITIONS, Ids, require_fields, taken
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -44,19 +45,19 @@ configs:
 """With it, `load_dataset(folder, "scores")` works as it does for such a data set on the Hub."""
 
 
-def list_tables(lists: CandidateLists, positives: Positives) -> Iterator[pa.Table]:
-    """The lists of all queries, in batches of `SCHEMA`."""
+def list_tables(lists: CandidateLists, positives: Positives, ids: Ids = POSITIONS) -> Iterator[pa.Table]:
+    """The lists of all queries, in batches of `SCHEMA`, in which other ids may have another type."""
     tops = lists.tops()
     entries = offsets_of_counts(tops.stops - tops.starts) + positives.offsets
     first = 0
     while first < tops.n_queries:
         last = int(np.searchsorted(entries, entries[first] + ENTRIES_A_STEP, side="right")) - 1
         last = max(last, first + 1)
-        yield _table(tops, positives, first, last)
+        yield _table(tops, positives, ids, first, last)
         first = last
 
 
-def _table(tops: CandidateLists, positives: Positives, first: int, last: int) -> pa.Table:
+def _table(tops: CandidateLists, positives: Positives, ids: Ids, first: int, last: int) -> pa.Table:
     queries = np.arange(first, last)
     starts = tops.starts[first:last]
     entries, query = flat_positions(starts, tops.stops[first:last] - starts)
@@ -69,30 +70,29 @@ def _table(tops: CandidateLists, positives: Positives, first: int, last: int) ->
     query, passages, scores = query[order], passages[order], scores[order]
     again = np.append(False, (passages[1:] == passages[:-1]) & (query[1:] == query[:-1]))  # positives are candidates
     bounds = offsets_of_counts(np.bincount(query[~again], minlength=len(queries))).astype(np.int32)
-    return pa.table(
-        [
-            queries,
-            pa.ListArray.from_arrays(bounds, passages[~again].astype(np.int64)),
-            pa.ListArray.from_arrays(bounds, scores[~again]),
-            pa.ListArray.from_arrays((offsets - offsets[0]).astype(np.int32), positives.ids[labelled].astype(np.int64)),
-        ],
-        schema=SCHEMA,
-    )
+    of_positives = (offsets - offsets[0]).astype(np.int32)
+    columns = [
+        taken(ids.queries, queries),
+        pa.ListArray.from_arrays(bounds, taken(ids.documents, passages[~again])),
+        pa.ListArray.from_arrays(bounds, scores[~again]),
+        pa.ListArray.from_arrays(of_positives, taken(ids.documents, positives.ids[labelled])),
+    ]
+    return pa.table(columns, names=SCHEMA.names)
 
 
-def write_list_tables(folder: Path, texts: TextSet, lists: CandidateLists, positives: Positives) -> None:
+def write_list_tables(folder: Path, texts: TextSet, lists: CandidateLists, positives: Positives, ids: Ids) -> None:
     """Write the three tables as Parquet, each whole or not at all."""
-    _write_table(folder / "queries.parquet", _text_tables("query", texts.queries))
-    _write_table(folder / "documents.parquet", _text_tables("document", texts.corpus))
-    _write_table(folder / "scores.parquet", list_tables(lists, positives))
+    _write_table(folder / "queries.parquet", _text_tables("query", texts.queries, ids.queries))
+    _write_table(folder / "documents.parquet", _text_tables("document", texts.corpus, ids.documents))
+    _write_table(folder / "scores.parquet", list_tables(lists, positives, ids))
     with finish_or_nothing(folder / "README.md") as file:
         file.write(CARD.encode())
 
 
-def _text_tables(name: str, texts: TextColumn) -> Iterator[pa.Table]:
+def _text_tables(name: str, texts: TextColumn, ids: pa.Array | None) -> Iterator[pa.Table]:
     for start in range(0, max(len(texts), 1), TEXTS_A_BATCH):
-        ids = np.arange(start, min(start + TEXTS_A_BATCH, len(texts)))
-        yield pa.table([ids, texts.take(ids)], names=[f"{name}_id", name])
+        some = np.arange(start, min(start + TEXTS_A_BATCH, len(texts)))
+        yield pa.table([taken(ids, some), texts.take(some)], names=[f"{name}_id", name])
 
 
 def _write_table(path: Path, tables: Iterator[pa.Table]) -> None:
@@ -103,13 +103,14 @@ def _write_table(path: Path, tables: Iterator[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str) -> None:
+def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str, ids: Ids) -> None:
     """Write the lists as a TREC run, compressed if the path ends in ``.gz``."""
     if not tag or len(tag.split()) != 1:
         raise InputError(f"tag: expected a word without spaces, got {tag!r}")
+    require_fields(ids, r"[\s\pZ]", "a run")
     with finish_or_nothing(path) as raw:
         file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
-        for table in list_tables(lists, positives):
+        for table in list_tables(lists, positives, ids):
             for query, documents, scores in zip(*(table[name] for name in SCHEMA.names[:3]), strict=True):
                 values = np.asarray(scores.values)  # float32, which print as the shortest text that is read as the same
                 lines = (
@@ -121,8 +122,9 @@ def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str)
             file.close()
 
 
-def write_qrels(path: Path, positives: Positives) -> None:
+def write_qrels(path: Path, positives: Positives, ids: Ids) -> None:
     """Write the positives as TREC relevance judgements."""
+    queries, documents = taken(ids.queries, positives.query_of_pair), taken(ids.documents, positives.ids)
     with finish_or_nothing(path) as file:
-        for query, passage in zip(positives.query_of_pair.tolist(), positives.ids.tolist(), strict=True):
-            file.write(f"{query} 0 {passage} 1\n".encode())
+        for query, document in zip(queries.to_pylist(), documents.to_pylist(), strict=True):
+            file.write(f"{query} 0 {document} 1\n".encode())

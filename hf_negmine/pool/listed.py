@@ -14,6 +14,7 @@ from hf_negmine.base.protocols import Searcher, Teacher
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.continuing import ContinuedSearcher
+from hf_negmine.pool.ids import POSITIONS, Ids
 from hf_negmine.pool.stored import LISTS, read_pool
 from hf_negmine.search import Indexes, Queries
 from hf_negmine.select.filters import Scene
@@ -44,12 +45,14 @@ class ListedPool:
         texts: queries, corpus and positives.
         teacher: what scored the lists.
         indexes: opens teachers over the corpus.
+        ids: what the texts were given as.
     """
 
     folder: Path
     texts: TextSet
     teacher: ListTeacher
     indexes: Indexes
+    ids: Ids = POSITIONS
 
     def scene(self, counted: BoolArray | None) -> Scene:
         """What filters may look at; ``counted`` is that of the pool."""

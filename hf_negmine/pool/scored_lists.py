@@ -48,7 +48,7 @@ def open_scored_lists(
         digest = digest_of(LISTS, read.texts.fingerprint, read.scores, *arrays_of(read.lists))
         name = name or (LISTS if made is None else made.name)
         scorer = ListTeacher(name, digest, read.texts.fingerprint, made)
-        return ListedPool(_stored(read, scorer, home), read.texts, scorer, indexes)
+        return ListedPool(_stored(read, scorer, home), read.texts, scorer, indexes, read.ids)
 
 
 def _score_missing(read: Read, teacher: Teacher, indexes: Indexes) -> None:

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import TeacherError, require_flag, require_whole
+from hf_negmine.base.errors import TeacherError, require, require_flag, require_whole
+from hf_negmine.base.files import digest_of
+from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select import Selection
 from hf_negmine.select.filters import BoundFilter, Listed
-from hf_negmine.select.judge_models import PairJudge, resolve_judge
+from hf_negmine.select.judge_models import PairJudge, ScoreJudge, resolve_judge
 from hf_negmine.teachers.pair_store import PairStore, pair_digests
 from hf_negmine.teachers.vector_store import VectorStore
 
@@ -37,21 +39,26 @@ class Judge:
 
     Attributes:
         judge: a chat model that reads the negatives; those that answer their query are replaced. It runs at OpenAI or
-            on a compatible server, with the key in the variable ``OPENAI_API_KEY``. In Python also a `ChatJudge` with
-            more settings, a function of queries and passages that returns booleans, or your own `PairJudge`.
-        budget: most pairs that the judge reads, the likeliest false negatives first; None takes all.
+            on a compatible server, with the key in the variable ``OPENAI_API_KEY``. Or a second teacher and the lowest
+            score of a relevant passage, ``cross-encoder:MODEL@0.9``. Of several, cheap ones first, each reads only what
+            those before it call relevant, and the last one decides. In Python also a `ChatJudge` with more settings, a
+            `ScoreJudge`, a function of queries and passages that returns booleans, your own `PairJudge`, or a list of
+            these.
+        budget: most pairs that the first judge reads, the likeliest false negatives first; None takes all.
         relabel: whether to make a passage that the judge calls relevant another positive of its query, written with the
             query's first row. The new positive gets those of that row's negatives that are under its own ceiling; if
             they are too few, the miner's ``on_exhausted`` applies. Positives that share their negatives share those
             under the ceilings of all.
     """
 
-    judge: Any
+    judge: Sequence[str] | Any
     budget: int | None = None
     relabel: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "judge", resolve_judge(self.judge))
+        given = self.judge if isinstance(self.judge, list | tuple) else (self.judge,)
+        require(len(given) > 0, "Judge: judge: the list is empty, expected at least one judge")
+        object.__setattr__(self, "judge", tuple(map(resolve_judge, given)))
         if self.budget is not None:
             require_whole(self.budget, "Judge: budget", at_least=0)
         require_flag(self.relabel, "Judge: relabel")
@@ -59,16 +66,32 @@ class Judge:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that go into provenance."""
+        fingerprints = [each.fingerprint() for each in self.judges]
         return {
             "filter": str(self),
-            "judge": self.judge.name,
-            "judge_fingerprint": self.judge.fingerprint(),
+            "judge": self.name,
+            "judge_fingerprint": fingerprints[0] if len(fingerprints) == 1 else digest_of("judges", *fingerprints),
             "budget": self.budget,
             "relabel": self.relabel,
         }
 
+    @property
+    def judges(self) -> tuple[PairJudge, ...]:
+        """The judges in their order."""
+        return tuple(self.judge)
+
+    @property
+    def name(self) -> str:
+        """The names of the judges in their order."""
+        return ", then ".join(each.name for each in self.judges)
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """The teachers among the judges."""
+        return [each.teacher for each in self.judges if isinstance(each, ScoreJudge)]
+
     def __str__(self) -> str:
-        return f"judge {self.judge.name}"
+        return f"judge {self.name}"
 
 
 @dataclass(frozen=True)
@@ -115,7 +138,7 @@ class _Bench:
 
     def __init__(self, judged: Judge, texts: TextSet, store: VectorStore) -> None:
         self._judged, self._texts = judged, texts
-        self._kept = verdicts_of(judged.judge, store)
+        self._kept = [verdicts_of(each, store) for each in judged.judges]
         self._asked = np.empty(0, dtype=np.int64)
         self._relevant = np.empty(0, dtype=np.int64)
         self._scores = np.empty(0, dtype=np.float32)
@@ -136,9 +159,8 @@ class _Bench:
         order = order[~np.isin(keys[order], self._asked)][: self._allowance()]
         if not len(order):
             return False
-        relevant = verdicts_on(
-            self._judged.judge, self._kept, self._texts, query[order], selection.passages[order].astype(np.int64)
-        )
+        passages = selection.passages[order].astype(np.int64)
+        relevant = verdicts_on(self._judged.judges, self._kept, self._texts, query[order], passages)
         self._asked = np.concatenate([self._asked, keys[order]])
         self._relevant = np.concatenate([self._relevant, keys[order][relevant]])
         self._scores = np.concatenate([self._scores, selection.scores[order][relevant]])
@@ -160,18 +182,29 @@ def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
     return PairStore.of(store.folder, f"judge {judge.fingerprint()}", judge.name, progress=store.progress)
 
 
-def verdicts_on(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
-    """Whether a judge calls each passage relevant to its query. It is asked about each pair only once.
+def verdicts_on(
+    judges: Sequence[PairJudge], kept: Sequence[PairStore], texts: TextSet, queries: IdArray, passages: IdArray
+) -> BoolArray:
+    """Whether all judges call each passage relevant to its query. Each is asked about a pair only once.
 
     Args:
-        judge: the judge to ask.
-        kept: its verdicts, from `verdicts_of`.
+        judges: each reads what those before it call relevant.
+        kept: the verdicts of each, from `verdicts_of`.
         texts: the texts that ids refer to.
         queries, passages: int64 ids of the pairs, same shape.
 
     Raises:
-        TeacherError: the judge does not give one verdict per pair.
+        TeacherError: a judge does not give one verdict per pair.
     """
+    relevant = np.arange(len(queries))
+    for judge, its_own in zip(judges, kept, strict=True):
+        if len(relevant):
+            relevant = relevant[_verdicts(judge, its_own, texts, queries[relevant], passages[relevant])]
+    return np.isin(np.arange(len(queries)), relevant)
+
+
+def _verdicts(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
+    """Whether one judge calls each passage relevant."""
 
     def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
         query_texts = texts.queries.take(queries[places]).to_pylist()

@@ -126,7 +126,7 @@ class Mine:
         for name, one in mined.items():
             queries, passages = np.divmod(one.keys, len(one.miner.fitted.texts.corpus))
             some = queries < judge.queries  # rows come in the order of random keys, and so do the ids of their queries
-            relevant = verdicts_on(chat, kept, one.miner.fitted.texts, queries[some], passages[some])
+            relevant = verdicts_on([chat], [kept], one.miner.fitted.texts, queries[some], passages[some])
             shares[name] = float(relevant.mean())
         return shares
 

@@ -18,10 +18,13 @@ from typer.testing import CliRunner
 
 from hf_negmine import InputError, NegativeMiner
 from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.wording import counted
 from hf_negmine.cluster import mine_in_ranks, parse_executor
 from hf_negmine.cluster.executors import LocalExecutor, RankError
 from hf_negmine.commands.cli import app
 from tests.conftest import ROOT
+
+CORES = os.cpu_count() or 1
 
 QUERIES, WIDTH = 20_000, 8
 """Three parts of a search, and ten shards."""
@@ -128,6 +131,8 @@ def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
         ("cloud", "executor 'cloud': expected local"),
         ("local:0", "executor 'local:0': expected local"),
         ("local:many", "executor 'local:many': expected local"),
+        ("local:1000000", f"1,000,000 processes, but this machine has {counted(CORES, 'core')} and each process loads"),
+        (f"local:{8 * CORES + 1}", f"give at most local:{8 * CORES}, for speed one per GPU"),
         ("slurm", "executor 'slurm' lacks partition, tasks, time"),
         ("slurm:partition=gpu,tasks=two", "tasks is 'two', expected a number"),
         ("slurm:nodes=3", "'nodes' is not among"),

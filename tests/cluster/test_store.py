@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 import hf_negmine.pool.retrieving
 import hf_negmine.teachers.vector_store
 from hf_negmine import InputError, NegativeMiner, StorageError
-from hf_negmine.cluster import Store, mine_in_ranks, parse_executor, run_rank, running
+from hf_negmine.cluster import Store, mine_in_ranks, run_rank, running
 from hf_negmine.cluster import store as stores
 from hf_negmine.cluster.running import Stage
 from hf_negmine.commands.cli import app
@@ -215,7 +215,7 @@ def test_a_store_of_another_run_is_named(tmp_path: Path, address: str) -> None:
     other = miner_of("dense", store.cache_in(tmp_path / "other"))
     rows = Dataset.from_dict({name: [*texts, f"one more {name}"] for name, texts in ROWS.items()})
     with pytest.raises(InputError, match=r"holds another run \(of hash, 30 queries.*31 and.*give another address"):
-        mine_in_ranks(parse_executor("local:1"), other.config, rows, lambda: None, store=store)
+        mine_in_ranks(Machines(tmp_path, 1), other.config, rows, lambda: None, store=store)
     method = other.with_(method="naive")  # the pool is the same
     assert (
         mine_in_ranks(Machines(tmp_path, 1), method.config, Dataset.from_dict(ROWS), lambda: None, store=store) is None
@@ -325,6 +325,8 @@ def test_the_command_with_rows_and_store_at_addresses(
     assert Dataset.from_parquet(str(found)).to_list() == Dataset.from_parquet(str(expected)).to_list()
     assert any("/parts/" in name for name in fsspec.filesystem("s3").find("bucket/run"))
     assert "for --executor, which is not given" in mined(str(pairs), "no", "--store", f"{bucket}/run").output
+    in_memory = mined(str(pairs), "no", "--executor", "local:2", "--store", "memory://run").output
+    assert "memory://run is in the memory of one process, and the ranks are others" in " ".join(in_memory.split())
     assert "expected an address" in mined(str(pairs), "no", "--executor", "local:2", "--store", "run").output
 
 

@@ -9,8 +9,9 @@ import pytest
 from sentence_transformers.util import resolve_ids
 from typer.testing import CliRunner
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
-from hf_negmine.hub import load_mined
+from hf_negmine.hub import load_mined, reproduce
 from tests.hub.server import Hub
 from tests.unit.test_lists import DOCUMENTS, QUERIES, SCORES, table
 
@@ -43,6 +44,21 @@ def test_a_pushed_pool_of_lists_comes_back(mined: Path, hub: Hub, tmp_path: Path
     assert shared.pool.select("perc_pos:0.95", None, 2).status.tolist() == ["complete", "list ended", "complete"]
     assert shared.summary.list_ended == 1
     assert "For 1 the list ended: nobody looked further." in hub.files("dataset", "tester/lists")["README.md"].decode()
+
+
+def test_what_was_mined_from_lists_is_mined_again_from_the_pushed_pool(mined: Path, hub: Hub, tmp_path: Path) -> None:
+    run("push", mined, "tester/bare", "--license", "mit")
+    with pytest.raises(InputError, match="whose pool was not pushed with them; push again with_pool=True"):
+        reproduce("tester/bare", progress=False)
+    run("push", mined, "tester/lists", "--license", "mit", "--with-pool")
+    found = reproduce("tester/lists", cache_dir=tmp_path / "elsewhere", progress=False)
+    assert found.identical, found
+    assert found.rows == found.rows_again > 0
+    assert found.teacher_differs == []
+    changed = datasets.load_dataset("tester/lists", split="train").map(lambda row: {"negative_1": row["negative_2"]})
+    changed.push_to_hub("tester/lists", "default", split="train", data_dir="data/default")
+    other = reproduce("tester/lists", cache_dir=tmp_path / "elsewhere", progress=False)
+    assert (other.identical, other.missing) == (False, other.rows)
 
 
 def test_a_split_of_the_lists(hub: Hub, tmp_path: Path) -> None:

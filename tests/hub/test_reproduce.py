@@ -37,6 +37,12 @@ def test_other_settings(hub: Hub, tmp_path: Path, settings: dict[str, Any]) -> N
     assert found.identical, found
 
 
+def test_rows_of_a_tool_say_what_they_lack(hub: Hub, tmp_path: Path) -> None:
+    push_dataset(mine(tmp_path / "cache", format="flagembedding"), NAME, license="mit")
+    with pytest.raises(InputError, match="are in format 'flagembedding', whose rows may hold several pairs"):
+        reproduce(NAME, progress=False)
+
+
 def test_rows_that_come_twice_and_columns_of_their_own(hub: Hub, tmp_path: Path) -> None:
     given = Dataset.from_dict(
         {"q": [QUERIES[0], QUERIES[1], QUERIES[0]], "p": [CORPUS[0], CORPUS[1], CORPUS[0]], "id": [1, 2, 3]}

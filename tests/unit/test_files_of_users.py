@@ -225,11 +225,25 @@ def test_compressed_files_are_read(tmp_path: Path, name: str, ending: str, opene
     assert corpus_of(str(tmp_path / (name + ending)), column="answer") == PASSAGES
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.tsv"])
+def test_zstandard_is_read_where_it_is_installed(tmp_path: Path, name: str) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    separator = {"rows.csv": ",", "rows.tsv": "\t"}.get(name)
+    content = "".join(json.dumps(row) + "\n" for row in ROWS)
+    if separator is not None:
+        content = lines([("query", "answer"), *PAIRS], separator)
+    path = tmp_path / f"{name}.zst"
+    path.write_bytes(zstandard.ZstdCompressor().compress(content.encode()))
+    assert rows_of(path) == ROWS
+    assert corpus_of(str(path), column="answer") == PASSAGES
+    assert NegativeMiner("random", num_negatives=1, cache_dir=tmp_path / "cache", progress=False).mine(path).num_rows
+
+
 @pytest.mark.parametrize(("ending", "magic"), [(".zst", b"\x28\xb5\x2f\xfd"), (".lz4", b"\x04\x22\x4d\x18")])
 def test_a_compression_that_needs_a_package_says_so(tmp_path: Path, ending: str, magic: bytes) -> None:
     path = tmp_path / f"rows.jsonl{ending}"
     path.write_bytes(magic + bytes(20))
-    with pytest.raises(InputError, match=rf"rows\.jsonl\{ending} could not be read as json: "):
+    with pytest.raises(InputError, match=rf"rows\.jsonl\{ending} (could not be read as json: |is empty)"):
         open_rows(path)
 
 

@@ -19,6 +19,7 @@ from hf_negmine.data.texts import open_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
+from hf_negmine.pool.list_files import TABLES
 from hf_negmine.pool.stored import read_pool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import CrossSample
@@ -362,7 +363,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"positives": {"query_id": ["q1"], "label": [1]}}, "positives: "),
     ({**ONE, "queries": {"query_id": ["q1"] * 2, "query": ["x", "y"]}}, "the id 'q1' has two texts, in rows 0 and 1"),
     ({**ONE, "documents": {"id": ["a", "a"], "text": ["one", "two"]}}, "documents: the id 'a' has two texts"),
-    ({**ONE, "documents": {"id": ["a"], "text": [" "]}}, "1 empty text"),
+    (
+        {**ONE, "documents": {"id": ["a"], "text": [" "]}},
+        r"column 'text' has 1 empty text.* in row 0; .* with documents.filter\(lambda row: \(row\['text'\]",
+    ),
+    (
+        {**ONE, "documents": {"id": ["a", "b"], "text": ["one", None]}},
+        r"column 'text' has 1 empty text.* in row 1; .* with documents.filter\(lambda row: \(row\['text'\]",
+    ),
+    (
+        {**ONE, "queries": {"q1": ""}},
+        "column 'queries' has 1 empty text.* in row 0; .* with {name: text for name, text in queries.items",
+    ),
+    (
+        {**ONE, "documents": {"a": " "}},
+        "column 'documents' has 1 empty text.* with {name: text for name, text in documents.items",
+    ),
     (
         {"documents": {"id": ["a"], "name": ["one"], "text": ["two"]}},
         "documents: expected a column of ids, .* got .'id', 'name', 'text'.",
@@ -448,13 +464,59 @@ def test_positives_that_are_candidates_are_written_once(tmp_path: Path) -> None:
 def test_runs_and_judgements_are_read_by_their_names(pool_of: Any, tmp_path: Path) -> None:
     pool = pool_of()
     pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", tag="some")
-    numbered = {
-        name: {str(place): text for place, text in enumerate(texts.values())}
-        for name, texts in (("queries", QUERIES), ("documents", DOCUMENTS))
-    }
-    again = pool_of(**numbered, scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
+    again = pool_of(scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
     assert again.folder == pool.folder
     with pytest.raises(InputError, match="tag: expected a word without spaces, got 'two words'"):
         pool.to_run(tmp_path / "other.run", tag="two words")
     with pytest.raises(InputError, match="to_lists: this pool came without its texts"):
         CandidatePool.load(pool.folder).to_lists(tmp_path / "lists")
+
+
+# ---- ids -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_ids_that_were_given_are_written(pool_of: Any, tmp_path: Path, numbers: bool) -> None:
+    name_of = {name: 100 - place if numbers else name for place, name in enumerate([*QUERIES, *DOCUMENTS])}
+    queries = {name_of[name]: text for name, text in QUERIES.items()}
+    documents = {name_of[name]: text for name, text in DOCUMENTS.items()}
+    scores = {name_of[query]: {name_of[one]: score for one, score in row.items()} for query, row in SCORES.items()}
+    positives = {name_of[query]: [name_of[one] for one in row] for query, row in POSITIVES.items()}
+    pool_of(queries=queries, documents=documents, scores=scores, positives=positives).to_lists(tmp_path / "lists")
+    tables = {name: pq.read_table(tmp_path / "lists" / f"{name}.parquet").to_pylist() for name in TABLES}
+    assert {row["query_id"]: row["query"] for row in tables["queries"]} == queries
+    assert {row["document_id"]: row["document"] for row in tables["documents"]} == documents
+    for row in tables["scores"]:
+        found = dict(zip(row["document_ids"], row["scores"], strict=True))
+        assert found == pytest.approx(scores[row["query_id"]])
+        assert row["positive_ids"] == positives[row["query_id"]]
+
+
+def test_a_searched_pool_is_written_under_the_ids_of_its_texts(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict(
+        {"query": [QUERIES[name] for name in POSITIVES], "positive": [DOCUMENTS[one] for (one,) in POSITIVES.values()]}
+    )
+    corpus = list(DOCUMENTS.values())
+    pool = NegativeMiner("random", corpus=corpus, num_negatives=1, cache_dir=tmp_path, progress=False).fit(rows).pool
+    twice = {"first": DOCUMENTS["a"], **DOCUMENTS}
+    pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", queries=QUERIES, documents=twice)
+    lines = [line.split() for line in (tmp_path / "some.run").read_text().splitlines()]
+    assert {line[0] for line in lines} == set(QUERIES)
+    assert {line[2] for line in lines} == {"first", *DOCUMENTS} - {"a"}, "the first id of a text counts"
+    judged = [line.split() for line in (tmp_path / "qrels.txt").read_text().splitlines()]
+    assert sorted((line[0], line[2]) for line in judged) == [("q1", "first"), ("q2", "b"), ("q3", "c")]
+    lacking = {name: text for name, text in DOCUMENTS.items() if name != "d"}
+    with pytest.raises(InputError, match=r"documents: 1 of the pool's 6 texts are not among the 5 given ones.*Flour"):
+        pool.to_lists(tmp_path / "lists", documents=lacking)
+
+
+@pytest.mark.parametrize("wrong", ["two words", "", "a\u00a0b", "tab\tbed"])
+def test_an_id_that_cannot_stand_in_a_run_is_refused(pool_of: Any, tmp_path: Path, wrong: str) -> None:
+    documents = {wrong if name == "f" else name: text for name, text in DOCUMENTS.items()}
+    scores = {**SCORES, "q3": {"c": 0.7}}
+    pool = pool_of(documents=documents, scores=scores)
+    with pytest.raises(InputError, match="documents: 1 of 6 ids cannot be a field of a run") as caught:
+        pool.to_run(tmp_path / "some.run")
+    assert repr(wrong) in str(caught.value)
+    assert not (tmp_path / "some.run").exists()
+    pool.to_lists(tmp_path / "lists")

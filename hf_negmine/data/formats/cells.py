@@ -73,12 +73,21 @@ def texts_of_elements(elements: pa.Array, column: str) -> pa.LargeStringArray:
     return _with_title(elements) if pa.types.is_struct(kind) else _joined_messages(elements)
 
 
+def have_titles(kind: pa.DataType) -> bool:
+    """Whether values of this type are records with a text and a title, or lists of these."""
+    kind = kind.value_type if is_list(kind) else kind
+    place = kind.get_field_index("title") if pa.types.is_struct(kind) else -1
+    return place >= 0 and is_text(kind.field(place).type) and is_passage(kind)
+
+
 def _with_title(passages: pa.StructArray) -> pa.LargeStringArray:
     texts = _field(passages, "text")
-    place = passages.type.get_field_index("title")
-    if place < 0 or not is_text(passages.type.field(place).type):
-        return texts
-    titles = pc.fill_null(_field(passages, "title"), "")
+    return after_titles(_field(passages, "title"), texts) if have_titles(passages.type) else texts
+
+
+def after_titles(titles: pa.LargeStringArray, texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Each text after its title and a space, alone where the title is blank, null where there is no text."""
+    titles = pc.fill_null(titles, "")
     titled = pc.not_equal(pc.utf8_trim_whitespace(titles), "")
     both = pc.binary_join_element_wise(titles, texts, pa.scalar(" ", pa.large_string()))
     return pc.if_else(titled, both, texts)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from hf_negmine.data.sources.beir import open_beir, read_beir_texts, read_judgements
+from hf_negmine.data.sources.beir import (
+    find_texts,
+    is_beir,
+    open_beir,
+    open_judged_beir,
+    read_beir_table,
+    read_beir_texts,
+    read_judgements,
+    read_qrels_table,
+)
 from hf_negmine.data.sources.columns import (
     OpenedRows,
     Rows,
@@ -31,14 +40,19 @@ __all__ = [
     "choose_columns",
     "choose_split",
     "find_format",
+    "find_texts",
+    "is_beir",
     "label_columns",
     "open_beir",
     "open_corpus",
     "open_file",
+    "open_judged_beir",
     "open_rows",
     "pair_batches",
+    "read_beir_table",
     "read_beir_texts",
     "read_judgements",
+    "read_qrels_table",
     "table_batches",
     "table_of",
     "table_of_batch",

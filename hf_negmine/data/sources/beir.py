@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split, whole
 from hf_negmine.data.sources.files import open_file
 from hf_negmine.data.writing import in_memory
@@ -39,6 +41,34 @@ def open_beir(folder: Path, *, split: str | None = None, default: str = TRAIN) -
     )
 
 
+def open_judged_beir(folder: Path, *, split: str | None = None) -> OpenedRows:
+    """Open the queries of a BEIR folder that have positives, with the passages judged 0 or less as their negatives.
+
+    Returns:
+        Rows of ``query``, ``query-id``, and the lists ``positive`` and ``negatives``, in the order of the judgements;
+        and the corpus. For the arguments and errors see `open_beir`.
+    """
+    corpus, queries = read_beir_texts(folder, "corpus"), read_beir_texts(folder, "queries")
+    _, judgements = read_qrels_table(folder, split, TRAIN)
+    query_rows = np.asarray(_positions(queries[0], whole(judgements["query-id"]), what=f"{folder}: queries"))
+    passages = np.asarray(_positions(corpus[0], whole(judgements["corpus-id"]), what=f"{folder}: corpus"))
+    relevant = np.asarray(pc.greater(judgements["score"], 0.0))
+    require(bool(relevant.any()), f"{folder} has no judgement with a score over 0")
+    asked = np.unique(query_rows[relevant])
+    columns = {"query": queries[1].take(asked), "query-id": queries[0].take(asked)}
+    for name, some in (("positive", relevant), ("negatives", ~relevant & np.isin(query_rows, asked))):
+        row = np.searchsorted(asked, query_rows[some])
+        order = np.argsort(row, kind="stable")
+        offsets = offsets_of_rows(row[order], len(asked))
+        columns[name] = pa.LargeListArray.from_arrays(offsets, whole(corpus[1].take(passages[some][order])))
+    return OpenedRows(in_memory(pa.table(columns)), corpus[1], columns=("query", "positive"))
+
+
+def is_beir(folder: Path) -> bool:
+    """Whether a folder holds ``corpus`` and ``queries``."""
+    return find_texts(folder, "corpus") is not None and find_texts(folder, "queries") is not None
+
+
 def joined_beir(
     corpus: tuple[pa.Array, pa.ChunkedArray],
     queries: tuple[pa.Array, pa.ChunkedArray],
@@ -63,11 +93,20 @@ def joined_beir(
 
 def read_beir_texts(folder: Path, name: str) -> tuple[pa.Array, pa.ChunkedArray]:
     """The ids and texts of ``corpus`` or ``queries``."""
+    return texts_with_ids(*_rows_of(folder, name))
+
+
+def read_beir_table(folder: Path, name: str) -> tuple[pa.Table, pa.Array]:
+    """The rows of ``corpus`` or ``queries`` with all their columns, and their ids."""
+    table, path = _rows_of(folder, name)
+    return table, texts_with_ids(table, path)[0]
+
+
+def _rows_of(folder: Path, name: str) -> tuple[pa.Table, Path]:
     path = find_texts(folder, name)
     if path is None:
         raise InputError(f"{folder} lacks {name}.jsonl and {name}.parquet")
-    table = _read_parquet(path) if path.suffix == ".parquet" else open_file(path).with_format("arrow")[:]
-    return texts_with_ids(table, path)
+    return _read_parquet(path) if path.suffix == ".parquet" else open_file(path).with_format("arrow")[:], path
 
 
 def texts_with_ids(table: pa.Table, path: Path | str) -> tuple[pa.Array, pa.ChunkedArray]:
@@ -97,24 +136,40 @@ def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path | str) -> None:
 
 def read_judgements(folder: Path, split: str | None, default: str) -> tuple[pa.Array, pa.Array]:
     """The query and passage ids of the pairs judged relevant in a split of a BEIR folder; see `open_beir`."""
+    return _relevant(read_qrels_table(folder, split, default)[1])
+
+
+def read_qrels_table(folder: Path, split: str | None, default: str) -> tuple[str, pa.Table]:
+    """The split, and all its judgements: texts ``query-id`` and ``corpus-id``, float64 ``score``; see `open_beir`."""
     single, several = folder / "qrels.parquet", folder / "qrels"
     if single.is_file():
         table = _read_parquet(single)
         if "split" in table.column_names:
-            chosen = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single), default=default)
-            table = table.filter(pc.equal(table["split"], chosen))
+            split = choose_split(pc.unique(table["split"]).to_pylist(), split, where=str(single), default=default)
+            table = table.filter(pc.equal(table["split"], split))
     elif several.is_dir():
         files = {path.stem: path for path in sorted(several.iterdir()) if path.suffix in (".tsv", ".parquet")}
         require(bool(files), f"{several} holds no TSV or Parquet file")
-        path = files[choose_split(list(files), split, where=str(several), default=default)]
+        split = choose_split(list(files), split, where=str(several), default=default)
+        path = files[split]
         table = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
     else:
         raise InputError(f"{folder} lacks qrels (a folder with one TSV file per split, or qrels.parquet)")
-    return judged_pairs(table, str(folder))
+    return split or default, _judgements(table, str(folder))
 
 
 def judged_pairs(table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
     """The query and passage ids of the rows with a score over 0 in a table of query-id, corpus-id and score."""
+    return _relevant(_judgements(table, where))
+
+
+def _relevant(judgements: pa.Table) -> tuple[pa.Array, pa.Array]:
+    relevant = judgements.filter(pc.greater(judgements["score"], 0.0))
+    return whole(relevant["query-id"]), whole(relevant["corpus-id"])
+
+
+def _judgements(table: pa.Table, where: str) -> pa.Table:
+    """The table with columns of one type, whatever their spelling."""
     names = {name.replace("-", "_"): name for name in table.column_names}
     missing = [name for name in ("query_id", "corpus_id", "score") if name not in names]
     if missing:
@@ -125,10 +180,8 @@ def judged_pairs(table: pa.Table, where: str) -> tuple[pa.Array, pa.Array]:
         scores = table[names["score"]].cast(pa.float64())
     except pa.ArrowInvalid as error:
         raise InputError(f"qrels of {where}, column score: {error}; expected a number in every line") from error
-    table = table.filter(pc.greater(scores, 0.0))
     ids = (_as_text(table, names[name], pa.string(), f"qrels of {where}") for name in ("query_id", "corpus_id"))
-    queries, passages = map(whole, ids)
-    return queries, passages
+    return pa.table([*ids, scores], names=["query-id", "corpus-id", "score"])
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.checks import batches_of, in_code, is_text
+from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources.beir import find_texts, read_beir_texts
 from hf_negmine.data.sources.columns import Rows, array_of, choose_split, table_batches, whole
 from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, files_of, is_address, local_path, read_file
@@ -48,7 +49,9 @@ class OpenedCorpus:
         return iter(self.batches)
 
 
-def open_corpus(source: CorpusSource, *, column: str | None = None, config_name: str | None = None) -> OpenedCorpus:
+def open_corpus(
+    source: CorpusSource, *, column: str | None = None, config_name: str | None = None, titled: bool = False
+) -> OpenedCorpus:
     """Open the passages of a corpus.
 
     Args:
@@ -58,24 +61,25 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
             id on the Hub.
         column: the column of texts; may be left out for ``text``, ``passage``, ``document``, or the only text column.
         config_name: the config of a Hub data set that has several.
+        titled: whether a column ``title`` is put before the text, as in rows whose passages are records with titles.
 
     Raises:
         InputError: something is not text, or it is not clear which text is meant.
     """
     if isinstance(source, str | os.PathLike):
-        return _open_path(source, column, config_name)
+        return _open_path(source, column, config_name, titled)
     refuse_config(config_name, f"the {type(source).__name__} of the corpus", CONFIG_ARGUMENT)
     if isinstance(source, datasets.DatasetDict | datasets.IterableDatasetDict):
         split = choose_split(list(source), None, where="the DatasetDict of the corpus")
-        return _of_column(source[split], column, f"corpus[{split!r}]")
+        return _of_column(source[split], column, f"corpus[{split!r}]", titled)
     if isinstance(source, datasets.Dataset | datasets.IterableDataset):
-        return _of_column(source, column, "corpus")
+        return _of_column(source, column, "corpus", titled)
     if isinstance(source, Sequence) and len(source) and all(isinstance(row, dict) for row in source):
         opened = open_rows(source)
         assert isinstance(opened.rows, datasets.Dataset)
-        return _of_column(opened.rows, column, "Dataset.from_list(corpus)")
+        return _of_column(opened.rows, column, "Dataset.from_list(corpus)", titled)
     if (made := as_dataset(source, "corpus")) is not None:
-        return _of_column(made[0], column, made[1])
+        return _of_column(made[0], column, made[1], titled)
     if (array := as_column(source, "corpus")) is not None:
         called = next((name for name in ("dropna", "to_pylist", "to_list") if hasattr(source, name)), None)
         texts = f"corpus.{called}()" if called else "corpus"
@@ -83,7 +87,9 @@ def open_corpus(source: CorpusSource, *, column: str | None = None, config_name:
     return OpenedCorpus(batches_of(array_of(_texts(source), "corpus").cast(pa.large_string())))
 
 
-def _open_path(source: str | os.PathLike[str], column: str | None, config_name: str | None) -> OpenedCorpus:
+def _open_path(
+    source: str | os.PathLike[str], column: str | None, config_name: str | None, titled: bool
+) -> OpenedCorpus:
     path = local_path(source, "corpus")
     is_name = isinstance(source, os.PathLike) or len(path.split()) == 1 or endings(path)[0] in BUILDERS
     if not is_name and not os.path.exists(path):
@@ -94,14 +100,14 @@ def _open_path(source: str | os.PathLike[str], column: str | None, config_name: 
     if are_shards(path) or os.path.isfile(path) or (is_address(path) and hub_id(path) is None):
         refuse_config(config_name, path, CONFIG_ARGUMENT)
         rows, code = read_file(path, named=[column] if column else (), as_corpus=True)
-        opened = _of_column(rows, column, code)
+        opened = _of_column(rows, column, code, titled)
         if endings(files_of(path, as_corpus=True)[0])[0] != ".txt":
             return opened
         return OpenedCorpus(_lines_with_text(opened.batches, path))
     opened_rows = open_rows(source, config_name=config_name, config_argument=CONFIG_ARGUMENT)
     if opened_rows.corpus is not None and column is None:
         return OpenedCorpus(batches_of(opened_rows.corpus))
-    return _of_column(opened_rows.rows, column, opened_rows.code)
+    return _of_column(opened_rows.rows, column, opened_rows.code, titled)
 
 
 def _lines_with_text(batches: Iterable[pa.Array], path: str) -> Iterator[pa.Array]:
@@ -136,7 +142,7 @@ def _texts(source: Any) -> list[str]:
     return texts
 
 
-def _of_column(source: Rows, column: str | None, code: str) -> OpenedCorpus:
+def _of_column(source: Rows, column: str | None, code: str, titled: bool) -> OpenedCorpus:
     schema = schema_of(source)
     available = [] if schema is None else schema.names
     if column is None:
@@ -148,5 +154,15 @@ def _of_column(source: Rows, column: str | None, code: str) -> OpenedCorpus:
         raise ColumnError(column, available, argument="corpus_column")
     is_empty = isinstance(source, datasets.Dataset) and not len(source)
     require(not is_empty, f"corpus: it has the column {column!r} but no rows")
-    batches = (whole(table[column]) for table in table_batches(source, [column]))
+    has_titles = schema is not None and "title" in available and is_text(schema.field("title").type)
+    columns = [column, *(["title"] if titled and has_titles and column != "title" else [])]
+    batches = (_texts_of(table.select(columns)) for table in table_batches(source, columns))
     return OpenedCorpus(batches, in_code(code, f".filter(lambda row: (row[{column!r}] or '').strip())", "corpus"))
+
+
+def _texts_of(table: pa.Table) -> pa.Array:
+    """The texts of a batch, after their titles if there is a second column."""
+    texts, *titles = (whole(column) for column in table.columns)
+    if not titles:
+        return texts
+    return after_titles(titles[0].cast(pa.large_string()), texts.cast(pa.large_string()))

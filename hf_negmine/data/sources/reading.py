@@ -9,7 +9,7 @@ import datasets
 import pyarrow as pa
 
 from hf_negmine.data.formats import RowFormat, format_of, recognized_format
-from hf_negmine.data.formats.cells import holds_texts
+from hf_negmine.data.formats.cells import have_titles, holds_texts
 from hf_negmine.data.sources.columns import Rows, choose_columns, table_of
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,13 @@ class Reading:
     Attributes:
         query, positive: their names; for rows that hold no plain texts, in the rows that `plain` makes.
         format: the format that the rows are in; None for rows that are read as they are.
+        titled: whether their passages have titles, which are read before the texts.
     """
 
     query: str
     positive: str
     format: RowFormat | None = None
+    titled: bool = False
 
     @classmethod
     def of(cls, rows: Rows, query: str | None, positive: str | None, rows_format: str | None) -> Reading:
@@ -43,7 +45,8 @@ class Reading:
             return cls(*choose_columns(rows, query, positive))
         are_texts = [holds_texts(schema.field(name).type) for name in (found.query, found.positive)]
         query = query or (found.query if are_texts[0] else QUERY)
-        return cls(query, positive or (found.positive if are_texts[1] else POSITIVE), found)
+        titled = have_titles(schema.field(found.positive).type)
+        return cls(query, positive or (found.positive if are_texts[1] else POSITIVE), found, titled)
 
     @property
     def given(self) -> tuple[str, str]:

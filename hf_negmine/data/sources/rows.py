@@ -12,7 +12,7 @@ import datasets
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.data.sources.beir import find_texts, open_beir
+from hf_negmine.data.sources.beir import is_beir, open_beir
 from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split
 from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, is_address, is_pattern, local_path, read_file
 from hf_negmine.data.sources.joined import open_joined
@@ -133,7 +133,7 @@ def hub_id(path: str) -> str | None:
 
 
 def _open_folder(path: Path, split: str | None, named: list[str]) -> OpenedRows:
-    if find_texts(path, "corpus") and find_texts(path, "queries"):
+    if is_beir(path):
         return open_beir(path, split=split)
     if are_shards(str(path)):
         _refuse_split(split, str(path))
