@@ -7,7 +7,7 @@ is a stand-in for the model that will be trained: `benchmarks/README.md` says ho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -104,6 +104,10 @@ class Trial:
             f"Keep {self.reference}: no setting is better beyond chance; {top.method} {top.sampler} comes first with "
             f"{top.ndcg:.4f}, {top.gain:+.4f} [{top.low:+.4f}, {top.high:+.4f}]."
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The trial as JSON-able content, with the recommendation."""
+        return {**asdict(self), "recommendation": self.recommendation}
 
     def __str__(self) -> str:
         heads = ("method", "sampler", "negatives", "NDCG@10", "gain", "95 % interval")

@@ -20,3 +20,6 @@ SWEPT_METHODS = (
 )
 """What a sweep tries. Absolute ceilings are left out: which ones make sense depends on the teacher's scale."""
 SWEPT_SAMPLERS = ("top", "sampled:10")
+
+TOLERANCE = 0.1
+"""The share of false negatives that a recommended setting may have."""
