@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.base.defaults import TOLERANCE
-from hf_negmine.base.errors import InputError
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
+from hf_negmine.figures import html
+from hf_negmine.figures.stats import FrontPoint
 from hf_negmine.report.false_negatives import Labels, Share, shares
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import agreement
 
 if TYPE_CHECKING:
     import datasets
+    from matplotlib.figure import Figure
 
 HEADS = ("method", "sampler", "complete", "mean score", "95th percentile", "over positive", "Jaccard")
 FALSE = ("judged", "false, measured", "95 % interval", "false, estimated", "front")
@@ -186,8 +189,8 @@ class Sweep:
         unsure = ""
         if within and best.high is not None and best.high > self.tolerance:
             unsure = (
-                f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is at "
-                f"most {_percent(best.high)}."
+                f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is "
+                f"at most {_percent(best.high)}."
             )
         return f"Take {best.name}: {why}{others}.{changed}{unsure} {trying}"
 
@@ -230,6 +233,42 @@ class Sweep:
         table = "".join(f"| {' | '.join(row)} |\n" for row in (heads, bounds, *rows))
         return f"{table}\n{self.recommendation}\n"
 
+    def plot(self) -> Figure:
+        """The front as a picture: how hard each setting's negatives are, and how many are false.
+
+        Raises:
+            InputError: there are no estimates, or matplotlib is not installed.
+        """
+        from hf_negmine.figures.plots import plot_front
+
+        points = [
+            FrontPoint(one.name, one.mean_score, one.estimated, bool(one.front), one == self.recommended)
+            for one in self.settings
+            if one.mean_score is not None and one.estimated is not None
+        ]
+        require(
+            self.recommended is not None,
+            "plot: nothing tells how many negatives are false; sweep with more judgements= (--judgements)",
+        )
+        return plot_front(points, title=self.heading.rpartition(", teacher")[0])
+
+    def _repr_html_(self) -> str:
+        heads, *rows = self.cells()
+        best = [place for place, one in enumerate(self.settings) if one == self.recommended]
+        return (
+            html.lines([self.heading])
+            + html.table(heads, rows, names=NAMES, bold=best)
+            + html.lines([*self._told, self.recommendation])
+        )
+
+    @property
+    def _told(self) -> list[str]:
+        """What the columns mean."""
+        told = [f"Jaccard: how similar the negatives are to those of {self.reference}"]
+        if any(one.front for one in self.settings):
+            told.append("front: no other setting has negatives as hard with a lower share of false ones")
+        return told
+
     def cells(self) -> list[list[str]]:
         """The heads of the columns, then a row for each setting, as people read them."""
         with_judged = any(one.judged or one.estimated is not None for one in self.settings)
@@ -246,10 +285,7 @@ class Sweep:
             cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
             cells[:NAMES] = [cell.ljust(width) for cell, width in zip(row[:NAMES], widths, strict=False)]
             lines.append("  ".join(cells).rstrip())
-        told = [f"Jaccard: how similar the negatives are to those of {self.reference}"]
-        if any(one.front for one in self.settings):
-            told.append("front: no other setting has negatives as hard with a lower share of false ones")
-        return "\n".join([self.heading, "", *lines, "", *told, "", self.recommendation])
+        return "\n".join([self.heading, "", *lines, "", *self._told, "", self.recommendation])
 
     @property
     def heading(self) -> str:
