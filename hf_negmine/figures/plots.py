@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,7 +175,15 @@ def _new_figure(width: float, height: float) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Picture(Figure):
+        """A notebook shows figures of pyplot by itself, and others by this method."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            save_png(self, buffer)
+            return buffer.getvalue()
+
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def _bars(axes: Axes, histogram: Histogram, color: str, label: str, *, hatch: str | None = None) -> None:
