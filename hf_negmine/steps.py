@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import require_writable
 from hf_negmine.base.errors import ExhaustedError, InputError, require
 from hf_negmine.base.files import is_read_only
+from hf_negmine.base.progress import bar
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import (
@@ -164,7 +164,9 @@ def read(
         config.layout(query, positive).check_new_columns(reading.plain_columns(opened.rows.column_names or []))
         reading.tell(opened.rows.column_names or [])
         pairs = _Counted(
-            pair_batches(opened.rows, query, positive, code=code, row_format=reading.format), progress=config.progress
+            pair_batches(opened.rows, query, positive, code=code, row_format=reading.format),
+            len(opened.rows) if hasattr(opened.rows, "__len__") else None,
+            progress=config.progress,
         )
     elif corpus is None:
         raise InputError("fit: give rows, a corpus, or both")
@@ -263,13 +265,15 @@ def _relabelled_keeps(
 class _Counted:
     """Passes batches on while showing a bar, and counts their rows."""
 
-    def __init__(self, batches: Iterable[tuple[pa.Array, pa.Array]], *, progress: bool = False) -> None:
-        self._batches, self._progress = batches, progress
+    def __init__(
+        self, batches: Iterable[tuple[pa.Array, pa.Array]], total: int | None = None, *, progress: bool = False
+    ) -> None:
+        self._batches, self._total, self._progress = batches, total, progress
         self.rows = 0
 
     def __iter__(self) -> Iterator[tuple[pa.Array, pa.Array]]:
-        with tqdm(desc="Reading", unit=" rows", disable=not self._progress, delay=1) as bar:
+        with bar("Reading", "rows", self._total, shown=self._progress) as read:
             for queries, positives in self._batches:
                 self.rows += len(queries)
                 yield queries, positives
-                bar.update(len(queries))
+                read.update(len(queries))

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as _normalize
-from tqdm.auto import tqdm
 
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
 from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler, VectorTeacher
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.base.wording import counted
@@ -172,7 +172,7 @@ def try_settings(
     with one_thread():  # the products are small: several threads would wait for one another, and take 12 times as long
         results = [
             np.mean([rows.ndcg(rows.train(one, seed)) for seed in range(seeds)], axis=0)
-            for one in tqdm(selections, desc="Training", unit=" settings", disable=not config.progress, delay=1)
+            for one in bar("Training", "settings", len(selections), over=selections, shown=config.progress)
         ]
         before = rows.ndcg(np.eye(rows.queries.shape[1], dtype=np.float32))
     own = results.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ OPTIONS = {
             min=0.0, max=1.0,
         ),
     ],
-    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET],
+    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET, options.JSON],
 }  # fmt: skip
 
 
@@ -81,6 +82,7 @@ def audit(
     drop: bool,
     fail_over: float | None,
     quiet: bool,
+    as_json: bool,
     **filters: Any,
 ) -> None:
     """Audit the negatives of ROWS."""
@@ -89,6 +91,7 @@ def audit(
     if repair is not None and repair.suffix not in SUFFIXES:
         raise InputError(f"--repair {repair}: rows are written as .parquet or .jsonl; end the name of the file so")
     _require_different(rows, output, repair)
+    quiet |= as_json
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
     from hf_negmine import auditing
@@ -100,9 +103,13 @@ def audit(
         typer.echo(f"\n{done}\n")
     if output is not None:
         done.save(output)
-        typer.echo(f"Written: {output}")
     if repair is not None:
-        _repair(done, repair, drop)
+        repaired = _repair(done, repair, drop)
+    if as_json:
+        typer.echo(json.dumps(done.as_dict()))
+    else:
+        for told in ([f"Written: {output}"] if output is not None else []) + ([repaired] if repair is not None else []):
+            typer.echo(told)
     if fail_over is not None and done.share > fail_over:
         typer.echo(f"{100 * done.share:.1f} % of the negatives are doubtful, over {100 * fail_over:g} %", err=True)
         raise typer.Exit(1)
@@ -128,7 +135,8 @@ def _require_different(rows: str, output: Path | None, repair: Path | None) -> N
         seen[whole] = name
 
 
-def _repair(audited: Audit, path: Path, drop: bool) -> None:
+def _repair(audited: Audit, path: Path, drop: bool) -> str:
+    """Write the repaired rows and what changed; returns what to tell."""
     from hf_negmine.base.files import finish_or_nothing
 
     repaired = audited.repair(replace=not drop)
@@ -139,4 +147,4 @@ def _repair(audited: Audit, path: Path, drop: bool) -> None:
                 table.to_json(file)
             else:
                 table.to_parquet(file)
-    typer.echo(f"{repaired}\nWritten: {path}, and what changed: {changes}")
+    return f"{repaired}\nWritten: {path}, and what changed: {changes}"
