@@ -17,10 +17,10 @@ from false_negatives import SPLITS, Judged, open_judged
 from hf_negmine import Judgements, NegativeMiner
 
 JUDGED = (100, 300, 1000)
-SEED = 0
+DRAWS = 10
 
 
-def sample(miner: NegativeMiner, judged: Judged, size: int) -> list[dict[str, Any]]:
+def sample(miner: NegativeMiner, judged: Judged, size: int, seed: int) -> list[dict[str, Any]]:
     """Verdicts on negatives of three different settings, drawn at random."""
     pool, texts = miner.pool, miner.fitted.texts
     pairs: set[tuple[int, int]] = set()
@@ -28,7 +28,7 @@ def sample(miner: NegativeMiner, judged: Judged, size: int) -> list[dict[str, An
         queries = np.repeat(np.arange(len(selection.counts)), selection.counts)
         pairs |= set(zip(queries.tolist(), selection.passages.tolist(), strict=True))
     listed = sorted(pairs)
-    chosen = np.random.default_rng(SEED).permutation(len(listed))[:size]
+    chosen = np.random.default_rng(seed).permutation(len(listed))[:size]
     verdicts = []
     for query, passage in (listed[place] for place in chosen):
         texts_of = texts.queries.texts[query].as_py(), texts.corpus.take(np.array([passage]))[0].as_py()
@@ -49,13 +49,18 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     print(f"### {name}, {len(judged.rows):,} queries\n\n{truth}\n")
     rows = []
     for size in JUDGED:
-        table = miner.sweep(judgements=sample(miner, judged, size))
-        errors = [abs(one.estimated - shares[one.name]) for one in table.settings if one.estimated is not None]
-        best = table.recommended
-        told = ["-", "-", "-"] if best is None else [best.name, _percent(best.estimated), _percent(shares[best.name])]
-        rows.append([f"{size:,}", f"{100 * np.mean(errors):.1f}" if errors else "-", *told])
-        print(f"{size:,} judged: {table.recommendation}\n")
-    print_table(["judged", "mean error in points", "recommended", "estimated", "true"], rows)
+        errors, true, unknown = [], [], 0
+        for seed in range(DRAWS):
+            table = miner.sweep(judgements=sample(miner, judged, size, seed))
+            if table.recommended is None:
+                unknown += 1
+                continue
+            errors.append(np.mean([abs((one.estimated or 0.0) - shares[one.name]) for one in table.settings]))
+            true.append(shares[table.recommended.name])
+        told = [f"{100 * np.mean(errors):.1f}", f"{100 * max(errors):.1f}"] if errors else ["-", "-"]
+        spread = f"{_percent(float(np.median(true)))} ({_percent(min(true))} to {_percent(max(true))})" if true else "-"
+        rows.append([f"{size:,}", *told, spread, f"{unknown} of {DRAWS}"])
+    print_table(["judged", "error in points", "worst draw", "recommended: truly false", "no estimate"], rows)
 
 
 def _percent(share: float | None) -> str:

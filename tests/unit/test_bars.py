@@ -81,15 +81,15 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def screen(monkeypatch: pytest.MonkeyPatch, made: io.StringIO) -> io.StringIO:
+    """Puts a screen in the place of stderr; in a test, since pytest puts its own there when one begins."""
     monkeypatch.setattr(progress, "_OPEN", [])
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    return screen
+    monkeypatch.setattr(sys, "stderr", made)
+    return made
 
 
-def test_only_the_outer_bar_is_shown_and_the_next_one_after_it(terminal: Terminal) -> None:
+def test_only_the_outer_bar_is_shown_and_the_next_one_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = screen(monkeypatch, Terminal())
     with progress.bar("Outer", "queries", 2, delay=0) as outer:
         for _ in range(2):
             with progress.bar("Inner", "texts", 5, delay=0) as inner:
@@ -105,7 +105,9 @@ def test_only_the_outer_bar_is_shown_and_the_next_one_after_it(terminal: Termina
     assert progress._OPEN == []
 
 
-def test_a_bar_that_breaks_off_or_is_not_wanted_hides_no_other(terminal: Terminal) -> None:
+def test_a_bar_that_breaks_off_or_is_not_wanted_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = screen(monkeypatch, Terminal())
+
     def broken() -> None:
         with progress.bar("Broken", "rows", 2):
             raise ValueError("broken")
@@ -121,11 +123,10 @@ def test_a_bar_that_breaks_off_or_is_not_wanted_hides_no_other(terminal: Termina
 
 
 def test_nothing_is_shown_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_OPEN", [])
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    file = screen(monkeypatch, io.StringIO())
     with progress.bar("Outer", "queries", 2, delay=0) as outer:
         outer.update(2)
-    assert sys.stderr.getvalue() == ""
+    assert file.getvalue() == ""
 
 
 @pytest.mark.parametrize("command", ["mine", "audit", "sweep"])
