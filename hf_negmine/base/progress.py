@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -13,8 +13,14 @@ _OPEN: list[Any] = []
 
 
 class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from super().__iter__()
+        finally:  # a loop may end early
+            self.close()
+
     def close(self) -> None:
-        if self in _OPEN:
+        if _OPEN and self in _OPEN:  # gone when Python ends
             _OPEN.remove(self)
         super().close()
 
@@ -22,6 +28,11 @@ class _Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
         return self is other
 
     __hash__ = tqdm.__hash__
+
+
+def is_watched() -> bool:
+    """Whether somebody may look: in a terminal or a notebook, not where the output goes to a file."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def bar(
@@ -49,9 +60,8 @@ def bar(
         leave: whether it stays when it is full.
         delay: seconds before it appears.
     """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    hidden = not (shown and watched) or bool(_OPEN)
+    hidden = not (shown and is_watched()) or bool(_OPEN)
     made = _Bar(over, total=total, initial=done, desc=what, unit=f" {unit}", disable=hidden, leave=leave, delay=delay)
-    if shown:
+    if not hidden:
         _OPEN.append(made)
     return made

@@ -95,6 +95,10 @@ def test_only_the_outer_bar_is_shown_and_the_next_one_after_it(monkeypatch: pyte
             with progress.bar("Inner", "texts", 5, delay=0) as inner:
                 inner.update(5)
             outer.update(1)
+            for _ in progress.bar("Inner", "rows", 2, over=[1, 2], delay=0):
+                break
+    for _ in progress.bar("Early", "rows", 2, over=[1, 2], delay=0):
+        break
     list(progress.bar("Next", "rows", over=[1, 2, 3], delay=0))
     shown = terminal.getvalue()
     assert "Outer: 100%" in shown
