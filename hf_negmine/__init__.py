@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
     from hf_negmine.select.judge_models import ChatJudge, FunctionJudge, ScoreJudge
+    from hf_negmine.select.judgements import Judgements
     from hf_negmine.select.methods import (
         Method,
         NaiveTopK,
@@ -100,6 +101,7 @@ _HOMES = {
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
     "select.judge_models": ("ChatJudge", "FunctionJudge", "ScoreJudge"),
     "select.judge": ("Judge",),
+    "select.judgements": ("Judgements",),
     "select.methods": (
         "Method",
         "NaiveTopK",
@@ -174,6 +176,7 @@ __all__ = [
     "InputError",
     "IntraSample",
     "Judge",
+    "Judgements",
     "LateInteractionTeacher",
     "Method",
     "MiningConfig",

@@ -20,9 +20,10 @@ from hf_negmine.select import resolve_sampler
 from hf_negmine.select.ensembles import Ensemble, IntraSample, ensemble_of_settings, resolve_ensemble
 from hf_negmine.select.filters import Consistency, Filter, Veto
 from hf_negmine.select.judge import Judge
+from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.rules import filters_of_settings, ordered_filters, settings_of_filters
-from hf_negmine.teachers import place, settings_of, with_stages
+from hf_negmine.teachers import ListTeacher, place, settings_of, with_stages
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -181,6 +182,16 @@ class MiningConfig:
             raise InputError(
                 "include_scores: the negatives of an intra-sample are scored by several teachers, each in its own scale"
             )
+        if len({one.relabel for one in self._relevance}) > 1:
+            raise InputError(
+                "filters: some make relevant passages positives (relabel=True) and others leave them out; give all the "
+                "same relabel="
+            )
+        if self.judgements and self.relabels and any(isinstance(one, ListTeacher) for one in self.members):
+            raise InputError(
+                "filters: Judgements(relabel=True) needs a teacher that scores any passage, but the candidates are "
+                "from lists; leave relabel out"
+            )
         self.layout("query", "positive")  # checks format and on_exhausted
 
     def _hold(self, **values: Any) -> None:
@@ -205,6 +216,21 @@ class MiningConfig:
     def judge(self) -> Judge | None:
         """The judge, which has the last word."""
         return next((one for one in self.filters if isinstance(one, Judge)), None)
+
+    @property
+    def judgements(self) -> tuple[Judgements, ...]:
+        """The judgements that are there already."""
+        return tuple(one for one in self.filters if isinstance(one, Judgements))
+
+    @property
+    def relabels(self) -> bool:
+        """Whether passages that are called relevant become positives."""
+        return any(one.relabel for one in self._relevance)
+
+    @property
+    def _relevance(self) -> list[Judge | Judgements]:
+        """The filters that call passages relevant."""
+        return [one for one in self.filters if isinstance(one, Judge | Judgements)]
 
     def layout(self, query_column: str, positive_column: str) -> Layout:
         """The layout of written rows, for these columns."""

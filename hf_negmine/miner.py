@@ -14,8 +14,8 @@ import datasets
 import pyarrow as pa
 
 from hf_negmine import steps
-from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
-from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
+from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS, TOLERANCE
+from hf_negmine.base.errors import FrozenError, InputError, NotFittedError, require
 from hf_negmine.base.protocols import Role, Sampler, Searcher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.config import MiningConfig, taking
@@ -33,10 +33,13 @@ from hf_negmine.fresh import mine_fresh
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.false_negatives import Labels
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.sweep import Sweep
 from hf_negmine.select.ensembles import Ensemble
+from hf_negmine.select.filters.base import finite_number
 from hf_negmine.select.judge import NotRelevant
+from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
 from hf_negmine.teachers import models_stay_the_same
 from hf_negmine.transform import Transform
@@ -164,13 +167,19 @@ class NegativeMiner:
             if not len(texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
             self._transform.require_unchanged()
-            judge, relevant = str(self.config.judge), fitted.relevant
-            left_out = None if relevant is None else NotRelevant.of(judge, relevant, len(texts.corpus))
+            judge, relevant, left_out = self.config.judge, fitted.relevant, None
+            if judge is not None and relevant is not None:
+                left_out = NotRelevant.of(str(judge), relevant, len(texts.corpus))
             self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
         return self._pool
 
     def sweep(
-        self, methods: Sequence[Method | str] = SWEPT_METHODS, samplers: Sequence[Sampler | str | None] = SWEPT_SAMPLERS
+        self,
+        methods: Sequence[Method | str] = SWEPT_METHODS,
+        samplers: Sequence[Sampler | str | None] = SWEPT_SAMPLERS,
+        *,
+        judgements: Judgements | Any = None,
+        tolerance: float = TOLERANCE,
     ) -> Sweep:
         """Select by every method with every sampler, and compare the negatives with those of the miner's own setting.
 
@@ -180,16 +189,32 @@ class NegativeMiner:
             methods: methods to try, or their specs. By default 13 of them, without absolute ceilings, which depend on
                 the teacher's scale.
             samplers: samplers to try each of them with, or their specs.
+            judgements: judged (query, passage) pairs, on which the share of false negatives is measured: `Judgements`,
+                or a file of JSON lines with ``query``, ``document`` and ``relevant``.
+            tolerance: the share of false negatives that the recommended setting may have, from 0 to 1.
 
         Raises:
             NotFittedError: before `fit`.
-            InputError: a method or a sampler is not understood.
+            InputError: a method or a sampler is not understood, or no judgement is about the miner's texts.
         """
+        require(0 <= finite_number(tolerance, "tolerance") <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
         config, pool = self.config, self.pool
         settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
         selections = pool.sweep(methods, samplers, **settings)
         reference = pool.select(config.method, config.sampler, **settings)  # last: the sweep has searched for it, too
-        return Sweep.of(selections, reference, teacher=config.teacher.name, queries=pool.n_queries)
+        labels = None
+        if judgements is not None:
+            given = judgements if isinstance(judgements, Judgements) else Judgements(judgements)
+            labels = Labels.of(given, self.fitted.texts)
+        return Sweep.of(
+            selections,
+            reference,
+            teacher=config.teacher.name,
+            target_queries=pool.positives.targets(config.positive_score)[0],
+            queries=pool.n_queries,
+            labels=labels,
+            tolerance=tolerance,
+        )
 
     @property
     def summary(self) -> MiningSummary:

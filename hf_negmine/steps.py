@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import require_writable
 from hf_negmine.base.errors import ExhaustedError, InputError, require
 from hf_negmine.base.files import is_read_only
+from hf_negmine.base.progress import bar
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.collecting import build_text_set
@@ -105,6 +105,7 @@ def fit(
         builder.open_corpus(texts)
     seconds["encode and search"] = time.perf_counter() - started - sum(seconds.values())
     selection, verdicts = select(builder, pool, texts)
+    relevant = _relevant(builder, texts, verdicts)
     consistent = pool.consistent() if config.consistency is not None and isinstance(pool, CandidatePool) else None
     seconds["select"] = time.perf_counter() - started - sum(seconds.values())
     summary = MiningSummary.of(
@@ -126,8 +127,8 @@ def fit(
         summary,
         builder.pool_names(texts),
         consistent=consistent,
-        relevant=None if verdicts is None else (verdicts.queries, verdicts.passages, verdicts.scores),
-        relabelled_keeps=_relabelled_keeps(builder, texts, selection, verdicts),
+        relevant=None if relevant is None else (relevant.queries, relevant.passages, relevant.scores),
+        relabelled_keeps=_relabelled_keeps(builder, texts, selection, relevant),
     )
     return Fit(folder, summary, pool if verdicts is None else None)
 
@@ -164,7 +165,9 @@ def read(
         config.layout(query, positive).check_new_columns(reading.plain_columns(opened.rows.column_names or []))
         reading.tell(opened.rows.column_names or [])
         pairs = _Counted(
-            pair_batches(opened.rows, query, positive, code=code, row_format=reading.format), progress=config.progress
+            pair_batches(opened.rows, query, positive, code=code, row_format=reading.format),
+            len(opened.rows) if hasattr(opened.rows, "__len__") else None,
+            progress=config.progress,
         )
     elif corpus is None:
         raise InputError("fit: give rows, a corpus, or both")
@@ -226,12 +229,34 @@ def select(
     return selection, verdicts
 
 
+def _relevant(builder: PoolBuilder, texts: TextSet, verdicts: Verdicts | None) -> Verdicts | None:
+    """A judge's verdicts with the passages that judgements make positives, by query."""
+    config = builder.config
+    if not (config.judgements and config.relabels and len(texts.queries)):
+        return verdicts
+    located = (one.located(texts.queries.digests, texts.corpus, told=False) for one in config.judgements)
+    keys = np.concatenate([queries[yes] * len(texts.corpus) + passages[yes] for queries, passages, yes in located])
+    known = np.repeat(np.arange(len(texts.queries)), np.diff(texts.positive_offsets)) * len(texts.corpus)
+    own = np.flatnonzero(texts.own_text >= 0)
+    known = np.concatenate([known + texts.positive_ids, own * len(texts.corpus) + texts.own_text[own]])
+    if verdicts is not None:
+        known = np.append(known, verdicts.queries * len(texts.corpus) + verdicts.passages)
+    queries, passages = np.divmod(np.setdiff1d(keys, known), len(texts.corpus))
+    scores = pair_scores(builder.searcher(config.members[0], texts), queries, passages.astype(np.int32))
+    if verdicts is None:
+        return Verdicts(0, queries, passages, scores)
+    queries = np.append(verdicts.queries, queries)
+    order = np.argsort(queries, kind="stable")
+    passages, scores = np.append(verdicts.passages, passages), np.append(verdicts.scores, scores)
+    return Verdicts(verdicts.asked, queries[order], passages[order], scores[order])
+
+
 def _relabelled_keeps(
     builder: PoolBuilder, texts: TextSet, selection: Selection, verdicts: Verdicts | None
 ) -> BoolArray | None:
     """See `Fitted.relabelled_keeps`."""
     config = builder.config
-    if verdicts is None or config.judge is None or not config.judge.relabel:
+    if verdicts is None or not config.relabels:
         return None
     scores = verdicts.scores[None]
     if isinstance(config.teacher, Ensemble):  # each with its own ceiling
@@ -243,13 +268,15 @@ def _relabelled_keeps(
 class _Counted:
     """Passes batches on while showing a bar, and counts their rows."""
 
-    def __init__(self, batches: Iterable[tuple[pa.Array, pa.Array]], *, progress: bool = False) -> None:
-        self._batches, self._progress = batches, progress
+    def __init__(
+        self, batches: Iterable[tuple[pa.Array, pa.Array]], total: int | None = None, *, progress: bool = False
+    ) -> None:
+        self._batches, self._total, self._progress = batches, total, progress
         self.rows = 0
 
     def __iter__(self) -> Iterator[tuple[pa.Array, pa.Array]]:
-        with tqdm(desc="Reading", unit=" rows", disable=not self._progress, delay=1) as bar:
+        with bar("Reading", "rows", self._total, shown=self._progress) as read:
             for queries, positives in self._batches:
                 self.rows += len(queries)
                 yield queries, positives
-                bar.update(len(queries))
+                read.update(len(queries))

@@ -14,11 +14,11 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets.formatting.formatting import LazyBatch
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import write_sealed
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import digest_of, is_read_only, lasting_temporary_folder
+from hf_negmine.base.progress import bar
 from hf_negmine.data.formats import names_of_formats
 from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.formats.tools import TOOLS
@@ -167,11 +167,11 @@ class Transform:
         reading = None if features is None else self._reading(features.arrow_schema, "mine")
 
         def tables() -> Iterator[pa.Table]:
-            with tqdm(total=total, desc="Writing", unit=" rows", disable=not config.progress, delay=1) as bar:
+            with bar("Writing", "rows", total, shown=config.progress) as written:
                 for batch in itertools.chain([first] if first is not None else [], batches):
                     assert reading is not None
                     yield self._table(batch, reading)
-                    bar.update(len(batch))
+                    written.update(len(batch))
 
         fit = self.fitted.folder.name
         name = digest_of("mined", fit, getattr(rows, "_fingerprint", None) or str(time.time_ns()))

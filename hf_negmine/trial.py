@@ -7,7 +7,7 @@ is a stand-in for the model that will be trained: `benchmarks/README.md` says ho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as _normalize
-from tqdm.auto import tqdm
 
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
 from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler, VectorTeacher
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.base.wording import counted
@@ -105,6 +105,10 @@ class Trial:
             f"{top.ndcg:.4f}, {top.gain:+.4f} [{top.low:+.4f}, {top.high:+.4f}]."
         )
 
+    def as_dict(self) -> dict[str, Any]:
+        """The trial as JSON-able content, with the recommendation."""
+        return {**asdict(self), "recommendation": self.recommendation}
+
     def __str__(self) -> str:
         heads = ("method", "sampler", "negatives", "NDCG@10", "gain", "95 % interval")
         rows = [
@@ -168,7 +172,7 @@ def try_settings(
     with one_thread():  # the products are small: several threads would wait for one another, and take 12 times as long
         results = [
             np.mean([rows.ndcg(rows.train(one, seed)) for seed in range(seeds)], axis=0)
-            for one in tqdm(selections, desc="Training", unit=" settings", disable=not config.progress, delay=1)
+            for one in bar("Training", "settings", len(selections), over=selections, shown=config.progress)
         ]
         before = rows.ndcg(np.eye(rows.queries.shape[1], dtype=np.float32))
     own = results.pop()

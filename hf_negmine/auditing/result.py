@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -137,6 +137,19 @@ class Audit:
         """In how many rows each negative is one, shape (negatives,): a high number shows a hub."""
         rows_and_passages = np.unique(np.stack([self.found.row_of, self.found.passages]), axis=1)
         return np.bincount(rows_and_passages[1], minlength=len(self.texts.corpus))[self.found.passages]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers of the audit as JSON-able content: counts, and how many negatives each reason is against."""
+        return {
+            "method": str(self.config.method),
+            "teacher": self.config.teacher.name,
+            "rows": len(self.found.queries),
+            "negatives": len(self.scores),
+            "doubtful": int(self.doubtful.sum()),
+            "share": self.share,
+            "reasons": {name: int(flags.sum()) for name, flags in self.reasons.items()},
+            "judged": self.judged,
+        }
 
     def tables(self) -> Iterator[pa.Table]:
         """The table of all negatives in parts; see `to_dataset` for its columns."""

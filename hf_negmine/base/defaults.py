@@ -22,3 +22,6 @@ SWEPT_METHODS = (
 SWEPT_SAMPLERS = ("top", "sampled:10")
 PAGE_QUERIES = 2000
 """Queries that a page to look at holds: about 5 MB."""
+
+TOLERANCE = 0.1
+"""The share of false negatives that a recommended setting may have."""

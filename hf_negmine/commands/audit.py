@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ OPTIONS = {
             min=0.0, max=1.0,
         ),
     ],
-    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET],
+    options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET, options.JSON],
 }  # fmt: skip
 
 
@@ -91,6 +92,7 @@ def audit(
     drop: bool,
     fail_over: float | None,
     quiet: bool,
+    as_json: bool,
     **filters: Any,
 ) -> None:
     """Audit the negatives of ROWS."""
@@ -102,6 +104,7 @@ def audit(
         if path is not None and path.suffix not in SUFFIXES:
             raise InputError(f"{flag} {path}: rows are written as .parquet or .jsonl; end the name of the file so")
     _require_different(rows, output, repair, positives)
+    quiet |= as_json
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
     from hf_negmine import auditing
@@ -111,15 +114,17 @@ def audit(
     done = auditing.audit(rows, miner, **part)
     if not quiet:
         typer.echo(f"\n{done}\n")
+    told = []
     if output is not None:
         done.save(output)
-        typer.echo(f"Written: {output}")
+        told.append(f"Written: {output}")
     if positives is not None:
         found = done.mined_positives()
         _write(found, positives)
-        typer.echo(f"Written: {positives}, {counted(len(found), 'pair')} that the judge calls relevant")
+        told.append(f"Written: {positives}, {counted(len(found), 'pair')} that the judge calls relevant")
     if repair is not None:
-        _repair(done, repair, drop)
+        told.append(_repair(done, repair, drop))
+    typer.echo(json.dumps(done.as_dict()) if as_json else "\n".join(told), nl=as_json or bool(told))
     if fail_over is not None and done.share > fail_over:
         typer.echo(f"{100 * done.share:.1f} % of the negatives are doubtful, over {100 * fail_over:g} %", err=True)
         raise typer.Exit(1)
@@ -145,12 +150,13 @@ def _require_different(rows: str, output: Path | None, repair: Path | None, posi
         seen[whole] = name
 
 
-def _repair(audited: Audit, path: Path, drop: bool) -> None:
+def _repair(audited: Audit, path: Path, drop: bool) -> str:
+    """Write the repaired rows and what changed; returns what to tell."""
     repaired = audited.repair(replace=not drop)
     changes = _changes_of(path)
     _write(repaired.rows, path)
     _write(repaired.changes, changes)
-    typer.echo(f"{repaired}\nWritten: {path}, and what changed: {changes}")
+    return f"{repaired}\nWritten: {path}, and what changed: {changes}"
 
 
 def _write(rows: datasets.Dataset, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,7 @@ OPTIONS = {
         option("store", str, **spec("cluster.store", "parse_store", metavar="ADDRESS")),
         option("dry_run", bool, DRY_RUN, default=False),
         options.QUIET,
+        options.JSON,
     ],
 }
 
@@ -117,14 +119,19 @@ def mine(
     store: str | None,
     dry_run: bool,
     quiet: bool,
+    as_json: bool,
     **filters: Any,
 ) -> None:
     """Mine hard negatives for ROWS."""
+    quiet |= as_json
     set_up_libraries(quiet=quiet)
     from hf_negmine.base.files import default_cache_dir
     from hf_negmine.cluster import mine_in_ranks, parse_executor, parse_store, plan_ranks
     from hf_negmine.commands.output import prepare_folder
 
+    require(
+        not (as_json and (dry_run or executor)), "--json: for a run in this process; leave out --dry-run, --executor"
+    )
     require(executor is not None or store is None, "--store: for --executor, which is not given")
     runs = None if executor is None else parse_executor(executor)
     shared = None if store is None else parse_store(store)
@@ -147,7 +154,7 @@ def mine(
         typer.echo(f"{plan_ranks(runs, miner.config, rows, **part)}\n\n{ESTIMATED}")
         return
     prepare_folder(output, overwrite=overwrite)
-    finish = partial(_mine_and_save, miner, rows, part, output, quiet)
+    finish = partial(_mine_and_save, miner, rows, part, output, quiet, as_json)
     if runs is None:
         finish()
         return
@@ -157,11 +164,16 @@ def mine(
         typer.echo(submitted)
 
 
-def _mine_and_save(miner: NegativeMiner, rows: str | None, part: Given, output: Path, quiet: bool) -> None:
+def _mine_and_save(
+    miner: NegativeMiner, rows: str | None, part: Given, output: Path, quiet: bool, as_json: bool
+) -> None:
     from hf_negmine.commands.output import note_on_exhausted, save
 
     mined = miner.mine(miner.fit().labeled_rows) if rows is None else miner.mine(rows, **part)
     saved = save(mined, miner, output)
+    if as_json:
+        typer.echo(json.dumps({**miner.summary.as_dict(), "folder": str(output)}))
+        return
     if not quiet:
         typer.echo(f"\n{miner.summary}\n")
         if note := note_on_exhausted(miner.summary):

@@ -70,7 +70,10 @@ FILTERS = [
     consistency("top_k", "--consistency", min=1),
     consistency("action", "--consistency-action"),
 ]
+judged = Signature("judged", "select.judgements", "Judgements")
+JUDGEMENTS = judged("source", "--judgements", metavar="FILE")
 JUDGE = [
+    JUDGEMENTS,
     judging("judge", sentences=4, metavar="MODEL"),
     judging("budget", "--judge-budget", min=0),
     server("base_url", "--judge-url", metavar="URL"),
@@ -88,20 +91,21 @@ def open_miner(
     near_duplicates: str | None,
     consistency: Given,
     judging: Given | None = None,
+    judged: Given | None = None,
     server: Given | None = None,
 ) -> NegativeMiner:
     """The miner that the options ask for; ``settings`` are others of its configuration.
 
     ``lists`` makes the teacher of candidates that were scored elsewhere, given the one that continues them, if any.
     """
-    judging, server = judging or {}, server or {}
-    _check_filters(consistency, {**judging, **server})
+    judging, judged, server = judging or {}, judged or {}, server or {}
+    _check_filters(consistency, judging | server, judged)
     from hf_negmine.miner import NegativeMiner
 
     opened, vetoes = open_miners_teachers(teacher, veto or [], loading)
     listed = opened if lists is None else lists(opened)
     opened = listed if opened is None else opened
-    filters = [*_near_duplicates(near_duplicates, opened), *_others(consistency, judging, server), *vetoes]
+    filters = [*_near_duplicates(near_duplicates, opened), *vetoes, *_others(consistency, judging, judged, server)]
     return NegativeMiner(listed, filters=filters, **settings)
 
 
@@ -128,14 +132,14 @@ def lists_teacher(candidates: Given, rows: str | None, part: Given, mining: Give
     return make
 
 
-def _check_filters(consistency: Given, judging: Given) -> None:
+def _check_filters(consistency: Given, judging: Given, judged: Given) -> None:
     """Raise `InputError` for an option of a filter that was not given."""
     judges = {"budget": "--judge-budget", "base_url": "--judge-url", "relabel": "--relabel"}
     for whole, key, parts, given in (
         ("--consistency", "top_k", {"action": "--consistency-action"}, consistency),
         ("--judge", "judge", judges, judging),
     ):
-        alone = [flag for name, flag in parts.items() if name in given]
+        alone = [flag for name, flag in parts.items() if name in given and not (judged and name == "relabel")]
         if alone and key not in given:
             raise InputError(f"{', '.join(alone)}: for {whole}, which is not given")
 
@@ -160,14 +164,17 @@ def _near_duplicates(value: str | None, teacher: Any) -> list[Any]:
     return [NearDuplicates(threshold, by=by)]
 
 
-def _others(consistency: Given, judging: Given, server: Given) -> list[Any]:
-    """The rule for rows and the judge, if they were asked for."""
+def _others(consistency: Given, judging: Given, judged: Given, server: Given) -> list[Any]:
+    """Judgements, the rule for rows and the judge, if they were asked for."""
     from hf_negmine.select.filters import Consistency
     from hf_negmine.select.judge import Judge
     from hf_negmine.select.judge_models import SCORERS, resolve_judge
+    from hf_negmine.select.judgements import Judgements
 
     made: list[Any] = [Consistency(**consistency)] if consistency else []
-    if judging:
+    if judged:
+        made.append(Judgements(judged["source"], relabel=judging.get("relabel", False)))
+    if "judge" in judging:
         if server and all(one.startswith(SCORERS) for one in judging["judge"]):
             raise InputError("--judge-url: for a chat model, but no --judge is one; leave it out")
         judges = [resolve_judge(one, **server) for one in judging["judge"]]

@@ -28,6 +28,9 @@ CACHE_DIR = mining("cache_dir", metavar="DIR", callback=folder)
 DEVICE = mining("device")
 
 QUIET = option("quiet", bool, "Print only where the data went.", "-q", default=False)
+JSON = option(
+    "as_json", bool, "Print the result as one JSON object and nothing else, for scripts.", "--json", default=False
+)
 DEBUG = option("debug", bool, "Show the traceback when something fails.", default=False)
 OVERWRITE = option("overwrite", bool, "Write into a folder with files that this command did not write.", default=False)
 OUTPUT_FOLDER = option("output", Path, "Folder to write to.", "-o", metavar="DIR", callback=folder, default=...)

@@ -270,6 +270,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
     return {
         "heading": f"`{part.config_name}`, split `{part.split}`",
         "figure": next(iter(part.files.get("figure", [])), None),
+        "sweep": next(iter(part.files.get("sweep", [])), None),
         "statistics": [
             [name.replace("_", " "), *(_number(getattr(group, name)) for group in groups)] for name in names
         ],
@@ -353,6 +354,9 @@ def _filters(part: Provenance) -> str:
             most = "" if one["budget"] is None else f" of at most {one['budget']:,}"
             line += f": asked about {summary.judged or 0:,}{most} pairs; a passage that answers its query is replaced"
             line += ", and becomes another positive of it" if one["relabel"] else ""
+        if kind == "judgements":
+            line += f" ({one['relevant']:,} relevant), digest `{escaped(one['digest'])}`: what is relevant "
+            line += "becomes another positive" if one["relabel"] else "is no negative"
         lines.append(f"- {line}\n")
     if lines and part.files.get("pool"):
         lines.append("\nThe candidate pool is in the teacher's order, before these filters.\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 from huggingface_hub import HfApi
@@ -22,6 +22,7 @@ from hf_negmine.base.errors import InputError, NegmineError, StorageError, requi
 from hf_negmine.base.files import default_cache_dir, storage_errors
 from hf_negmine.base.naming import public_content, public_name
 from hf_negmine.data.writing import write_dataset
+from hf_negmine.figures.plots import save_png
 from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
@@ -45,8 +46,11 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.list_writing import SCHEMA, list_tables
 from hf_negmine.pool.stored import is_shared
-from hf_negmine.report.plots import save_png
 from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.sweep import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHARD_BYTES = 500 * 2**20
 EXAMPLES = 3
@@ -94,6 +98,7 @@ def push_dataset(
     config_name: str = "default",
     split: str = "train",
     miner: NegativeMiner | None = None,
+    sweep: Sweep | None = None,
     private: bool | None = None,
     revision: str | None = None,
     with_pool: bool = False,
@@ -114,6 +119,7 @@ def push_dataset(
             replaces one.
         split: which split of that part.
         miner: the miner that mined them; may be left out for rows that `mine` returned.
+        sweep: a sweep with judgements, whose front the card shows as a picture; None shows none.
         private: whether the repository is private, if this push creates it; None takes the account's default.
         revision: branch to push to, created if it does not exist; None takes the main one.
         with_pool: whether to push the candidates and scores, too, so that others can select by another method without
@@ -133,7 +139,7 @@ def push_dataset(
     _check_rows(mined)
     material = Material.find(mined, miner)
     return push_material(
-        material, repo_id, config_name=config_name, split=split, private=private, revision=revision,
+        material, repo_id, config_name=config_name, split=split, sweep=sweep, private=private, revision=revision,
         with_pool=with_pool, license=license, languages=languages, source_datasets=source_datasets, token=token,
         dry_run=dry_run,
     )  # fmt: skip
@@ -162,6 +168,7 @@ def push_material(
     *,
     config_name: str = "default",
     split: str = "train",
+    sweep: Sweep | None = None,
     private: bool | None = None,
     revision: str | None = None,
     with_pool: bool = False,
@@ -178,6 +185,7 @@ def push_material(
     check_dataset_ids(source_datasets, "source_datasets")
     require(not isinstance(languages, str), f"languages: expected a list of codes such as ['en'], got {languages!r}")
     require(not with_pool or material.pool is not None, f"with_pool: {material.why_no_pool}")
+    front = None if sweep is None else sweep.plot()
     api = HfApi(token=token, library_name="hf_negmine")
     there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
     if there is not None:
@@ -199,7 +207,7 @@ def push_material(
         )
     with _scratch() as folder:
         part = write_files(
-            folder, material, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
+            folder, material, front, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
         )
         others = [other for other in (there.parts if there is not None else []) if other.path != part.path]
         card = dataset_card(
@@ -220,17 +228,26 @@ def push_material(
 
 
 def write_files(
-    folder: Path, material: Material, *, config_name: str, split: str, with_pool: bool, sources: Sequence[str]
+    folder: Path,
+    material: Material,
+    front: Figure | None = None,
+    *,
+    config_name: str,
+    split: str,
+    with_pool: bool,
+    sources: Sequence[str],
 ) -> Provenance:
     """Write all files of the repository except the card."""
     files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
     for name, table in material.lookups.items():
         files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
-    if material.summary.histograms is not None and (picture := _figure(material.summary)) is not None:
-        path = f"{FOLDER}/{config_name}/{split}-scores.png"
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        save_png(picture, folder / path)
-        files["figure"] = [path]
+    scores = None if material.summary.histograms is None else _figure(material.summary)
+    for name, picture, file_name in (("figure", scores, "scores"), ("sweep", front, "sweep")):
+        if picture is not None:
+            path = f"{FOLDER}/{config_name}/{split}-{file_name}.png"
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            save_png(picture, folder / path)
+            files[name] = [path]
     if with_pool:
         assert material.pool is not None
         files["pool"] = _copy_pool(folder, material.pool, f"{FOLDER}/{config_name}/{split}-pool")

@@ -91,6 +91,7 @@ _FILTERS: dict[str, dict[str, Shape]] = {
     "near-duplicates": {"teacher_settings": _teacher, "threshold": number, "of": text, "by": text},
     "consistency": {"top_k": optional(whole(1)), "min_score": optional(number), "action": text},
     "judge": {"budget": optional(whole()), "relabel": flag},
+    "judgements": {"digest": text, "judged": whole(), "relevant": whole(), "relabel": flag},
 }
 _IDENTITY: dict[str, Shape] = {
     "teacher": text,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -31,7 +31,11 @@ from hf_negmine.select.samplers import resolve_sampler
 from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
 from hf_negmine.teachers import ListTeacher, place
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 WITHOUT_TEXTS = "this pool came without its texts; write the pool of a miner that is fitted on them, or of from_lists"
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 class CandidatePool:
@@ -269,6 +273,24 @@ class CandidatePool:
         for demand in missing(self.lists, demands):
             self.lists = deepen(self.lists, self._open_searcher(), demand, ahead=1, progress=self._progress)
         self._keep(before)
+
+    def plot(self) -> Figure:
+        """How candidates' scores fall along the ranking, beside those of the positives; a notebook shows it.
+
+        Raises:
+            InputError: the pool holds no candidates, or matplotlib is not installed.
+        """
+        from hf_negmine.figures.plots import plot_ranks
+
+        top = self.lists.offsets[:-1][np.diff(self.lists.offsets) > 0]
+        starts, sizes = self.lists.starts[top], self.lists.stops[top] - self.lists.starts[top]
+        require(len(sizes) > 0 and sizes.max() > 0, "plot: the pool holds no candidates")
+        deep = int(np.median(sizes))  # ranks that most queries have
+        quartiles = [
+            np.quantile(self.lists.scores[starts[sizes > rank] + rank], QUARTILES) for rank in range(max(1, deep))
+        ]
+        positives = np.quantile(self.positives.scores, QUARTILES)
+        return plot_ranks(np.stack(quartiles, axis=1), positives, title=f"{self.n_queries:,} queries")
 
     def bound(self, filters: Sequence[Filter | BoundFilter], positive_score: PositiveScore) -> tuple[BoundFilter, ...]:
         """Bind filters to the pool's data set and to the kind of its targets.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.select.candidates import CandidateLists, Demand
@@ -79,7 +79,7 @@ def deepen(
     found: list[CandidateLists] = []
     served: list[IdArray] = []
     total = len(np.unique(demand.queries))
-    with tqdm(total=total, desc="Looking deeper", unit=" queries", disable=not progress, delay=1) as bar:
+    with bar("Looking deeper", "queries", total, shown=progress) as found_for:
         for by_rank in (False, True):
             some = demand.of(np.flatnonzero(ranked == by_rank))
             if by_rank:
@@ -92,7 +92,7 @@ def deepen(
                 ranking = searcher.block(queries).best(rows, ceilings, depth, skip)
                 found.append(CandidateLists.from_ranking(ranking, ceilings, skip))
                 served.append(some.queries[targets])
-                bar.update(len(queries))
+                found_for.update(len(queries))
     return lists.merged(np.concatenate(served), CandidateLists.concatenated(found))
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_negmine.base.errors import ColumnError, InputError, require
-from hf_negmine.data.sources import open_rows, read_judgements
+from hf_negmine.data.sources import open_rows, read_beir_texts, read_judgements
 from hf_negmine.data.sources.files import BUILDERS, endings, open_shards
 from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, ParquetLists
+from hf_negmine.select.judgements import Judgements
 
 TABLES = ("queries", "documents", "scores")
 RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
@@ -180,6 +182,24 @@ def read_qrels(path: str | Path) -> pa.Table:
             documents.append(fields[2])
     require(bool(queries), f"qrels: {path} has no judgement over 0")
     return pa.table({QUERY: queries, "document_id": documents})
+
+
+def judgements_of_qrels(folder: str, path: str | Path) -> Judgements:
+    """TREC judgements with the ids of a BEIR folder; what they do not call relevant to their queries is not relevant.
+
+    Raises:
+        InputError: the folder or the judgements cannot be read, or no id is one of the folder's.
+    """
+    require(os.path.isdir(folder), f"qrels: {folder} is not a BEIR folder, which would hold the texts of the ids")
+    judged = read_qrels(path)
+    texts = {}
+    for name, column in (("queries", QUERY), ("corpus", "document_id")):
+        ids, of_ids = read_beir_texts(Path(folder), name)
+        texts[name] = of_ids.take(pc.index_in(judged[column], value_set=ids)).to_pylist()
+    pairs = zip(texts["queries"], texts["corpus"], strict=True)
+    rows = [{"query": one, "document": two, "relevant": True} for one, two in pairs if one and two]
+    require(bool(rows), f"qrels: {path} judges no query and passage of {folder}; give judgements with its ids")
+    return Judgements(rows, complete=True)
 
 
 def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.files import storage_errors
+from hf_negmine.base.files import (
+    storage_errors,
+)
+from hf_negmine.base.progress import bar
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.collecting import build_text_set
@@ -161,14 +163,14 @@ class _Reader:
         with (
             storage_errors(self._scratch),
             ExitStack() as opened,
-            tqdm(desc="Reading lists", unit=" lists", disable=not self._progress, delay=1) as bar,
+            bar("Reading lists", "lists", shown=self._progress) as read,
         ):
             files = [opened.enter_context(open(self._scratch / name, "wb")) for name in FILES]
             for table in source.tables([QUERY, DOCUMENTS, SCORES]):
                 # Small arrays that are kept between large ones would keep the memory of these, too.
                 for file, column in zip(files, self._read(table.combine_chunks()), strict=True):
                     file.write(np.ascontiguousarray(column).data)
-                bar.update(len(table))
+                read.update(len(table))
 
     def _read(self, table: pa.Table) -> tuple[AnyArray, ...]:
         """Passage ids and scores of a batch of lists, and the query id and length of each list; see `FILES`."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.base.errors import require
 from hf_negmine.base.files import only_writer, read_arrays, write_arrays
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
@@ -101,11 +101,11 @@ def _fill(
     n_queries = len(texts.queries)
     if not all(map(_has_part, paths.values())):
         open_index(open_searcher())  # encodes and indexes, with their own bars
-    with _bar("Searching", paths, n_queries, progress) as bar:
+    with _searching(paths, n_queries, progress) as searched:
         for start, path in paths.items():
             if not _has_part(path):
                 queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
-                lists, scores = _search_part(texts, open_searcher(), queries, depth, bar)
+                lists, scores = _search_part(texts, open_searcher(), queries, depth, searched)
                 _write_part(path, [*arrays_of(lists), scores])
 
 
@@ -125,19 +125,18 @@ def _candidates(
 
 
 def _search_part(
-    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, bar: Any
+    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, searched: Any
 ) -> tuple[CandidateLists, FloatArray]:
     first, last = texts.positive_offsets[queries[0]], texts.positive_offsets[queries[-1] + 1]
     rows = np.repeat(np.arange(len(queries)), np.diff(texts.positive_offsets[queries[0] : queries[-1] + 2]))
-    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, bar.update)
+    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, searched.update)
 
 
-def _bar(what: str, parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
+def _searching(parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
     """A bar over the queries of parts; those in parts stored by an earlier run count as done, but not for the rate."""
     sizes = {path: min(QUERIES_A_PART, n_queries - start) for start, path in parts.items()}
     stored = sum(size for path, size in sizes.items() if _has_part(path))
-    total = sum(sizes.values())
-    return tqdm(total=total, initial=stored, desc=what, unit=" queries", disable=not progress, delay=1)
+    return bar("Searching", "queries", sum(sizes.values()), done=stored, shown=progress)
 
 
 def _has_part(path: Path) -> bool:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hf_negmine.report.stats import Histogram, ScoreHistograms
+from hf_negmine.figures.stats import Histogram, ScoreHistograms
 
 __all__ = ["Histogram", "ScoreHistograms"]

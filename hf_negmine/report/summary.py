@@ -25,7 +25,8 @@ from hf_negmine.base.shapes import (
 )
 from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextSet
-from hf_negmine.report.stats import ScoreHistograms
+from hf_negmine.figures import html
+from hf_negmine.figures.stats import ScoreHistograms
 from hf_negmine.report.truncation import Truncation, truncation_lines
 from hf_negmine.select import Selection
 
@@ -182,7 +183,7 @@ class MiningSummary:
         Raises:
             InputError: the summary has no histograms, or matplotlib is not installed.
         """
-        from hf_negmine.report.plots import plot_scores
+        from hf_negmine.figures.plots import plot_scores
 
         if self.histograms is None:
             raise InputError("plot: this summary was written by a version without histograms; mine again")
@@ -190,6 +191,13 @@ class MiningSummary:
             self.histograms,
             title=f"{self.settings['method']} with {self.settings['sampler']}, {self.settings['teacher']}",
         )
+
+    def _repr_html_(self) -> str:
+        before, numbers, *after = str(self).split("\n\n", 2)
+        heads, *rows = numbers.splitlines()
+        cells = [[row[:11].strip(), *row[11:].split()] for row in rows]
+        statistics = html.table(["", *heads.split()], cells)
+        return html.lines(before.splitlines()) + statistics + html.lines("".join(after).splitlines())
 
     def __str__(self) -> str:
         settings = self.settings

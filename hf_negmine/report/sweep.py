@@ -1,24 +1,34 @@
-"""Settings of a sweep side by side: how hard their negatives are, and how far they are the same."""
+"""Settings of a sweep side by side: how hard their negatives are, how many are false, and which to take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError
+from hf_negmine.base.defaults import TOLERANCE
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import finish_or_nothing
+from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
+from hf_negmine.figures import html
+from hf_negmine.figures.stats import FrontPoint
+from hf_negmine.report.false_negatives import Labels, Share, shares
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import agreement
 
 if TYPE_CHECKING:
     import datasets
+    from matplotlib.figure import Figure
 
 HEADS = ("method", "sampler", "complete", "mean score", "95th percentile", "over positive", "Jaccard")
+FALSE = ("judged", "false, measured", "95 % interval", "false, estimated", "front")
+"""Further columns of a sweep with judgements."""
+ENOUGH = 0.95
+"""Share of the queries that must have all their negatives under a setting that is recommended."""
 NAMES = 2
 """How many of the first columns are names, and not numbers."""
 
@@ -35,6 +45,10 @@ class SweptSetting:
         over_positive: share of the negatives that score over the positive that sets their ceiling; None if
             there are none.
         jaccard: mean Jaccard similarity to the negatives of the miner's own setting.
+        judged: how many of the negatives are judged.
+        measured, low, high: the share of these that are false, with its 95 % interval (Wilson); None without any.
+        estimated: the share of all that are false, see `Sweep`; None without enough judgements.
+        front: whether no other setting has negatives as hard with a lower share of false ones; None without estimates.
     """
 
     method: str
@@ -45,9 +59,15 @@ class SweptSetting:
     percentile_95: float | None
     over_positive: float | None
     jaccard: float
+    judged: int = 0
+    measured: float | None = None
+    low: float | None = None
+    high: float | None = None
+    estimated: float | None = None
+    front: bool | None = None
 
     @classmethod
-    def of(cls, selection: Selection, reference: Selection) -> SweptSetting:
+    def of(cls, selection: Selection, reference: Selection, share: Share) -> SweptSetting:
         """The numbers of a selection; ``reference`` selects for the same targets."""
         scores = selection.scores.astype(np.float64)
         return cls(
@@ -59,12 +79,22 @@ class SweptSetting:
             percentile_95=round(float(np.quantile(scores, 0.95)), 6) if len(scores) else None,
             over_positive=_mean(scores > selection.references),
             jaccard=round(float(agreement([selection, reference])[0, 1]), 6),
+            **asdict(share),
         )
+
+    @property
+    def name(self) -> str:
+        """Method and sampler."""
+        return f"{self.method} {self.sampler}"
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Settings that were tried on one candidate pool, as a table: print it, `save` it, or read `settings`.
+
+    Without judgements nothing tells how many negatives are false: scores alone do not. With them, the share is measured
+    on the judged negatives, and estimated for all: a negative that nobody judged counts with the probability that
+    judged ones with such scores have (a logistic regression on its score and its distance to the positive's).
 
     Attributes:
         settings: one line for each setting.
@@ -72,6 +102,7 @@ class Sweep:
         num_negatives: negatives per query.
         queries: number of queries.
         reference: the miner's own method and sampler, with which the others are compared.
+        tolerance: the share of false negatives that the recommended setting may have.
     """
 
     settings: tuple[SweptSetting, ...]
@@ -79,23 +110,100 @@ class Sweep:
     num_negatives: int
     queries: int
     reference: str
+    tolerance: float = TOLERANCE
 
     @classmethod
-    def of(cls, selections: Sequence[Selection], reference: Selection, *, teacher: str, queries: int) -> Sweep:
-        """Put selections for the same targets side by side; ``reference`` is what they are compared with."""
+    def of(
+        cls,
+        selections: Sequence[Selection],
+        reference: Selection,
+        *,
+        teacher: str,
+        target_queries: IdArray,
+        queries: int,
+        labels: Labels | None = None,
+        tolerance: float = TOLERANCE,
+    ) -> Sweep:
+        """Put selections for the same targets side by side.
+
+        Args:
+            selections: what was selected.
+            reference: what they are compared with.
+            teacher: name of the teacher.
+            target_queries: the query of each target.
+            queries: number of queries.
+            labels: judged pairs.
+            tolerance: the share of false negatives that the recommended setting may have.
+        """
+        found = [Share()] * len(selections) if labels is None else shares(selections, target_queries, labels)
+        settings = [SweptSetting.of(one, reference, share) for one, share in zip(selections, found, strict=True)]
         return cls(
-            settings=tuple(SweptSetting.of(selection, reference) for selection in selections),
+            settings=_with_front(settings),
             teacher=teacher,
             num_negatives=reference.n,
             queries=queries,
             reference=f"{reference.method} {reference.sampler}",
+            tolerance=tolerance,
         )
+
+    @property
+    def recommended(self) -> SweptSetting | None:
+        """The hardest setting with at most `tolerance` false negatives, or that with the fewest; None if unknown."""
+        return self._best(self.tolerance)
+
+    def _best(self, tolerance: float) -> SweptSetting | None:
+        open_ = [one for one in self.settings if one.front]
+        open_ = [one for one in open_ if one.complete >= ENOUGH] or open_
+        if not open_:
+            return None
+        allowed = [one for one in open_ if (one.estimated or 0.0) <= tolerance]
+        if allowed:
+            return max(allowed, key=lambda one: one.mean_score or 0.0)
+        return min(open_, key=lambda one: one.estimated or 0.0)
+
+    @property
+    def recommendation(self) -> str:
+        """Which setting to take, why, and what would change it."""
+        best = self.recommended
+        trying = "`hf-negmine sweep --try` (`try_settings`) trains a small student on each setting."
+        if best is None:
+            judged = sum(one.judged for one in self.settings)
+            why = "nothing here tells" if not judged else "too few judged negatives tell"
+            return (
+                f"Keep {self.reference}: {why} how many negatives are false, and scores alone do not; judge some "
+                f"negatives of several settings (--judgements) to have it measured. {trying}"
+            )
+        hardest = max((one for one in self.settings if one.front), key=lambda one: one.mean_score or 0.0)
+        within = (best.estimated or 0.0) <= self.tolerance
+        most = f"{100 * self.tolerance:g} %"
+        why = (
+            f"its negatives are the hardest of the settings with at most {most} false ones ({_percent(best.estimated)})"
+            if within
+            else f"no setting has at most {most} false negatives, and it has the fewest ({_percent(best.estimated)})"
+        )
+        others = "" if hardest is best else f"; {hardest.name}, the hardest, has {_percent(hardest.estimated)}"
+        half = self._best(self.tolerance / 2)
+        changed = ""
+        if within and half is not None and half is not best and (half.estimated or 0.0) <= self.tolerance / 2:
+            changed = f" If only {100 * self.tolerance / 2:g} % may be false, take {half.name}."
+        unsure = ""
+        if within and best.high is not None and best.high > self.tolerance:
+            unsure = (
+                f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is "
+                f"at most {_percent(best.high)}."
+            )
+        return f"Take {best.name}: {why}{others}.{changed}{unsure} {trying}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sweep as JSON-able content, with the recommendation."""
+        recommended = None if self.recommended is None else asdict(self.recommended)
+        return {**asdict(self), "recommended": recommended, "recommendation": self.recommendation}
 
     def to_dataset(self) -> datasets.Dataset:
         """The table as a data set, one row for each setting."""
         import datasets
 
-        kinds = {"method": "string", "sampler": "string", "negatives": "int64"}
+        kinds = {"method": "string", "sampler": "string", "negatives": "int64", "judged": "int64", "front": "bool"}
         features = {one.name: datasets.Value(kinds.get(one.name, "float64")) for one in fields(SweptSetting)}
         return datasets.Dataset.from_list(
             [asdict(setting) for setting in self.settings], features=datasets.Features(features)
@@ -119,24 +227,85 @@ class Sweep:
                 writers[path.suffix](file)
 
     def to_markdown(self) -> str:
-        """The table in Markdown."""
-        heads, rows = list(HEADS), [_cells(setting) for setting in self.settings]
+        """The table in Markdown, and the recommendation."""
+        heads, *rows = self.cells()
         bounds = ["---"] * NAMES + ["---:"] * (len(heads) - NAMES)
-        return "".join(f"| {' | '.join(row)} |\n" for row in (heads, bounds, *rows))
+        table = "".join(f"| {' | '.join(row)} |\n" for row in (heads, bounds, *rows))
+        return f"{table}\n{self.recommendation}\n"
+
+    def plot(self) -> Figure:
+        """The front as a picture: how hard each setting's negatives are, and how many are false.
+
+        Raises:
+            InputError: there are no estimates, or matplotlib is not installed.
+        """
+        from hf_negmine.figures.plots import plot_front
+
+        points = [
+            FrontPoint(one.name, one.mean_score, one.estimated, bool(one.front), one == self.recommended)
+            for one in self.settings
+            if one.mean_score is not None and one.estimated is not None
+        ]
+        require(
+            self.recommended is not None,
+            "plot: nothing tells how many negatives are false; sweep with more judgements= (--judgements)",
+        )
+        return plot_front(points, title=self.heading.rpartition(", teacher")[0])
+
+    def _repr_html_(self) -> str:
+        heads, *rows = self.cells()
+        best = [place for place, one in enumerate(self.settings) if one == self.recommended]
+        return (
+            html.lines([self.heading])
+            + html.table(heads, rows, names=NAMES, bold=best)
+            + html.lines([*self._told, self.recommendation])
+        )
+
+    @property
+    def _told(self) -> list[str]:
+        """What the columns mean."""
+        told = [f"Jaccard: how similar the negatives are to those of {self.reference}"]
+        if any(one.front for one in self.settings):
+            told.append("front: no other setting has negatives as hard with a lower share of false ones")
+        return told
+
+    def cells(self) -> list[list[str]]:
+        """The heads of the columns, then a row for each setting, as people read them."""
+        with_judged = any(one.judged or one.estimated is not None for one in self.settings)
+        rows = [_cells(setting) for setting in self.settings]
+        if not with_judged:
+            return [list(HEADS), *rows]
+        return [[*HEADS, *FALSE], *(row + _false_cells(one) for row, one in zip(rows, self.settings, strict=True))]
 
     def __str__(self) -> str:
-        heads, rows = list(HEADS), [_cells(setting) for setting in self.settings]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        table = self.cells()
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = []
-        for row in (heads, *rows):
+        for row in table:
             cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
             cells[:NAMES] = [cell.ljust(width) for cell, width in zip(row[:NAMES], widths, strict=False)]
-            lines.append("  ".join(cells))
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join([self.heading, "", *lines, "", *self._told, "", self.recommendation])
+
+    @property
+    def heading(self) -> str:
+        """What was swept."""
         queries = f"{self.queries:,} {'query' if self.queries == 1 else 'queries'}"
-        given = f"{counted(self.num_negatives, 'negative')} per query, {queries}, teacher {self.teacher}"
-        return "\n".join(
-            [given, "", *lines, "", f"Jaccard: how similar the negatives are to those of {self.reference}"]
-        )
+        return f"{counted(self.num_negatives, 'negative')} per query, {queries}, teacher {self.teacher}"
+
+
+def _with_front(settings: Sequence[SweptSetting]) -> tuple[SweptSetting, ...]:
+    """The settings, marked where no other is as hard with fewer false negatives, or harder with as few."""
+    if any(one.estimated is None for one in settings if one.negatives):
+        return tuple(settings)
+    points = [(one.mean_score or 0.0, -(one.estimated or 0.0)) for one in settings if one.negatives]
+
+    def leads(one: SweptSetting) -> bool:
+        own = (one.mean_score or 0.0, -(one.estimated or 0.0))
+        beaten = any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in points)
+        return one.negatives > 0 and not beaten
+
+    return tuple(replace(one, front=leads(one)) for one in settings) if points else tuple(settings)
 
 
 def check_suffix(path: Path) -> None:
@@ -150,6 +319,13 @@ def _cells(setting: SweptSetting) -> list[str]:
     scores = ["-" if value is None else f"{value:.4f}" for value in (setting.mean_score, setting.percentile_95)]
     over = _percent(setting.over_positive)
     return [setting.method, setting.sampler, complete, *scores, over, f"{setting.jaccard:.2f}"]
+
+
+def _false_cells(setting: SweptSetting) -> list[str]:
+    interval = "-" if setting.low is None else f"[{_percent(setting.low)}, {_percent(setting.high)}]"
+    marks = {None: "-", True: "*", False: ""}
+    shares = [_percent(setting.measured), interval, _percent(setting.estimated)]
+    return [f"{setting.judged:,}", *shares, marks[setting.front]]
 
 
 def _percent(share: float | None) -> str:

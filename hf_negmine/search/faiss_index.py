@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.base.errors import InputError, StorageError, require
 from hf_negmine.base.files import finish_or_nothing
+from hf_negmine.base.progress import bar
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search.corpus import VectorSource
 from hf_negmine.search.faiss_library import faiss_threads, load_faiss
@@ -113,7 +113,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
     )
     with (
         faiss_threads(1 if unordered else None),
-        tqdm(total=count, desc=f"Indexing {factory}", unit=" passages", disable=not progress, delay=1) as bar,
+        bar(f"Indexing {factory}", "passages", count, shown=progress) as indexed,
     ):
         try:
             if not index.is_trained:
@@ -121,7 +121,7 @@ def _build(passages: VectorSource, factory: str, path: Path, seed: int, progress
             for start in range(0, count, VECTORS_A_STEP):
                 vectors = passages.slice(start, min(start + VECTORS_A_STEP, count))
                 index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-                bar.update(len(vectors))
+                indexed.update(len(vectors))
         except FAILURES as error:
             raise InputError(f"{refused}: {_reason(error)}") from error
     with finish_or_nothing(path) as file:

@@ -8,10 +8,12 @@ from typing import Any
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
 from hf_negmine.select.judge import Judge
+from hf_negmine.select.judgements import Judgements
 from hf_negmine.teachers import settings_of, teacher_of_settings
 
 WHY_NOT = {
     "judge": "a judge is never called on settings that somebody else wrote: it costs money, and a key would be sent",
+    "judgements": "the judgements themselves are not recorded, only their digest; give Judgements(FILE) with the same",
     "custom": "it is the user's own code or table",
 }
 """Why settings of this kind cannot recreate a filter."""
@@ -49,8 +51,8 @@ def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
     """Recreate filters from the settings in provenance (`settings_of_filters`); nothing in them is trusted.
 
     Raises:
-        InputError: settings that cannot recreate a filter: of a judge, a `Where`, a user's own filter, or one with a
-            teacher that settings cannot recreate.
+        InputError: settings that cannot recreate a filter: of a judge, `Judgements`, a `Where`, a user's own filter, or
+            one with a teacher that settings cannot recreate.
     """
     if not isinstance(settings, list) or not all(isinstance(one, dict) for one in settings):
         raise InputError(f"filters: the settings {settings!r} are not known to this version")
@@ -76,6 +78,8 @@ def _settings_of(one: Any) -> dict[str, Any]:
         return {**own, "kind": "near-duplicates", **teacher}
     if isinstance(one, Consistency):
         return {**own, "kind": "consistency"}
+    if isinstance(one, Judgements):
+        return {**own, "kind": "judgements"}
     return {**own, "kind": "judge" if isinstance(one, Judge) else "custom"}
 
 
@@ -97,4 +101,4 @@ def _filter_of(settings: dict[str, Any]) -> Any:
             return Consistency(settings["top_k"], settings["min_score"], settings["action"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"its settings are not known to this version: {error!r}") from error
-    raise InputError(WHY_NOT["judge" if kind == "judge" else "custom"])
+    raise InputError(WHY_NOT[kind if kind in WHY_NOT else "custom"])

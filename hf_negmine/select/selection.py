@@ -15,16 +15,21 @@ from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.wording import counted
 from hf_negmine.data.layouts import Layout, RowNegatives
 from hf_negmine.data.texts import TextSet
+from hf_negmine.figures import html
 from hf_negmine.select.candidates import CandidateLists, Demand
 from hf_negmine.select.methods import Method
 from hf_negmine.select.samplers import draw
 
 if TYPE_CHECKING:
     import datasets
+    from matplotlib.figure import Figure
 
 CANDIDATES_A_STEP = 2**20
+SHOWN = 5
+"""Targets that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,38 @@ class Selection:
         """
         flat = self._texts("texts").corpus.take(self.passages).to_pylist()
         return [flat[start:stop] for start, stop in itertools.pairwise(self.offsets.tolist())]
+
+    def plot(self) -> Figure:
+        """The scores as a picture, as in figure 4 of NV-Retriever; a notebook shows it.
+
+        Raises:
+            InputError: matplotlib is not installed.
+        """
+        from hf_negmine.figures.plots import plot_scores
+        from hf_negmine.figures.stats import ScoreHistograms
+
+        numbers = ScoreHistograms.of(np.asarray(self.pair_scores), self.references, self.offsets, self.scores)
+        return plot_scores(numbers, title=str(self))
+
+    def __str__(self) -> str:
+        complete = f"{int(self.complete.sum()):,} of {counted(len(self.counts), 'target')} complete"
+        return f"{counted(len(self.scores), 'negative')} by {self.method} with {self.sampler}, {complete}"
+
+    def _repr_html_(self) -> str:
+        if self.source is None:
+            return html.lines([f"{self}; the pool came without its texts"])
+        first = min(SHOWN, len(self.counts))
+        ids = np.repeat(np.arange(len(self.source.queries)), np.diff(self.source.positive_offsets))
+        queries = self.source.queries.take((ids if self.positive_score == "each" else np.arange(first))[:first])
+        stop = int(self.offsets[first])
+        negatives = self.source.corpus.take(self.passages[:stop]).to_pylist()
+        rows = []
+        for place, query in enumerate(queries.to_pylist()):
+            start, end = self.offsets[place : place + 2]
+            rows.append([html.shown(query), "positive", f"{self.positive_scores[place]:.4f}"])
+            rows += [["", html.shown(negatives[at]), f"{self.scores[at]:.4f}"] for at in range(start, end)]
+        more = f"the first {first} of {counted(len(self.counts), 'target')}" if first < len(self.counts) else ""
+        return html.lines([str(self), more]) + html.table(["query", "negative", "score"], rows, names=2)
 
     def _texts(self, method: str) -> TextSet:
         if self.source is None:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hf_negmine.base.errors import InputError, StorageError, TeacherError, require, require_choice
 from hf_negmine.base.files import digest_of
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Role
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
@@ -257,8 +257,9 @@ def _counted(
     Fills ``lengths`` with the number of terms of each passage.
     """
     numbers, counts, first = array("i"), array("q"), 0
-    bar = tqdm(passages, desc="Indexing", unit=" passages", leave=False, disable=not teacher.shows_bar(len(passages)))
-    for done, passage in enumerate(bar, start=1):
+    shown = teacher.shows_bar(len(passages))
+    each = bar("Indexing", "passages", len(passages), over=passages, shown=shown, leave=False)
+    for done, passage in enumerate(each, start=1):
         before = len(numbers)
         numbers.extend(map(vocabulary.__getitem__, teacher.words(passage.as_py())))
         counts.append(len(numbers) - before)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_negmine.base.files import digest_of, storage_errors
+from hf_negmine.base.progress import bar
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, FloatArray, IdArray
 from hf_negmine.data.texts import find_digests, sort_digests
@@ -82,16 +82,14 @@ class PairStore:
         asked = np.sort(missing[order[new]])
         found = []
         with (
-            tqdm(
-                total=len(asked), desc=f"Scoring by {self.name}", unit=" pairs", disable=not self.progress, delay=1
-            ) as bar,
+            bar(f"Scoring by {self.name}", "pairs", len(asked), shown=self.progress) as scored,
             _Writer(self.folder / f"{self._file_name}-{os.getpid()}.pairs") as writer,
         ):
             try:
                 for places, values in score(asked):
                     writer.add(pairs[asked[places]], values)
                     found.append((pairs[asked[places]], values))
-                    bar.update(len(places))
+                    scored.update(len(places))
             finally:  # scores from before an error are kept in memory, too
                 self._add(found)
         scores[missing] = self.find(pairs[missing])

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hf_negmine.base.checksums import is_whole, publish_sealed, require_writable, write_sealed
 from hf_negmine.base.errors import InputError, StorageError, TeacherError, require_choice
@@ -31,6 +30,7 @@ from hf_negmine.base.files import (
     storage_errors,
     write_array,
 )
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import (
     Role,
     SparseTeacher,
@@ -266,20 +266,16 @@ class VectorStore:
         step: int,
         known: Arrays | None,
     ) -> None:
-        with tqdm(
-            total=len(missing),
-            desc=f"Encoding {role} texts",
-            unit=" texts",
-            disable=not self.progress,
-            delay=1 if len(missing) < MANY_TEXTS else 0,
-        ) as progress:
+        delay = 1 if len(missing) < MANY_TEXTS else 0
+        what = "Encoding queries" if role == "query" else "Encoding passages"
+        with bar(what, "texts", len(missing), shown=self.progress, delay=delay) as encoded:
             for start in range(0, len(missing), step):
                 ids = missing[start : start + step]
                 for positions, arrays in encode(texts.take(ids).to_pylist(), known):
                     known = known or arrays
                     whole = len(positions) == len(ids) <= TEXTS_A_SHARD
                     _write_shard(folder, "shard" if whole else "part", texts.digests[ids[positions]], arrays)
-                    progress.update(len(positions))
+                    encoded.update(len(positions))
 
 
 def _one_part(

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
 from hf_negmine.base.files import text_digests
+from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.randomness import random_keys, seed_of_epoch, uniform
 from hf_negmine.miner import NegativeMiner
@@ -228,11 +228,11 @@ class HardNegativeCollator(TrainerCallback):
         """The place and query of each row without a negative."""
         lacking: list[tuple[int, str]] = []
         start = 0
-        with tqdm(total=len(rows), desc="Checking", unit=" rows", disable=not progress, delay=1) as bar:
+        with bar("Checking", "rows", len(rows), shown=progress) as checked:
             for features in feature_batches(rows):
                 lacking += [(start + place, query) for place, query in self._lacking_of_batch(features)]
                 start += len(features)
-                bar.update(len(features))
+                checked.update(len(features))
         return lacking
 
     def _lacking_of_batch(self, features: Sequence[Feature]) -> list[tuple[int, str]]:

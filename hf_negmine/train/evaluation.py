@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from hf_negmine.base.progress import is_watched
 from hf_negmine.data.sources import open_beir, read_beir_texts
 
 PASSAGES_A_CHUNK = 50_000
@@ -54,6 +55,6 @@ def beir_evaluator(
         accuracy_at_k=[1, 10],
         precision_recall_at_k=[10, 100],
         batch_size=batch_size,
-        show_progress_bar=progress,
+        show_progress_bar=progress and is_watched(),
         name=folder.name,
     )

@@ -15,7 +15,6 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -26,6 +25,7 @@ from hf_negmine.base.errors import (
 )
 from hf_negmine.base.files import storage_errors
 from hf_negmine.base.paths import model_source
+from hf_negmine.base.progress import bar
 from hf_negmine.base.wording import counted
 from hf_negmine.teachers.encoders import require_prompt
 from hf_negmine.teachers.lengths import limit_length, require_own_limit
@@ -168,9 +168,7 @@ class _Bar(TrainerCallback):
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="train", unit=" steps", disable=not self._shown
-        )
+        self._bar = bar("Training", "steps", state.max_steps, done=state.global_step, shown=self._shown, delay=0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._bar.update(1)

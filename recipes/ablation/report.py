@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from hf_negmine.base.schema import AnyArray
+from hf_negmine.figures.plots import plot_curves, plot_scores, plot_shares, save_png
 from hf_negmine.report import ScoreHistograms
-from hf_negmine.report.plots import plot_curves, plot_scores, plot_shares, save_png
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
 from recipes.ablation.recipe import Ablation
 from recipes.ablation.settings import (

@@ -17,7 +17,7 @@ from typing import Any
 
 from hf_negmine.base.errors import StorageError
 from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
-from hf_negmine.report.plots import require_matplotlib
+from hf_negmine.figures.plots import require_matplotlib
 from recipes.ablation.mining import Mine
 from recipes.ablation.recipe import Ablation, Student
 from recipes.ablation.report import Findings, Outcome, Scores, draw, report_of

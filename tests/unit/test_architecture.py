@@ -87,7 +87,7 @@ def test_light_rooms_do_without_heavy_libraries(path: Path) -> None:
     ("library", "home"),
     [
         ("huggingface_hub", "hub/"),
-        ("matplotlib", "report/plots.py"),
+        ("matplotlib", "figures/plots.py"),
         ("openai", "teachers/endpoint.py"),
         ("faiss", "search/faiss_library.py"),
         ("regex", "teachers/words.py"),

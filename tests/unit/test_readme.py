@@ -58,7 +58,7 @@ def test_python_blocks_run(
     monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # the trainer writes to "output"
     code = [block for text in (README, METHODS, TRAINING, SHARING) for block in blocks("python", text)]
-    assert len(code) == 2 + 1 + 2 + 3
+    assert len(code) == 2 + 2 + 2 + 3
     for model in ("intfloat/e5-base-v2", "intfloat/e5-base-unsupervised"):
         code = [block.replace(model, minilm) for block in code]
     code = [

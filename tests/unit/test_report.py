@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
-from hf_negmine.report.plots import plot_scores, save_png
-from hf_negmine.report.stats import ScoreHistograms, contrastive_losses
+from hf_negmine.figures.plots import plot_scores, save_png
+from hf_negmine.figures.stats import ScoreHistograms, contrastive_losses
 from hf_negmine.report.summary import MiningSummary
 
 ROWS = [{"query": f"question {i}", "positive": f"the answer to question {i} is {i * i}"} for i in range(30)]

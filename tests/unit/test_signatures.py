@@ -28,6 +28,7 @@ from hf_negmine.pool.list_files import open_lists_at
 from hf_negmine.select.filters import Consistency
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import ChatJudge
+from hf_negmine.select.judgements import Judgements
 from hf_negmine.teachers import MODEL_KINDS, DenseTeacher
 from hf_negmine.train.data import TrainingData
 from hf_negmine.train.settings import TrainingSettings
@@ -52,6 +53,7 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
         "mining": [MiningConfig],
         "consistency": [Consistency],
         "judging": [Judge],
+        "judged": [Judgements],
         "server": [ChatJudge],
     },
     "sweep": {
@@ -67,6 +69,7 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
         "loading": TEACHERS,
         "mining": [MiningConfig],
         "judging": [Judge],
+        "judged": [Judgements],
         "server": [ChatJudge],
     },
     "train": {

@@ -96,6 +96,25 @@ class ScoreHistograms:
         )
 
 
+@dataclass(frozen=True)
+class FrontPoint:
+    """A setting of a sweep in the picture of its front.
+
+    Attributes:
+        name: method and sampler.
+        score: mean score of its negatives.
+        share: the share of them that are false, from 0 to 1.
+        front: whether no other setting is as hard with fewer false negatives.
+        best: whether it is recommended.
+    """
+
+    name: str
+    score: float
+    share: float
+    front: bool
+    best: bool
+
+
 def contrastive_losses(differences: FloatArray, offsets: IdArray, temperature: float) -> FloatArray:
     """-log softmax of the positive among it and its negatives, for the teacher's scores over the temperature.
 

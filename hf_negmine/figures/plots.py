@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.report.stats import Histogram, ScoreHistograms
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.figures.stats import FrontPoint, Histogram, ScoreHistograms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,6 +104,62 @@ def plot_shares(shares: Mapping[str, Mapping[str, float]], *, x_label: str) -> F
     return figure
 
 
+def plot_front(points: Sequence[FrontPoint], *, title: str = "") -> Figure:
+    """Settings of a sweep: the mean score of their negatives against the share of false ones, and the front.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = _new_figure(7.2, 4.2)
+    axes = figure.subplots()
+    others = [(one.score, 100 * one.share) for one in points if not one.front]
+    front = sorted((one.score, 100 * one.share) for one in points if one.front)
+    if others:
+        axes.plot(*zip(*others, strict=True), color=LIGHT, marker="x", linestyle="none", label="other settings")
+    axes.plot(*zip(*front, strict=True), color=DARK, marker="o", linewidth=1.2, label="front")
+    for one in points:
+        if one.best:
+            axes.plot(
+                one.score, 100 * one.share, color=DARK, marker="D", markersize=11, fillstyle="none", linestyle="none",
+                label=f"recommended: {one.name}",
+            )  # fmt: skip
+    axes.set_xlabel("mean score of the negatives")
+    axes.set_ylabel("false negatives, %")
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def plot_ranks(quartiles: FloatArray, positives: FloatArray, *, title: str = "") -> Figure:
+    """How candidates' scores fall along the ranking, beside those of the positives.
+
+    Args:
+        quartiles: scores at each rank, shape (3, ranks): first quartile, median and third quartile over the queries.
+        positives: the same of the positives, shape (3,).
+        title: shown above.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = _new_figure(7.2, 3.6)
+    axes = figure.subplots()
+    ranks = np.arange(1, quartiles.shape[1] + 1)
+    axes.fill_between(ranks, quartiles[0], quartiles[2], color=LIGHT, alpha=0.35, label="candidates, middle half")
+    axes.plot(ranks, quartiles[1], color=LIGHT, label="candidates, median")
+    axes.axhline(positives[1], color=DARK, linestyle="--", label="positives, median")
+    axes.axhspan(positives[0], positives[2], facecolor="none", edgecolor=DARK, hatch="////", alpha=0.35, linewidth=0)
+    axes.set_xlabel("rank")
+    axes.set_ylabel("teacher's score")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
 def save_png(figure: Figure, path: Path | Any) -> None:
     """Write a picture without a date or a program name, so that the same numbers give the same file."""
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})
@@ -117,7 +175,15 @@ def _new_figure(width: float, height: float) -> Figure:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    class Picture(Figure):
+        """A notebook shows figures of pyplot by itself, and others by this method."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            save_png(self, buffer)
+            return buffer.getvalue()
+
+    return Picture(figsize=(width, height), layout="constrained")
 
 
 def _bars(axes: Axes, histogram: Histogram, color: str, label: str, *, hatch: str | None = None) -> None:
