@@ -83,10 +83,13 @@ def test_the_order_does_not_matter_and_the_last_verdict_counts() -> None:
 def test_relabelled_ones_become_positives_with_negatives_under_their_own_ceiling(
     tmp_path: Path, before: dict[tuple[str, str], list[str]], verdicts: list[dict[str, Any]]
 ) -> None:
-    given = Judgements(verdicts, relabel=True)
+    labelled = next(iter(before))
+    given = Judgements([*verdicts, line(*labelled, True)], relabel=True)
     miner = miner_in(tmp_path / "cache", on_exhausted="keep", filters=[given], include_scores=True)
     mined = listed(miner.mine(ROWS))
     assert listed(mapped(ROWS, miner, batch_size=3)) == mined
+    pairs = [(row["query"], row["positive"]) for row in mined]
+    assert len(pairs) == len(set(pairs)), "a labelled positive that was judged stays one row"
     new = {(row["query"], row["positive"]) for row in mined} - set(before)
     assert new == {(one["query"], one["document"]) for one in verdicts if one["relevant"]} - set(before)
     for row in mined:
