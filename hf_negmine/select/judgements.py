@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from hf_negmine.select.filters import Scene
 from hf_negmine.select.judge import NotRelevant
 
 KEYS = ("query", "document", "relevant")
+DIGEST = re.compile("[0-9a-f]{32}")
 EXPECTED = 'expected {"query": TEXT, "document": TEXT, "relevant": true or false}'
 
 
@@ -33,8 +35,9 @@ class Judgements:
 
     Attributes:
         source: judged (query, passage) pairs, of which those that are relevant do not become negatives: a file of JSON
-            lines with ``query``, ``document`` (both texts) and ``relevant`` (true or false). In Python also a list of
-            such dictionaries. Other keys are ignored, and the last of two judgements about a pair counts.
+            lines with ``query``, ``document`` (both texts) and ``relevant`` (true or false), as the page of
+            `write_report` exports them. In Python also a list of such dictionaries. Other keys are ignored, and the
+            last of two judgements about a pair counts.
         relabel: whether to make a passage that was judged relevant another positive of its query, written with the
             query's first row, with those of that row's negatives that are under its own ceiling.
         complete: whether every passage that is relevant to a judged query is among them, as in exhaustive relevance
@@ -55,13 +58,17 @@ class Judgements:
 
     @cached_property
     def _table(self) -> tuple[DigestArray, DigestArray, BoolArray]:
-        relevant = {(one["query"], one["document"]): one["relevant"] for one in _read(self.source)}
+        rows = list(_read(self.source))
         try:
-            digests = [text_digests(pa.array([pair[side] for pair in relevant], pa.large_string())) for side in (0, 1)]
+            digests = [_digests_of(rows, side) for side in KEYS[:2]]
         except UnicodeEncodeError as error:
             raise InputError(f"Judgements: {_named(self.source)} holds text that is not Unicode ({error})") from error
-        order = np.lexsort(np.concatenate([digest.T for digest in digests]))
-        return digests[0][order], digests[1][order], np.array(list(relevant.values()), dtype=bool)[order]
+        both = np.concatenate(digests, axis=1)
+        # The last judgement of each pair, by pair.
+        _, place = np.unique(both[::-1], axis=0, return_index=True)
+        chosen = len(rows) - 1 - place
+        relevant = np.array([one["relevant"] for one in rows], dtype=bool)
+        return digests[0][chosen], digests[1][chosen], relevant[chosen]
 
     @property
     def queries(self) -> DigestArray:
@@ -150,7 +157,20 @@ def _read(source: Any) -> Iterator[Mapping[str, Any]]:
         require(isinstance(one, Mapping) and all(key in one for key in KEYS), f"{where} is {one!r:.120}; {EXPECTED}")
         texts = all(isinstance(one[key], str) for key in KEYS[:2])
         require(texts and isinstance(one["relevant"], bool), f"{where} is {one!r:.120}; {EXPECTED}")
+        for side in KEYS[:2]:
+            written = one.get(f"{side}_digest")
+            whole = written is None or (isinstance(written, str) and DIGEST.fullmatch(written) is not None)
+            require(whole, f"{where}: {side}_digest is {written!r:.60}, expected 32 hexadecimal digits, or none")
         yield one
+
+
+def _digests_of(rows: list[Mapping[str, Any]], side: str) -> DigestArray:
+    """The digests of the texts on one side; a page that cuts long texts writes those of the whole ones."""
+    digests: DigestArray = text_digests(pa.array([one[side] for one in rows], pa.large_string())).copy()
+    for place, one in enumerate(rows):
+        if (written := one.get(f"{side}_digest")) is not None:
+            digests[place] = np.frombuffer(bytes.fromhex(written), dtype="<u8")
+    return digests
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hf_negmine import InputError, NegativeMiner, NotFittedError, TopKAbs, TopKMarginPos, TopKPercPos
+from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, TopKAbs, TopKMarginPos, TopKPercPos
 from hf_negmine.commands.cli import app
 from hf_negmine.page import Shown, write_report
 from hf_negmine.pool import CandidatePool
@@ -198,6 +198,29 @@ def test_each_pair_has_a_ceiling_of_its_own(miner: NegativeMiner, tmp_path: Path
     assert browser.execute_script("return hfNegmine.idsOf(hfNegmine.state.now)") == each.fitted.passages.tolist()
     ids = browser.execute_script("return hfNegmine.idsOf(hfNegmine.select('perc_pos', 0.9))")
     assert ids == each.fitted.passages.tolist()
+
+
+@pytest.mark.parametrize("budget", [7_000_000, 8000])
+def test_labels_come_back_into_the_miner(
+    budget: int, miner: NegativeMiner, tmp_path: Path, opened: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the page holds the texts cut."""
+    monkeypatch.setattr("hf_negmine.page.content.TEXT_BYTES", budget)
+    monkeypatch.setattr("hf_negmine.page.content.SHORTEST_CUT", 10)
+    browser = opened(write_report(miner, tmp_path / "page.html").as_uri())
+    for place, label in enumerate(("true", "true", "false")):
+        browser.find_elements("css selector", f'.passage.chosen [data-label="{label}"]')[place].click()
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(browser.execute_script("return hfNegmine.asLines()"), encoding="utf-8")
+    lines = [json.loads(line) for line in labels.read_bytes().split(b"\n")[:-1]]
+    relevant = {(line["query_id"], line["document_id"]) for line in lines if line["relevant"]}
+    assert len(relevant) == 2
+    judged = miner.with_(filters=[Judgements(str(labels))]).fit(miner.labeled_rows)
+    fitted = judged.fitted
+    queries = np.repeat(np.arange(N_QUERIES), np.diff(fitted.offsets))
+    assert not relevant & set(zip(queries.tolist(), fitted.passages.tolist(), strict=True))
+    before = np.repeat(np.arange(N_QUERIES), np.diff(miner.fitted.offsets))
+    assert relevant < set(zip(before.tolist(), miner.fitted.passages.tolist(), strict=True))
 
 
 # ---- without a browser -----------------------------------------------------------------------------------------------
