@@ -77,6 +77,7 @@ PUSH = {
         pushing("private", "--private/--public"),
         pushing("revision", metavar="BRANCH"),
         pushing("with_pool"),
+        pushing("report"),
     ],
     "Card": [
         pushing("license"),

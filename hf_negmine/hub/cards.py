@@ -271,6 +271,7 @@ def _shown(part: Provenance) -> dict[str, Any]:
         "heading": f"`{part.config_name}`, split `{part.split}`",
         "figure": next(iter(part.files.get("figure", [])), None),
         "sweep": next(iter(part.files.get("sweep", [])), None),
+        "report": next(iter(part.files.get("report", [])), None),
         "statistics": [
             [name.replace("_", " "), *(_number(getattr(group, name)) for group in groups)] for name in names
         ],

@@ -48,6 +48,8 @@ COLUMNS: dict[str, dict[str, tuple[Any, ...]]] = {
 """The columns that lookup tables need for mining again, with their types."""
 SAME = ("teacher", "teacher_fingerprints", "similarity", "stages", "candidates")
 """Facts about its teacher in which a pool must agree with the settings."""
+LEFT_THERE = ("scores", "report", POSITIVES)
+"""What is not loaded: the pool is there a second time, as scored lists, and the others are for readers."""
 POOLS_CHECKED = 1
 """Version of `check_pool`: a pool that an earlier version accepted into the cache is checked again."""
 
@@ -119,8 +121,7 @@ def load_mined(
                 f"{split!r}"
             ) from error
     provenance = read_provenance(Path(local).read_bytes(), path, where=f"{repo_id}/{path}")
-    # The pool is there a second time, as scored lists.
-    wanted = [name for what, paths in provenance.files.items() if what not in ("scores", POSITIVES) for name in paths]
+    wanted = [name for what, paths in provenance.files.items() if what not in LEFT_THERE for name in paths]
     with hub_errors(repo_id, "loading"):
         # The commit that the provenance came from, so that a push in between cannot mix two versions.
         folder = Path(

@@ -32,6 +32,7 @@ class Material:
             what a judge has found.
         pool: folder of the candidate pool; None if it is no longer in the cache, if there was no query, or for an
             ensemble, which has several.
+        fitted: the fit that the rows were mined from; None if it is no longer in the cache.
     """
 
     rows: datasets.Dataset
@@ -39,6 +40,7 @@ class Material:
     columns: tuple[str, str]
     lookups: dict[str, datasets.Dataset]
     pool: Path | None
+    fitted: Fitted | None = None
 
     @property
     def why_no_pool(self) -> str:
@@ -62,6 +64,7 @@ class Material:
             (fitted.query_column, fitted.positive_column),
             _lookups(fitted),
             pool if len(fitted.pool_keys) == 1 and has_pool(pool) else None,
+            fitted,
         )
 
     @classmethod

@@ -80,7 +80,7 @@ class Provenance:
         rows: how many were pushed.
         rows_digest: digest of their content, independent of their order.
         versions: the versions of the libraries.
-        files: paths in the repository by content: data, queries, corpus, pairs, figure, sweep, pool, scores.
+        files: paths in the repository by content: data, queries, corpus, pairs, figure, sweep, report, pool, scores.
         source_datasets: ids on the Hub of the mined data sets, if known.
         examples: a few of the rows.
     """

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ from hf_negmine.hub.provenance import (
 from hf_negmine.hub.repository import Repository
 from hf_negmine.hub.settings import is_ensemble
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.page import Shown, write_report
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.list_writing import SCHEMA, list_tables
 from hf_negmine.pool.stored import is_shared
@@ -102,6 +103,7 @@ def push_dataset(
     private: bool | None = None,
     revision: str | None = None,
     with_pool: bool = False,
+    report: bool = False,
     license: str | None = None,
     languages: Sequence[str] = (),
     source_datasets: Sequence[str] = (),
@@ -124,6 +126,7 @@ def push_dataset(
         revision: branch to push to, created if it does not exist; None takes the main one.
         with_pool: whether to push the candidates and scores, too, so that others can select by another method without
             the teacher. They are there twice: as a pool, and as scored lists (`CandidatePool.from_lists`).
+        report: whether to push a page to look at the negatives, too, as `write_report` writes it; the card links it.
         license: license of the data, as the Hub names it, such as ``cc-by-4.0``, ``mit`` or ``unknown``; None takes
             what the card has, or what all source data sets have.
         languages: languages of the texts, as codes such as ``en``.
@@ -140,8 +143,8 @@ def push_dataset(
     material = Material.find(mined, miner)
     return push_material(
         material, repo_id, config_name=config_name, split=split, sweep=sweep, private=private, revision=revision,
-        with_pool=with_pool, license=license, languages=languages, source_datasets=source_datasets, token=token,
-        dry_run=dry_run,
+        with_pool=with_pool, report=report, license=license, languages=languages, source_datasets=source_datasets,
+        token=token, dry_run=dry_run,
     )  # fmt: skip
 
 
@@ -172,6 +175,7 @@ def push_material(
     private: bool | None = None,
     revision: str | None = None,
     with_pool: bool = False,
+    report: bool = False,
     license: str | None = None,
     languages: Sequence[str] = (),
     source_datasets: Sequence[str] = (),
@@ -184,7 +188,8 @@ def push_material(
     check_name(split, "split")
     check_dataset_ids(source_datasets, "source_datasets")
     require(not isinstance(languages, str), f"languages: expected a list of codes such as ['en'], got {languages!r}")
-    require(not with_pool or material.pool is not None, f"with_pool: {material.why_no_pool}")
+    for name, wanted in (("with_pool", with_pool), ("report", report)):
+        require(not wanted or material.pool is not None, f"{name}: {material.why_no_pool}")
     front = None if sweep is None else sweep.plot()
     api = HfApi(token=token, library_name="hf_negmine")
     there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
@@ -207,8 +212,9 @@ def push_material(
         )
     with _scratch() as folder:
         part = write_files(
-            folder, material, front, config_name=config_name, split=split, with_pool=with_pool, sources=source_datasets
-        )
+            folder, material, front, config_name=config_name, split=split, with_pool=with_pool, report=report,
+            sources=source_datasets,
+        )  # fmt: skip
         others = [other for other in (there.parts if there is not None else []) if other.path != part.path]
         card = dataset_card(
             repo_id,
@@ -235,6 +241,7 @@ def write_files(
     config_name: str,
     split: str,
     with_pool: bool,
+    report: bool,
     sources: Sequence[str],
 ) -> Provenance:
     """Write all files of the repository except the card."""
@@ -252,10 +259,18 @@ def write_files(
         assert material.pool is not None
         files["pool"] = _copy_pool(folder, material.pool, f"{FOLDER}/{config_name}/{split}-pool")
         files["scores"] = _write_lists(folder, material.pool, f"lookups/{config_name}/{split}/scores")
+    summary = public_summary(material.summary)
+    if report:
+        assert material.pool is not None
+        assert material.fitted is not None
+        shown = Shown.of_fit(material.fitted, material.pool.parent.parent)
+        path = f"{FOLDER}/{config_name}/{split}-report.html"
+        write_report(replace(shown, summary=summary), folder / path)
+        files["report"] = [path]
     provenance = Provenance(
         config_name=config_name,
         split=split,
-        summary=public_summary(material.summary),
+        summary=summary,
         columns=material.columns,
         rows=len(material.rows),
         rows_digest=rows_digest(material.rows),

@@ -10,7 +10,7 @@ import datasets
 import pytest
 from datasets import Dataset, load_dataset
 
-from hf_negmine import HubError, push_dataset
+from hf_negmine import HubError, load_mined, push_dataset
 from hf_negmine.base.errors import InputError
 from hf_negmine.hub import push
 from tests.hub.conftest import draw
@@ -293,3 +293,16 @@ def test_the_config_that_loads_without_a_name_stays_the_same(hub: Hub, mined: Da
     push_dataset(mined.select(range(3)), NAME, config_name="second", miner=None)
     configs = read_card(hub.files("dataset", NAME)["README.md"])[0]["configs"]
     assert [config["config_name"] for config in configs if config.get("default")] == ["first"]
+
+
+def test_a_page_goes_along_and_the_card_links_it(hub: Hub, mined: Dataset, tmp_path: Path) -> None:
+    push_dataset(mined, NAME, license="mit", with_pool=True, report=True)
+    path = "negmine/default/train-report.html"
+    assert path in hub.files("dataset", NAME)
+    _, body = card_of(hub)
+    assert f"[A page to look at these negatives]({path})" in body
+    data = load_mined(NAME, cache_dir=tmp_path)
+    assert data.pool is not None
+    assert data.provenance.files["report"] == [path]
+    push_dataset(mined, NAME, license="mit")  # without it, the old page goes
+    assert path not in hub.files("dataset", NAME)
