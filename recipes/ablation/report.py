@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
-from hf_negmine.base.schema import AnyArray
+import numpy as np
+
+from hf_negmine.base.schema import AnyArray, FloatArray
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.report.plots import plot_curves, plot_scores, plot_shares, save_png
+from hf_negmine.trial import RESAMPLES
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
 from recipes.ablation.recipe import Ablation
 from recipes.ablation.settings import (
@@ -34,10 +37,12 @@ class Outcome:
     Attributes:
         ndcg: of the student.
         rows: that it was trained on.
+        queries: NDCG of each test query, by set; empty for a student whose harness does not tell.
     """
 
     ndcg: Scores
     rows: int
+    queries: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         findings: what came out.
         figures: folder of the pictures, as the report's reader sees it.
     """
-    first, second = recipe.students
-    together = ", all in one training" if len(recipe.training_sets) > 1 else ""
+    first, *others = recipe.students
+    several = len(recipe.training_sets) > 1
+    together = "" if not several else ", each by itself" if first.is_small else ", all in one training"
     parts = [
         f"NDCG@10, mean and standard deviation over the seeds {', '.join(map(str, recipe.seeds))}. Trained on "
         + ", ".join(f"{one.name} (at most {one.rows:,} rows)" for one in recipe.training_sets)
@@ -80,17 +86,23 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         *_ensembles(recipe, findings),
     ]
     for in_batch in recipe.in_batch_negatives:
-        others = "and in-batch negatives" if in_batch else "negatives only"
+        kinds = "and in-batch negatives" if in_batch else "negatives only"
         settings = settings_of_methods(recipe, first.name, in_batch=in_batch)
         parts += [
-            f"### Table 3: methods, teacher {recipe.teacher} (student {first.name}, {first.negatives} hard {others})",
+            f"### Table 3: methods, teacher {recipe.teacher} (student {first.name}, {first.negatives} hard {kinds})",
             _table("method", settings, _names_of_methods(settings, recipe), TABLE_3, recipe, findings),
+            *_differences(settings, recipe, findings),
         ]
-    settings = settings_of_methods(recipe, second.name, in_batch=recipe.in_batch_negatives[0])
+    for second in others:
+        settings = settings_of_methods(recipe, second.name, in_batch=recipe.in_batch_negatives[0])
+        plural = "s" if second.negatives > 1 else ""
+        parts += [
+            f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, "
+            f"{second.negatives} negative{plural})",
+            _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
+            *_differences(settings, recipe, findings),
+        ]
     parts += [
-        f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, {second.negatives} negative"
-        f"{'s' if second.negatives > 1 else ''})",
-        _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
         *_agreement(recipe, findings),
         *_curve("Figure 1: thresholds", f"{figures}/figure1.png", _points(recipe, findings, sampled=False)),
         *_curve(
@@ -204,6 +216,49 @@ def _table(
         rows = statistics.mean(one.rows for one in findings.outcomes[setting])
         cells.append([name, f"{rows:,.0f}", *_means([one.ndcg for one in findings.outcomes[setting]], sets), *beside])
     return markdown([first, "rows", "average", *sets, *paper_head], cells)
+
+
+def _differences(settings: Sequence[Setting], recipe: Ablation, findings: Findings) -> list[str]:
+    """What each row has more than the recipe's own mining; nothing where NDCG is not known of every query."""
+    own = next((one for one in settings if one.mining == recipe.mining and one.teacher == recipe.teacher), None)
+    sets = [one.name for one in recipe.test_sets]
+    if own is None or not all(one.queries for setting in settings for one in findings.outcomes[setting]):
+        return []
+    cells = []
+    for setting in settings:
+        if setting != own:
+            drawn = [resampled(_gains(findings, setting, own, name), place) for place, name in enumerate(sets)]
+            together = np.mean([values for _, values in drawn], axis=0)
+            both = [(statistics.mean(gain for gain, _ in drawn), together), *drawn]
+            cells.append([_name(setting, recipe), *(_interval(gain, values) for gain, values in both)])
+    title = f"More than with {recipe.mining}: 95 % intervals over queries and seeds, for the same seed and query"
+    return [f"{title}.", markdown(["NDCG@10", "average", *sets], cells)]
+
+
+def _gains(findings: Findings, setting: Setting, own: Setting, name: str) -> FloatArray:
+    """Of one set, shape (seeds, queries)."""
+    ours, theirs = (np.array([one.queries[name] for one in findings.outcomes[which]]) for which in (setting, own))
+    return np.asarray(ours - theirs)
+
+
+def resampled(gains: FloatArray, seed: int) -> tuple[float, FloatArray]:
+    """The mean gain, and those of samples of the seeds and of the queries, shape (RESAMPLES,).
+
+    Args:
+        gains: shape (seeds, queries).
+        seed: of the samples.
+    """
+    seeds, queries = gains.shape
+    rng = np.random.default_rng(seed)
+    means = [
+        gains[np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, queries, queries))].mean() for _ in range(RESAMPLES)
+    ]
+    return float(gains.mean()), np.array(means)
+
+
+def _interval(gain: float, samples: FloatArray) -> str:
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _means(scores: Sequence[Scores], sets: Sequence[str]) -> list[str]:

@@ -132,6 +132,54 @@ def load_test(wanted: TestSet, data: Path | None) -> TestQueries:
     return TestQueries(wanted.name, relevant, texts)
 
 
+def load_collection(wanted: TrainingSet, test: TestSet, data: Path, seed: int) -> tuple[TrainingRows, TestQueries]:
+    """A set to train on with its test queries, over one corpus, which is a part of the folder's.
+
+    Args:
+        wanted: which, and how many rows; of the corpus all that is relevant to its rows and tests, and others.
+        test: the test queries, of the same folder.
+        data: folder that holds the set as a BEIR folder.
+        seed: of the draw of one label per query; the others are hidden.
+
+    Raises:
+        InputError: no such folder.
+    """
+    folder, parts = _folder(data, wanted.folder or wanted.name), []
+    for split, most in (("train", wanted.rows), (test.split, test.queries)):
+        opened = open_beir(folder, split=split)
+        assert isinstance(opened.rows, datasets.Dataset)
+        relevant = _relevant(_column(opened.rows, "query"), _column(opened.rows, "positive"))
+        names = pa.array(list(relevant), pa.large_string())
+        parts.append({(name := names[place].as_py()): relevant[name] for place in _chosen(names, most)})
+    assert opened.corpus is not None
+    texts = pc.unique(_whole(opened.corpus))
+    needed = pa.array(sorted({text for part in parts for own in part.values() for text in own}), pa.large_string())
+    if wanted.passages is not None:
+        texts = _some_passages(texts, needed, needed, wanted.passages)
+    if wanted.words is not None:
+        chunks = {text: _chunks(text, wanted.words) for text in texts.to_pylist()}
+        texts = pc.unique(pa.array([chunk for own in chunks.values() for chunk in own], pa.large_string()))
+        parts = [
+            {query: frozenset(chunk for text in own for chunk in chunks[text]) for query, own in part.items()}
+            for part in parts
+        ]
+    train = {query: sorted(own) for query, own in parts[0].items()}
+    drawn = random_keys(
+        seed, text_digests(pa.array(list(train), pa.large_string()))[:, 0], np.zeros((len(train), 1), dtype=np.uint64)
+    )[:, 0]
+    labels = [own[int(key) % len(own)] for own, key in zip(train.values(), drawn, strict=True)]
+    rows = in_memory(pa.table({"query": list(train), "positive": labels}))
+    hidden = {query: frozenset(own) - {label} for (query, own), label in zip(train.items(), labels, strict=True)}
+    hidden = {query: own for query, own in hidden.items() if own}
+    return TrainingRows(wanted.name, rows, texts, hidden), TestQueries(test.name, parts[1], texts)
+
+
+def _chunks(text: str, size: int) -> list[str]:
+    """Chunks of some words, each overlapping the next by half."""
+    words, step = text.split(), size // 2
+    return [" ".join(words[start : start + size]) for start in range(0, max(1, len(words) - step), step)]
+
+
 def _relevant(queries: pa.Array, positives: pa.Array) -> dict[str, frozenset[str]]:
     """By query text, the texts of its positives."""
     relevant: defaultdict[str, set[str]] = defaultdict(set)
