@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
-from hf_negmine.base.schema import AnyArray, FloatArray
+from hf_negmine.base.schema import AnyArray
 from hf_negmine.report import ScoreHistograms
 from hf_negmine.report.plots import plot_curves, plot_scores, plot_shares, save_png
-from hf_negmine.trial import RESAMPLES
+from recipes.ablation.comparing import Outcome, Scores, as_a_guide, differences, name_of
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
 from recipes.ablation.recipe import Ablation
 from recipes.ablation.settings import (
@@ -25,24 +23,6 @@ from recipes.ablation.settings import (
     settings_of_teachers,
 )
 from recipes.common.results import markdown, mean_and_spread
-
-Scores = Mapping[str, float]
-"""NDCG at 10 by test set, from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of one training.
-
-    Attributes:
-        ndcg: of the student.
-        rows: that it was trained on.
-        queries: NDCG of each test query, by set; empty for a student whose harness does not tell.
-    """
-
-    ndcg: Scores
-    rows: int
-    queries: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +71,7 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         parts += [
             f"### Table 3: methods, teacher {recipe.teacher} (student {first.name}, {first.negatives} hard {kinds})",
             _table("method", settings, _names_of_methods(settings, recipe), TABLE_3, recipe, findings),
-            *_differences(settings, recipe, findings),
+            *differences(settings, recipe, findings.outcomes),
         ]
     for second in others:
         settings = settings_of_methods(recipe, second.name, in_batch=recipe.in_batch_negatives[0])
@@ -100,7 +80,8 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
             f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, "
             f"{second.negatives} negative{plural})",
             _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
-            *_differences(settings, recipe, findings),
+            *differences(settings, recipe, findings.outcomes),
+            *as_a_guide(settings, recipe, findings.outcomes),
         ]
     parts += [
         *_agreement(recipe, findings),
@@ -143,7 +124,7 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     shares: dict[str, dict[str, float]] = {}
     for setting, by_set in (findings.judged or findings.hidden).items():
         for name, share in by_set.items():
-            shares.setdefault(name, {})[_name(setting, recipe)] = share
+            shares.setdefault(name, {})[name_of(setting, recipe)] = share
     if shares:
         pictures["figure3"] = plot_shares(shares, x_label="% of the negatives")
     for setting in _drawn(findings):
@@ -176,13 +157,9 @@ def _names_of_teachers(recipe: Ablation) -> list[tuple[str, str | None]]:
 def _names_of_methods(settings: Sequence[Setting], recipe: Ablation) -> list[tuple[str, str | None]]:
     by_teacher = [setting.teacher == recipe.teacher for setting in settings]
     return [
-        (_name(setting, recipe), str(setting.mining) if own else None)
+        (name_of(setting, recipe), str(setting.mining) if own else None)
         for setting, own in zip(settings, by_teacher, strict=True)
     ]
-
-
-def _name(setting: Setting, recipe: Ablation) -> str:
-    return str(setting.mining) if setting.teacher == recipe.teacher else f"{setting.teacher} negatives"
 
 
 def _table(
@@ -216,49 +193,6 @@ def _table(
         rows = statistics.mean(one.rows for one in findings.outcomes[setting])
         cells.append([name, f"{rows:,.0f}", *_means([one.ndcg for one in findings.outcomes[setting]], sets), *beside])
     return markdown([first, "rows", "average", *sets, *paper_head], cells)
-
-
-def _differences(settings: Sequence[Setting], recipe: Ablation, findings: Findings) -> list[str]:
-    """What each row has more than the recipe's own mining; nothing where NDCG is not known of every query."""
-    own = next((one for one in settings if one.mining == recipe.mining and one.teacher == recipe.teacher), None)
-    sets = [one.name for one in recipe.test_sets]
-    if own is None or not all(one.queries for setting in settings for one in findings.outcomes[setting]):
-        return []
-    cells = []
-    for setting in settings:
-        if setting != own:
-            drawn = [resampled(_gains(findings, setting, own, name), place) for place, name in enumerate(sets)]
-            together = np.mean([values for _, values in drawn], axis=0)
-            both = [(statistics.mean(gain for gain, _ in drawn), together), *drawn]
-            cells.append([_name(setting, recipe), *(_interval(gain, values) for gain, values in both)])
-    title = f"More than with {recipe.mining}: 95 % intervals over queries and seeds, for the same seed and query"
-    return [f"{title}.", markdown(["NDCG@10", "average", *sets], cells)]
-
-
-def _gains(findings: Findings, setting: Setting, own: Setting, name: str) -> FloatArray:
-    """Of one set, shape (seeds, queries)."""
-    ours, theirs = (np.array([one.queries[name] for one in findings.outcomes[which]]) for which in (setting, own))
-    return np.asarray(ours - theirs)
-
-
-def resampled(gains: FloatArray, seed: int) -> tuple[float, FloatArray]:
-    """The mean gain, and those of samples of the seeds and of the queries, shape (RESAMPLES,).
-
-    Args:
-        gains: shape (seeds, queries).
-        seed: of the samples.
-    """
-    seeds, queries = gains.shape
-    rng = np.random.default_rng(seed)
-    means = [
-        gains[np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, queries, queries))].mean() for _ in range(RESAMPLES)
-    ]
-    return float(gains.mean()), np.array(means)
-
-
-def _interval(gain: float, samples: FloatArray) -> str:
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _means(scores: Sequence[Scores], sets: Sequence[str]) -> list[str]:
@@ -329,7 +263,7 @@ def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list
         ours = [findings.hidden[setting].get(name) for name in hiding]
         ours += [findings.judged[setting].get(name) for name in judged]
         paper = FIGURE_3.get(str(setting.mining), {}) if setting.teacher == recipe.teacher else {}
-        cells.append([_name(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
+        cells.append([name_of(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
     table = markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
     return ["### Figure 3: false negatives", f"![Share of false negatives]({picture})", table]
 

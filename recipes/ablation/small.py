@@ -78,12 +78,14 @@ class Collection:
         ]
         asked = list(test.relevant)
         if student.kind == "head":
-            tests = _unit(np.array(teacher.encode(asked, "query"), dtype=np.float32))
-            return cls(queries, passages, tests, vectors, relevant, torch.eye(tests.shape[1]))
+            vectors_asked = _unit(np.array(teacher.encode(asked, "query"), dtype=np.float32))
+            return cls(queries, passages, vectors_asked, vectors, relevant, torch.eye(queries.shape[1]))
         columns = texts.queries.texts.to_pylist(), texts.corpus.texts.to_pylist(), asked
         tokens = [_tokens(student.model, column) for column in columns]
-        weights = _token_vectors(student.model, tokens[1].arrays[0])
-        return cls(tokens[0], tokens[1], tokens[2], vectors, relevant, weights)
+        known = np.unique(np.concatenate([one.arrays[0] for one in tokens]))  # others cost time, and would not move
+        own, found, tests = (Ragged(one.offsets, (np.searchsorted(known, one.arrays[0]),)) for one in tokens)
+        weights = _token_vectors(student.model, tokens[1].arrays[0])[torch.from_numpy(known)]
+        return cls(own, found, tests, vectors, relevant, weights)
 
     def student(self) -> _Head | _Bag:
         """An untrained student."""
@@ -138,7 +140,8 @@ def train_small(
     batch, epochs, rng = training.per_device_train_batch_size, training.num_train_epochs, np.random.default_rng(seed)
     steps = [part for _ in range(epochs) for part in _parts(rng.permutation(len(rows)), batch)]
     model = given.student()
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate)
+    fused = student.kind == "bag"  # it has millions of weights
+    optimizer = torch.optim.Adam(model.parameters(), lr=training.learning_rate, fused=fused)
     rise = max(1.0, training.warmup_steps * len(steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda at: min(1.0, (at + 1) / rise) * (1 - at / max(1, len(steps)))

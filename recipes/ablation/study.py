@@ -19,9 +19,10 @@ from typing import Any
 from hf_negmine.base.errors import StorageError, require
 from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
 from hf_negmine.report.plots import require_matplotlib
+from recipes.ablation.comparing import Outcome, Scores
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.recipe import Ablation, Student
-from recipes.ablation.report import Findings, Outcome, Scores, draw, report_of
+from recipes.ablation.report import Findings, draw, report_of
 from recipes.ablation.settings import Run, Setting, methods_of, runs_of, teachers_of
 from recipes.ablation.small import Collection, means_of, ndcg_of, train_small
 from recipes.ablation.training import evaluate, make_student, of_whole_batches, train
@@ -77,10 +78,9 @@ def _loaded(recipe: Ablation, output: Path, data: Path | None) -> tuple[dict[int
         return dict.fromkeys(seeds, mine), []
     require(data is not None, "harness: 'folders' needs --data, the folder with the sets")
     assert data is not None
-    mines, pairs = {}, list(zip(recipe.training_sets, recipe.test_sets, strict=True))
-    for seed in seeds:
-        loaded = [load_collection(train, test, data, seed) for train, test in pairs]
-        mines[seed] = Mine(recipe, [rows for rows, _ in loaded], output / CACHE)
+    pairs = zip(recipe.training_sets, recipe.test_sets, strict=True)
+    loaded = [load_collection(train, test, data, seeds) for train, test in pairs]
+    mines = {seed: Mine(recipe, [rows[seed] for rows, _ in loaded], output / CACHE) for seed in seeds}
     return mines, [test for _, test in loaded]
 
 

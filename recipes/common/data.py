@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,14 +132,16 @@ def load_test(wanted: TestSet, data: Path | None) -> TestQueries:
     return TestQueries(wanted.name, relevant, texts)
 
 
-def load_collection(wanted: TrainingSet, test: TestSet, data: Path, seed: int) -> tuple[TrainingRows, TestQueries]:
-    """A set to train on with its test queries, over one corpus, which is a part of the folder's.
+def load_collection(
+    wanted: TrainingSet, test: TestSet, data: Path, seeds: Iterable[int]
+) -> tuple[dict[int, TrainingRows], TestQueries]:
+    """A set to train on, by seed, with its test queries, over one corpus, which is a part of the folder's.
 
     Args:
         wanted: which, and how many rows; of the corpus all that is relevant to its rows and tests, and others.
         test: the test queries, of the same folder.
         data: folder that holds the set as a BEIR folder.
-        seed: of the draw of one label per query; the others are hidden.
+        seeds: each draws one label per query; the others are hidden.
 
     Raises:
         InputError: no such folder.
@@ -164,14 +166,18 @@ def load_collection(wanted: TrainingSet, test: TestSet, data: Path, seed: int) -
             for part in parts
         ]
     train = {query: sorted(own) for query, own in parts[0].items()}
-    drawn = random_keys(
-        seed, text_digests(pa.array(list(train), pa.large_string()))[:, 0], np.zeros((len(train), 1), dtype=np.uint64)
-    )[:, 0]
-    labels = [own[int(key) % len(own)] for own, key in zip(train.values(), drawn, strict=True)]
-    rows = in_memory(pa.table({"query": list(train), "positive": labels}))
-    hidden = {query: frozenset(own) - {label} for (query, own), label in zip(train.items(), labels, strict=True)}
-    hidden = {query: own for query, own in hidden.items() if own}
-    return TrainingRows(wanted.name, rows, texts, hidden), TestQueries(test.name, parts[1], texts)
+    rows = {seed: _labelled(wanted.name, train, texts, seed) for seed in seeds}
+    return rows, TestQueries(test.name, parts[1], texts)
+
+
+def _labelled(name: str, relevant: Mapping[str, list[str]], corpus: pa.Array, seed: int) -> TrainingRows:
+    """Rows with one of the relevant passages of each query, drawn by the query's text."""
+    digests = text_digests(pa.array(list(relevant), pa.large_string()))[:, 0]
+    drawn = random_keys(seed, digests, np.zeros((len(digests), 1), dtype=np.uint64))[:, 0]
+    labels = [own[int(key) % len(own)] for own, key in zip(relevant.values(), drawn, strict=True)]
+    hidden = {query: frozenset(own) - {label} for (query, own), label in zip(relevant.items(), labels, strict=True)}
+    rows = in_memory(pa.table({"query": list(relevant), "positive": labels}))
+    return TrainingRows(name, rows, corpus, {query: own for query, own in hidden.items() if own})
 
 
 def _chunks(text: str, size: int) -> list[str]:

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from recipes.ablation import paper, study
+from recipes.ablation.comparing import resampled
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.plan import plan
 from recipes.ablation.recipe import Ablation, Judge, Mining, Student, Sweep, Teacher
-from recipes.ablation.report import resampled
 from recipes.ablation.run import app
 from recipes.ablation.settings import (
     Setting,
@@ -433,8 +433,8 @@ def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
 
 
 def of_topics(small: Ablation, data: Path, folder: Path, student: Student) -> tuple[Collection, Mined, TestQueries]:
-    rows, tests = load_collection(small.training_sets[0], small.test_sets[0], data, 0)
-    mine = Mine(small, [rows], folder)
+    rows, tests = load_collection(small.training_sets[0], small.test_sets[0], data, [0])
+    mine = Mine(small, [rows[0]], folder)
     mined = mine.mined(Setting(student.name, "tiny", Mining("perc_pos:0.95"), True), 2, 0)["topics"]
     return Collection.of(student, mined, tests, mine.teacher("tiny", 0), folder), mined, tests
 
@@ -494,7 +494,7 @@ def test_a_mask_leaves_out_what_the_teacher_scores_high_and_nothing_of_the_row_i
 
 def test_the_seed_draws_the_label_and_the_others_are_hidden(data: Path) -> None:
     wanted, test = TrainingSet("topics", 20, None), TestSet("topics", "test")
-    drawn = [load_collection(wanted, test, data, seed)[0] for seed in (0, 0, 1)]
+    drawn = [load_collection(wanted, test, data, [seed, 5])[0][seed] for seed in (0, 0, 1)]
     labels = [dict(zip(one.rows["query"], one.rows["positive"], strict=True)) for one in drawn]
     assert labels[0] == labels[1] != labels[2]
     assert labels[0].keys() == labels[2].keys()
@@ -507,8 +507,9 @@ def test_the_seed_draws_the_label_and_the_others_are_hidden(data: Path) -> None:
 
 def test_a_corpus_is_cut_to_what_is_relevant_and_into_chunks_that_overlap(data: Path) -> None:
     wanted, test = TrainingSet("renamed", 5, 20, folder="topics", words=2), TestSet("topics", "test", 2)
-    rows, tests = load_collection(wanted, test, data, 0)
-    whole, tests_whole = load_collection(dataclasses.replace(wanted, words=None), test, data, 0)
+    found, tests = load_collection(wanted, test, data, [0])
+    found_whole, tests_whole = load_collection(dataclasses.replace(wanted, words=None), test, data, [0])
+    rows, whole = found[0], found_whole[0]
     assert len(whole.corpus) == 20
     assert {text for own in tests_whole.relevant.values() for text in own} <= set(whole.corpus.to_pylist())
 
