@@ -108,7 +108,7 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     levels = {
         str(setting.mining) if setting.teacher == recipe.teacher else "random negatives": _average(findings, setting)
         for setting in methods
-        if setting.mining.method == "naive"
+        if str(setting.mining) == "naive"
     }
     curves = {
         name: [(value, _average(findings, setting)) for value, setting in points]
