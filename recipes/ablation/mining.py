@@ -15,7 +15,7 @@ from hf_negmine import BM25Teacher, CrossSample, DenseTeacher, IntraSample, Nega
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
-from hf_negmine.report import ScoreHistograms
+from hf_negmine.figures.stats import ScoreHistograms
 from hf_negmine.select.ensembles import agreement
 from hf_negmine.select.judge import verdicts_of, verdicts_on
 from hf_negmine.select.judge_models import ChatJudge
@@ -60,6 +60,7 @@ class Mine:
     sets: Sequence[TrainingRows]
     cache: Path
     _teachers: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False)
+    _fitted: dict[tuple[str, int], dict[str, NegativeMiner]] = field(default_factory=dict, repr=False)
 
     def rows(self, setting: Setting, negatives: int, seed: int) -> datasets.DatasetDict:
         """Rows of query, positive and negative_1 to negative_n, by set. A query without n negatives has no row.
@@ -69,14 +70,14 @@ class Mine:
             negatives: n.
             seed: of draws and random scores.
         """
-        miners = self._miners(setting, negatives, seed)
-        return datasets.DatasetDict({one.name: miners[one.name].mine(one.rows) for one in self.sets})
+        mined = self.mined(setting, negatives, seed)
+        return datasets.DatasetDict({name: one.selection.to_dataset() for name, one in mined.items()})
 
     def mined(self, setting: Setting, negatives: int, seed: int) -> dict[str, Mined]:
         """The same as ids and scores, by set."""
         found = {}
-        for name, miner in self._miners(setting, negatives, seed).items():
-            selection = miner.pool.select(miner.config.method, miner.config.sampler, negatives, seed=seed)
+        for name, miner in self._miners(setting.teacher, seed).items():
+            selection = miner.pool.select(setting.mining.method, setting.mining.sampler, negatives, seed=seed)
             found[name] = Mined(miner, selection)
         return found
 
@@ -130,28 +131,23 @@ class Mine:
             shares[name] = float(relevant.mean())
         return shares
 
-    def _miners(self, setting: Setting, negatives: int, seed: int) -> dict[str, NegativeMiner]:
-        """A fitted miner for each set."""
-        return {
-            one.name: NegativeMiner(
-                self._teacher(setting.teacher, seed),
-                method=setting.mining.method,
-                sampler=setting.mining.sampler,
-                num_negatives=negatives,
-                corpus=one.corpus,
-                seed=seed,
-                cache_dir=self.cache,
-                progress=False,
-            ).fit(one.rows)
-            for one in self.sets
-        }
+    def _miners(self, teacher: str, seed: int) -> dict[str, NegativeMiner]:
+        """A miner for each set, fitted once."""
+        if (teacher, seed) not in self._fitted:
+            self._fitted[teacher, seed] = {
+                one.name: NegativeMiner(
+                    self.teacher(teacher, seed), corpus=one.corpus, seed=seed, cache_dir=self.cache, progress=False
+                ).fit(one.rows)
+                for one in self.sets
+            }
+        return self._fitted[teacher, seed]
 
-    def _teacher(self, name: str, seed: int) -> Any:
+    def teacher(self, name: str, seed: int) -> Any:
         """The teacher or ensemble of a setting, opened once."""
         call = parse_call(name, ENSEMBLES)
         if call is not None:
             kind, names = call
-            teachers = [self._teacher(part, seed) for part in names]
+            teachers = [self.teacher(part, seed) for part in names]
             return (
                 CrossSample(teachers) if kind == "cross-sample" else IntraSample(teachers, dedup=kind != "intra-sample")
             )
@@ -174,6 +170,7 @@ def _open(wanted: Teacher, seed: int) -> Any:
         max_length=wanted.max_length,
         trust_remote_code=wanted.trust_remote_code,
         name=wanted.name,
+        dtype=wanted.dtype,
     )
 
 

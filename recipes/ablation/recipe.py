@@ -30,6 +30,7 @@ class Teacher:
         query_prompt, passage_prompt: put before the texts; None takes the model's own.
         paper: the row of table 1 to show beside it; None for a teacher that the paper does not have.
         trust_remote_code: run Python code that comes with the model.
+        dtype: that it computes in; None takes the model's own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Teacher:
     passage_prompt: str | None = None
     paper: str | None = None
     trust_remote_code: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -58,6 +60,9 @@ class Student:
         bidirectional: let every token of a causal model see every other.
         lora: train an adapter alone; None trains all weights.
         temperature: of InfoNCE over cosine similarities; ours.
+        kind: ``transformer`` trains the model, on all sets together; ``head`` one matrix on the vectors of the recipe's
+            teacher, ``bag`` a bag of token embeddings that start from the model's output, with hard negatives alone,
+            both on each set by itself; ours.
     """
 
     name: str
@@ -73,6 +78,12 @@ class Student:
     bidirectional: bool = False
     lora: Lora | None = None
     temperature: PositiveFloat = 0.05
+    kind: Literal["transformer", "head", "bag"] = "transformer"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it trains on each set by itself."""
+        return self.kind != "transformer"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -82,13 +93,17 @@ class Mining:
     Attributes:
         method: of `NegativeMiner`.
         sampler: of `NegativeMiner`.
+        mask: leaves out in-batch passages where the teacher's score reaches this share of the positive's, for a head;
+            None leaves out none. Ours.
     """
 
     method: Method
     sampler: Sampler = "top"
+    mask: PositiveFloat | None = None
 
     def __str__(self) -> str:
-        return self.method if self.sampler == "top" else f"{self.method}, {self.sampler}"
+        parts = [self.method, *([] if self.sampler == "top" else [self.sampler])]
+        return ", ".join(parts + ([] if self.mask is None else [f"mask at {self.mask:g}"]))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -157,7 +172,7 @@ class Ablation:
         ensemble: names of the teachers that table 2 joins and table 6 compares; without any there are no such tables.
         mining: of tables 1 and 2, and of the samplings: PercPos 95 %.
         methods: rows of tables 3 and 4.
-        students: the first for tables 1 to 3 and the figures, the second for table 4.
+        students: the first for tables 1 to 3 and the figures, the second, if there is one, for table 4.
         in_batch_negatives: whether other rows' passages are negatives, too. Ours, as the paper does not say
             for its ablation: the first for all tables, and table 3 is made with each.
         sweeps: curves of figures 1 and 2, by the first student.
@@ -176,7 +191,7 @@ class Ablation:
     ensemble: tuple[str, ...]
     mining: Mining
     methods: tuple[Mining, ...]
-    students: Annotated[tuple[Student, ...], Field(min_length=2, max_length=2)]
+    students: Annotated[tuple[Student, ...], Field(min_length=1, max_length=2)]
     in_batch_negatives: Annotated[tuple[bool, ...], EachOnce, Field(min_length=1)]
     sweeps: tuple[Sweep, ...]
     sweep_seeds: Seeds
@@ -191,6 +206,8 @@ class Ablation:
         known = [one.name for one in self.teachers]
         for one in (self.teacher, *self.ensemble):
             require_choice(one, known, argument="teacher" if one == self.teacher else "ensemble")
+        masked = any(one.mask is not None for one in self.methods)
+        require(not masked or self.students[0].kind == "head", "methods: a mask needs a head as the first student")
         require(len(self.ensemble) != 1, f"ensemble: none, or two teachers or more, got {list(self.ensemble)}")
 
     def teacher_of(self, name: str) -> Teacher:

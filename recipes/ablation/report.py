@@ -10,7 +10,8 @@ from itertools import combinations
 
 from hf_negmine.base.schema import AnyArray
 from hf_negmine.figures.plots import plot_curves, plot_scores, plot_shares, save_png
-from hf_negmine.report import ScoreHistograms
+from hf_negmine.figures.stats import ScoreHistograms
+from recipes.ablation.comparing import Outcome, Scores, as_a_guide, differences, name_of
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
 from recipes.ablation.recipe import Ablation
 from recipes.ablation.settings import (
@@ -22,22 +23,6 @@ from recipes.ablation.settings import (
     settings_of_teachers,
 )
 from recipes.common.results import markdown, mean_and_spread
-
-Scores = Mapping[str, float]
-"""NDCG at 10 by test set, from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of one training.
-
-    Attributes:
-        ndcg: of the student.
-        rows: that it was trained on.
-    """
-
-    ndcg: Scores
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -69,8 +54,9 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         findings: what came out.
         figures: folder of the pictures, as the report's reader sees it.
     """
-    first, second = recipe.students
-    together = ", all in one training" if len(recipe.training_sets) > 1 else ""
+    first, *others = recipe.students
+    several = len(recipe.training_sets) > 1
+    together = "" if not several else ", each by itself" if first.is_small else ", all in one training"
     parts = [
         f"NDCG@10, mean and standard deviation over the seeds {', '.join(map(str, recipe.seeds))}. Trained on "
         + ", ".join(f"{one.name} (at most {one.rows:,} rows)" for one in recipe.training_sets)
@@ -80,17 +66,24 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
         *_ensembles(recipe, findings),
     ]
     for in_batch in recipe.in_batch_negatives:
-        others = "and in-batch negatives" if in_batch else "negatives only"
+        kinds = "and in-batch negatives" if in_batch else "negatives only"
         settings = settings_of_methods(recipe, first.name, in_batch=in_batch)
         parts += [
-            f"### Table 3: methods, teacher {recipe.teacher} (student {first.name}, {first.negatives} hard {others})",
+            f"### Table 3: methods, teacher {recipe.teacher} (student {first.name}, {first.negatives} hard {kinds})",
             _table("method", settings, _names_of_methods(settings, recipe), TABLE_3, recipe, findings),
+            *differences(settings, recipe, findings.outcomes),
         ]
-    settings = settings_of_methods(recipe, second.name, in_batch=recipe.in_batch_negatives[0])
+    for second in others:
+        settings = settings_of_methods(recipe, second.name, in_batch=recipe.in_batch_negatives[0])
+        plural = "s" if second.negatives > 1 else ""
+        parts += [
+            f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, "
+            f"{second.negatives} negative{plural})",
+            _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
+            *differences(settings, recipe, findings.outcomes),
+            *as_a_guide(settings, recipe, findings.outcomes),
+        ]
     parts += [
-        f"### Table 4: methods, teacher {recipe.teacher} (student {second.name}, {second.negatives} negative"
-        f"{'s' if second.negatives > 1 else ''})",
-        _table("method", settings, _names_of_methods(settings, recipe), TABLE_4, recipe, findings),
         *_agreement(recipe, findings),
         *_curve("Figure 1: thresholds", f"{figures}/figure1.png", _points(recipe, findings, sampled=False)),
         *_curve(
@@ -115,7 +108,7 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     levels = {
         str(setting.mining) if setting.teacher == recipe.teacher else "random negatives": _average(findings, setting)
         for setting in methods
-        if setting.mining.method == "naive"
+        if str(setting.mining) == "naive"
     }
     curves = {
         name: [(value, _average(findings, setting)) for value, setting in points]
@@ -131,7 +124,7 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
     shares: dict[str, dict[str, float]] = {}
     for setting, by_set in (findings.judged or findings.hidden).items():
         for name, share in by_set.items():
-            shares.setdefault(name, {})[_name(setting, recipe)] = share
+            shares.setdefault(name, {})[name_of(setting, recipe)] = share
     if shares:
         pictures["figure3"] = plot_shares(shares, x_label="% of the negatives")
     for setting in _drawn(findings):
@@ -164,13 +157,9 @@ def _names_of_teachers(recipe: Ablation) -> list[tuple[str, str | None]]:
 def _names_of_methods(settings: Sequence[Setting], recipe: Ablation) -> list[tuple[str, str | None]]:
     by_teacher = [setting.teacher == recipe.teacher for setting in settings]
     return [
-        (_name(setting, recipe), str(setting.mining) if own else None)
+        (name_of(setting, recipe), str(setting.mining) if own else None)
         for setting, own in zip(settings, by_teacher, strict=True)
     ]
-
-
-def _name(setting: Setting, recipe: Ablation) -> str:
-    return str(setting.mining) if setting.teacher == recipe.teacher else f"{setting.teacher} negatives"
 
 
 def _table(
@@ -274,7 +263,7 @@ def _false_negatives(recipe: Ablation, findings: Findings, picture: str) -> list
         ours = [findings.hidden[setting].get(name) for name in hiding]
         ours += [findings.judged[setting].get(name) for name in judged]
         paper = FIGURE_3.get(str(setting.mining), {}) if setting.teacher == recipe.teacher else {}
-        cells.append([_name(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
+        cells.append([name_of(setting, recipe), *map(_percent, [*ours, *(paper.get(name) for name in theirs)])])
     table = markdown([*head, *(f"paper, {name}, judged" for name in theirs)], cells)
     return ["### Figure 3: false negatives", f"![Share of false negatives]({picture})", table]
 

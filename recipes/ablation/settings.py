@@ -66,18 +66,23 @@ def settings_of_ensembles(recipe: Ablation) -> list[Setting]:
 def settings_of_methods(recipe: Ablation, student: str, *, in_batch: bool) -> list[Setting]:
     """The rows of table 3 or 4; random negatives, which the paper has in table 1 alone, first.
 
-    Samplings are compared with the first student and its first kind of batch, and methods with each.
+    Masks and samplings are compared with the first student and its first kind of batch, samplings with every small
+    student, and methods with each. A bag has hard negatives alone.
     """
+    if recipe.student_of(student).kind == "bag":
+        in_batch = False
     by_chance = [teacher for teacher in recipe.teachers if teacher.model == RANDOM]
     settings = [Setting(student, teacher.name, mining_of(teacher, recipe), in_batch) for teacher in by_chance]
     first = (student, in_batch) == (recipe.students[0].name, recipe.in_batch_negatives[0])
-    methods = [mining for mining in recipe.methods if first or mining.sampler == "top"]
+    small = recipe.student_of(student).is_small
+    methods = [one for one in recipe.methods if first or (one.mask is None and (small or one.sampler == "top"))]
     return settings + [Setting(student, recipe.teacher, mining, in_batch) for mining in methods]
 
 
 def methods_of(recipe: Ablation) -> list[Setting]:
-    """The rows of table 3 with the first kind of batch: what figures 3 and 4 are about."""
-    return settings_of_methods(recipe, recipe.students[0].name, in_batch=recipe.in_batch_negatives[0])
+    """The rows of table 3 with the first kind of batch and no mask: what figures 3 and 4 are about."""
+    settings = settings_of_methods(recipe, recipe.students[0].name, in_batch=recipe.in_batch_negatives[0])
+    return [one for one in settings if one.mining.mask is None]
 
 
 def teachers_of(setting: Setting, recipe: Ablation) -> list[Teacher]:
@@ -100,10 +105,11 @@ def settings_of_sweeps(recipe: Ablation) -> dict[str, list[tuple[float, Setting]
 
 def runs_of(recipe: Ablation) -> list[Run]:
     """Every training, each once: seed by seed, so that a study that is cut off has whole tables of fewer seeds."""
-    first, second = (student.name for student in recipe.students)
+    first, *others = (student.name for student in recipe.students)
     settings = settings_of_methods(recipe, first, in_batch=recipe.in_batch_negatives[0])
     settings += settings_of_teachers(recipe)
-    settings += settings_of_methods(recipe, second, in_batch=recipe.in_batch_negatives[0])
+    for second in others:
+        settings += settings_of_methods(recipe, second, in_batch=recipe.in_batch_negatives[0])
     settings += settings_of_ensembles(recipe)
     for in_batch in recipe.in_batch_negatives[1:]:
         settings += settings_of_methods(recipe, first, in_batch=in_batch)

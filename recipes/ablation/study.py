@@ -11,20 +11,23 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_negmine.base.errors import StorageError
+from hf_negmine.base.errors import StorageError, require
 from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
 from hf_negmine.figures.plots import require_matplotlib
-from recipes.ablation.mining import Mine
+from recipes.ablation.comparing import Outcome, Scores
+from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.recipe import Ablation, Student
-from recipes.ablation.report import Findings, Outcome, Scores, draw, report_of
+from recipes.ablation.report import Findings, draw, report_of
 from recipes.ablation.settings import Run, Setting, methods_of, runs_of, teachers_of
+from recipes.ablation.small import Collection, means_of, ndcg_of, train_small
 from recipes.ablation.training import evaluate, make_student, of_whole_batches, train
 from recipes.common.command import Tell
-from recipes.common.data import TestQueries, TrainingRows, load_test, load_training
+from recipes.common.data import TestQueries, load_collection, load_training
 from recipes.common.packages import require_package
 
 RESULTS, REPORT, FIGURES, CACHE = "results", "report.md", "figures", "cache"
@@ -46,10 +49,8 @@ def run(recipe: Ablation, output: Path, data: Path | None = None, tell: Tell = p
     if recipe.harness == "mteb":
         require_package("mteb", "harness: 'mteb'", instead="take 'folders' with --data")
     require_matplotlib()
-    sets = [load_training(one, data) for one in recipe.training_sets]
-    tests = [] if recipe.harness == "mteb" else [load_test(one, data) for one in recipe.test_sets]
     with scratch_folder(output):  # now, not after the first training, see that the folder can be written to
-        study = _Study(recipe, output, sets, tests, Mine(recipe, sets, output / CACHE))
+        study = _Study(recipe, output, *_loaded(recipe, output, data))
     started = time.perf_counter()
     before = {student.name: study.before(student) for student in recipe.students}
     runs, outcomes = runs_of(recipe), {}
@@ -69,20 +70,44 @@ def run(recipe: Ablation, output: Path, data: Path | None = None, tell: Tell = p
     return f"{report}\n\nWritten: {output / REPORT} and {output / FIGURES}"
 
 
+def _loaded(recipe: Ablation, output: Path, data: Path | None) -> tuple[dict[int, Mine], list[TestQueries]]:
+    """What mines, by seed, and the test queries. Of folders, the seed draws each query's label."""
+    seeds = dict.fromkeys((*recipe.seeds, *recipe.sweep_seeds))
+    if recipe.harness == "mteb":
+        mine = Mine(recipe, [load_training(one, data) for one in recipe.training_sets], output / CACHE)
+        return dict.fromkeys(seeds, mine), []
+    require(data is not None, "harness: 'folders' needs --data, the folder with the sets")
+    assert data is not None
+    pairs = zip(recipe.training_sets, recipe.test_sets, strict=True)
+    loaded = [load_collection(train, test, data, seeds) for train, test in pairs]
+    mines = {seed: Mine(recipe, [rows[seed] for rows, _ in loaded], output / CACHE) for seed in seeds}
+    return mines, [test for _, test in loaded]
+
+
 @dataclass(frozen=True)
 class _Study:
     """What is measured, of a recipe and its data."""
 
     recipe: Ablation
     output: Path
-    sets: Sequence[TrainingRows]
+    mines: Mapping[int, Mine]
     tests: Sequence[TestQueries]
-    mine: Mine
+    _collections: dict[tuple[str, str], Collection] = field(default_factory=dict)
+    _known: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def _tests(self) -> dict[str, str]:
+        return {one.name: one.digest for one in self.tests}
 
     def before(self, student: Student) -> Scores:
         """NDCG at 10 of the untrained student, by test set."""
 
         def measure() -> dict[str, Any]:
+            if student.is_small:
+                setting = methods_of(self.recipe)[-1]
+                mined = self.mines[self.recipe.seeds[0]].mined(setting, student.negatives, self.recipe.seeds[0])
+                given = {name: self._collection(student, name, one) for name, one in mined.items()}
+                return {"ndcg": means_of({name: ndcg_of(one.student(), one) for name, one in given.items()})}
             model = make_student(student, self.recipe.seeds[0])
             with tempfile.TemporaryDirectory() as scratch:
                 return {"ndcg": evaluate(model, student, self.recipe, self.tests, Path(scratch))}
@@ -95,8 +120,10 @@ class _Study:
 
         def measure() -> dict[str, Any]:
             started = time.perf_counter()
+            if student.is_small:
+                return self._small(one, student) | {"seconds": round(time.perf_counter() - started, 1)}
             model = make_student(student, one.seed)
-            rows = of_whole_batches(self.mine.rows(setting, student.negatives, one.seed), student)
+            rows = of_whole_batches(self.mines[one.seed].rows(setting, student.negatives, one.seed), student)
             in_batch = setting.in_batch_negatives
             with tempfile.TemporaryDirectory() as scratch:
                 trained = train(model, student, rows, one.seed, Path(scratch), in_batch_negatives=in_batch)
@@ -111,25 +138,51 @@ class _Study:
             "seed": one.seed,
         }
         result, new = self._kept(about, measure)
-        return Outcome(self._scores(result), sum(result["rows"].values())), new
+        return Outcome(self._scores(result), sum(result["rows"].values()), result.get("queries", {})), new
+
+    def _small(self, one: Run, student: Student) -> dict[str, Any]:
+        """The result of a small student, which is trained on each set by itself."""
+        mined = self.mines[one.seed].mined(one.setting, student.negatives, one.seed)
+        ndcg, rows = {}, {}
+        for name, own in mined.items():
+            given = self._collection(student, name, own)
+            model, rows[name] = train_small(
+                student, given, own, one.setting.mining, one.seed, in_batch=one.setting.in_batch_negatives
+            )
+            ndcg[name] = ndcg_of(model, given)
+        kept = {name: [round(float(value), 4) for value in values] for name, values in ndcg.items()}
+        return {"ndcg": means_of(ndcg), "rows": rows, "queries": kept}
+
+    def _collection(self, student: Student, name: str, mined: Mined) -> Collection:
+        """A set for a small student, opened once: queries, passages and their ids are the same for all seeds."""
+        if (student.kind, name) not in self._collections:
+            mine = self.mines[self.recipe.seeds[0]]
+            teacher, test = mine.teacher(self.recipe.teacher, 0), next(one for one in self.tests if one.name == name)
+            self._collections[student.kind, name] = Collection.of(student, mined, test, teacher, mine.cache)
+        return self._collections[student.kind, name]
 
     def findings(self, before: Mapping[str, Scores], outcomes: Mapping[Run, Outcome]) -> Findings:
         """All numbers of the tables and figures: those of the trainings, and what mining alone says."""
         recipe, seed = self.recipe, self.recipe.seeds[0]
-        negatives = recipe.students[0].negatives
+        mine, negatives = self.mines[seed], recipe.students[0].negatives
         hidden, judged, histograms = {}, {}, {}
         for setting in methods_of(recipe):
-            mined = self.mine.mined(setting, negatives, seed)
-            hidden[setting] = self.mine.hidden_shares(mined)
+            mined = mine.mined(setting, negatives, seed)
+            hidden[setting] = mine.hidden_shares(mined)
             if recipe.judge is not None:
-                judged[setting] = self.mine.judged_shares(mined)
+                judged[setting] = mine.judged_shares(mined)
             if setting.teacher == recipe.teacher:
-                histograms[setting] = self.mine.histograms(mined, recipe.students[0].temperature)
+                histograms[setting] = mine.histograms(mined, recipe.students[0].temperature)
         by_setting: dict[Setting, list[Outcome]] = {}
         for one, found in outcomes.items():
             by_setting.setdefault(one.setting, []).append(found)
-        agreement = self.mine.agreement(methods_of(recipe)[0].student, recipe.agreement) if recipe.ensemble else {}
+        agreement = mine.agreement(methods_of(recipe)[0].student, recipe.agreement) if recipe.ensemble else {}
         return Findings(before, by_setting, hidden, judged, histograms, agreement)
+
+    def _digests(self, seed: int) -> dict[str, str]:
+        if seed not in self._known:
+            self._known[seed] = {one.name: one.digest for one in self.mines[seed].sets}
+        return self._known[seed]
 
     def _scores(self, result: Mapping[str, Any]) -> Scores:
         return {one.name: float(result["ndcg"][one.name]) for one in self.recipe.test_sets}
@@ -139,8 +192,8 @@ class _Study:
         whole = {
             **about,
             "harness": self.recipe.harness,
-            "rows": {one.name: one.digest for one in self.sets} if "setting" in about else {},
-            "tests": {one.name: one.digest for one in self.tests} or [asdict(one) for one in self.recipe.test_sets],
+            "rows": self._digests(about["seed"]) if "setting" in about else {},
+            "tests": self._tests or [asdict(one) for one in self.recipe.test_sets],
         }
         path = self.output / RESULTS / f"{digest_of(whole)}.json"
         new = not path.exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,60 @@ def load_test(wanted: TestSet, data: Path | None) -> TestQueries:
         needed = pa.array(sorted({text for own in relevant.values() for text in own}), pa.large_string())
         texts = _some_passages(texts, needed, pc.unique(positive), wanted.passages)
     return TestQueries(wanted.name, relevant, texts)
+
+
+def load_collection(
+    wanted: TrainingSet, test: TestSet, data: Path, seeds: Iterable[int]
+) -> tuple[dict[int, TrainingRows], TestQueries]:
+    """A set to train on, by seed, with its test queries, over one corpus, which is a part of the folder's.
+
+    Args:
+        wanted: which, and how many rows; of the corpus all that is relevant to its rows and tests, and others.
+        test: the test queries, of the same folder.
+        data: folder that holds the set as a BEIR folder.
+        seeds: each draws one label per query; the others are hidden.
+
+    Raises:
+        InputError: no such folder.
+    """
+    folder, parts = _folder(data, wanted.folder or wanted.name), []
+    for split, most in (("train", wanted.rows), (test.split, test.queries)):
+        opened = open_beir(folder, split=split)
+        assert isinstance(opened.rows, datasets.Dataset)
+        relevant = _relevant(_column(opened.rows, "query"), _column(opened.rows, "positive"))
+        names = pa.array(list(relevant), pa.large_string())
+        parts.append({(name := names[place].as_py()): relevant[name] for place in _chosen(names, most)})
+    assert opened.corpus is not None
+    texts = pc.unique(_whole(opened.corpus))
+    needed = pa.array(sorted({text for part in parts for own in part.values() for text in own}), pa.large_string())
+    if wanted.passages is not None:
+        texts = _some_passages(texts, needed, needed, wanted.passages)
+    if wanted.words is not None:
+        chunks = {text: _chunks(text, wanted.words) for text in texts.to_pylist()}
+        texts = pc.unique(pa.array([chunk for own in chunks.values() for chunk in own], pa.large_string()))
+        parts = [
+            {query: frozenset(chunk for text in own for chunk in chunks[text]) for query, own in part.items()}
+            for part in parts
+        ]
+    train = {query: sorted(own) for query, own in parts[0].items()}
+    rows = {seed: _labelled(wanted.name, train, texts, seed) for seed in seeds}
+    return rows, TestQueries(test.name, parts[1], texts)
+
+
+def _labelled(name: str, relevant: Mapping[str, list[str]], corpus: pa.Array, seed: int) -> TrainingRows:
+    """Rows with one of the relevant passages of each query, drawn by the query's text."""
+    digests = text_digests(pa.array(list(relevant), pa.large_string()))[:, 0]
+    drawn = random_keys(seed, digests, np.zeros((len(digests), 1), dtype=np.uint64))[:, 0]
+    labels = [own[int(key) % len(own)] for own, key in zip(relevant.values(), drawn, strict=True)]
+    hidden = {query: frozenset(own) - {label} for (query, own), label in zip(relevant.items(), labels, strict=True)}
+    rows = in_memory(pa.table({"query": list(relevant), "positive": labels}))
+    return TrainingRows(name, rows, corpus, {query: own for query, own in hidden.items() if own})
+
+
+def _chunks(text: str, size: int) -> list[str]:
+    """Chunks of some words, each overlapping the next by half."""
+    words, step = text.split(), size // 2
+    return [" ".join(words[start : start + size]) for start in range(0, max(1, len(words) - step), step)]
 
 
 def _relevant(queries: pa.Array, positives: pa.Array) -> dict[str, frozenset[str]]:

@@ -20,11 +20,16 @@ class TrainingSet:
         rows: at most; queries count once, with one positive each. Ours.
         passages: of the corpus that negatives are mined from, at most: the rows' positives, and others; None takes all.
             Ours.
+        folder: the BEIR folder, if its name is another.
+        words: cut passages into chunks of so many words, each overlapping the next by half, which are all relevant
+            where the passage is; None leaves them whole. For `load_collection` alone. Ours.
     """
 
     name: str
     rows: PositiveInt
     passages: PositiveInt | None
+    folder: str | None = None
+    words: Annotated[int, Field(ge=2)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from recipes.ablation import paper, study
-from recipes.ablation.mining import Mine
+from recipes.ablation.comparing import resampled
+from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.plan import plan
-from recipes.ablation.recipe import Ablation, Judge, Mining, Sweep, Teacher
+from recipes.ablation.recipe import Ablation, Judge, Mining, Student, Sweep, Teacher
 from recipes.ablation.run import app
 from recipes.ablation.settings import (
     Setting,
@@ -34,10 +35,11 @@ from recipes.ablation.settings import (
     settings_of_sweeps,
     settings_of_teachers,
 )
+from recipes.ablation.small import Collection, masked, ndcg_of, train_small
 from recipes.ablation.study import run
 from recipes.ablation.training import evaluate, make_student, train, trainer_arguments
 from recipes.common.config import load_recipe, read_yaml
-from recipes.common.data import TestSet, TrainingSet, load_test, load_training
+from recipes.common.data import TestQueries, TestSet, TrainingSet, load_collection, load_test, load_training
 from recipes.common.sets import SETS
 from recipes.nv_retriever_v1.model import _random_tokenizer, sees_later_tokens
 from recipes.nv_retriever_v1.recipe import Architecture, Lora
@@ -89,16 +91,16 @@ def tiny(encoder: str) -> Ablation:
     students = tuple(
         dataclasses.replace(
             student,
+            name=name,
             model=encoder,
-            layers=None,
-            frozen_embeddings=False,
+            kind="transformer",
             negatives=2,
             max_length=32,
             training=dataclasses.replace(
                 student.training, per_device_train_batch_size=5, learning_rate=1e-2, bf16=False
             ),
         )
-        for student in small.students
+        for name, student in zip(("first", "second"), small.students, strict=True)
     )
     return dataclasses.replace(
         small,
@@ -109,6 +111,7 @@ def tiny(encoder: str) -> Ablation:
         ensemble=("BM25", "tiny"),
         methods=(Mining("naive"), Mining("perc_pos:0.95")),
         students=students,
+        in_batch_negatives=(True, False),
         sweeps=(Sweep("abs", (0.01, 0.7)), Sweep("sampled", (5.0,))),
         seeds=(0, 1),
         sweep_seeds=(0,),
@@ -180,6 +183,7 @@ def test_every_value_is_documented() -> None:
         ('"abs:0.7"', '"abs:x"', r"methods\[2\].method: .*abs:x"),
         ("  - name: random", "  - name: BM25", "teachers: at least one, each once"),
         ("  - name: sampled", "  - name: sample", r"sweeps\[3\].name: expected 'abs', .* or 'sampled', found 'sample'"),
+        ("  - {method: naive}", "  - {method: naive, mask: 1.0}", "methods: a mask needs a head as the first student"),
         ("  queries: 1000", "  queries: 0", "judge.queries: expected more than 0, found 0"),
     ],
 )  # fmt: skip
@@ -243,6 +247,17 @@ def test_random_negatives_have_no_ceiling(tiny: Ablation) -> None:
 @pytest.fixture
 def mine(tiny: Ablation, data: Path, tmp_path: Path) -> Mine:
     return Mine(tiny, [load_training(one, data) for one in tiny.training_sets], tmp_path / "cache")
+
+
+@pytest.fixture
+def small(tiny: Ablation) -> Ablation:
+    """The same with the two students that train on each set by itself, and a mask."""
+    students = tuple(
+        dataclasses.replace(student, name=kind, kind=kind)
+        for kind, student in zip(("head", "bag"), tiny.students, strict=True)
+    )
+    methods = (*tiny.methods, Mining("perc_pos:0.95", mask=1.0))
+    return dataclasses.replace(tiny, students=students, in_batch_negatives=(True,), methods=methods)
 
 
 def test_hidden_positives_are_counted_as_by_hand(mine: Mine) -> None:
@@ -414,6 +429,136 @@ def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
     assert changed <= trained
 
 
+# ---- small students ------------------------------------------------------------------------------------------------
+
+
+def of_topics(small: Ablation, data: Path, folder: Path, student: Student) -> tuple[Collection, Mined, TestQueries]:
+    rows, tests = load_collection(small.training_sets[0], small.test_sets[0], data, [0])
+    mine = Mine(small, [rows[0]], folder)
+    mined = mine.mined(Setting(student.name, "tiny", Mining("perc_pos:0.95"), True), 2, 0)["topics"]
+    return Collection.of(student, mined, tests, mine.teacher("tiny", 0), folder), mined, tests
+
+
+def test_an_untrained_head_ranks_as_its_teacher(small: Ablation, data: Path, encoder: str, tmp_path: Path) -> None:
+    given, _, tests = of_topics(small, data, tmp_path, small.students[0])
+    found = ndcg_of(given.student(), given)
+    theirs = evaluate(SentenceTransformer(encoder, device="cpu"), small.students[0], small, [tests], tmp_path)
+    assert found.shape == (10,)
+    assert found.mean() == pytest.approx(theirs["topics"])
+
+
+def test_a_bag_is_the_mean_of_its_tokens(small: Ablation, data: Path, tmp_path: Path) -> None:
+    given, _, _ = of_topics(small, data, tmp_path, small.students[1])
+    ids = np.array([3, 0])
+    ours = given.student()(given.passages, ids)
+    for row, passage in zip(ours, ids, strict=True):
+        tokens = given.passages.arrays[0][given.passages.offsets[passage] : given.passages.offsets[passage + 1]]
+        mean = given.weights[torch.from_numpy(tokens)].mean(dim=0)
+        assert torch.allclose(row, mean / mean.norm(), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_small_student_learns_and_repeats_itself(small: Ablation, data: Path, kind: int, tmp_path: Path) -> None:
+    student = small.students[kind]
+    given, mined, _ = of_topics(small, data, tmp_path, student)
+    models = [train_small(student, given, mined, small.mining, seed, in_batch=kind == 0) for seed in (0, 0, 1)]
+    weights = [next(model.parameters()) for model, _ in models]
+    assert [rows for _, rows in models] == [int((mined.selection.counts == 2).sum())] * 3
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    texts, own = mined.miner.fitted.texts, mined.selection
+    rows = np.flatnonzero(own.counts == 2)
+    negatives = own.ragged.take(rows).arrays[0].reshape(len(rows), 2)
+    margins = []
+    for model in (given.student(), models[0][0]):
+        queries = model(given.queries, rows)
+        passages = [model(given.passages, ids) for ids in (texts.positive_ids[rows], negatives[:, 0])]
+        margins.append((queries * (passages[0] - passages[1])).sum(dim=1).mean().item())
+    assert margins[1] > margins[0]
+
+
+def test_a_mask_leaves_out_what_the_teacher_scores_high_and_nothing_of_the_row_itself(
+    small: Ablation, data: Path, tmp_path: Path
+) -> None:
+    given, _, _ = of_topics(small, data, tmp_path, small.students[0])
+    queries, passages = np.arange(5), np.arange(30)
+    own = torch.tensor([[place, place + 6, place + 12] for place in range(5)])
+    out = masked(given, queries, passages, own, 0.9)
+    for query in queries:
+        scores = given.vectors[0][query] @ given.vectors[1][:30].T
+        ceiling = scores[own[query, 0]] - abs(scores[own[query, 0]]) * 0.1
+        expected = [score >= ceiling and place not in own[query].tolist() for place, score in enumerate(scores)]
+        assert out[query].tolist() == [bool(one) for one in expected]
+    assert 0 < out.float().mean() < 1
+
+
+def test_the_seed_draws_the_label_and_the_others_are_hidden(data: Path) -> None:
+    wanted, test = TrainingSet("topics", 20, None), TestSet("topics", "test")
+    drawn = [load_collection(wanted, test, data, [seed, 5])[0][seed] for seed in (0, 0, 1)]
+    labels = [dict(zip(one.rows["query"], one.rows["positive"], strict=True)) for one in drawn]
+    assert labels[0] == labels[1] != labels[2]
+    assert labels[0].keys() == labels[2].keys()
+    for one, own in zip(drawn, labels, strict=True):
+        for query, label in own.items():
+            first = TRAIN[query][0] // 6 * 6
+            assert {label, *one.hidden[query]} == set(CORPUS[first : first + 3])
+            assert label not in one.hidden[query]
+
+
+def test_a_corpus_is_cut_to_what_is_relevant_and_into_chunks_that_overlap(data: Path) -> None:
+    wanted, test = TrainingSet("renamed", 5, 20, folder="topics", words=2), TestSet("topics", "test", 2)
+    found, tests = load_collection(wanted, test, data, [0])
+    found_whole, tests_whole = load_collection(dataclasses.replace(wanted, words=None), test, data, [0])
+    rows, whole = found[0], found_whole[0]
+    assert len(whole.corpus) == 20
+    assert {text for own in tests_whole.relevant.values() for text in own} <= set(whole.corpus.to_pylist())
+
+    def chunks(text: str) -> set[str]:  # of four words
+        words = text.split()
+        return {" ".join(words[start : start + 2]) for start in range(3)}
+
+    assert set(rows.corpus.to_pylist()) == set().union(*map(chunks, whole.corpus.to_pylist()))
+    for query, own in tests.relevant.items():
+        assert own == set().union(*map(chunks, tests_whole.relevant[query]))
+    assert rows.name == "renamed"
+
+
+def test_intervals_are_over_seeds_and_queries() -> None:
+    rng = np.random.default_rng(0)
+    constant, samples = resampled(np.full((5, 40), 0.25), 0)
+    assert constant == 0.25
+    assert np.ptp(samples) == 0
+    # Where only the seeds differ, or only the queries, the samples spread as means of so many do.
+    for shape, count in (((5, 1), 5), ((1, 40), 40)):
+        own = rng.normal(size=shape)
+        _, samples = resampled(np.broadcast_to(own, (5, 40)), 0)
+        assert samples.std() == pytest.approx(own.std() / count**0.5, rel=0.1)
+
+
+def test_a_study_with_small_students_tells_paired_differences(small: Ablation, data: Path, tmp_path: Path) -> None:
+    report = run(small, tmp_path, data=data, tell=lambda line: None)
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / study.RESULTS).glob("*.json")]
+
+    def queries(method: str, seed: int) -> list[float]:
+        mining = {"method": method, "sampler": "top", "mask": None}
+        (found,) = [
+            one["result"]["queries"]["topics"]
+            for one in kept
+            if one["about"].get("setting")
+            == {"student": "head", "teacher": "tiny", "mining": mining, "in_batch_negatives": True}
+            and one["about"]["seed"] == seed
+        ]
+        return list(found)
+
+    gain = np.mean([np.subtract(queries("naive", seed), queries("perc_pos:0.95", seed)) for seed in (0, 1)])
+    assert re.search(rf"\| naive \| {re.escape(f'{gain:+.4f}')} \[[-+.\d]+, [-+.\d]+\] \|", report)
+    assert "| perc_pos:0.95, mask at 1 |" in report
+    assert "student bag, 2 negatives" in report
+    again: list[str] = []
+    assert run(small, tmp_path, data=data, tell=again.append) == report
+    assert again == []
+
+
 # ---- the study -----------------------------------------------------------------------------------------------------
 
 
@@ -490,7 +635,8 @@ def _check_report(report: str, recipe: Ablation, output: Path) -> None:
         for one in kept
         if one["about"].get("setting")
         == {
-            "student": student.name, "teacher": "tiny", "mining": {"method": "naive", "sampler": "top"},
+            "student": student.name, "teacher": "tiny",
+            "mining": {"method": "naive", "sampler": "top", "mask": None},
             "in_batch_negatives": True,
         } and one["about"]["seed"] in recipe.seeds
     ]  # fmt: skip
@@ -506,7 +652,7 @@ def _check_report(report: str, recipe: Ablation, output: Path) -> None:
 def test_a_second_student_has_a_table_of_its_own(tiny: Ablation, data: Path, tmp_path: Path) -> None:
     few = dataclasses.replace(tiny, sweeps=(), in_batch_negatives=(False,), seeds=(0,), sweep_seeds=())
     report = run(few, tmp_path, data=data, tell=lambda line: None)
-    assert "### Table 4: methods, teacher tiny (student MiniLM, 2 negatives)" in report
+    assert "### Table 4: methods, teacher tiny (student second, 2 negatives)" in report
     assert "figure1.png" not in report
     assert "negatives only" in report
 
