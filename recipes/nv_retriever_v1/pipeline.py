@@ -30,7 +30,7 @@ from hf_negmine.base.files import (
     write_json,
 )
 from hf_negmine.hub.models import negatives_section, write_model
-from hf_negmine.hub.push import push_model
+from hf_negmine.hub.push_models import push_model
 from recipes.common.command import Tell
 from recipes.common.packages import require_package
 from recipes.nv_retriever_v1.evaluation import check_evaluation, evaluate

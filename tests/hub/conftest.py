@@ -9,7 +9,7 @@ import datasets
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from hf_negmine.hub import push
+from hf_negmine.hub import data_files
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.hub.world import mine
@@ -28,13 +28,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     assert not running.strayed, f"a client looked for other hosts: {running.strayed}"
 
 
-draw = push._figure
+draw = data_files._figure
 
 
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest of a push."""
-    monkeypatch.setattr(push, "_figure", lambda summary: None)
+    monkeypatch.setattr(data_files, "_figure", lambda summary: None)
 
 
 @pytest.fixture(scope="session")

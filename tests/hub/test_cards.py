@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hf_negmine import push_dataset
 from hf_negmine.base.errors import InputError
-from hf_negmine.hub import push
+from hf_negmine.hub import data_files
 from hf_negmine.hub.cards import BEGIN, END, code, escaped, join_card, merged_metadata, split_card
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import model_card, negatives_section
@@ -83,7 +83,7 @@ def normalised(text: str) -> str:
 
 
 def test_the_cards_are_those_that_were_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "_figure", draw)
+    monkeypatch.setattr(data_files, "_figure", draw)
     for name, text in write_cards(tmp_path, monkeypatch).items():
         kept = (GOLDEN / name).read_text(encoding="utf-8")
         assert without_fingerprints(text) == without_fingerprints(kept), f"{name} has changed"

@@ -15,7 +15,7 @@ from datasets import Dataset, load_dataset
 
 from hf_negmine import load_mined, push_dataset
 from hf_negmine.base.errors import StorageError
-from hf_negmine.hub import push
+from hf_negmine.hub import data_files
 from hf_negmine.hub.network import HubError
 from tests.hub.server import Hub
 from tests.hub.world import NAME, mine
@@ -167,7 +167,7 @@ class TestPush:
             raise OSError(number, "full", tempfile.gettempdir())
 
         with monkeypatch.context() as patched:
-            patched.setattr(push, "_write_shards", full)
+            patched.setattr(data_files, "_write_shards", full)
             with pytest.raises(StorageError, match=r"cannot write the files of the push: .*TMPDIR") as caught:
                 push_dataset(mined, NAME, license="mit")
         check_message(caught.value, hub)

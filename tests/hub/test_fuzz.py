@@ -30,10 +30,10 @@ from hf_negmine import push_dataset
 from hf_negmine.base.errors import NegmineError
 from hf_negmine.data.texts import TextSet
 from hf_negmine.hub.cards import dataset_card, decoded_card
+from hf_negmine.hub.data_files import configs_of
 from hf_negmine.hub.load import HubData, check_lookups, check_shared_pool, open_pool, read_parquet, text_set_of
 from hf_negmine.hub.models import model_card
 from hf_negmine.hub.provenance import LOOKUPS, Provenance, read_provenance
-from hf_negmine.hub.push import _configs
 from hf_negmine.hub.reproducing import mine_again
 from hf_negmine.pool import CandidatePool
 from tests.hub.world import NAME, mine
@@ -223,7 +223,7 @@ def test_provenance(honest: Honest, data: st.DataObject) -> None:
         found = read_provenance(text.encode(), PATH, where="here")
         str(found.summary)
         other = dataclasses.replace(found, config_name="other")
-        dataset_card(NAME, [ours, other], configs=_configs([ours, other]), existing=honest.card, license="mit")
+        dataset_card(NAME, [ours, other], configs=configs_of([ours, other]), existing=honest.card, license="mit")
         assert Provenance.from_json(found.to_json(), where="here") == found
 
     outcome("provenance", use)
@@ -390,7 +390,7 @@ def test_cards(honest: Honest, header: str, body: str) -> None:
 
     def use() -> None:
         card = decoded_card(there.encode("utf-8", "surrogatepass"))
-        dataset_card(NAME, [ours], configs=_configs([ours]), existing=card, license="mit").encode()
+        dataset_card(NAME, [ours], configs=configs_of([ours]), existing=card, license="mit").encode()
         model_card("---\ntags:\n- a\n---\n\n# Model\n", "## One", existing=card, data_ids=["a/b"]).encode()
 
     outcome("cards", use)

@@ -19,7 +19,7 @@ from hf_negmine.base.errors import InputError, NegmineError, StorageError
 from hf_negmine.base.files import write_table
 from hf_negmine.base.schema import CANDIDATES_SCHEMA
 from hf_negmine.commands.cli import app
-from hf_negmine.hub import push
+from hf_negmine.hub import data_files
 from hf_negmine.hub.cards import decoded_card, split_card
 from hf_negmine.hub.provenance import read_provenance
 from tests.hub.server import Hub
@@ -35,7 +35,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pushed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_NEGMINE_CACHE", str(home / "negmine"))
-        patch.setattr(push, "_figure", lambda summary: None)
+        patch.setattr(data_files, "_figure", lambda summary: None)
         mined = mine(home / "cache", "sum(bm25, random:1)", include_scores=True)
         folder = push_dataset(mined, NAME, license="mit", with_pool=True, dry_run=True).folder
     assert folder is not None

@@ -12,7 +12,7 @@ from datasets import Dataset, load_dataset
 
 from hf_negmine import HubError, load_mined, push_dataset
 from hf_negmine.base.errors import InputError
-from hf_negmine.hub import push
+from hf_negmine.hub import data_files
 from tests.hub.conftest import draw
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, code_blocks, make_miner, mine, multi_rows, read_card, rows
@@ -34,7 +34,7 @@ def load_configs(metadata: dict[str, Any]) -> dict[tuple[str, str], Dataset]:
 def test_one_commit_holds_everything_that_the_card_names(
     hub: Hub, mined: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "_figure", draw)
+    monkeypatch.setattr(data_files, "_figure", draw)
     done = push_dataset(mined, NAME, license="cc-by-4.0", languages=["en"], with_pool=True)
     assert [commit.title for commit in hub.commits("dataset", NAME)] == [
         "Mined with naive: default, train",
@@ -201,7 +201,7 @@ def test_rows_with_several_positives(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_several_shards(hub: Hub, mined: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "SHARD_BYTES", 800)
+    monkeypatch.setattr(data_files, "SHARD_BYTES", 800)
     push_dataset(mined, NAME, license="mit")
     shards = [path for path in hub.files("dataset", NAME) if path.startswith("data/default/train-")]
     assert len(shards) > 2
