@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+DELAY = 1.0
+"""Seconds before a bar appears."""
 _OPEN: list[Any] = []
 """The bars that are open, outermost first; only that one is shown, since it counts the work of those inside it."""
 
@@ -44,7 +46,7 @@ def bar(
     done: int = 0,
     shown: bool = True,
     leave: bool = True,
-    delay: float = 1.0,
+    delay: float | None = None,
 ) -> Any:
     """A bar of tqdm: a context manager with ``update(count)``, or something to iterate over.
 
@@ -58,8 +60,9 @@ def bar(
         done: how many an earlier run has done, which do not count for the rate.
         shown: whether the user wants bars.
         leave: whether it stays when it is full.
-        delay: seconds before it appears.
+        delay: seconds before it appears; None takes `DELAY`.
     """
+    delay = DELAY if delay is None else delay
     hidden = not (shown and is_watched()) or bool(_OPEN)
     made = _Bar(over, total=total, initial=done, desc=what, unit=f" {unit}", disable=hidden, leave=leave, delay=delay)
     if not hidden:

@@ -23,8 +23,6 @@ from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
 from hf_negmine.teachers.words import VERSION as WORDS_VERSION
 from hf_negmine.teachers.words import words_of
 
-TEXTS_WORTH_A_BAR = 10_000
-"""Texts; fewer are indexed in about a second."""
 TOKENS_A_BLOCK = 2**19
 """Tokens sorted at a time, at about 60 bytes each."""
 BYTES_IN_MEMORY = 2**25
@@ -131,10 +129,6 @@ class BM25Teacher:
         if word in self._stop_words:
             return None
         return word if self._stemmer is None else str(self._stemmer.stemWord(word))
-
-    def shows_bar(self, n_texts: int) -> bool:
-        """Whether indexing this many texts takes long enough to show a bar."""
-        return self.progress and n_texts >= TEXTS_WORTH_A_BAR
 
     def __getstate__(self) -> dict[str, Any]:
         """Only the arguments: the stemmer cannot be pickled, and a copy makes its own."""
@@ -257,8 +251,7 @@ def _counted(
     Fills ``lengths`` with the number of terms of each passage.
     """
     numbers, counts, first = array("i"), array("q"), 0
-    shown = teacher.shows_bar(len(passages))
-    each = bar("Indexing", "passages", len(passages), over=passages, shown=shown, leave=False)
+    each = bar("Indexing", "passages", len(passages), over=passages, shown=teacher.progress, leave=False)
     for done, passage in enumerate(each, start=1):
         before = len(numbers)
         numbers.extend(map(vocabulary.__getitem__, teacher.words(passage.as_py())))

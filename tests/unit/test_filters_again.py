@@ -18,7 +18,6 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import digest_of
 from hf_negmine.commands.cli import app
 from hf_negmine.search import index
-from hf_negmine.teachers import bm25
 from tests.unit.test_miner import CORPUS, ROWS, WordTeacher
 
 PAIRS = ROWS.select_columns(["query", "positive"])
@@ -113,7 +112,8 @@ def test_a_veto_shows_its_bars_only_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], progress: bool
 ) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    monkeypatch.setattr(bm25, "TEXTS_WORTH_A_BAR", 1)
+    monkeypatch.setattr("hf_negmine.base.progress.is_watched", lambda: True)
+    monkeypatch.setattr("hf_negmine.base.progress.DELAY", 0)
     settings: dict[str, Any] = {"corpus": CORPUS, "cache_dir": tmp_path, "device": "cpu"}
     miner = NegativeMiner(RandomTeacher(), filters=[Veto("bm25", "perc_pos:2")], progress=progress, **settings)
     miner.fit(PAIRS)
@@ -124,7 +124,8 @@ def test_a_veto_shows_its_bars_only_on_request(
 
 def test_the_shell_shows_no_bar_with_q(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQDM_DISABLE", "0")
-    monkeypatch.setattr(bm25, "TEXTS_WORTH_A_BAR", 1)
+    monkeypatch.setattr("hf_negmine.base.progress.is_watched", lambda: True)
+    monkeypatch.setattr("hf_negmine.base.progress.DELAY", 0)
     rows = tmp_path / "rows.csv"
     lines = zip(ROWS["query"], ROWS["positive"], strict=True)
     rows.write_text("query,positive\n" + "".join(f'"{query}","{positive}"\n' for query, positive in lines))

@@ -21,7 +21,6 @@ from hf_negmine.teachers import (
     FixedTeacher,
     RandomTeacher,
     ScoreFunction,
-    bm25,
     resolve_teacher,
 )
 from hf_negmine.teachers.probes import PROBES
@@ -133,12 +132,12 @@ def test_bm25_stems_and_leaves_out_stop_words() -> None:
     assert (scores[2] == 0).all()
 
 
-def test_bm25_shows_bars_for_a_corpus_that_takes_a_while(
+def test_bm25_shows_a_bar_unless_it_is_not_wanted(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bm25, "TEXTS_WORTH_A_BAR", len(PASSAGES))
+    monkeypatch.setattr("hf_negmine.base.progress.DELAY", 0)
+    monkeypatch.setattr("hf_negmine.base.progress.is_watched", lambda: True)
     index(BM25Teacher(progress=False))
-    index(BM25Teacher(), PASSAGES[:-1])
     assert capfd.readouterr().err == ""
     index(BM25Teacher())
     assert f"/{len(PASSAGES)}" in capfd.readouterr().err
