@@ -98,7 +98,10 @@ def explore(mined: str, source: Given, judgements: Path, settings: Given, cache_
 
     with served(_open(mined, source, cache_dir), judgements, **settings) as address:
         typer.echo(f"Open {address}\nLabels go into {judgements}. Stop with Ctrl-C.")
-        Event().wait()
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            typer.echo("Stopped.")
 
 
 def _open(mined: str, source: Given, cache_dir: Path | None) -> Shown:
@@ -113,6 +116,9 @@ def _open(mined: str, source: Given, cache_dir: Path | None) -> Shown:
     home = default_cache_dir() if cache_dir is None else cache_dir
     path = Path(mined).expanduser()
     if is_output(path):
+        if source:
+            name = next(iter(source)).removesuffix("_name")
+            raise InputError(f"--{name}: for a data set on the Hub, but {mined} is a folder; leave it out")
         summary = open_mined(path).summary
         assert summary is not None
         fit = home / "fits" / fit_name(summary.settings)
@@ -124,6 +130,8 @@ def _open(mined: str, source: Given, cache_dir: Path | None) -> Shown:
         return Shown.of_fit(Fitted.open(fit, home / "texts"), home)
     if path.exists():
         raise InputError(f"{mined} is not a folder that hf-negmine mine has written: it has no summary")
+    if mined.count("/") != 1:
+        raise InputError(f"there is no folder {mined}, and a data set on the Hub is named USER/NAME")
     data = load_mined(mined, **source, cache_dir=cache_dir)
     if data.pool is None:
         raise InputError(f"{mined} was pushed without its candidates; push it with --with-pool, or report its folder")

@@ -139,7 +139,8 @@ class Shown:
         keys = queries[item_of_entry] * n_passages + passages
         flags = np.zeros(len(keys), dtype=np.uint8)
         mined = self.negatives.take(targets)
-        flags[np.isin(item_of_entry * n_passages + passages, mined.rows * n_passages + mined.arrays[0])] |= MINED
+        of_items, places = np.unique(item_of_entry * n_passages + passages, return_index=True)  # segments may overlap
+        flags[places[np.isin(of_items, mined.rows * n_passages + mined.arrays[0])]] |= MINED
         if self.relevant is not None:
             flags[np.isin(keys, self.relevant[0] * n_passages + self.relevant[1])] |= RELEVANT
         used = np.unique(np.concatenate([passages, positives.arrays[0]]))
@@ -148,6 +149,8 @@ class Shown:
         _, deciding = self.positives.targets(self.positive_score)
         summary = self.summary
         return {
+            "texts": self.texts.fingerprint,
+            "unit": "pairs" if self.positive_score == "each" else "queries",
             "title": summary.settings["teacher"],
             "summary": str(summary),
             "settings": {

@@ -39,6 +39,8 @@
       note: "Every passage that is not a labeled positive may be a negative." },
   };
 
+  const extremes = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
+
   /** The negatives of an item under a ceiling: entries [begin, begin + count), and whether the list reaches that far. */
   function answer(item, ceiling) {
     let chosen = -1;
@@ -93,20 +95,30 @@
       over: differences.filter((value) => value < 0).length };
   }
 
+  const lowest = Math.min(...extremes(scores), ...extremes(deciding)), highest = Math.max(...extremes(scores), ...extremes(deciding));
+  const round = (value, up) => +((up ? Math.ceil : Math.floor)(value * 20) / 20).toFixed(2);
+  Object.assign(RULES.abs, { low: round(lowest, false), high: round(highest, true), start: round((lowest + highest) / 2, true) });
+  RULES.margin_pos.high = round(highest - lowest, true);
+  for (const rule of [RULES.abs, RULES.margin_pos]) rule.step = rule.high - rule.low > 5 ? 0.05 : 0.005;
+
   // ---- state -------------------------------------------------------------------------------------------------------
 
   const mined = asMined(), minedNumbers = measured(mined);
   const labels = new Map();  // "item:place" of query and passage to true or false
-  const store = `hf_negmine labels ${data.settings.teacher} ${data.targets}`;
+  const store = `hf_negmine labels ${data.texts}`;  // labels belong to texts, whatever the file is called
   const state = { rule: "perc_pos", value: 0.95, now: mined, numbers: minedNumbers, moved: false,
     order: [], current: 0, focus: -1 };
 
   const key = (item, place) => `${queryIds[item]}:${passageIds[place]}`;
   function remember() {
+    if (data.server) return;  // the server has them
     try { localStorage.setItem(store, JSON.stringify([...labels])); } catch { /* a file may have no storage */ }
   }
-  try { for (const [name, label] of JSON.parse(localStorage.getItem(store) || "[]")) labels.set(name, label); } catch { /* as above */ }
-  for (const [name, label] of (data.server ? data.server.labels : [])) labels.set(name, label);
+  function remembered() {
+    if (data.server) return data.server.labels;
+    try { return JSON.parse(localStorage.getItem(store) || "[]"); } catch { return []; }
+  }
+  for (const [name, label] of remembered()) labels.set(name, label);
 
   // ---- elements ----------------------------------------------------------------------------------------------------
 
@@ -172,8 +184,6 @@
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   }
-  const extremes = (values) => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
-
   function drawCharts() {
     const { scored, differences, losses } = state.numbers;
     const all = [...extremes(positiveScores), ...extremes(minedNumbers.scored), ...extremes(scored)].filter(isFinite);
@@ -247,10 +257,14 @@
     const isChosen = (e) => state.moved ? e >= found.begin && e < found.begin + found.count : (flags[e] & MINED) !== 0;
     const blocks = [make("h3", { dir: "auto", text: data.queries[item] })];
     for (let p = positiveOffsets[item]; p < positiveOffsets[item + 1]; p++)
-      blocks.push(passage(item, positivePlaces[p], positiveScores[p], "positive", "positive", null));
+      blocks.push(passage(item, positivePlaces[p], positiveScores[p], "positive",
+        positiveScores[p] === deciding[item] && positiveOffsets[item + 1] - positiveOffsets[item] > 1 ? "positive, sets the ceiling" : "positive", null));
     let lastChosen = first - 1, heldBack = 0;
     for (let e = first; e < end; e++) if (isChosen(e)) lastChosen = e;
+    const seen = new Set();  // two stretches of a ranking may overlap
     for (let e = first; e <= Math.max(lastChosen, Math.min(first + wanted, end - 1)); e++) {
+      if (seen.has(places[e])) continue;
+      seen.add(places[e]);
       if (isChosen(e)) blocks.push(passage(item, places[e], scores[e], "chosen", "negative", rankOf(e, item)));
       else if (heldBack++ < SHOWN_HELD_BACK)
         blocks.push(passage(item, places[e], scores[e], "held", why(e, item, lastChosen), rankOf(e, item)));
@@ -274,7 +288,7 @@
       if (deciding[item] > 0) facts.push(make("span", { text: `${(100 * score / deciding[item]).toFixed(1)} % of the positive` }));
       if (rank !== null) facts.push(make("span", { text: `rank ${rank}` }));
     }
-    facts.push(make("span", { class: "labels" }, ...[[true, "relevant"], [false, "not relevant"]].map(([label, text]) =>
+    if (kind !== "positive") facts.push(make("span", { class: "labels" }, ...[[true, "relevant"], [false, "not relevant"]].map(([label, text]) =>
       make("button", { type: "button", "data-label": label, "data-place-of": place,
         "aria-pressed": labels.get(key(item, place)) === label, text }))));
     return make("div", { class: `passage ${kind}`, tabindex: -1, "data-passage": place },
@@ -353,7 +367,7 @@
     move(at("rule").value, +event.target.value);
   });
   at("reset").addEventListener("click", () => {
-    Object.assign(state, { now: mined, numbers: minedNumbers, moved: false });
+    begin();
     drawNumbers(); drawCharts(); arrange();
   });
   at("search").addEventListener("input", arrange);
@@ -395,21 +409,29 @@
 
   at("teacher").textContent = data.title;
   at("summary").textContent = data.summary;
-  at("scope").textContent = (items < data.targets ? `${items.toLocaleString("en")} of ${data.targets.toLocaleString("en")} queries` : `${items.toLocaleString("en")} queries`)
+  at("scope").textContent = (items < data.targets ? `${items.toLocaleString("en")} of ${data.targets.toLocaleString("en")} ${data.unit}` : `${items.toLocaleString("en")} ${data.unit}`)
     + `, ${data.settings.method}, ${data.settings.sampler}` + (data.cut ? `. Texts are cut to ${data.cut} letters.` : ".");
   fill("hubs", ...data.hubs.map(([text, count]) => make("li", {}, make("strong", { text: `${count} queries: ` }), make("bdi", { text }))));
   if (!data.hubs.length) fill("hubs", make("li", { text: "No passage is a negative of more than one query." }));
   if (data.server) {
     const { start, step, total } = data.server, ends = Math.min(start + step, total);
     const links = [[start - step, "Earlier"], [start + step, "Later"]].filter(([first]) => first >= 0 && first < total);
-    fill("slices", make("span", { text: `Queries ${(start + 1).toLocaleString("en")} to ${ends.toLocaleString("en")} of ${total.toLocaleString("en")}` }),
+    fill("slices", make("span", { text: `${data.unit === "pairs" ? "Pairs" : "Queries"} ${(start + 1).toLocaleString("en")} to ${ends.toLocaleString("en")} of ${total.toLocaleString("en")}` }),
       ...links.map(([first, text]) => make("a", { href: `?start=${first}`, text })));
   }
-  const [rule, value] = data.settings.method.split(":");
-  const known = RULES[rule] && value !== undefined && isFinite(+value);
-  if (known) { RULES[rule].start = +value; at("rule").value = rule; }
-  take(at("rule").value);
-  Object.assign(state, { rule: at("rule").value, value: +at("slider").value });
+  function begin() {
+    const [rule, value] = data.settings.method.split(":");
+    at("rule").value = RULES[rule] && (rule === "naive" || isFinite(+value)) ? rule : "perc_pos";
+    if (at("rule").value === rule && value !== undefined) {
+      RULES[rule].start = +value;
+      RULES[rule].high = Math.max(RULES[rule].high, +value);
+      RULES[rule].low = Math.min(RULES[rule].low, +value);
+    }
+    take(at("rule").value);
+    Object.assign(state, { rule: at("rule").value, value: +at("number").value, now: mined, numbers: minedNumbers, moved: false });
+  }
+  if (data.server) for (const button of [at("export-lines"), at("export-qrels")]) button.remove();  // the file has them all
+  begin();
   drawNumbers(); drawCharts(); arrange(); tell();
 
   window.hfNegmine = { select, measured, state, labels, asLines, asQrels, move,

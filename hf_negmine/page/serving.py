@@ -15,16 +15,18 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
-import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, StorageError
-from hf_negmine.base.files import storage_errors, text_digests
+from hf_negmine.base.files import storage_errors
 from hf_negmine.page.content import Shown
 from hf_negmine.page.writing import page_of
+from hf_negmine.select.judgements import KEYS, check_judgement, digests_of
 
 HOST = "127.0.0.1"
 QUERIES_A_SLICE = 500
 LONGEST_BODY = 1000
+START = b'{"query": "'
+"""How the lines of this command begin: by it, a line that a crash has cut off is known."""
 
 
 class Judgements:
@@ -39,6 +41,8 @@ class Judgements:
     """
 
     def __init__(self, path: Path, shown: Shown) -> None:
+        if not path.parent.is_dir() or path.is_dir():
+            raise InputError(f"judgements: {path} is not the name of a file in a folder that is there; give another")
         self._path, self._shown = path, shown
         self._writing = threading.Lock()
         self.labels: dict[tuple[int, int], bool] = self._read()
@@ -63,36 +67,38 @@ class Judgements:
             return {}
         lines = self._path.read_bytes().split(b"\n")  # not at U+2028, which may be in a text
         found = [_label(line) for line in lines]
+        last = lines[-1]
+        cut = found[-1] is None and (last.startswith(START) or START.startswith(last))
         for number, (line, label) in enumerate(zip(lines, found, strict=True), 1):
-            if label is None and line.strip() and number < len(lines):
+            if label is None and line.strip() and not (cut and number == len(lines)):
                 raise InputError(
                     f'{self._path}, line {number}: expected {{"query": …, "document": …, "relevant": true or false}}, '
                     f"got {line[:80].decode(errors='replace')!r}; give another file for the labels"
                 )
         if lines[-1]:
             with storage_errors(self._path), self._path.open("ab") as file:
-                if found[-1] is None:
+                if cut:
                     file.truncate(file.tell() - len(lines[-1]))
                 else:
                     file.write(b"\n")
         labels = [label for label in found if label is not None]
         texts = self._shown.texts
-        ids = [
-            column.find(text_digests(pa.array([label[place] for label in labels], pa.large_string()))).tolist()
-            for place, column in enumerate((texts.queries, texts.corpus))
-        ]
+        sides = zip(KEYS, (texts.queries, texts.corpus), strict=False)
+        ids = [column.find(digests_of(labels, side)).tolist() for side, column in sides]
         pairs = zip(*ids, labels, strict=True)
-        return {(query, document): label[2] for query, document, label in pairs if query >= 0 and document >= 0}
+        return {(one, two): label["relevant"] for one, two, label in pairs if one >= 0 and two >= 0}
 
 
-def _label(line: bytes) -> tuple[str, str, bool] | None:
-    """The texts and the label of a line; None if it is not one."""
+def _label(line: bytes) -> dict[str, Any] | None:
+    """The judgement of a line; None if it is not one."""
     try:
         content = json.loads(line)
-        label = content["query"], content["document"], content["relevant"]
-    except (ValueError, KeyError, TypeError):
+        check_judgement(content, "the line")
+        digests_of([content], KEYS[0]), digests_of([content], KEYS[1])  # a text may not be Unicode
+    except (ValueError, InputError):
         return None
-    return label if [type(part) for part in label] == [str, str, bool] else None
+    judgement: dict[str, Any] = content
+    return judgement
 
 
 class _Handler(BaseHTTPRequestHandler):

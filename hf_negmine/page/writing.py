@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_negmine.base.defaults import PAGE_QUERIES
-from hf_negmine.base.errors import require_whole
+from hf_negmine.base.errors import require, require_whole
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
 from hf_negmine.miner import NegativeMiner
@@ -40,6 +40,7 @@ def write_report(mined: NegativeMiner | Shown, path: Path | str, *, queries: int
         StorageError: the file cannot be written.
     """
     require_whole(queries, "queries", at_least=1)
+    require(isinstance(mined, NegativeMiner | Shown), f"mined: expected a fitted miner, got {mined!r:.80}")
     shown = mined if isinstance(mined, Shown) else Shown.of(mined)
     path = folder_of(path, "path")
     with finish_or_nothing(path) as file:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.base.errors import require, require_whole
+from hf_negmine.base.errors import StorageError, require, require_whole
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
@@ -60,6 +60,9 @@ def write_beir(
         f"split: expected a name of letters, digits, '_', '-' and '.', got {split!r}",
     )
     require_fields(ids, SEPARATORS, "a TSV file")
+    there = [name for name in ("corpus.jsonl", "queries.jsonl", "qrels") if (folder / name).exists()]
+    if there:
+        raise StorageError(f"{folder} holds {there[0]} already, so nothing was written; give another folder")
     _write_texts(folder / "corpus.jsonl", texts.corpus, ids.documents, {"title": ""})
     _write_texts(folder / "queries.jsonl", texts.queries, ids.queries, {})
     queries, passages = (np.concatenate([one[column] for one in judged]) for column in (0, 1))
@@ -124,6 +127,7 @@ def _best(run: Any, asked: IdIndex, passages: IdIndex, wanted: BoolArray, top_k:
         documents, lengths = flat_lists(whole(table[DOCUMENTS]), DOCUMENTS)
         scores = numbers_of(flat_lists(whole(table[SCORES]), SCORES)[0], SCORES)
         require(len(scores) == len(documents), f"{what}: {len(documents)} ids, but {len(scores)} scores")
+        require(bool(np.isfinite(scores).all()), f"{what}: a score is not a finite number; give a score for each id")
         of_query = np.repeat(rows, lengths)
         some = np.flatnonzero(_holds(wanted, of_query))
         found = passages.require(documents.take(pa.array(some)), what)

@@ -408,16 +408,18 @@ class CandidatePool:
         judgements as lines and a card are for mteb and `load_dataset`.
 
         Args:
-            folder: where they are written; an earlier file is replaced.
+            folder: a new folder, or one without such files.
             selection: the negatives, from `select`.
             split: the name of the judgements.
             queries, documents: see `to_lists`.
 
         Raises:
             InputError: the pool came without its texts, the selection is another pool's, or an id cannot be written.
+            StorageError: the folder holds such files already, or cannot be written to.
         """
         if self.texts is None:
             raise InputError(f"to_beir: {WITHOUT_TEXTS}")
+        require(isinstance(selection, Selection), f"selection: expected pool.select(…), got {selection!r:.80}")
         targets, _ = self.positives.targets(selection.positive_score)
         if selection.source is not self.texts or len(targets) != len(selection.counts):
             raise InputError("to_beir: the selection does not come from this pool; give pool.select(…)")

@@ -66,6 +66,10 @@ def _of_texts(column: TextColumn, given: TextsById) -> pa.Array:
             f"{given.index.what}: {len(lacking):,} of the pool's {len(column):,} texts are not among the "
             f"{len(given.index):,} given ones, the first is {first[:80]!r}; give all that the pool was made from"
         )
+    if len(pc.unique(ids)) < len(ids):
+        counts = pc.value_counts(ids)
+        twice = next(one["values"] for one in counts.to_pylist() if one["counts"] > 1)
+        raise InputError(f"{given.index.what}: the id {twice!r} belongs to several texts, expected an id for each text")
     return ids
 
 

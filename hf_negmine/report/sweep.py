@@ -151,9 +151,14 @@ class Sweep:
         """The hardest setting with at most `tolerance` false negatives, or that with the fewest; None if unknown."""
         return self._best(self.tolerance)
 
+    @property
+    def _eligible(self) -> list[SweptSetting]:
+        """The settings with an estimate that give most queries all their negatives, or all if none does."""
+        known = [one for one in self.settings if one.estimated is not None]
+        return [one for one in known if one.complete >= ENOUGH] or known
+
     def _best(self, tolerance: float) -> SweptSetting | None:
-        open_ = [one for one in self.settings if one.front]
-        open_ = [one for one in open_ if one.complete >= ENOUGH] or open_
+        open_ = self._eligible
         if not open_:
             return None
         allowed = [one for one in open_ if (one.estimated or 0.0) <= tolerance]
@@ -173,7 +178,7 @@ class Sweep:
                 f"Keep {self.reference}: {why} how many negatives are false, and scores alone do not; judge some "
                 f"negatives of several settings (--judgements) to have it measured. {trying}"
             )
-        hardest = max((one for one in self.settings if one.front), key=lambda one: one.mean_score or 0.0)
+        hardest = max(self._eligible, key=lambda one: one.mean_score or 0.0)
         within = (best.estimated or 0.0) <= self.tolerance
         most = f"{100 * self.tolerance:g} %"
         why = (
@@ -181,6 +186,8 @@ class Sweep:
             if within
             else f"no setting has at most {most} false negatives, and it has the fewest ({_percent(best.estimated)})"
         )
+        if any(one.estimated is not None and one not in self._eligible for one in self.settings):
+            why += f", of those that give {100 * ENOUGH:g} % of the queries all their negatives"
         others = "" if hardest is best else f"; {hardest.name}, the hardest, has {_percent(hardest.estimated)}"
         half = self._best(self.tolerance / 2)
         changed = ""

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +60,7 @@ class Judgements:
     def _table(self) -> tuple[DigestArray, DigestArray, BoolArray]:
         rows = list(_read(self.source))
         try:
-            digests = [_digests_of(rows, side) for side in KEYS[:2]]
+            digests = [digests_of(rows, side) for side in KEYS[:2]]
         except UnicodeEncodeError as error:
             raise InputError(f"Judgements: {_named(self.source)} holds text that is not Unicode ({error})") from error
         both = np.concatenate(digests, axis=1)
@@ -154,17 +154,22 @@ def _read(source: Any) -> Iterator[Mapping[str, Any]]:
     require(isinstance(rows, Iterable), f"Judgements: expected a file of JSON lines or a list, got {source!r:.80}")
     for place, one in enumerate(rows, start=1):
         where = f"Judgements: {_named(source)}, judgement {place}"
-        require(isinstance(one, Mapping) and all(key in one for key in KEYS), f"{where} is {one!r:.120}; {EXPECTED}")
-        texts = all(isinstance(one[key], str) for key in KEYS[:2])
-        require(texts and isinstance(one["relevant"], bool), f"{where} is {one!r:.120}; {EXPECTED}")
-        for side in KEYS[:2]:
-            written = one.get(f"{side}_digest")
-            whole = written is None or (isinstance(written, str) and DIGEST.fullmatch(written) is not None)
-            require(whole, f"{where}: {side}_digest is {written!r:.60}, expected 32 hexadecimal digits, or none")
+        check_judgement(one, where)
         yield one
 
 
-def _digests_of(rows: list[Mapping[str, Any]], side: str) -> DigestArray:
+def check_judgement(one: Any, where: str) -> None:
+    """Raise `InputError` unless this is a judgement: texts, a verdict, and perhaps digests of the whole texts."""
+    require(isinstance(one, Mapping) and all(key in one for key in KEYS), f"{where} is {one!r:.120}; {EXPECTED}")
+    texts = all(isinstance(one[key], str) for key in KEYS[:2])
+    require(texts and isinstance(one["relevant"], bool), f"{where} is {one!r:.120}; {EXPECTED}")
+    for side in KEYS[:2]:
+        written = one.get(f"{side}_digest")
+        whole = written is None or (isinstance(written, str) and DIGEST.fullmatch(written) is not None)
+        require(whole, f"{where}: {side}_digest is {written!r:.60}, expected 32 hexadecimal digits, or none")
+
+
+def digests_of(rows: Sequence[Mapping[str, Any]], side: str) -> DigestArray:
     """The digests of the texts on one side; a page that cuts long texts writes those of the whole ones."""
     digests: DigestArray = text_digests(pa.array([one[side] for one in rows], pa.large_string())).copy()
     for place, one in enumerate(rows):

@@ -21,6 +21,15 @@ def labels(tmp_path: Path) -> Path:
     return tmp_path / "labels.jsonl"
 
 
+NOT_LABELS = [
+    "a diary\nof mine\n",
+    "one line of my notes",
+    '[{"query": "a", "document": "b", "relevant": true}]',
+    '{"a": 1}',
+    '{"query": "\\ud800", "document": "b", "relevant": true}\n',
+]
+
+
 @pytest.fixture
 def address(miner: NegativeMiner, labels: Path) -> Iterator[str]:
     with served(Shown.of(miner), labels) as found:
@@ -118,7 +127,7 @@ def test_the_last_label_counts_and_a_cut_line_is_no_harm(miner: NegativeMiner, l
 
     add(query_id=3, document_id=4, relevant=True)
     with labels.open("ab") as file:
-        file.write(b'{"query_id": 3, "docu')
+        file.write(b'{"query": "query 3, cut')
     add(query_id=3, document_id=4, relevant=False)
     add(query_id=5, document_id=6, relevant=True)
     lines = [json.loads(line) for line in labels.read_bytes().split(b"\n")[:-1]]
@@ -126,11 +135,32 @@ def test_the_last_label_counts_and_a_cut_line_is_no_harm(miner: NegativeMiner, l
     assert Judgements(labels, shown).labels == {(3, 4): False, (5, 6): True}
 
 
-def test_a_file_of_something_else_is_not_written_to(miner: NegativeMiner, labels: Path) -> None:
-    labels.write_text("a diary\nof mine\n", encoding="utf-8")
+@pytest.mark.parametrize("content", NOT_LABELS)
+def test_a_file_of_something_else_is_not_written_to(content: str, miner: NegativeMiner, labels: Path) -> None:
+    labels.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r'line 1: expected ."query"'), served(Shown.of(miner), labels):
         pass
-    assert labels.read_text(encoding="utf-8") == "a diary\nof mine\n"
+    assert labels.read_text(encoding="utf-8") == content
+
+
+def test_labels_of_a_cut_page_are_found_and_others_are_kept(miner: NegativeMiner, labels: Path) -> None:
+    texts = miner.fitted.texts
+    cut = {"query": "que…", "document": "pas…", "relevant": True}
+    digests = {
+        "query_digest": texts.queries.digests[7].astype("<u8").tobytes().hex(),
+        "document_digest": texts.corpus.digests[9].astype("<u8").tobytes().hex(),
+    }
+    other = {"query": "of another set", "document": "elsewhere", "relevant": True}
+    content = "".join(f"{json.dumps(line)}\n" for line in (cut | digests, other))
+    labels.write_text(content, encoding="utf-8")
+    assert Judgements(labels, Shown.of(miner)).labels == {(7, 9): True}
+    assert labels.read_text(encoding="utf-8") == content
+
+
+def test_a_place_for_labels_that_is_not_there(miner: NegativeMiner, tmp_path: Path) -> None:
+    for path in (tmp_path / "missing" / "labels.jsonl", tmp_path):
+        with pytest.raises(InputError, match="is not the name of a file"), served(Shown.of(miner), path):
+            pass
 
 
 def test_a_port_that_is_taken(miner: NegativeMiner, labels: Path, address: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 from collections.abc import Callable
@@ -221,6 +222,27 @@ def test_labels_come_back_into_the_miner(
     assert not relevant & set(zip(queries.tolist(), fitted.passages.tolist(), strict=True))
     before = np.repeat(np.arange(N_QUERIES), np.diff(miner.fitted.offsets))
     assert relevant < set(zip(before.tolist(), miner.fitted.passages.tolist(), strict=True))
+
+
+def test_labels_of_one_set_are_not_those_of_another(
+    miner: NegativeMiner, page: Path, tmp_path: Path, browser: Any, opened: Callable[[str], Any]
+) -> None:
+    """Files share the browser's storage."""
+    opened(page.as_uri())
+    browser.find_elements("css selector", '[data-label="true"]')[0].click()
+    rows = miner.labeled_rows.select(range(20, 70))
+    other = NegativeMiner(miner.config.teacher, cache_dir=tmp_path, progress=False, num_negatives=2).fit(rows)
+    browser.get(write_report(other, tmp_path / "other.html").as_uri())
+    browser.execute_async_script("const done = arguments[0]; setTimeout(done, 1000)")
+    assert browser.execute_script("return hfNegmine.labels.size") == 0
+
+
+def test_overlapping_stretches_of_a_ranking_count_once(miner: NegativeMiner) -> None:
+    banded = miner.with_(method="perc_pos:0.9+band:5-40", sampler="sampled:10").fit(miner.labeled_rows)
+    shown = Shown.of(banded)
+    content = shown.content(np.arange(shown.n_targets))
+    flags = np.frombuffer(base64.b64decode(content["flags"]), dtype=np.uint8)
+    assert (flags & 1).sum() == len(banded.fitted.passages)
 
 
 # ---- without a browser -----------------------------------------------------------------------------------------------

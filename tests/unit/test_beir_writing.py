@@ -83,7 +83,14 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tabs = {f"{name}\t": text for name, text in QUERIES.items()}
     with pytest.raises(InputError, match="queries: 3 of 3 ids cannot be a field of a TSV file"):
         pool.to_beir(tmp_path / "mined", selection, queries=tabs)
+    with pytest.raises(InputError, match="queries: the id 'same' belongs to several texts"):
+        pool.to_beir(tmp_path / "mined", selection, queries=[{"id": "same", "text": text} for text in QUERIES.values()])
+    with pytest.raises(InputError, match=r"selection: expected pool.select\(…\), got 'naive'"):
+        pool.to_beir(tmp_path / "mined", "naive")  # type: ignore[arg-type]
     assert not (tmp_path / "mined").exists()
+    pool.to_beir(tmp_path / "mined", selection)
+    with pytest.raises(StorageError, match=r"holds corpus.jsonl already, so nothing was written"):
+        pool.to_beir(tmp_path / "mined", selection, split="other")
 
 
 def test_a_folder_that_was_mined_keeps_its_ids(data_dir: Path, tmp_path: Path) -> None:

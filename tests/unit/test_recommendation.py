@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ def test_the_hardest_setting_within_the_tolerance_is_recommended_and_why() -> No
     assert "measured on 500 negatives of it, the share is at most 10.5 %" in edge.recommendation
     short = Sweep((setting("abs:0.5", 0.8, 0.01, complete=0.5), *settings), "a model", 4, 100, "naive top")
     assert short.recommended == settings[1]  # half of the rows would have no negatives
+    beaten = replace(setting("shifted:10", 0.6, 0.09), front=False)  # by a setting that leaves rows without negatives
+    left = Sweep(
+        (settings[0], beaten, setting("perc_pos:0.9", 0.7, 0.08, complete=0.5)), "a model", 4, 100, "naive top"
+    )
+    assert left.recommended == beaten
 
 
 def test_without_judgements_nothing_is_claimed(tmp_path: Path) -> None:

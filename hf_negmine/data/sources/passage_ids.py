@@ -51,6 +51,7 @@ def with_ids(rows: datasets.Dataset, corpus: Any) -> datasets.Dataset:
     Raises:
         InputError: the corpus cannot be read, or lacks ids or texts.
     """
+    require(isinstance(rows, datasets.Dataset), f"with_ids: rows: expected a Dataset, got {type(rows).__name__}")
     known = _Known.of(corpus)
 
     def filled(table: pa.Table) -> pa.Table:
@@ -63,6 +64,14 @@ def with_ids(rows: datasets.Dataset, corpus: Any) -> datasets.Dataset:
                 table = with_column(table, BESIDE[name], _with_values(table, name, BESIDE[name], known))
         return table
 
+    kinds = [rows.features.arrow_schema.field(name).type for name in rows.column_names]
+    elements = [kind.value_type if is_list(kind) else kind for kind in kinds]
+    holds = any(pa.types.is_struct(one) for one in elements) or bool({*BESIDE.values()} & {*rows.column_names})
+    require(
+        holds,
+        f"with_ids: the rows have the columns {rows.column_names}, none of which has a place for ids, such as "
+        "records with a text, or pos_id and neg_id; mine in the format of a tool (format=)",
+    )
     return rows.with_format("arrow").map(filled, batched=True, features=rows.features).with_format(None)
 
 
