@@ -19,6 +19,7 @@ from hf_negmine import (
     NegativeMiner,
     RandomTeacher,
     ScoreFunction,
+    StorageError,
     audit,
     write_hard_subset,
 )
