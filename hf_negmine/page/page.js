@@ -413,6 +413,14 @@
     + `, ${data.settings.method}, ${data.settings.sampler}` + (data.cut ? `. Texts are cut to ${data.cut} letters.` : ".");
   fill("hubs", ...data.hubs.map(([text, count]) => make("li", {}, make("strong", { text: `${count} queries: ` }), make("bdi", { text }))));
   if (!data.hubs.length) fill("hubs", make("li", { text: "No passage is a negative of more than one query." }));
+  if (data.sweep) {
+    const [heads, ...rows] = data.sweep.cells, section = at("sweep"), table = section.querySelector("table");
+    table.tHead.append(make("tr", {}, ...heads.map((text) => make("th", { scope: "col", text }))));
+    table.tBodies[0].append(...rows.map(([name, ...cells]) =>
+      make("tr", {}, make("th", { scope: "row", text: name }), ...cells.map((text) => make("td", { text })))));
+    section.querySelector("p").textContent = data.sweep.told;
+    section.hidden = false;
+  }
   if (data.server) {
     const { start, step, total } = data.server, ends = Math.min(start + step, total);
     const links = [[start - step, "Earlier"], [start + step, "Later"]].filter(([first]) => first >= 0 && first < total);

@@ -16,9 +16,12 @@ from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.content import Shown
+from hf_negmine.report.sweep import Sweep
 
 
-def write_report(mined: NegativeMiner | Shown, path: Path | str, *, queries: int = PAGE_QUERIES) -> Path:
+def write_report(
+    mined: NegativeMiner | Shown, path: Path | str, *, queries: int = PAGE_QUERIES, sweep: Sweep | None = None
+) -> Path:
     """Write a page to look at mined negatives: one HTML file that needs no network.
 
     It shows the summary, the distributions of scores, differences and losses (figure 4 of the paper), and each query
@@ -30,6 +33,7 @@ def write_report(mined: NegativeMiner | Shown, path: Path | str, *, queries: int
         mined: a fitted miner.
         path: the file to write; an earlier one is replaced.
         queries: how many queries the page holds at most, drawn by their texts.
+        sweep: many settings side by side (`NegativeMiner.sweep`), to be shown as a table; None shows none.
 
     Returns:
         The path.
@@ -41,25 +45,29 @@ def write_report(mined: NegativeMiner | Shown, path: Path | str, *, queries: int
     """
     require_whole(queries, "queries", at_least=1)
     require(isinstance(mined, NegativeMiner | Shown), f"mined: expected a fitted miner, got {mined!r:.80}")
+    require(sweep is None or isinstance(sweep, Sweep), f"sweep: expected miner.sweep(…), got {sweep!r:.80}")
     shown = mined if isinstance(mined, Shown) else Shown.of(mined)
     path = folder_of(path, "path")
     with finish_or_nothing(path) as file:
-        file.write(page_of(shown.content(shown.sample(queries))).encode())
+        file.write(page_of(shown.content(shown.sample(queries)), sweep=sweep).encode())
     return path
 
 
-def page_of(content: dict[str, Any], *, server: dict[str, Any] | None = None) -> str:
+def page_of(content: dict[str, Any], *, sweep: Sweep | None = None, server: dict[str, Any] | None = None) -> str:
     """The HTML of a page.
 
     Args:
         content: from `Shown.content`.
+        sweep: settings to show as a table.
         server: for a served page, the address for judgements, the judgements so far, and the slices; None for a file.
     """
     template, style, script = (
         files("hf_negmine.page").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     # Compressed, texts can be three times as long; and no text can end the script element.
-    data = _encoded(gzip.compress(json.dumps({**content, "server": server}, ensure_ascii=False).encode(), 6, mtime=0))
+    table = None if sweep is None else {"cells": sweep.cells(), "told": sweep.recommendation}
+    whole = {**content, "sweep": table, "server": server}
+    data = _encoded(gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), 6, mtime=0))
     parts = {"STYLE": style, "SCRIPT": script, "STYLE_HASH": _hash(style), "SCRIPT_HASH": _hash(script), "DATA": data}
     pieces = template.split("@@")
     return "".join(piece if place % 2 == 0 else parts[piece] for place, piece in enumerate(pieces))

@@ -224,6 +224,18 @@ def test_labels_come_back_into_the_miner(
     assert relevant < set(zip(before.tolist(), miner.fitted.passages.tolist(), strict=True))
 
 
+def test_a_sweep_is_shown_as_it_is_printed(miner: NegativeMiner, tmp_path: Path, opened: Callable[[str], Any]) -> None:
+    sweep = miner.sweep(["naive", "perc_pos:0.8"], ["top", "sampled:5"])
+    browser = opened(write_report(miner, tmp_path / "page.html", sweep=sweep).as_uri())
+    rows = browser.execute_script(
+        "return [...document.querySelectorAll('#sweep tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+    )
+    assert rows == sweep.cells()
+    assert browser.find_element("css selector", "#sweep > p").text == sweep.recommendation
+    with pytest.raises(InputError, match=r"sweep: expected miner.sweep\(…\), got 'naive'"):
+        write_report(miner, tmp_path / "page.html", sweep="naive")  # type: ignore[arg-type]
+
+
 def test_labels_of_one_set_are_not_those_of_another(
     miner: NegativeMiner, page: Path, tmp_path: Path, browser: Any, opened: Callable[[str], Any]
 ) -> None:
