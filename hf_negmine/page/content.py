@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ from hf_negmine.select.selection import Positives
 TEXT_BYTES = 6_500_000
 """Texts of one page at most; if they are longer, the long ones are cut to one length."""
 SHORTEST_CUT = 80
-HUBS = 10
-"""The passages shown that are negatives of most queries."""
+HUBS, HUB_LETTERS = 10, 200
+"""The passages shown that are negatives of most queries, and how much of each."""
 MINED, RELEVANT = 1, 2
 """Flags of a candidate: it is a negative of the mined set; a judge called it relevant."""
 
@@ -189,7 +190,7 @@ class Shown:
         counts = np.bincount(self.negatives.arrays[0], minlength=1)
         top = np.argsort(-counts, kind="stable")[:HUBS]
         top = top[counts[top] > 1]
-        texts, _ = _cut(_texts(self.texts.corpus, top), TEXT_BYTES // 100)
+        texts = (shorten(text, HUB_LETTERS, placeholder="…") for text in _texts(self.texts.corpus, top))
         return [[text, int(count)] for text, count in zip(texts, counts[top], strict=True)]
 
 

@@ -228,10 +228,10 @@ def test_a_sweep_is_shown_as_it_is_printed(miner: NegativeMiner, tmp_path: Path,
     sweep = miner.sweep(["naive", "perc_pos:0.8"], ["top", "sampled:5"])
     browser = opened(write_report(miner, tmp_path / "page.html", sweep=sweep).as_uri())
     rows = browser.execute_script(
-        "return [...document.querySelectorAll('#sweep tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+        "return [...document.querySelectorAll('#sweep tr')].map((row) => [...row.cells].map((it) => it.textContent))"
     )
     assert rows == sweep.cells()
-    assert browser.find_element("css selector", "#sweep > p").text == sweep.recommendation
+    assert browser.find_element("css selector", "#sweep > p").text == sweep.recommendation.replace("`", "")
     with pytest.raises(InputError, match=r"sweep: expected miner.sweep\(…\), got 'naive'"):
         write_report(miner, tmp_path / "page.html", sweep="naive")  # type: ignore[arg-type]
 
