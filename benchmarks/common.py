@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -63,6 +63,15 @@ def prepare(arguments: argparse.Namespace) -> Path:
     cache: Path = arguments.cache or default_cache_dir() / "benchmarks"
     cache.mkdir(parents=True, exist_ok=True)
     return cache
+
+
+def for_each_set(description: str | None, sets: Iterable[str], run: Callable[..., None]) -> None:
+    """Parse the arguments that every benchmark takes, and call ``run(name, arguments, cache)`` for each data set."""
+    arguments = parser((description or "").splitlines()[0]).parse_args()
+    cache = prepare(arguments)
+    print(f"{machine()}\n")
+    for name in sets:
+        run(name, arguments, cache)
 
 
 def teacher_folder(arguments: argparse.Namespace) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from common import dense_teacher, machine, parser, prepare, print_table
+from common import dense_teacher, for_each_set, print_table
 
 from hf_negmine import BM25Teacher, CandidatePool, NegativeMiner, RandomTeacher, Selection, VectorTeacher
 from hf_negmine.base.files import text_digests
@@ -134,14 +134,5 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
         print_table(headers, [measure(miner.pool, *method, hidden, dense) for method in METHODS])
 
 
-def main() -> None:
-    assert __doc__
-    arguments = parser(__doc__.splitlines()[0]).parse_args()
-    cache = prepare(arguments)
-    print(f"{machine()}\n")
-    for name in SPLITS:
-        run(name, arguments, cache)
-
-
 if __name__ == "__main__":
-    main()
+    for_each_set(__doc__, SPLITS, run)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import dense_teacher, machine, parser, prepare, print_table
+from common import dense_teacher, for_each_set, print_table
 from false_negatives import SPLITS, Judged, open_judged
 
 from hf_negmine import Judgements, NegativeMiner
@@ -67,14 +67,5 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def main() -> None:
-    assert __doc__
-    arguments = parser(__doc__.splitlines()[0]).parse_args()
-    cache = prepare(arguments)
-    print(f"{machine()}\n")
-    for name in SPLITS:
-        run(name, arguments, cache)
-
-
 if __name__ == "__main__":
-    main()
+    for_each_set(__doc__, SPLITS, run)

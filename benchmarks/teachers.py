@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import dense_teacher, machine, parser, prepare, print_table
+from common import dense_teacher, for_each_set, print_table
 from false_negatives import SPLITS, HiddenPositives, Judged, open_judged, pair_scores
 
 import hf_negmine.select.judge
@@ -195,14 +195,5 @@ def run(name: str, arguments: argparse.Namespace, cache: Path) -> None:
     print_table(headers, [row for method in ("naive", PERC_POS) for row in judge_rows(bench, method, name)])
 
 
-def main() -> None:
-    assert __doc__
-    arguments = parser(__doc__.splitlines()[0]).parse_args()
-    cache = prepare(arguments)
-    print(f"{machine()}\n")
-    for name in SPLITS:
-        run(name, arguments, cache)
-
-
 if __name__ == "__main__":
-    main()
+    for_each_set(__doc__, SPLITS, run)

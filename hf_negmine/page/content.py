@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError
-from hf_negmine.base.ragged import Ragged, first_where, flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts
 from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.fitted import Fitted
@@ -211,14 +212,10 @@ def _cut(texts: Sequence[str], budget: int) -> tuple[list[str], int | None]:
         return list(texts), None
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     share = sizes / np.maximum(lengths, 1)
-    limits = np.arange(int(lengths.max()) + 1)
-    # The first limit under which the cut texts are over the budget.
-    over = first_where(
-        np.zeros(1, dtype=np.int64),
-        np.array([len(limits)]),
-        lambda at: np.array([(np.minimum(lengths, limit) * share).sum() > budget for limit in at]),
+    over = bisect_left(
+        range(int(lengths.max())), True, key=lambda limit: (np.minimum(lengths, limit) * share).sum() > budget
     )
-    limit = max(int(over[0]) - 1, SHORTEST_CUT)
+    limit = max(over - 1, SHORTEST_CUT)
     return [text if len(text) <= limit else f"{text[:limit]}…" for text in texts], limit
 
 

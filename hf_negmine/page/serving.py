@@ -29,7 +29,7 @@ START = b'{"query": "'
 """How the lines of this command begin: by it, a line that a crash has cut off is known."""
 
 
-class Judgements:
+class LabelFile:
     """Labels in a file of JSON lines, ``{"query": …, "document": …, "relevant": …}``; of two, the last one counts.
 
     Args:
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.BAD_REQUEST)
             return
         try:
-            self.server.judgements.add(query, document, relevant)
+            self.server.kept.add(query, document, relevant)
         except StorageError:
             self._answer(HTTPStatus.INSUFFICIENT_STORAGE)
             return
@@ -166,9 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, shown: Shown, judgements: Judgements, port: int) -> None:
+    def __init__(self, shown: Shown, labels: LabelFile, port: int) -> None:
         super().__init__((HOST, port), _Handler)
-        self.shown, self.judgements = shown, judgements
+        self.shown, self.kept = shown, labels
         self.token = secrets.token_urlsafe(24)
         self.origin = f"http://{HOST}:{self.server_address[1]}"
 
@@ -181,7 +181,7 @@ class _Server(ThreadingHTTPServer):
         total = self.shown.n_targets
         start = min(max(start, 0), max(total - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
         targets = np.arange(start, min(start + QUERIES_A_SLICE, total))
-        labels = [[f"{query}:{document}", label] for (query, document), label in self.judgements.labels.items()]
+        labels = [[f"{query}:{document}", label] for (query, document), label in self.kept.labels.items()]
         slices = {"start": start, "step": QUERIES_A_SLICE, "total": total}
         return page_of(self.shown.content(targets), server={"judgements": "judgements", "labels": labels, **slices})
 
@@ -210,7 +210,7 @@ def served(shown: Shown, judgements: Path, *, port: int = 0) -> Iterator[str]:
     Raises:
         InputError: the port is taken, or the file of judgements holds something else.
     """
-    kept = Judgements(judgements, shown)
+    kept = LabelFile(judgements, shown)
     try:
         server = _Server(shown, kept, port)
     except (OSError, OverflowError) as error:

@@ -13,7 +13,7 @@ import pytest
 
 from hf_negmine import InputError, NegativeMiner
 from hf_negmine.page import Shown
-from hf_negmine.page.serving import Judgements, served
+from hf_negmine.page.serving import LabelFile, served
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_the_last_label_counts_and_a_cut_line_is_no_harm(miner: NegativeMiner, l
     add(query_id=5, document_id=6, relevant=True)
     lines = [json.loads(line) for line in labels.read_bytes().split(b"\n")[:-1]]
     assert [line["relevant"] for line in lines] == [True, False, True]
-    assert Judgements(labels, shown).labels == {(3, 4): False, (5, 6): True}
+    assert LabelFile(labels, shown).labels == {(3, 4): False, (5, 6): True}
 
 
 @pytest.mark.parametrize("content", NOT_LABELS)
@@ -153,7 +153,7 @@ def test_labels_of_a_cut_page_are_found_and_others_are_kept(miner: NegativeMiner
     other = {"query": "of another set", "document": "elsewhere", "relevant": True}
     content = "".join(f"{json.dumps(line)}\n" for line in (cut | digests, other))
     labels.write_text(content, encoding="utf-8")
-    assert Judgements(labels, Shown.of(miner)).labels == {(7, 9): True}
+    assert LabelFile(labels, Shown.of(miner)).labels == {(7, 9): True}
     assert labels.read_text(encoding="utf-8") == content
 
 
