@@ -186,8 +186,6 @@ class Sweep:
             if within
             else f"no setting has at most {most} false negatives, and it has the fewest ({_percent(best.estimated)})"
         )
-        if any(one.estimated is not None and one not in self._eligible for one in self.settings):
-            why += f", of those that give {100 * ENOUGH:g} % of the queries all their negatives"
         others = "" if hardest is best else f"; {hardest.name}, the hardest, has {_percent(hardest.estimated)}"
         half = self._best(self.tolerance / 2)
         changed = ""
@@ -199,7 +197,10 @@ class Sweep:
                 f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is "
                 f"at most {_percent(best.high)}."
             )
-        return f"Take {best.name}: {why}{others}.{changed}{unsure} {trying}"
+        left_out = ""
+        if any(one.estimated is not None and one not in self._eligible for one in self.settings):
+            left_out = f" Settings that leave over {100 * (1 - ENOUGH):g} % of the queries short were not considered."
+        return f"Take {best.name}: {why}{others}.{changed}{unsure}{left_out} {trying}"
 
     def as_dict(self) -> dict[str, Any]:
         """The sweep as JSON-able content, with the recommendation."""

@@ -111,6 +111,7 @@ def test_the_hardest_setting_within_the_tolerance_is_recommended_and_why() -> No
         (settings[0], beaten, setting("perc_pos:0.9", 0.7, 0.08, complete=0.5)), "a model", 4, 100, "naive top"
     )
     assert left.recommended == beaten
+    assert "Settings that leave over 5 % of the queries short were not considered." in left.recommendation
 
 
 def test_without_judgements_nothing_is_claimed(tmp_path: Path) -> None:
