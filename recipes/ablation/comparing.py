@@ -61,27 +61,40 @@ def differences(settings: Sequence[Setting], recipe: Ablation, outcomes: Outcome
 
 
 def as_a_guide(settings: Sequence[Setting], recipe: Ablation, outcomes: Outcomes) -> list[str]:
-    """How well the first student's gains foretell those of the second, over the rows that both have."""
-    first, sets = recipe.students[0].name, [one.name for one in recipe.test_sets]
-    pairs = {replace(one, student=first, in_batch_negatives=recipe.in_batch_negatives[0]): one for one in settings}
-    pairs = {ours: theirs for ours, theirs in pairs.items() if ours in outcomes}
-    own = next((place for place, one in enumerate(pairs) if _is_own(one, recipe)), None)
+    """How well one student's gains foretell another's, over the rows that both have: a small student's the first's.
+
+    Args:
+        settings: of the second student.
+        recipe: whose first student is the other; if both are small, it is the guide.
+        outcomes: of both.
+    """
+    first, sets = recipe.students[0], [one.name for one in recipe.test_sets]
+    twins = [replace(one, student=first.name, in_batch_negatives=recipe.in_batch_negatives[0]) for one in settings]
+    pairs = [(ours, theirs) for ours, theirs in zip(twins, settings, strict=True) if ours in outcomes]
+    own = next((place for place, (one, _) in enumerate(pairs) if _is_own(one, recipe)), None)
     if own is None or len(pairs) < 3:
         return []
+    if not first.is_small:
+        pairs = [(theirs, ours) for ours, theirs in pairs]
+    guides, others = zip(*pairs, strict=True)
     cells: list[list[str]] = []
     for name in sets:
         guide, real = (
             np.array([statistics.mean(one.ndcg[name] for one in outcomes[setting]) for setting in side])
-            for side in (pairs.keys(), pairs.values())
+            for side in (guides, others)
         )
         ranks = [np.argsort(np.argsort(values)) for values in (guide, real)]
-        chosen, names = int(guide.argmax()), [name_of(one, recipe) for one in pairs]
+        chosen, names = int(guide.argmax()), [name_of(one, recipe) for one in guides]
         losses = (f"{real.max() - real[place]:.4f}" for place in (chosen, own))
         cells.append(
             [name, f"{float(np.corrcoef(ranks).ravel()[1]):.2f}", names[chosen], names[int(real.argmax())], *losses]
         )
-    head = ["set", "rank correlation", f"best for {first}", "best here", "regret", f"regret of {recipe.mining}"]
-    return [f"Were {first} the guide ({len(pairs)} rows, seeds averaged):", markdown(head, cells)]
+    head = ["set", "rank correlation", f"best for {guides[0].student}", f"best for {others[0].student}"]
+    head += ["regret", f"regret of {recipe.mining}"]
+    return [
+        f"Were {guides[0].student} the guide to {others[0].student} ({len(pairs)} rows, seeds averaged):",
+        markdown(head, cells),
+    ]
 
 
 def _is_own(setting: Setting, recipe: Ablation) -> bool:

@@ -172,7 +172,7 @@ class Ablation:
         ensemble: names of the teachers that table 2 joins and table 6 compares; without any there are no such tables.
         mining: of tables 1 and 2, and of the samplings: PercPos 95 %.
         methods: rows of tables 3 and 4.
-        students: the first for tables 1 to 3 and the figures, the second, if there is one, for table 4.
+        students: the first for tables 1 to 3 and the figures, any others for a table 4 each.
         in_batch_negatives: whether other rows' passages are negatives, too. Ours, as the paper does not say
             for its ablation: the first for all tables, and table 3 is made with each.
         sweeps: curves of figures 1 and 2, by the first student.
@@ -191,7 +191,7 @@ class Ablation:
     ensemble: tuple[str, ...]
     mining: Mining
     methods: tuple[Mining, ...]
-    students: Annotated[tuple[Student, ...], Field(min_length=1, max_length=2)]
+    students: Annotated[tuple[Student, ...], Field(min_length=1, max_length=3)]
     in_batch_negatives: Annotated[tuple[bool, ...], EachOnce, Field(min_length=1)]
     sweeps: tuple[Sweep, ...]
     sweep_seeds: Seeds

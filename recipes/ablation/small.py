@@ -7,7 +7,6 @@ the head ranks as well as the teacher before it is trained, the bag hardly at al
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,10 +24,10 @@ from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.teachers.probes import one_thread
 from hf_negmine.teachers.vector_store import VectorStore
-from hf_negmine.trial import CUTOFF
 from recipes.ablation.mining import Mined
 from recipes.ablation.recipe import Mining, Student
 from recipes.common.data import TestQueries
+from recipes.common.harness import ndcg_at_10
 from recipes.common.offline import place_of
 
 WIDTH = 128
@@ -177,17 +176,9 @@ def masked(
 
 def ndcg_of(model: _Head | _Bag, given: Collection) -> FloatArray:
     """NDCG at 10 of each test query, float64; every relevant passage counts alike."""
-    gains = 1 / np.log2(np.arange(2, CUTOFF + 2))
-    values = []
     with torch.no_grad():
-        count = len(given.vectors[1])
-        passages = torch.cat([model(given.passages, part) for part in _parts(np.arange(count), BLOCK)])
-        for part in _parts(np.arange(len(given.relevant)), 256):
-            best = (model(given.tests, part) @ passages.T).topk(min(CUTOFF, count)).indices.numpy()
-            for query, found in zip(part, best, strict=True):
-                hits = np.isin(found, given.relevant[query])
-                values.append(gains[: len(found)][hits].sum() / gains[: len(given.relevant[query])].sum())
-    return np.array(values)
+        passages = torch.cat([model(given.passages, part) for part in _parts(np.arange(len(given.vectors[1])), BLOCK)])
+        return ndcg_at_10(model(given.tests, np.arange(len(given.relevant))), passages, given.relevant)
 
 
 def _parts(ids: IdArray, size: int) -> list[IdArray]:
@@ -234,8 +225,3 @@ def _token_vectors(model: str, seen: IdArray) -> torch.Tensor:
     vectors = _bare_token_vectors(model)
     shares = np.bincount(seen, minlength=len(vectors)) / len(seen)
     return vectors.mul(torch.from_numpy(RARE / (RARE + shares)).float()[:, None])
-
-
-def means_of(ndcg: Mapping[str, FloatArray]) -> dict[str, float]:
-    """The mean over the queries of each set."""
-    return {name: float(values.mean()) for name, values in ndcg.items()}

@@ -16,16 +16,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sentence_transformers import SentenceTransformer
+
 from hf_negmine.base.errors import StorageError, require
 from hf_negmine.base.files import digest_of, finish_or_nothing, scratch_folder, write_json
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.figures.plots import require_matplotlib
 from recipes.ablation.comparing import Outcome, Scores
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.recipe import Ablation, Student
 from recipes.ablation.report import Findings, draw, report_of
 from recipes.ablation.settings import Run, Setting, methods_of, runs_of, teachers_of
-from recipes.ablation.small import Collection, means_of, ndcg_of, train_small
-from recipes.ablation.training import evaluate, make_student, of_whole_batches, train
+from recipes.ablation.small import Collection, ndcg_of, train_small
+from recipes.ablation.training import evaluate, evaluate_by_mteb, make_student, of_whole_batches, train
 from recipes.common.command import Tell
 from recipes.common.data import TestQueries, load_collection, load_training
 from recipes.common.packages import require_package
@@ -107,10 +110,8 @@ class _Study:
                 setting = methods_of(self.recipe)[-1]
                 mined = self.mines[self.recipe.seeds[0]].mined(setting, student.negatives, self.recipe.seeds[0])
                 given = {name: self._collection(student, name, one) for name, one in mined.items()}
-                return {"ndcg": means_of({name: ndcg_of(one.student(), one) for name, one in given.items()})}
-            model = make_student(student, self.recipe.seeds[0])
-            with tempfile.TemporaryDirectory() as scratch:
-                return {"ndcg": evaluate(model, student, self.recipe, self.tests, Path(scratch))}
+                return _measured({name: ndcg_of(one.student(), one) for name, one in given.items()})
+            return self._evaluated(make_student(student, self.recipe.seeds[0]), student)
 
         return self._scores(self._kept({"student": asdict(student)}, measure)[0])
 
@@ -127,9 +128,9 @@ class _Study:
             in_batch = setting.in_batch_negatives
             with tempfile.TemporaryDirectory() as scratch:
                 trained = train(model, student, rows, one.seed, Path(scratch), in_batch_negatives=in_batch)
-                ndcg = evaluate(model, student, self.recipe, self.tests, Path(scratch))
             counts = {name: len(own) for name, own in rows.items()}
-            return {"ndcg": ndcg, "rows": counts, **asdict(trained), "seconds": round(time.perf_counter() - started, 1)}
+            result = {**self._evaluated(model, student), "rows": counts, **asdict(trained)}
+            return {**result, "seconds": round(time.perf_counter() - started, 1)}
 
         about = {
             "student": asdict(student),
@@ -150,8 +151,14 @@ class _Study:
                 student, given, own, one.setting.mining, one.seed, in_batch=one.setting.in_batch_negatives
             )
             ndcg[name] = ndcg_of(model, given)
-        kept = {name: [round(float(value), 4) for value in values] for name, values in ndcg.items()}
-        return {"ndcg": means_of(ndcg), "rows": rows, "queries": kept}
+        return {**_measured(ndcg), "rows": rows}
+
+    def _evaluated(self, model: SentenceTransformer, student: Student) -> dict[str, Any]:
+        """What a transformer reaches on the test queries. MTEB does not tell how each query fares."""
+        if self.recipe.harness == "mteb":
+            with tempfile.TemporaryDirectory() as scratch:
+                return {"ndcg": evaluate_by_mteb(model, student, self.recipe, Path(scratch))}
+        return _measured(evaluate(model, student, self.tests))
 
     def _collection(self, student: Student, name: str, mined: Mined) -> Collection:
         """A set for a small student, opened once: queries, passages and their ids are the same for all seeds."""
@@ -203,3 +210,11 @@ class _Study:
             return dict(json.loads(path.read_text(encoding="utf-8"))["result"]), new
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(f"{path} holds no result: {error!r}; remove it to have it measured again") from error
+
+
+def _measured(ndcg: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """The means, and what each query has."""
+    return {
+        "ndcg": {name: float(values.mean()) for name, values in ndcg.items()},
+        "queries": {name: [round(float(value), 4) for value in values] for name, values in ndcg.items()},
+    }

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import MultiDatasetBatchSamplers
 
 from hf_negmine import HardNegativeCollator, PositiveAwareMNRL
 from hf_negmine.base.devices import best_device
+from hf_negmine.base.schema import FloatArray
 from recipes.ablation.recipe import Ablation, Student
 from recipes.common.data import TestQueries
-from recipes.common.harness import ndcg_by_mteb
+from recipes.common.harness import ndcg_at_10, ndcg_by_mteb
 from recipes.common.lora import add_adapter
 from recipes.common.offline import first_layers, place_of
 from recipes.common.training import Trained, arguments, bfloat16, in_bfloat16, run_trainer
@@ -123,41 +124,40 @@ def trainer_arguments(student: Student, seed: int, scratch: Path) -> SentenceTra
     )
 
 
-def evaluate(
-    model: SentenceTransformer, student: Student, recipe: Ablation, tests: Sequence[TestQueries], scratch: Path
-) -> dict[str, float]:
-    """NDCG at 10 by test set, from 0 to 1; every relevant passage counts alike.
+def evaluate(model: SentenceTransformer, student: Student, tests: Sequence[TestQueries]) -> dict[str, FloatArray]:
+    """NDCG at 10 of each query by test set, from 0 to 1; every relevant passage counts alike.
 
     Args:
         model: to be evaluated.
-        student: its prompts.
-        recipe: says the harness, and with MTEB's the tasks.
-        tests: queries and corpora; with MTEB's harness there are none.
-        scratch: for MTEB's results.
+        student: its prompts, and whether to compute in bfloat16.
+        tests: queries and corpora.
     """
-    if recipe.harness == "mteb":
-        prompts = {"query": student.query_prompt, "document": student.passage_prompt}
-        names = [one.name for one in recipe.test_sets]
-        return {name: ndcg_by_mteb(model, name, prompts, TEXTS_PER_BATCH, scratch) for name in names}
     with bfloat16(model, wanted=in_bfloat16(student.training)):
         return {one.name: _ndcg(model, student, one) for one in tests}
 
 
-def _ndcg(model: SentenceTransformer, student: Student, test: TestQueries) -> float:
-    passages = test.corpus.to_pylist()
-    evaluator = InformationRetrievalEvaluator(
-        queries={query: query for query in test.relevant},
-        corpus={text: text for text in passages},
-        relevant_docs={query: set(texts) for query, texts in test.relevant.items()},
-        query_prompt=student.query_prompt,
-        corpus_prompt=student.passage_prompt,
-        ndcg_at_k=[10],
-        mrr_at_k=[10],
-        map_at_k=[10],
-        accuracy_at_k=[10],
-        precision_recall_at_k=[10],
-        batch_size=TEXTS_PER_BATCH,
-        show_progress_bar=False,
-        name=test.name,
-    )
-    return float(evaluator(model)[str(evaluator.primary_metric)])
+def _ndcg(model: SentenceTransformer, student: Student, test: TestQueries) -> FloatArray:
+    def encode(texts: list[str], prompt: str) -> torch.Tensor:
+        vectors = model.encode(
+            texts, prompt=prompt, batch_size=TEXTS_PER_BATCH, normalize_embeddings=True, convert_to_tensor=True,
+            show_progress_bar=False,
+        )  # fmt: skip
+        return vectors.float().cpu()
+
+    queries, passages = list(test.relevant), test.corpus.to_pylist()
+    places = {text: place for place, text in enumerate(passages)}
+    relevant = [np.array([places[text] for text in texts if text in places]) for texts in test.relevant.values()]
+    return ndcg_at_10(encode(queries, student.query_prompt), encode(passages, student.passage_prompt), relevant)
+
+
+def evaluate_by_mteb(model: SentenceTransformer, student: Student, recipe: Ablation, scratch: Path) -> dict[str, float]:
+    """NDCG at 10 by test set of the recipe, a task of MTEB.
+
+    Args:
+        model: to be evaluated.
+        student: its prompts.
+        recipe: its test sets.
+        scratch: for MTEB's results.
+    """
+    prompts = {"query": student.query_prompt, "document": student.passage_prompt}
+    return {one.name: ndcg_by_mteb(model, one.name, prompts, TEXTS_PER_BATCH, scratch) for one in recipe.test_sets}
