@@ -15,30 +15,22 @@ import pyarrow as pa
 
 from hf_negmine import steps
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS, TOLERANCE
-from hf_negmine.base.errors import FrozenError, InputError, NotFittedError, require
+from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
 from hf_negmine.base.protocols import Role, Sampler, Searcher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.config import MiningConfig, taking
 from hf_negmine.data.layouts import RowNegatives
 from hf_negmine.data.pairs import RowPairs
-from hf_negmine.data.sources import (
-    CorpusSource,
-    Rows,
-    RowSource,
-    open_rows,
-)
+from hf_negmine.data.sources import CorpusSource, Rows, RowSource, open_rows
 from hf_negmine.data.writing import labeled_pairs, lookup_table, mined_features
 from hf_negmine.fitted import Fitted
 from hf_negmine.fresh import mine_fresh
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.report.false_negatives import Labels
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.sweep import Sweep
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters.base import finite_number
-from hf_negmine.select.judge import NotRelevant
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
 from hf_negmine.teachers import models_stay_the_same
@@ -163,14 +155,10 @@ class NegativeMiner:
         `fit`, without asking the judge again.
         """
         if self._pool is None:
-            fitted, texts = self.fitted, self.fitted.texts
-            if not len(texts.queries):
+            if not len(self.fitted.texts.queries):
                 raise InputError("pool: the miner is fitted on a corpus alone, so there are no queries to select for")
             self._transform.require_unchanged()
-            judge, relevant, left_out = self.config.judge, fitted.relevant, None
-            if judge is not None and relevant is not None:
-                left_out = NotRelevant.of(str(judge), relevant, len(texts.corpus))
-            self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
+            self._pool = steps.pool_of(self._builder, self.fitted)
         return self._pool
 
     def sweep(
@@ -186,8 +174,8 @@ class NegativeMiner:
         All settings share one search, and keep the miner's filters; ``pool.sweep`` gives the negatives themselves.
 
         Args:
-            methods: methods to try, or their specs. By default 13 of them, without absolute ceilings, which depend on
-                the teacher's scale.
+            methods: methods to try, or their specs; by default 13, without absolute ceilings, which depend on the
+                teacher's scale.
             samplers: samplers to try each of them with, or their specs.
             judgements: judged (query, passage) pairs, on which the share of false negatives is measured: `Judgements`,
                 or a file of JSON lines with ``query``, ``document`` and ``relevant``.
@@ -197,24 +185,7 @@ class NegativeMiner:
             NotFittedError: before `fit`.
             InputError: a method or a sampler is not understood, or no judgement is about the miner's texts.
         """
-        require(0 <= finite_number(tolerance, "tolerance") <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
-        config, pool = self.config, self.pool
-        settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
-        selections = pool.sweep(methods, samplers, **settings)
-        reference = pool.select(config.method, config.sampler, **settings)  # last: the sweep has searched for it, too
-        labels = None
-        if judgements is not None:
-            given = judgements if isinstance(judgements, Judgements) else Judgements(judgements)
-            labels = Labels.of(given, self.fitted.texts)
-        return Sweep.of(
-            selections,
-            reference,
-            teacher=config.teacher.name,
-            target_queries=pool.positives.targets(config.positive_score)[0],
-            queries=pool.n_queries,
-            labels=labels,
-            tolerance=tolerance,
-        )
+        return steps.sweep(self.config, self.pool, self.fitted.texts, methods, samplers, judgements, tolerance)
 
     @property
     def summary(self) -> MiningSummary:
@@ -280,13 +251,11 @@ class NegativeMiner:
             batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, or a single row.
 
         Returns:
-            All columns of the batch (rows may be fewer or more) without negatives that it came with, and the new ones,
-            except that format ``ids`` leaves out the two text columns. An Arrow table for an Arrow table and for what
-            ``map`` passes: a table keeps its types even if no row is left, or a column holds only nulls. A dictionary
-            for a dictionary, as streams and data sets formatted for NumPy or PyTorch pass them: there give
-            ``map(features=miner.features(rows))``, and with format ``ids``, or with rows or formats of other tools,
-            also the names of the columns that are replaced as ``map(remove_columns=…)``. The same holds for single
-            rows.
+            All columns of the batch (rows may be fewer or more) without negatives that it came with, and the new ones;
+            format ``ids`` leaves out the two text columns. An Arrow table for an Arrow table and for what ``map``
+            passes. For a dictionary, which streams, data sets formatted for NumPy or PyTorch, and single rows are
+            passed as, a dictionary: there give ``map(features=miner.features(rows))``, and with format ``ids``, or with
+            rows or formats of other tools, the names of the replaced columns as ``map(remove_columns=…)``.
 
         Raises:
             NotFittedError: before `fit`.

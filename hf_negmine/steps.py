@@ -1,4 +1,4 @@
-"""The steps of a fit: read rows, select negatives, ask a judge, and write the result."""
+"""The steps of a miner: read rows, select negatives, ask a judge, write the result; then select again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,30 +15,29 @@ from hf_negmine.base.checksums import require_writable
 from hf_negmine.base.errors import ExhaustedError, InputError, require
 from hf_negmine.base.files import is_read_only
 from hf_negmine.base.progress import bar
+from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import BoolArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.collecting import build_text_set
-from hf_negmine.data.sources import (
-    CorpusSource,
-    Reading,
-    RowSource,
-    open_corpus,
-    open_rows,
-    pair_batches,
-)
+from hf_negmine.data.sources import CorpusSource, Reading, RowSource, open_corpus, open_rows, pair_batches
 from hf_negmine.data.texts import TextSet, open_text_set
-from hf_negmine.fitted import first_targets, fit_name, write_fit
+from hf_negmine.fitted import Fitted, first_targets, fit_name, write_fit
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.report.false_negatives import Labels
 from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.sweep import Sweep
 from hf_negmine.report.truncation import find_truncations
 from hf_negmine.search import pair_scores
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter
-from hf_negmine.select.judge import Verdicts, judged_selection, negatives_under
+from hf_negmine.select.filters.base import finite_number
+from hf_negmine.select.judge import NotRelevant, Verdicts, judged_selection, negatives_under
+from hf_negmine.select.judgements import Judgements
+from hf_negmine.select.methods import Method
 from hf_negmine.teachers import ListTeacher
 from hf_negmine.teachers.vector_store import writable_folder
 
@@ -263,6 +263,43 @@ def _relabelled_keeps(
         pairs = verdicts.queries, verdicts.passages.astype(np.int32)
         scores = np.stack([pair_scores(builder.searcher(teacher, texts), *pairs) for teacher in config.members])
     return negatives_under(selection, first_targets(texts, verdicts.queries, config.positive_score), scores)
+
+
+def pool_of(builder: PoolBuilder, fitted: Fitted) -> CandidatePool | EnsemblePool:
+    """The pool of a fit, without the passages that its judge called relevant; see `NegativeMiner.pool`."""
+    judge, left_out = builder.config.judge, None
+    if judge is not None and fitted.relevant is not None:
+        left_out = NotRelevant.of(str(judge), fitted.relevant, len(fitted.texts.corpus))
+    return builder.pool(fitted.texts, (fitted.query_column, fitted.positive_column), left_out)
+
+
+def sweep(
+    config: MiningConfig,
+    pool: CandidatePool | EnsemblePool,
+    texts: TextSet,
+    methods: Sequence[Method | str],
+    samplers: Sequence[Sampler | str | None],
+    judgements: Judgements | Any,
+    tolerance: float,
+) -> Sweep:
+    """Settings side by side; see `NegativeMiner.sweep`."""
+    require(0 <= finite_number(tolerance, "tolerance") <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
+    settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
+    selections = pool.sweep(methods, samplers, **settings)
+    reference = pool.select(config.method, config.sampler, **settings)  # last: the sweep has searched for it, too
+    labels = None
+    if judgements is not None:
+        given = judgements if isinstance(judgements, Judgements) else Judgements(judgements)
+        labels = Labels.of(given, texts)
+    return Sweep.of(
+        selections,
+        reference,
+        teacher=config.teacher.name,
+        target_queries=pool.positives.targets(config.positive_score)[0],
+        queries=pool.n_queries,
+        labels=labels,
+        tolerance=tolerance,
+    )
 
 
 class _Counted:
