@@ -35,7 +35,9 @@ from hf_negmine.teachers.encoders import EncoderTeacher, ModelSettings
 from hf_negmine.teachers.endpoint import Endpoint, ServerSettings
 from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 from hf_negmine.train.data import TrainingData
+from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
 from hf_negmine.train.settings import TrainingSettings
+from hf_negmine.train.softmax import LossSettings, SoftmaxSettings
 from hf_negmine.trial import try_settings
 
 TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]
@@ -178,7 +180,12 @@ def test_a_description_becomes_help() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "source"),
-    [(ModelSettings, EncoderTeacher), (TextEncoderSettings, TextEncoderTeacher), (ServerSettings, Endpoint)],
+    [
+        (ModelSettings, EncoderTeacher),
+        (TextEncoderSettings, TextEncoderTeacher),
+        (ServerSettings, Endpoint),
+        (LossSettings, SoftmaxSettings),
+    ],
 )
 def test_type_checkers_know_the_arguments_that_are_passed_on(typed: Any, source: Any) -> None:
     shown = inspect.signature(source).parameters.values()
@@ -186,18 +193,17 @@ def test_type_checkers_know_the_arguments_that_are_passed_on(typed: Any, source:
     assert known == {one.name: one.annotation for one in shown if one.kind is one.KEYWORD_ONLY}
 
 
-@pytest.mark.parametrize("kind", [*TEACHERS, ChatJudge])
+@pytest.mark.parametrize("kind", [*TEACHERS, ChatJudge, PositiveAwareMNRL, CachedPositiveAwareMNRL])
 def test_arguments_that_are_passed_on_are_shown_and_described(kind: Any) -> None:
     shown = inspect.signature(kind).parameters
     assert all(one.kind is not one.VAR_KEYWORD for one in shown.values())
     described = descriptions(inspect.getdoc(kind) or "")
-    assert set(described) == set(shown)
+    assert {name for names in described for name in names.split(", ")} == set(shown)
     read = parameters(kind.__module__.removeprefix("hf_negmine."), kind.__name__)
-    assert {name: read[name].text for name in described} == {
-        name: " ".join(text.removeprefix(f"{name}: ").split()) for name, text in described.items()
-    }
+    for names, text in described.items():
+        assert {read[name].text for name in names.split(", ")} == {" ".join(text.removeprefix(f"{names}: ").split())}
     with pytest.raises(TypeError, match="'no_such_argument'"):
-        kind("model", no_such_argument=1)
+        kind("model", **({"collator": None} if "collator" in shown else {}), no_such_argument=1)
 
 
 def test_the_description_of_an_argument_may_be_a_class_s_own() -> None:
