@@ -1,7 +1,7 @@
 """Prepares docstrings for the API pages.
 
-Arguments that share one description ("first, second: …") share one entry, public names become links, and a default that
-is a constant shows its value.
+Arguments that a class passes on (`base.arguments`) are shown as its own. Arguments that share one description
+("first, second: …") share one entry, public names become links, and a default that is a constant shows its value.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from typing import Any
 
 import griffe
+
+from hf_negmine.base.arguments import with_arguments_of, with_descriptions
 
 NAME = re.compile(r"(?<!`)`(\w+)`(?!`)")
 
@@ -20,6 +22,7 @@ class SharedDescriptions(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         """Go through all of it, once it is loaded."""
         self._public = {str(name) for name in pkg.exports or ()}
+        _show_passed_on(pkg)
         self._visit(pkg)
 
     def _visit(self, owner: griffe.Object) -> None:
@@ -54,6 +57,23 @@ class SharedDescriptions(griffe.Extension):
                     if len(names) > 1 and len({str(value) for value in values}) == 1:
                         setattr(entry, field, values[0])
         docstring.__dict__["parsed"] = sections  # what the pages are made of
+
+
+def _show_passed_on(owner: griffe.Object) -> None:
+    for member in owner.members.values():
+        if not member.is_alias:
+            _show_passed_on(member)
+    for decorator in owner.decorators if isinstance(owner, griffe.Class) else ():
+        call, own = decorator.value, owner.parameters
+        rest = next((one for one in own if one.kind is griffe.ParameterKind.var_keyword), None)
+        if rest and isinstance(call, griffe.ExprCall) and call.function.name == with_arguments_of.__name__:
+            source = owner.modules_collection[call.arguments[0].canonical_path]
+            _show_passed_on(source)  # which may itself pass some on
+            del own[rest.name]
+            for one in source.parameters:
+                if one.kind is griffe.ParameterKind.keyword_only and one.name not in own:
+                    own.add(one)
+            owner.docstring.value = with_descriptions(owner.docstring.value, rest.name, source.docstring.value)
 
 
 def _arguments(owner: griffe.Object) -> dict[str, dict[str, Any]]:

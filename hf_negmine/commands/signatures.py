@@ -22,11 +22,11 @@ from typing import Annotated, Any, TypeAlias, get_origin
 import typer
 
 from hf_negmine.base import choices, defaults
+from hf_negmine.base.arguments import descriptions, with_arguments_of
 
 PACKAGE = Path(__file__).parents[1]
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 VALUES = {str: "NAME", int: "N", float: "X"}  # in the help
-SECTION = re.compile(r"^(?:Args|Attributes):\n(.+?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
 WITHOUT = re.compile(r"; None (?:takes|keeps) (.+?)(?=\.(?:\s|$))")
 """What a description says of None; the help shows it as the default."""
 
@@ -65,9 +65,16 @@ def parameters(module: str, name: str) -> dict[str, Parameter]:
     path = PACKAGE.joinpath(*module.split("."))
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     node: Any = ast.parse(source.read_text(encoding="utf-8"))
+    origin = {one.name: child.module for child in node.body if isinstance(child, ast.ImportFrom) for one in child.names}
     for part in name.split("."):
         node = next(child for child in node.body if getattr(child, "name", None) == part)
-    texts = _descriptions(ast.get_docstring(node) or "")
+    passed_on: dict[str, Parameter] = {}
+    for one in getattr(node, "decorator_list", ()):
+        if isinstance(one, ast.Call) and ast.unparse(one.func) == with_arguments_of.__name__:
+            other = ast.unparse(one.args[0])
+            passed_on |= parameters(str(origin[other]).removeprefix("hf_negmine."), other)
+    described = descriptions(ast.get_docstring(node) or "").items()
+    texts = {name: " ".join(text.partition(": ")[2].split()) for names, text in described for name in names.split(", ")}
     node = next((child for child in node.body if getattr(child, "name", None) == "__init__"), node)
     if isinstance(node, ast.ClassDef):
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
@@ -76,7 +83,8 @@ def parameters(module: str, name: str) -> dict[str, Parameter]:
         arguments, values = [*node.args.args, *node.args.kwonlyargs], [*node.args.defaults, *node.args.kw_defaults]
         values = [*[None] * (len(arguments) - len(values)), *values]
         listed = [(one.arg, one.annotation, value) for one, value in zip(arguments, values, strict=True)]
-    return {name: Parameter(_type(type) or str, _default(value), texts.get(name, "")) for name, type, value in listed}
+    own = {name: Parameter(_type(type) or str, _default(value), "") for name, type, value in listed}
+    return {name: replace(one, text=texts.get(name, one.text)) for name, one in (passed_on | own).items()}
 
 
 def _type(annotation: ast.expr | None) -> Any:
@@ -92,16 +100,6 @@ def _default(value: ast.expr | None) -> Any:
     if isinstance(value, ast.Name):
         return getattr(defaults, value.id, None)
     return None if value is None else ast.literal_eval(value)
-
-
-def _descriptions(docstring: str) -> dict[str, str]:
-    """The descriptions under ``Args:`` or ``Attributes:``, by name; several names may share one."""
-    section = SECTION.search(docstring)
-    described: dict[str, str] = {}
-    for entry in re.split(r"^ {4}(?=\S)", section[1] if section else "", flags=re.MULTILINE):
-        names, _, text = entry.partition(": ")
-        described |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return described
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from hf_negmine.data.texts import TextColumn
 from hf_negmine.search.corpus import VectorsInMemory, VectorSource
 from hf_negmine.search.exact import VectorSearcher
 from hf_negmine.search.faiss_index import build_index
-from hf_negmine.search.late import MaxSim, MeanVectors, TokensInMemory, TokenSource
+from hf_negmine.search.late import MaxSim, MeanVectors
 from hf_negmine.search.pairwise import Queries, check_scores, pair_scores, score_text_pairs, stored_scores
 from hf_negmine.search.proposals import IndexProposals
 from hf_negmine.search.ranking import Exclusions
@@ -48,6 +48,7 @@ from hf_negmine.search.sparse import InvertedIndex, paired_scores
 from hf_negmine.teachers import ApproximateTeacher, BM25Teacher, ListTeacher, identity_of
 from hf_negmine.teachers.fusion import require_every_score
 from hf_negmine.teachers.pair_store import PairStore
+from hf_negmine.teachers.stored import StoredTokens
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.teachers.vectors import check_sparse, check_tokens, check_vectors, check_widths, unit_length
 
@@ -246,13 +247,12 @@ class _TokenIndex:
             self._first = indexes.open(teacher.first_stage, corpus)
 
     def searcher(self, queries: Queries) -> Searcher:
-        tokens: TokenSource
         if queries.column is None:
             tokens = self._encode(queries.texts.to_pylist(), "query")
+        elif len(queries.column):
+            tokens = self._store.tokens(self._teacher, queries.column, "query")
         else:
-            tokens = (
-                self._store.tokens(self._teacher, queries.column, "query") if len(queries.column) else self._passages
-            )
+            tokens = self._passages
         first: Searcher
         if isinstance(self._first, VectorSearcher):
             first = self._first.with_queries(MeanVectors(tokens), queries.exclusions)
@@ -266,13 +266,12 @@ class _TokenIndex:
         tokens = self._encode(queries, "query"), self._encode(passages, "passage")
         return self._max_sim(*tokens).scores(both, both.astype(np.int32))
 
-    def _max_sim(self, queries: TokenSource, passages: TokenSource) -> MaxSim:
-        widths = [tokens.gather(np.zeros(1, dtype=np.int64)).vectors.shape[1] for tokens in (queries, passages)]
-        check_widths(widths[0], widths[1], self._teacher)
+    def _max_sim(self, queries: StoredTokens, passages: StoredTokens) -> MaxSim:
+        check_widths(queries.width, passages.width, self._teacher)
         return MaxSim(queries, passages)
 
-    def _encode(self, texts: list[str], role: Role) -> TokensInMemory:
-        return TokensInMemory(check_tokens(self._teacher.encode_tokens(texts, role), self._teacher, texts))
+    def _encode(self, texts: list[str], role: Role) -> StoredTokens:
+        return StoredTokens.in_memory(check_tokens(self._teacher.encode_tokens(texts, role), self._teacher, texts))
 
 
 class _PairIndex:

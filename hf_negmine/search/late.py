@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 
-from hf_negmine.base.protocols import TokenVectors
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
+from hf_negmine.teachers.stored import StoredTokens
 from hf_negmine.teachers.vectors import unit_length
 
 TOKENS_A_STEP = 65_536
 """Passage tokens held at a time; a longer passage is held by itself."""
 
 
-class TokenSource(Protocol):
-    """Token vectors of a list of texts, on disk or in memory."""
-
-    def __len__(self) -> int:
-        """The number of texts."""
-
-    def counts(self, ids: AnyArray) -> IdArray:
-        """The number of vectors of each of the texts with these ids."""
-
-    def gather(self, ids: AnyArray) -> TokenVectors:
-        """The vectors of the texts with these ids, in this order."""
-
-
 class MaxSim:
     """Scores pairs by the sum, over the query's tokens, of the best match among the passage's tokens."""
 
-    def __init__(self, queries: TokenSource, passages: TokenSource) -> None:
+    def __init__(self, queries: StoredTokens, passages: StoredTokens) -> None:
         self.queries, self.passages = queries, passages
 
     def scores(self, queries: IdArray, passages: PassageArray) -> FloatArray:
@@ -64,10 +49,9 @@ class MaxSim:
 class MeanVectors:
     """The mean of each text's token vectors, of length 1; a `search.corpus.VectorSource`."""
 
-    def __init__(self, tokens: TokenSource) -> None:
+    def __init__(self, tokens: StoredTokens) -> None:
         self._tokens = tokens
-        width = tokens.gather(np.zeros(1, dtype=np.int64)).vectors.shape[1]
-        self.shape = (len(tokens), width)
+        self.shape = (len(tokens), tokens.width)
 
     def slice(self, start: int, stop: int) -> FloatArray:
         """Rows start to stop."""
@@ -83,27 +67,7 @@ class MeanVectors:
         return unit_length(means)
 
 
-class TokensInMemory:
-    """Token vectors that are not stored; a `TokenSource`."""
-
-    def __init__(self, tokens: TokenVectors) -> None:
-        self._tokens = tokens
-
-    def __len__(self) -> int:
-        return len(self._tokens.offsets) - 1
-
-    def counts(self, ids: AnyArray) -> IdArray:
-        """The number of vectors of each of the texts with these ids."""
-        return np.asarray(self._tokens.offsets[ids + 1] - self._tokens.offsets[ids])
-
-    def gather(self, ids: AnyArray) -> TokenVectors:
-        """The vectors of the texts with these ids."""
-        counts = self.counts(ids)
-        entries, _ = flat_positions(self._tokens.offsets[ids], counts)
-        return TokenVectors(offsets_of_counts(counts), self._tokens.vectors[entries])
-
-
-def _steps(tokens: TokenSource, ids: AnyArray) -> Iterator[slice]:
+def _steps(tokens: StoredTokens, ids: AnyArray) -> Iterator[slice]:
     """Consecutive slices of ``ids`` whose tokens are held together."""
     ends = np.cumsum(tokens.counts(ids))
     start = 0

@@ -8,17 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.base.errors import InputError, TeacherError, require, require_finite, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.wording import counted
 from hf_negmine.search.pairwise import check_scores
 from hf_negmine.teachers import resolve_teacher
-from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, read_json
+from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, ServerSettings, read_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 PROMPT = """\
 You judge whether a passage that a search engine found answers a query.
@@ -163,23 +167,21 @@ class ScoreJudge:
             yield from enumerate((scores >= self.at_least).tolist(), start)
 
 
+@with_arguments_of(Endpoint)
 class ChatJudge:
     """A chat model behind an OpenAI-compatible API as a judge, with one request per pair.
 
     Args:
         model: the server's name for the model.
         base_url: address of the judge's server; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
-        api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         prompt: the question, with ``{query}`` and ``{passage}`` where they belong, and ``{mark}`` for a word that
             neither can know. The verdict is the answer's first word, or the last line that begins with Yes or No.
         prompt_version: change it to have everything judged again.
         temperature: 0 for the same verdict each time; None leaves it to the server, for models with a fixed one.
         max_tokens: most tokens of an answer. Models that think first need some thousands; None leaves it to the server.
         max_characters: characters that a query and a passage are each cut to.
-        concurrency: requests at a time.
-        retries: how often a request is repeated, see `endpoint.Endpoint`.
-        timeout: seconds without data from the server before a request counts as failed.
         name: the judge's name in summaries; None takes the model's.
+        server: the key, and how the server is asked, see `endpoint.Endpoint`.
 
     Raises:
         InputError: an argument is invalid.
@@ -189,31 +191,20 @@ class ChatJudge:
         self,
         model: str,
         *,
-        base_url: str | None = None,
-        api_key_variable: str = "OPENAI_API_KEY",
         prompt: str = PROMPT,
         prompt_version: str = "1",
         temperature: float | None = 0.0,
         max_tokens: int | None = 16,
         max_characters: int = 8000,
-        concurrency: int = 8,
-        retries: int = 6,
-        timeout: float = 60.0,
         name: str | None = None,
+        **server: Unpack[ServerSettings],
     ) -> None:
         for placeholder in ("{query}", "{passage}"):
             require(placeholder in prompt, f"prompt: {placeholder} is missing in {prompt!r}")
         require_whole(max_characters, "max_characters", at_least=1)
         if max_tokens is not None:
             require_whole(max_tokens, "max_tokens", at_least=1)
-        self._endpoint = Endpoint(
-            model,
-            base_url=base_url,
-            api_key_variable=api_key_variable,
-            concurrency=concurrency,
-            retries=retries,
-            timeout=timeout,
-        )
+        self._endpoint = Endpoint(model, **server)
         self._prompt = prompt
         self._prompt_version = prompt_version
         self._temperature = temperature

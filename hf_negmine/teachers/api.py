@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.base.errors import TeacherError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, read_json
+from hf_negmine.teachers.endpoint import BadAnswer, Endpoint, ServerSettings, read_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 BYTES_A_TOKEN = 3
 """Bytes of UTF-8: English has about four, Chinese three. Guessed low, so that a request is too small, not too large."""
@@ -21,6 +25,7 @@ BYTES_A_TOKEN = 3
 Vectors = tuple[IdArray, FloatArray]
 
 
+@with_arguments_of(Endpoint)
 class APITeacher:
     """An embedding model behind an OpenAI-compatible API, as a `protocols.StreamingTeacher`.
 
@@ -29,8 +34,6 @@ class APITeacher:
 
     Args:
         model: the server's name for the model.
-        base_url: address of the server; None takes ``$OPENAI_BASE_URL``, or OpenAI's own.
-        api_key_variable: the name of the environment variable that holds the key. Only OpenAI's own server needs one.
         dimensions: width of the vectors, for models that can shorten them; None keeps the model's own.
         query_prompt: text put before every query.
         passage_prompt: the same for passages.
@@ -38,12 +41,10 @@ class APITeacher:
         max_tokens_a_request: most tokens per request, estimated from the texts' bytes.
         texts_a_request: most texts per request.
         max_characters: characters that a text is cut to before the prompt is added; None sends texts whole.
-        concurrency: requests at a time.
-        retries: how often a request is repeated, see `endpoint.Endpoint`.
-        timeout: seconds without data from the server before a request counts as failed.
         name: the teacher's name in summaries; None takes the model's.
         version: part of the fingerprint. A client cannot see that a server has changed the model behind a name: give
             another version when it has.
+        server: its address, the key, and how it is asked, see `endpoint.Endpoint`.
 
     Raises:
         InputError: an argument is invalid.
@@ -53,8 +54,6 @@ class APITeacher:
         self,
         model: str,
         *,
-        base_url: str | None = None,
-        api_key_variable: str = "OPENAI_API_KEY",
         dimensions: int | None = None,
         query_prompt: str = "",
         passage_prompt: str = "",
@@ -62,11 +61,9 @@ class APITeacher:
         max_tokens_a_request: int = 200_000,
         texts_a_request: int = 256,
         max_characters: int | None = None,
-        concurrency: int = 8,
-        retries: int = 6,
-        timeout: float = 60.0,
         name: str | None = None,
         version: str | None = None,
+        **server: Unpack[ServerSettings],
     ) -> None:
         require_choice(similarity, ("cosine", "dot"), argument="similarity")
         require_whole(max_tokens_a_request, "max_tokens_a_request", at_least=1)
@@ -76,14 +73,7 @@ class APITeacher:
                 require_whole(value, argument, at_least=1)
         for prompt, argument in ((query_prompt, "query_prompt"), (passage_prompt, "passage_prompt")):
             require(isinstance(prompt, str), f"{argument}: a text, which may be empty, got {prompt!r}")
-        self._endpoint = Endpoint(
-            model,
-            base_url=base_url,
-            api_key_variable=api_key_variable,
-            concurrency=concurrency,
-            retries=retries,
-            timeout=timeout,
-        )
+        self._endpoint = Endpoint(model, **server)
         self._dimensions = dimensions
         self._prompts: dict[str, str] = {"query": query_prompt, "passage": passage_prompt}
         self._similarity: Similarity = similarity

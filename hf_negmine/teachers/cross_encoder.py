@@ -8,24 +8,27 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from hf_negmine.base.choices import Activation, NumberFormat
+from hf_negmine.base.arguments import with_arguments_of
+from hf_negmine.base.choices import Activation
 from hf_negmine.base.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher
+from hf_negmine.teachers.encoders import EncoderTeacher, ModelSettings
 from hf_negmine.teachers.lengths import count_tokens, length_limit
 from hf_negmine.teachers.model_digest import setting_digest
 from hf_negmine.teachers.probes import PROBES
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+    from typing_extensions import Unpack
 
 ACTIVATIONS = {"Identity()": "identity", "Sigmoid()": "sigmoid"}
 HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 """Endings of transformers' names for models without a head to score a pair with."""
 
 
+@with_arguments_of(EncoderTeacher)
 class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
     """A Sentence Transformers `CrossEncoder` as a teacher: it scores what a first stage finds, and the positives.
 
@@ -52,13 +55,7 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
             a model that is stored in it.
         max_length: tokens that query and passage together are cut to; None keeps the model's own limit.
         batch_size: pairs per forward pass; fewer take less memory.
-        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
-            where it is.
-        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
-        trust_remote_code: whether to run Python code that comes with the model. Read it first.
-        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
-        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
-            and settings. A model without readable weights needs one.
+        loading: how the model is opened and named, see `EncoderTeacher`.
 
     Raises:
         InputError: the model cannot be loaded, or has several labels.
@@ -73,29 +70,12 @@ class CrossEncoderTeacher(EncoderTeacher["CrossEncoder"]):
         first_stage: str | Path | Teacher = "bm25",
         candidates: int = 100,
         activation: Activation | None = None,
-        dtype: NumberFormat | None = None,
-        max_length: int | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        name: str | None = None,
-        version: str | None = None,
+        **loading: Unpack[ModelSettings],
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
         if activation is not None:
             require_choice(activation, get_args(Activation), argument="activation")
-        super().__init__(
-            model,
-            dtype=dtype,
-            max_length=max_length,
-            batch_size=batch_size,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            name=name,
-            version=version,
-        )
+        super().__init__(model, **loading)
         self.first_stage = first_stage
         self.candidates = candidates
         self._activation = activation

@@ -9,42 +9,32 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from hf_negmine.base.choices import NumberFormat
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.base.devices import require_device
 from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher
-from hf_negmine.teachers.lengths import TOKENS_A_TEXT, count_tokens, token_batches
+from hf_negmine.teachers.lengths import TOKENS_A_TEXT, token_batches
 from hf_negmine.teachers.probes import PROBES
+from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from typing_extensions import Unpack
 
 
-class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
+@with_arguments_of(TextEncoderTeacher)
+class DenseTeacher(TextEncoderTeacher["SentenceTransformer"]):
     """A Sentence Transformers model as a teacher.
 
     Args:
         model: a model id, a folder, or a loaded `SentenceTransformer`. An id or folder is loaded when first needed.
-        query_prompt: text put before every query; None takes the model's own, if it has one.
-        passage_prompt: text put before every passage; None takes the model's own, if it has one.
         similarity: ``"cosine"`` or ``"dot"``; None takes the model's own.
-        dtype: number format of the weights; None keeps the one the model is stored in. ``bfloat16`` takes half the
-            memory and, on a processor made for it, less than half the time, but it moves scores, and with them some of
-            the negatives. See ``benchmarks/README.md``.
-        max_length: tokens that a text is cut to; None keeps the model's own limit.
         truncate_dim: dimensions of a vector to keep, the first ones, for Matryoshka models; None keeps all.
         batch_size: texts of 128 tokens per forward pass; of shorter texts a pass takes more, of longer ones fewer.
             A smaller number takes less memory.
-        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
-            where it is.
-        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
-        trust_remote_code: whether to run Python code that comes with the model. Read it first.
-        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
-        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
-            and settings. A model without readable weights needs one.
+        loading: the prompts, and how the model is opened and named, see `TextEncoderTeacher`.
 
     Raises:
         InputError: the model cannot be loaded, or measures similarity by a distance.
@@ -56,37 +46,16 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         self,
         model: str | Path | SentenceTransformer,
         *,
-        query_prompt: str | None = None,
-        passage_prompt: str | None = None,
         similarity: Similarity | None = None,
-        dtype: NumberFormat | None = None,
-        max_length: int | None = None,
         truncate_dim: int | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        name: str | None = None,
-        version: str | None = None,
+        **loading: Unpack[TextEncoderSettings],
     ) -> None:
         if similarity is not None:
             require_choice(similarity, ("cosine", "dot"), argument="similarity")
         if truncate_dim is not None:
             require_whole(truncate_dim, "truncate_dim", at_least=1)
         self._truncate_dim = truncate_dim
-        super().__init__(
-            model,
-            dtype=dtype,
-            max_length=max_length,
-            batch_size=batch_size,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            name=name,
-            version=version,
-            query_prompt=query_prompt,
-            passage_prompt=passage_prompt,
-        )
+        super().__init__(model, **loading)
         self._similarity = similarity
         self._workers: Any = None
 
@@ -108,8 +77,6 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         return {
             "kind": "dense",
             **self._loaded(),
-            "query_prompt": self._prompts["query"],
-            "passage_prompt": self._prompts["passage"],
             "similarity": self.similarity if self._source is None else self._similarity,
             "truncate_dim": self._in_effect(self._truncate_dim, self.model.truncate_dim),
         }
@@ -122,7 +89,7 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
             self._identity(role),
             role,
             {
-                **self._prompting(self._prompts[role]),
+                **self._prompting(role),
                 "max_length": model.max_seq_length,
                 "truncate_dim": self._truncate_dim or model.truncate_dim,
             },
@@ -154,16 +121,8 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
         return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
 
     def _encode_by(self, batch_size: int, texts: Sequence[str], role: Role, workers: Any = None) -> FloatArray:
-        encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
-        vectors = encode(
-            list(texts),
-            prompt=self._prompts[role],
-            batch_size=batch_size,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-            truncate_dim=self._truncate_dim,
-            pool=workers,
-        )
+        given = {"batch_size": batch_size, "truncate_dim": self._truncate_dim, "pool": workers}
+        vectors = self._encode_texts(texts, role, convert_to_numpy=True, **given)
         return np.asarray(vectors, dtype=np.float32)
 
     @contextmanager
@@ -187,10 +146,6 @@ class DenseTeacher(EncoderTeacher["SentenceTransformer"]):
                     f"truncate_dim: {self._truncate_dim} dimensions, but the vectors of {self.name} have {width}; give "
                     f"at most {width}"
                 )
-
-    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
-        """See `protocols.CountsTokens`."""
-        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         from sentence_transformers import SentenceTransformer

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, get_args
 
 from hf_negmine.base.choices import NumberFormat
 from hf_negmine.base.devices import best_device, require_device
@@ -28,34 +27,57 @@ _READ: ContextVar[dict[tuple[EncoderTeacher[Any], Role], dict[str, Any]] | None]
 """What has been read of models, inside `models_stay_the_same`."""
 
 
+class ModelSettings(TypedDict, total=False):
+    """The keyword arguments of `EncoderTeacher`, which describes them."""
+
+    dtype: NumberFormat | None
+    max_length: int | None
+    batch_size: int
+    device: str | None
+    revision: str | None
+    trust_remote_code: bool
+    name: str | None
+    version: str | None
+
+
 class EncoderTeacher(ABC, Generic[Model]):
     """The base of all teachers that are a Sentence Transformers model.
 
-    A model named by its id or folder is opened when first needed, and again in a copy of the teacher. The arguments are
-    described where they are public: in the teachers.
+    A model named by its id or folder is opened when first needed, and again in a copy of the teacher.
 
-    Attributes:
-        takes_any_kind: whether Sentence Transformers opens every stored model as this kind without random weights.
-        methods: the methods of the model that the teacher calls.
+    Args:
+        model: a model id, a folder, or a loaded model.
+        dtype: number format of the weights; None keeps the one the model is stored in. ``bfloat16`` takes half the
+            memory and, on a processor made for it, less than half the time, but it moves scores, and with them some of
+            the negatives. See ``benchmarks/README.md``.
+        max_length: tokens that a text is cut to; None keeps the model's own limit.
+        batch_size: texts per forward pass; fewer take less memory.
+        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
+            where it is.
+        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
+        trust_remote_code: whether to run Python code that comes with the model. Read it first.
+        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
+        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
+            and settings. A model without readable weights needs one.
     """
 
     takes_any_kind: ClassVar[bool] = False
-    methods: ClassVar[tuple[str, ...]] = ("encode_query", "encode_document")
+    """Whether Sentence Transformers opens every stored model as this kind without random weights."""
+    methods: ClassVar[tuple[str, ...]]
+    """The methods of the model that the teacher calls."""
 
     def __init__(
         self,
         model: str | Path | Model,
         *,
-        dtype: NumberFormat | None,
-        max_length: int | None,
-        batch_size: int,
-        device: str | None,
-        revision: str | None,
-        trust_remote_code: bool,
-        name: str | None,
-        version: str | None,
-        query_prompt: str | None = None,
-        passage_prompt: str | None = None,
+        dtype: NumberFormat | None = None,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        device: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        name: str | None = None,
+        version: str | None = None,
     ) -> None:
         if dtype is not None:
             require_choice(dtype, get_args(NumberFormat), argument="dtype")
@@ -64,9 +86,6 @@ class EncoderTeacher(ABC, Generic[Model]):
             require_whole(max_length, "max_length", at_least=1)
         require(version is None or isinstance(version, str), f"version: a text such as '1', got {version!r}")
         require_device(device)
-        self._prompts: dict[Role, str | None] = {"query": query_prompt, "passage": passage_prompt}
-        for role, prompt in self._prompts.items():
-            require_prompt(prompt, f"{role}_prompt")
         self._source = model_source(model, "model") if isinstance(model, str | Path) else None
         # Resolved now, while a folder is there: the name must not change when the folder is deleted.
         self._source_name = None if self._source is None else public_name(self._source)
@@ -136,8 +155,6 @@ class EncoderTeacher(ABC, Generic[Model]):
         )
         self._check(model)
         require_own_limit(model, self.name)
-        for role, prompt in self._prompts.items():
-            require_prompt(prompt, f"{role}_prompt", getattr(model, "prompts", None) or {})
 
     def _check(self, model: Model) -> None:
         """Raise `InputError` for a model that cannot be this teacher."""
@@ -180,12 +197,6 @@ class EncoderTeacher(ABC, Generic[Model]):
         card = model.model_card_data
         same = self._source is not None and getattr(card, "base_model", None) == str(self._source)
         return getattr(card, "base_model_revision", None) if same else None
-
-    def _prompting(self, prompt: str | None) -> dict[str, Any]:
-        """Everything that decides the text put before the user's: the given prompt, and the model's own."""
-        model: Any = self.model
-        own = {"own_prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
-        return {"prompt": prompt, **own}
 
     def _identity(self, role: Role) -> dict[str, Any]:
         """What distinguishes the model in ``role`` from any other: version, digest, and its output for a few texts.
@@ -282,29 +293,6 @@ def dtype_of(model: Any) -> str | None:
     """Number format of a model's weights, such as ``"bfloat16"``; None for a runtime that does not expose them."""
     weights = next(model.parameters(), None) if hasattr(model, "parameters") else None
     return None if weights is None else str(weights.dtype).removeprefix("torch.")
-
-
-def require_prompt(prompt: Any, argument: str, names: Mapping[str, str | None] = MappingProxyType({})) -> None:
-    """Raise `InputError` unless a prompt is None, or text to put before other texts.
-
-    Args:
-        prompt: the value given as ``argument``.
-        names: the model's prompts by name, as a name may be given by mistake.
-    """
-    if prompt is None:
-        return
-    if not isinstance(prompt, str):
-        raise InputError(
-            f"{argument}: expected the text to put before others, such as 'query: ', got {prompt!r} "
-            f"({type(prompt).__name__})"
-        )
-    named = names.get(prompt, prompt)
-    if named != prompt:
-        raise InputError(
-            f"{argument}: {prompt!r} would be put before every text literally, but it is the name of the model's "
-            f"prompt {named!r}; give {argument}={named!r} for that prompt, or {f'{prompt} '!r} if the word itself is "
-            "meant"
-        )
 
 
 def _configuration(source: str, file: str, revision: str | None) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypedDict, TypeVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from hf_negmine.base.errors import InputError, TeacherError, require, require_whole
@@ -63,6 +63,16 @@ class BadAnswer(Exception):  # noqa: N818 - raised by a call to have its request
     """
 
 
+class ServerSettings(TypedDict, total=False):
+    """The keyword arguments of `Endpoint`, which describes them."""
+
+    base_url: str | None
+    api_key_variable: str
+    concurrency: int
+    retries: int
+    timeout: float
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A model behind an OpenAI-compatible API.
@@ -84,11 +94,12 @@ class Endpoint:
     """
 
     model: str
-    base_url: str | None = field(default=None, kw_only=True)
-    api_key_variable: str = field(default="OPENAI_API_KEY", kw_only=True)
-    concurrency: int = field(default=8, kw_only=True)
-    retries: int = field(default=6, kw_only=True)
-    timeout: float = field(default=60.0, kw_only=True)
+    _: KW_ONLY
+    base_url: str | None = None
+    api_key_variable: str = "OPENAI_API_KEY"
+    concurrency: int = 8
+    retries: int = 6
+    timeout: float = 60.0
 
     _first_delay: ClassVar[float] = 1.0
 

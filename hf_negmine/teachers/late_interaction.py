@@ -9,24 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.base.choices import NumberFormat
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.base.errors import InputError, TeacherError, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher, TokenVectors
 from hf_negmine.base.ragged import offsets_of_counts
-from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.encoders import EncoderTeacher
-from hf_negmine.teachers.lengths import count_tokens, length_limit, require_positions
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.teachers.lengths import length_limit, require_positions
 from hf_negmine.teachers.probes import PROBES
+from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
+    from typing_extensions import Unpack
 
 OWN_KINDS = ("MultiVectorEncoder", "ColBERT")
 """The names of late-interaction models in the configurations of Sentence Transformers and PyLate."""
 
 
-class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
+@with_arguments_of(TextEncoderTeacher)
+class LateInteractionTeacher(TextEncoderTeacher["MultiVectorEncoder"]):
     """A Sentence Transformers `MultiVectorEncoder` as a teacher, such as ColBERT (arXiv 2004.12832).
 
     The score of a pair is the model's own: the greatest dot product of each query token with a token of the passage,
@@ -40,21 +42,9 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
             takes the mean of its own token vectors.
         candidates: candidates per query that the model scores. If too few of them are under the ceiling, the query
             is exhausted.
-        query_prompt: text put before every query; None takes the model's own, if it has one.
-        passage_prompt: text put before every passage; None takes the model's own, if it has one.
-        dtype: number format of the weights; None keeps the one the model is stored in. ``bfloat16`` takes half the
-            memory and, on a processor made for it, less than half the time, but it moves scores, and with them some of
-            the negatives. See ``benchmarks/README.md``.
         max_length: tokens that a passage is cut to; None keeps the model's own limit. Queries keep theirs, which is
             part of how the model was trained.
-        batch_size: texts per forward pass; fewer take less memory.
-        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
-            where it is.
-        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
-        trust_remote_code: whether to run Python code that comes with the model. Read it first.
-        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
-        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
-            and settings. A model without readable weights needs one.
+        loading: the prompts, and how the model is opened and named, see `TextEncoderTeacher`.
 
     Raises:
         InputError: the model cannot be loaded, or is not a late-interaction model; Sentence Transformers is too old.
@@ -66,31 +56,10 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         *,
         first_stage: str | Path | Teacher | None = None,
         candidates: int = 100,
-        query_prompt: str | None = None,
-        passage_prompt: str | None = None,
-        dtype: NumberFormat | None = None,
-        max_length: int | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        name: str | None = None,
-        version: str | None = None,
+        **loading: Unpack[TextEncoderSettings],
     ) -> None:
         require_whole(candidates, "candidates", at_least=1)
-        super().__init__(
-            model,
-            dtype=dtype,
-            max_length=max_length,
-            batch_size=batch_size,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            name=name,
-            version=version,
-            query_prompt=query_prompt,
-            passage_prompt=passage_prompt,
-        )
+        super().__init__(model, **loading)
         self.first_stage = first_stage
         self.candidates = candidates
 
@@ -100,8 +69,6 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         return {
             "kind": "late-interaction",
             **self._loaded(),
-            "query_prompt": self._prompts["query"],
-            "passage_prompt": self._prompts["passage"],
             "candidates": self.candidates,
         }
 
@@ -113,7 +80,7 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
             self._identity(role),
             role,
             {
-                **self._prompting(self._prompts[role]),
+                **self._prompting(role),
                 "max_length": length_limit(model),
                 "similarity": str(model.similarity_fn_name),
             },
@@ -132,15 +99,8 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
         Raises:
             TeacherError: a vector is not finite.
         """
-        encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
-        vectors = encode(
-            list(texts),
-            prompt=self._prompts[role],
-            batch_size=self._batch_size,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        vectors = [_at_least_one(np.asarray(some, dtype=np.float32)) for some in vectors]
+        given = self._encode_texts(texts, role, convert_to_numpy=True)
+        vectors = [_at_least_one(np.asarray(some, dtype=np.float32)) for some in given]
         for text, some in zip(texts, vectors, strict=True):
             if not np.isfinite(some).all():
                 raise TeacherError(
@@ -160,10 +120,6 @@ class LateInteractionTeacher(EncoderTeacher["MultiVectorEncoder"]):
     def _length_limit(self, model: Any) -> int | None:
         limit: int | None = getattr(model[0], "document_length", None)
         return limit
-
-    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
-        """See `protocols.CountsTokens`."""
-        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         try:

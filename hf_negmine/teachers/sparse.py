@@ -8,45 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_negmine.base.choices import NumberFormat
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.base.errors import InputError, TeacherError, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, SparseVectors
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import FloatArray, IdArray, PassageArray
-from hf_negmine.teachers.encoders import EncoderTeacher
-from hf_negmine.teachers.lengths import count_tokens, length_limit
+from hf_negmine.teachers.lengths import length_limit
 from hf_negmine.teachers.probes import PROBES
+from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
+    from typing_extensions import Unpack
 
 TEXTS_A_STEP = 512
 """Texts whose vectors are held at a time; a row in torch takes several times the memory of a row in arrays."""
 
 
-class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
+@with_arguments_of(TextEncoderTeacher)
+class SparseEncoderTeacher(TextEncoderTeacher["SparseEncoder"]):
     """A Sentence Transformers `SparseEncoder` as a teacher, such as SPLADE (arXiv 2107.05720).
 
     Args:
         model: a model id, a folder, or a loaded `SparseEncoder` that compares vectors by ``"dot"`` or ``"cosine"``. An
             id or folder is loaded when first needed.
-        query_prompt: text put before every query; None takes the model's own, if it has one.
-        passage_prompt: text put before every passage; None takes the model's own, if it has one.
-        dtype: number format of the weights; None keeps the one the model is stored in. ``bfloat16`` takes half the
-            memory and, on a processor made for it, less than half the time, but it moves scores, and with them some of
-            the negatives. See ``benchmarks/README.md``.
-        max_length: tokens that a text is cut to; None keeps the model's own limit.
         max_active_dims: dimensions that a vector keeps, those with the greatest weights; None takes the model's own
             limit, if it has one.
-        batch_size: texts per forward pass; fewer take less memory.
-        device: ``"cpu"``, ``"cuda"``, …; None takes that of the miner, or a GPU if there is one. A loaded model stays
-            where it is.
-        revision: branch, tag or commit of a model on the Hub; None takes ``main``.
-        trust_remote_code: whether to run Python code that comes with the model. Read it first.
-        name: the teacher's name in summaries; None takes the model's id, or its folder's name.
-        version: part of the fingerprint: change it when the model changes in a way that cannot be read from its weights
-            and settings. A model without readable weights needs one.
+        loading: the prompts, and how the model is opened and named, see `TextEncoderTeacher`.
 
     Raises:
         InputError: the model cannot be loaded, or measures similarity by a distance.
@@ -56,33 +45,12 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         self,
         model: str | Path | SparseEncoder,
         *,
-        query_prompt: str | None = None,
-        passage_prompt: str | None = None,
-        dtype: NumberFormat | None = None,
-        max_length: int | None = None,
         max_active_dims: int | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        revision: str | None = None,
-        trust_remote_code: bool = False,
-        name: str | None = None,
-        version: str | None = None,
+        **loading: Unpack[TextEncoderSettings],
     ) -> None:
         if max_active_dims is not None:
             require_whole(max_active_dims, "max_active_dims", at_least=1)
-        super().__init__(
-            model,
-            dtype=dtype,
-            max_length=max_length,
-            batch_size=batch_size,
-            device=device,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            name=name,
-            version=version,
-            query_prompt=query_prompt,
-            passage_prompt=passage_prompt,
-        )
+        super().__init__(model, **loading)
         self._max_active_dims = max_active_dims
 
     @property
@@ -91,8 +59,6 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         return {
             "kind": "sparse",
             **self._loaded(),
-            "query_prompt": self._prompts["query"],
-            "passage_prompt": self._prompts["passage"],
             "max_active_dims": self._in_effect(self._max_active_dims, self.model.max_active_dims),
         }
 
@@ -104,7 +70,7 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
             self._identity(role),
             role,
             {
-                **self._prompting(self._prompts[role]),
+                **self._prompting(role),
                 "max_length": length_limit(model),
                 "max_active_dims": self._max_active_dims or model.max_active_dims,
                 "similarity": _similarity_of(model),
@@ -145,12 +111,9 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
 
     def _encode(self, texts: list[str], role: Role) -> tuple[IdArray, IdArray, FloatArray]:
         """Text, term and weight of each entry, by rising text and term."""
-        encode: Any = self.model.encode_query if role == "query" else self.model.encode_document
-        vectors = encode(
+        vectors = self._encode_texts(
             texts,
-            prompt=self._prompts[role],
-            batch_size=self._batch_size,
-            show_progress_bar=False,
+            role,
             convert_to_tensor=True,
             convert_to_sparse_tensor=True,
             save_to_cpu=True,
@@ -158,10 +121,6 @@ class SparseEncoderTeacher(EncoderTeacher["SparseEncoder"]):
         ).coalesce()
         rows, terms = vectors.indices().numpy()
         return rows, terms, vectors.values().float().numpy()
-
-    def count_tokens(self, texts: Sequence[str], role: Role) -> tuple[IdArray, int | None]:
-        """See `protocols.CountsTokens`."""
-        return count_tokens(self.model, texts, role, self._prompts[role])
 
     def _class(self) -> Any:
         from sentence_transformers import SparseEncoder

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -34,16 +33,14 @@ from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import (
     Role,
     SparseTeacher,
-    SparseVectors,
     StreamingTeacher,
     Teacher,
     TokenTeacher,
-    TokenVectors,
     VectorTeacher,
 )
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
-from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray, IdArray
+from hf_negmine.base.schema import DigestArray, IdArray
 from hf_negmine.data.texts import TextColumn, find_digests, sort_digests
+from hf_negmine.teachers.stored import Arrays, StoredSparse, StoredTokens, StoredVectors
 from hf_negmine.teachers.vectors import check_positions, check_sparse, check_tokens, check_vectors, unit_length
 
 ABOUT, SHARD = "store.json", "shard.json"
@@ -52,89 +49,6 @@ TEXTS_A_STREAM = 65_536
 """Texts that a streaming teacher is given at a time; it decides itself how many go into a request."""
 MANY_TEXTS = 256
 """Texts from which on the bar appears before the first shard, which takes over a minute on a slow processor."""
-Arrays: TypeAlias = dict[str, AnyArray]
-"""The stored arrays of some texts, by file name: ``vectors`` with one row per text; or ``offsets`` and entries."""
-
-
-class StoredVectors:
-    """Dense vectors of a list of texts, spread over shards; row i belongs to text i."""
-
-    def __init__(self, shards: list[Arrays], shard_of: IdArray, row_of: IdArray) -> None:
-        self._shards = [shard["vectors"] for shard in shards]
-        self._shard_of, self._row_of = shard_of, row_of
-        self.shape = (len(row_of), self._shards[0].shape[1])
-
-    def slice(self, start: int, stop: int) -> FloatArray:
-        """Rows start to stop, float32."""
-        return self.gather(np.arange(start, min(stop, len(self._row_of))))
-
-    def gather(self, ids: np.ndarray[Any, Any]) -> FloatArray:
-        """Rows with these ids, in this order, float32."""
-        vectors = np.empty((len(ids), self.shape[1]), dtype=np.float32)
-        shard_of, row_of = self._shard_of[ids], self._row_of[ids]
-        for shard in np.unique(shard_of):
-            here = np.flatnonzero(shard_of == shard)
-            vectors[here] = self._shards[shard][row_of[here]]
-        return vectors
-
-
-class StoredRagged:
-    """Ragged rows of a list of texts, spread over shards; row i belongs to text i."""
-
-    def __init__(self, shards: list[Arrays], shard_of: IdArray, row_of: IdArray) -> None:
-        self._shards, self._shard_of, self._row_of = shards, shard_of, row_of
-
-    def __len__(self) -> int:
-        return len(self._row_of)
-
-    def counts(self, ids: np.ndarray[Any, Any]) -> IdArray:
-        """The number of entries in each of the rows with these ids."""
-        counts = np.empty(len(ids), dtype=np.int64)
-        shard_of, row_of = self._shard_of[ids], self._row_of[ids]
-        for shard in np.unique(shard_of):
-            here = np.flatnonzero(shard_of == shard)
-            offsets = self._shards[shard]["offsets"]
-            counts[here] = offsets[row_of[here] + 1] - offsets[row_of[here]]
-        return counts
-
-    def arrays(self, ids: np.ndarray[Any, Any]) -> Arrays:
-        """The offsets and the arrays of entries of the rows with these ids, in this order."""
-        shard_of, row_of = self._shard_of[ids], self._row_of[ids]
-        counts = self.counts(ids)
-        parts: list[Arrays] = []
-        order: list[IdArray] = []
-        for shard in np.unique(shard_of):
-            here = np.flatnonzero(shard_of == shard)
-            arrays, rows = self._shards[shard], row_of[here]
-            entries, _ = flat_positions(np.asarray(arrays["offsets"][rows]), counts[here])
-            parts.append({name: array[entries] for name, array in arrays.items() if name != "offsets"})
-            order.append(here)
-        offsets = offsets_of_counts(counts)
-        found = np.concatenate(order) if order else np.empty(0, dtype=np.int64)
-        places, _ = flat_positions(offsets[found], counts[found])
-        gathered: Arrays = {"offsets": offsets}
-        for name in self._shards[0]:
-            if name != "offsets":
-                values = np.concatenate([part[name] for part in parts]) if parts else self._shards[0][name][:0]
-                gathered[name] = np.empty_like(values)
-                gathered[name][places] = values
-        return gathered
-
-
-class StoredSparse(StoredRagged):
-    """Sparse vectors of a list of texts."""
-
-    def gather(self, ids: np.ndarray[Any, Any]) -> SparseVectors:
-        """The vectors of the texts with these ids, in this order."""
-        return SparseVectors(**self.arrays(ids))
-
-
-class StoredTokens(StoredRagged):
-    """Token vectors of a list of texts."""
-
-    def gather(self, ids: np.ndarray[Any, Any]) -> TokenVectors:
-        """The vectors of the texts with these ids, in this order."""
-        return TokenVectors(**self.arrays(ids))
 
 
 @dataclass(frozen=True)
@@ -158,12 +72,15 @@ class VectorStore:
                 texts are encoded again.
         """
         require_choice(teacher.similarity, ("cosine", "dot"), argument=f"similarity of teacher {teacher.name!r}")
-        parts = teacher.encode_parts if isinstance(teacher, StreamingTeacher) else _one_part(teacher.encode)
 
         def encode(batch: list[str], known: Arrays | None) -> Iterator[tuple[IdArray, Arrays]]:
             width = None if known is None else known["vectors"].shape[1]
             left = np.ones(len(batch), dtype=bool)
-            for given, found in parts(batch, role):
+            if isinstance(teacher, StreamingTeacher):
+                parts = teacher.encode_parts(batch, role)
+            else:
+                parts = iter([(np.arange(len(batch)), teacher.encode(batch, role))])
+            for given, found in parts:
                 positions = check_positions(given, left, teacher)
                 vectors = check_vectors(found, teacher, [batch[place] for place in positions], width)
                 width = vectors.shape[1]
@@ -276,15 +193,6 @@ class VectorStore:
                     whole = len(positions) == len(ids) <= TEXTS_A_SHARD
                     _write_shard(folder, "shard" if whole else "part", texts.digests[ids[positions]], arrays)
                     encoded.update(len(positions))
-
-
-def _one_part(
-    encode: Callable[[list[str], Role], FloatArray],
-) -> Callable[[list[str], Role], Iterator[tuple[IdArray, FloatArray]]]:
-    def parts(texts: list[str], role: Role) -> Iterator[tuple[IdArray, FloatArray]]:
-        yield np.arange(len(texts)), encode(texts, role)
-
-    return parts
 
 
 def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) -> None:

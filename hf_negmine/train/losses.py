@@ -7,21 +7,24 @@ number of negatives works, and so does GradCache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MultipleNegativesRankingLoss,
 )
-from sentence_transformers.util import cos_sim
 from torch import Tensor
 
+from hf_negmine.base.arguments import with_arguments_of
 from hf_negmine.train.collator import HardNegativeCollator
-from hf_negmine.train.softmax import Direction, Hardness, Partition, PositiveAwareSoftmax, Similarity, SoftmaxSettings
+from hf_negmine.train.softmax import LossSettings, PositiveAwareSoftmax, SoftmaxSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@with_arguments_of(SoftmaxSettings)
 class PositiveAwareMNRL(MultipleNegativesRankingLoss):
     """MultipleNegativesRankingLoss whose softmax leaves out false negatives.
 
@@ -35,55 +38,16 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
     Args:
         model: the model in training.
         collator: makes the batches; it is told to add the keys that this loss reads.
-        scale: multiplies the similarities, the inverse of the temperature.
-        similarity_fct: the similarity of two sets of embeddings.
-        gather_across_devices: whether to use the passages of the other ranks, too.
-        in_batch_negatives: False compares a query with its own negatives only (as in NV-Retriever's second stage).
-        student_margin: also leave out what the model in training itself finds more similar than the positive by this
-            margin, among the other rows' passages and queries (0.1 in Qwen3-Embedding, arXiv 2506.05176). None for no
-            such limit.
-        hardness_mode: which negatives weigh more the more similar they are: those of the other rows
-            (``"in_batch_negatives"``; LLaVE, arXiv 2503.04812), the row's own (``"hard_negatives"``; EmbeddingGemma,
-            arXiv 2509.20354), or ``"all_negatives"``. What is left out stays out.
-        hardness_strength: their logits grow by this times the similarity, through which no gradient flows (LLaVE takes
-            9, EmbeddingGemma 5).
-        directions: what is compared, as Sentence Transformers names it: ``"query_to_doc"``, and also
-            ``"query_to_query"``, ``"doc_to_query"``, ``"doc_to_doc"`` (GTE, arXiv 2308.03281). A query is left out
-            wherever its positive would be.
-        partition_mode: ``"joint"`` for one softmax over all directions, ``"per_direction"`` for the mean of one each.
+        settings: of the softmax, see `SoftmaxSettings`.
 
     Raises:
         InputError: an argument is unknown, or arguments do not go together.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        collator: HardNegativeCollator,
-        *,
-        scale: float = 20.0,
-        similarity_fct: Similarity = cos_sim,
-        gather_across_devices: bool = False,
-        in_batch_negatives: bool = True,
-        student_margin: float | None = None,
-        hardness_mode: Hardness | None = None,
-        hardness_strength: float = 0.0,
-        directions: Sequence[Direction] = ("query_to_doc",),
-        partition_mode: Partition = "joint",
-    ) -> None:
-        super().__init__(model, scale=scale, similarity_fct=similarity_fct, gather_across_devices=gather_across_devices)
-        settings = SoftmaxSettings(
-            scale,
-            similarity_fct,
-            gather_across_devices,
-            in_batch_negatives,
-            student_margin,
-            hardness_mode,
-            hardness_strength,
-            directions,
-            partition_mode,
-        )
-        self.false_negatives = PositiveAwareSoftmax(collator, settings)
+    def __init__(self, model: Any, collator: HardNegativeCollator, **settings: Unpack[LossSettings]) -> None:
+        softmax = SoftmaxSettings(**settings)
+        super().__init__(model, **softmax.of_their_loss())
+        self.false_negatives = PositiveAwareSoftmax(collator, softmax)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
         """The mean over the rows of -log softmax of the positive.
@@ -100,15 +64,16 @@ class PositiveAwareMNRL(MultipleNegativesRankingLoss):
         return _config(super().get_config_dict(), self.false_negatives.settings)
 
 
+@with_arguments_of(SoftmaxSettings)
 class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
     """`PositiveAwareMNRL` with GradCache: batches of any size in the memory of ``mini_batch_size`` rows.
 
     Args:
-        model, collator, scale, similarity_fct, gather_across_devices, in_batch_negatives: see `PositiveAwareMNRL`.
-        student_margin, hardness_mode, hardness_strength, directions, partition_mode: see `PositiveAwareMNRL`.
+        model, collator: see `PositiveAwareMNRL`.
         mini_batch_size: rows per forward pass.
         mini_batch_num_tokens: tokens per forward pass, instead of rows.
         show_progress_bar: whether to show a bar over the mini-batches.
+        settings: of the softmax, see `SoftmaxSettings`.
     """
 
     def __init__(
@@ -116,40 +81,20 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
         model: Any,
         collator: HardNegativeCollator,
         *,
-        scale: float = 20.0,
-        similarity_fct: Similarity = cos_sim,
         mini_batch_size: int = 32,
         mini_batch_num_tokens: int | None = None,
-        gather_across_devices: bool = False,
-        in_batch_negatives: bool = True,
-        student_margin: float | None = None,
-        hardness_mode: Hardness | None = None,
-        hardness_strength: float = 0.0,
-        directions: Sequence[Direction] = ("query_to_doc",),
-        partition_mode: Partition = "joint",
         show_progress_bar: bool = False,
+        **settings: Unpack[LossSettings],
     ) -> None:
+        softmax = SoftmaxSettings(**settings)
         super().__init__(
             model,
-            scale=scale,
-            similarity_fct=similarity_fct,
             mini_batch_size=mini_batch_size,
             mini_batch_num_tokens=mini_batch_num_tokens,
-            gather_across_devices=gather_across_devices,
             show_progress_bar=show_progress_bar,
+            **softmax.of_their_loss(),
         )
-        settings = SoftmaxSettings(
-            scale,
-            similarity_fct,
-            gather_across_devices,
-            in_batch_negatives,
-            student_margin,
-            hardness_mode,
-            hardness_strength,
-            directions,
-            partition_mode,
-        )
-        self.false_negatives = PositiveAwareSoftmax(collator, settings)
+        self.false_negatives = PositiveAwareSoftmax(collator, softmax)
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False

@@ -27,8 +27,8 @@ from hf_negmine.base.files import storage_errors
 from hf_negmine.base.paths import model_source
 from hf_negmine.base.progress import bar
 from hf_negmine.base.wording import counted
-from hf_negmine.teachers.encoders import require_prompt
 from hf_negmine.teachers.lengths import limit_length, require_own_limit
+from hf_negmine.teachers.text_encoders import require_prompt
 from hf_negmine.train.callback import RemineCallback
 from hf_negmine.train.card import negatives_section
 from hf_negmine.train.collator import HardNegativeCollator

@@ -10,7 +10,7 @@ import torch
 from hf_negmine.base.choices import Loss, RefreshRule
 from hf_negmine.base.devices import require_device
 from hf_negmine.base.errors import InputError, require, require_choice, require_finite, require_flag, require_whole
-from hf_negmine.teachers.encoders import require_prompt
+from hf_negmine.teachers.text_encoders import require_prompt
 
 MINI_BATCH = 32
 MOST_EPOCHS = 1_000_000

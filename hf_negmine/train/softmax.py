@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import numpy as np
 import torch
-from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
+from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim, get_rank
 from torch import Tensor
 
 from hf_negmine.base.errors import InputError, require, require_choice, require_finite
@@ -21,13 +21,8 @@ Direction: TypeAlias = Literal["query_to_doc", "query_to_query", "doc_to_query",
 Partition: TypeAlias = Literal["joint", "per_direction"]
 
 
-@dataclass(frozen=True)
-class SoftmaxSettings:
-    """The settings of `PositiveAwareMNRL`, which describes them.
-
-    Raises:
-        InputError: one is unknown or out of range, or they do not go together.
-    """
+class LossSettings(TypedDict, total=False):
+    """The keyword arguments of `SoftmaxSettings`, which describes them."""
 
     scale: float
     similarity_fct: Similarity
@@ -38,6 +33,43 @@ class SoftmaxSettings:
     hardness_strength: float
     directions: Sequence[Direction]
     partition_mode: Partition
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxSettings:
+    """What a row's softmax holds.
+
+    Attributes:
+        scale: multiplies the similarities, the inverse of the temperature.
+        similarity_fct: the similarity of two sets of embeddings.
+        gather_across_devices: whether to use the passages of the other ranks, too.
+        in_batch_negatives: False compares a query with its own negatives only (as in NV-Retriever's second stage).
+        student_margin: also leave out what the model in training itself finds more similar than the positive by this
+            margin, among the other rows' passages and queries (0.1 in Qwen3-Embedding, arXiv 2506.05176). None for no
+            such limit.
+        hardness_mode: which negatives weigh more the more similar they are: those of the other rows
+            (``"in_batch_negatives"``; LLaVE, arXiv 2503.04812), the row's own (``"hard_negatives"``; EmbeddingGemma,
+            arXiv 2509.20354), or ``"all_negatives"``. What is left out stays out.
+        hardness_strength: their logits grow by this times the similarity, through which no gradient flows (LLaVE takes
+            9, EmbeddingGemma 5).
+        directions: what is compared, as Sentence Transformers names it: ``"query_to_doc"``, and also
+            ``"query_to_query"``, ``"doc_to_query"``, ``"doc_to_doc"`` (GTE, arXiv 2308.03281). A query is left out
+            wherever its positive would be.
+        partition_mode: ``"joint"`` for one softmax over all directions, ``"per_direction"`` for the mean of one each.
+
+    Raises:
+        InputError: one is unknown or out of range, or they do not go together.
+    """
+
+    scale: float = 20.0
+    similarity_fct: Similarity = cos_sim
+    gather_across_devices: bool = False
+    in_batch_negatives: bool = True
+    student_margin: float | None = None
+    hardness_mode: Hardness | None = None
+    hardness_strength: float = 0.0
+    directions: Sequence[Direction] = ("query_to_doc",)
+    partition_mode: Partition = "joint"
 
     def __post_init__(self) -> None:
         if self.hardness_mode is not None:
@@ -73,6 +105,10 @@ class SoftmaxSettings:
                 f"in_batch_negatives=False leaves nothing to the directions {tuple(directions)!r} or to "
                 f"student_margin={margin!r}, which are about the rest of the batch"
             )
+
+    def of_their_loss(self) -> dict[str, Any]:
+        """Those that Sentence Transformers' loss takes, too."""
+        return {name: getattr(self, name) for name in ("scale", "similarity_fct", "gather_across_devices")}
 
     def shown(self) -> dict[str, Any]:
         """Those besides Sentence Transformers' own that differ from its defaults, for the model card."""

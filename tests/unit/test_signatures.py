@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from hf_negmine import page
 from hf_negmine.auditing import audit as audit_rows
+from hf_negmine.base.arguments import descriptions
 from hf_negmine.commands import audit, mine, report, share, sweep, train
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
@@ -29,9 +30,14 @@ from hf_negmine.select.filters import Consistency
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.select.judgements import Judgements
-from hf_negmine.teachers import MODEL_KINDS, DenseTeacher
+from hf_negmine.teachers import MODEL_KINDS, CrossEncoderTeacher, DenseTeacher
+from hf_negmine.teachers.encoders import EncoderTeacher, ModelSettings
+from hf_negmine.teachers.endpoint import Endpoint, ServerSettings
+from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 from hf_negmine.train.data import TrainingData
+from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
 from hf_negmine.train.settings import TrainingSettings
+from hf_negmine.train.softmax import LossSettings, SoftmaxSettings
 from hf_negmine.trial import try_settings
 
 TEACHERS = [DenseTeacher, *MODEL_KINDS.values()]
@@ -112,7 +118,10 @@ class Given:
 def types_of(target: Callable[..., Any], key: str) -> list[Any]:
     """The types of a parameter's annotation, those of a union one by one."""
     annotation = inspect.signature(target).parameters[key].annotation
-    hint = eval(annotation, {}, Names(vars(sys.modules[target.__module__])))
+    names = Names()
+    for one in getattr(target, "__mro__", [target]):  # a class may show the arguments of its base
+        names = Names(vars(sys.modules[one.__module__]) | names)
+    hint = eval(annotation, {}, names)
     return [hint] if get_origin(hint) in (None, Literal) or hint is Any else [hint, *get_args(hint)]
 
 
@@ -167,6 +176,41 @@ def test_a_description_becomes_help() -> None:
     assert found.without == "$X, or ~/x.y"
     assert Parameter(bool, False, "whether to stop.").help() == "Stop."
     assert Parameter(str, None, "none.").without is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "source"),
+    [
+        (ModelSettings, EncoderTeacher),
+        (TextEncoderSettings, TextEncoderTeacher),
+        (ServerSettings, Endpoint),
+        (LossSettings, SoftmaxSettings),
+    ],
+)
+def test_type_checkers_know_the_arguments_that_are_passed_on(typed: Any, source: Any) -> None:
+    shown = inspect.signature(source).parameters.values()
+    known = {name: hint.__forward_arg__ for name, hint in typed.__annotations__.items()}
+    assert known == {one.name: one.annotation for one in shown if one.kind is one.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("kind", [*TEACHERS, ChatJudge, PositiveAwareMNRL, CachedPositiveAwareMNRL])
+def test_arguments_that_are_passed_on_are_shown_and_described(kind: Any) -> None:
+    shown = inspect.signature(kind).parameters
+    assert all(one.kind is not one.VAR_KEYWORD for one in shown.values())
+    described = descriptions(inspect.getdoc(kind) or "")
+    assert {name for names in described for name in names.split(", ")} == set(shown)
+    read = parameters(kind.__module__.removeprefix("hf_negmine."), kind.__name__)
+    for names, text in described.items():
+        assert {read[name].text for name in names.split(", ")} == {" ".join(text.removeprefix(f"{names}: ").split())}
+    with pytest.raises(TypeError, match="'no_such_argument'"):
+        kind("model", **({"collator": None} if "collator" in shown else {}), no_such_argument=1)
+
+
+def test_the_description_of_an_argument_may_be_a_class_s_own() -> None:
+    assert "128 tokens" in parameters("teachers.dense", "DenseTeacher")["batch_size"].text
+    assert "128 tokens" not in parameters("teachers.sparse", "SparseEncoderTeacher")["batch_size"].text
+    with pytest.raises(TypeError, match="'query_prompt'"):
+        CrossEncoderTeacher("model", query_prompt="query: ")  # type: ignore[call-arg]
 
 
 def test_signatures_of_functions_methods_classes_and_fields() -> None:

@@ -21,7 +21,7 @@ from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
 from hf_negmine.data.texts import TextColumn
 from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
 from hf_negmine.teachers import identity_of, resolve_teacher, without_index
-from hf_negmine.teachers.vector_store import StoredVectors
+from hf_negmine.teachers.stored import StoredVectors
 from hf_negmine.teachers.vectors import check_vectors
 
 PLACES = 64
