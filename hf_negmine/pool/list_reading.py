@@ -20,7 +20,7 @@ from hf_negmine.base.files import (
     storage_errors,
 )
 from hf_negmine.base.progress import bar
-from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.texts import TextSet
@@ -206,7 +206,7 @@ class _Reader:
             open(self._scratch / "sorted passages", "wb") as to_passages,
             open(self._scratch / "sorted scores", "wb") as to_scores,
         ):
-            for first, last in _steps(before[rows]):
+            for first, last in runs(before[rows], ENTRIES_A_STEP):
                 some = slice(rows[first], rows[last])
                 block = (joined_pieces(values, starts[some], sizes[some]) for values in (passages, scores))
                 query = np.repeat(queries[order[some]], sizes[some])
@@ -274,16 +274,6 @@ def _one(table: pa.Table, column: str) -> pa.Array:
 
 def _mapped(path: Path, kind: Any) -> AnyArray:
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
-
-
-def _steps(entries: IdArray) -> Iterator[tuple[int, int]]:
-    """Ranges of queries of at most `ENTRIES_A_STEP` entries, but at least one query; ``entries`` are their offsets."""
-    first = 0
-    while first < len(entries) - 1:
-        last = int(np.searchsorted(entries, entries[first] + ENTRIES_A_STEP, side="right")) - 1
-        last = max(last, first + 1)
-        yield first, last
-        first = last
 
 
 def _require_one_text(index: IdIndex, places: AnyArray) -> None:
