@@ -16,26 +16,22 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.files import (
-    storage_errors,
-)
+from hf_negmine.base.files import storage_errors
 from hf_negmine.base.progress import bar
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.collecting import build_text_set
+from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextSet
-from hf_negmine.pool.ids import Ids, ids_of, places_in
+from hf_negmine.pool.ids import IdIndex, Ids, TextsById, ids_of, open_texts, places_in
 from hf_negmine.pool.list_sources import (
     DOCUMENTS,
     QUERY,
     SCORES,
-    IdIndex,
     ListSource,
-    TextsById,
     flat_lists,
     numbers_of,
     open_lists,
-    open_texts,
     positive_batches,
     require_same_lengths,
 )
@@ -82,8 +78,8 @@ def read_lists(
     queries: Any, documents: Any, scores: Any, positives: Any, *, cache_dir: Path, scratch: Path, progress: bool
 ) -> Read:
     """Read scored lists; the lists are arrays on disk in ``scratch``. See `CandidatePool.from_lists`."""
-    opened = open_texts(queries, "queries"), open_texts(documents, "documents")
     source = open_lists(scores)
+    opened = open_texts(queries, "queries"), open_texts(documents, "documents")
     labelled = _labelled(*opened, positives, source)
     texts = _text_set(*opened, labelled, cache_dir)
     reader = _Reader(texts, *opened, scratch, progress)
@@ -174,10 +170,10 @@ class _Reader:
 
     def _read(self, table: pa.Table) -> tuple[AnyArray, ...]:
         """Passage ids and scores of a batch of lists, and the query id and length of each list; see `FILES`."""
-        ids = _one(table, QUERY)
+        ids = whole(table[QUERY])
         rows = self._queries.index.require(ids, "scores, query ids")
-        documents, lengths = flat_lists(_one(table, DOCUMENTS), DOCUMENTS)
-        values, of_scores = flat_lists(_one(table, SCORES), SCORES)
+        documents, lengths = flat_lists(whole(table[DOCUMENTS]), DOCUMENTS)
+        values, of_scores = flat_lists(whole(table[SCORES]), SCORES)
         require_same_lengths(ids, lengths, of_scores, DOCUMENTS, SCORES)
         scores = numbers_of(values, SCORES)
         if len(wrong := np.flatnonzero(~np.isfinite(scores))):
@@ -266,10 +262,6 @@ def _among(values: IdArray, rising: IdArray) -> BoolArray:
     if not len(rising):
         return np.zeros(len(values), dtype=bool)
     return np.asarray(rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values)
-
-
-def _one(table: pa.Table, column: str) -> pa.Array:
-    return table[column].chunk(0) if table[column].num_chunks else pa.array([], table.schema.field(column).type)
 
 
 def _mapped(path: Path, kind: Any) -> AnyArray:

@@ -12,7 +12,6 @@ from hf_negmine.base.files import default_cache_dir, digest_of, only_writer, scr
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.pool.continuing import require_same_scale
-from hf_negmine.pool.list_files import qrels_at, run_at
 from hf_negmine.pool.list_reading import Read, read_lists
 from hf_negmine.pool.list_sources import POSITIVE_SCORES
 from hf_negmine.pool.listed import ListedPool, about_lists, lists_pool_name
@@ -39,7 +38,6 @@ def open_scored_lists(
     home = default_cache_dir() if cache_dir is None else folder_of(cache_dir, "cache_dir")
     made = None if teacher is None else resolve_teacher(teacher, progress=progress, device=device)
     indexes = Indexes(VectorStore(home, progress=progress), device)
-    scores, positives = run_at(scores), qrels_at(positives)
     with scratch_folder(home / "pools") as scratch:
         read = read_lists(queries, documents, scores, positives, cache_dir=home, scratch=scratch, progress=progress)
         if made is not None:
