@@ -22,8 +22,8 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.pool.listed import ListedPool, lists_pool_name
 from hf_negmine.pool.retrieving import search_share
+from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble

@@ -20,6 +20,7 @@ from hf_negmine.pool.checks import require_enough_passages
 from hf_negmine.pool.ids import POSITIONS, Ids
 from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_run
 from hf_negmine.pool.rankings import Rankings
+from hf_negmine.pool.scored_lists import open_scored_lists
 from hf_negmine.pool.sweep import Sweeping
 from hf_negmine.select.filters import BoundFilter, Filter, Scene
 from hf_negmine.select.methods import Method, resolve_method
@@ -107,8 +108,6 @@ class CandidatePool(Rankings, Sweeping):
                 scores, a positive has no score, or the teacher's scores are not those of the lists.
             StorageError: the cache folder is full or cannot be written to.
         """
-        from hf_negmine.pool.scored_lists import open_scored_lists
-
         opened = open_scored_lists(
             queries, documents, scores, positives,
             teacher=teacher, name=name, cache_dir=cache_dir, device=device, progress=progress,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import storage_errors
 from hf_negmine.base.progress import bar
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows, runs
@@ -36,6 +36,7 @@ from hf_negmine.pool.list_sources import (
     require_same_lengths,
 )
 from hf_negmine.select.candidates import CandidateLists
+from hf_negmine.select.selection import Positives
 
 ENTRIES_A_STEP = 2**21
 """Candidates that are sorted together."""
@@ -64,13 +65,13 @@ class Read:
     Attributes:
         texts: queries, corpus and positives.
         lists: a segment for every query, from the top of its ranking.
-        scores: float32, shape (pairs,): the scores of the positives; NaN where there is none.
+        positives: the positives; the score is NaN where there is none.
         ids: what the texts were given as.
     """
 
     texts: TextSet
     lists: CandidateLists
-    scores: FloatArray
+    positives: Positives
     ids: Ids
 
 
@@ -85,18 +86,16 @@ def read_lists(
     reader = _Reader(texts, *opened, scratch, progress)
     reader.place(labelled)
     reader.read(source)
-    lists = reader.finish()
-    return Read(texts, lists, reader.positive_scores, reader.ids())
+    return Read(texts, reader.finish(), reader.positives, reader.ids())
 
 
 def _labelled(queries: TextsById, documents: TextsById, positives: Any, lists: ListSource) -> Labelled:
-    parts: list[tuple[IdArray, IdArray, FloatArray]] = []
-    for batch in positive_batches(positives, lists):
-        rows = queries.index.require(batch.queries, "positives"), documents.index.require(batch.documents, "positives")
-        parts.append((*rows, batch.scores))
-    require(
-        any(len(part[0]) for part in parts), "positives: no query has one, expected at least one query with a positive"
-    )
+    parts = [
+        (queries.index.require(of_query, "positives"), documents.index.require(of_document, "positives"), given)
+        for of_query, of_document, given in positive_batches(positives, lists)
+    ]
+    if not any(len(given) for *_, given in parts):
+        raise InputError("positives: no query has one, expected at least one query with a positive")
     query_rows, document_rows, given = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((document_rows, query_rows))
     return Labelled(query_rows[order], document_rows[order], given[order])
@@ -135,12 +134,11 @@ class _Reader:
         self._passage_of = places_in(texts.corpus, documents).astype(np.int32)
         _require_one_text(queries.index, self._query_of)
         _require_one_text(documents.index, self._passage_of)
-        counts = np.diff(texts.positive_offsets)
-        query_of_pair = np.repeat(np.arange(len(counts)), counts)
+        no_scores = np.full(len(texts.positive_ids), np.nan, dtype=np.float32)
+        self.positives = Positives(texts.positive_offsets, texts.positive_ids, no_scores)
         self._n_passages = len(texts.corpus)
-        self._pair_keys = query_of_pair * self._n_passages + texts.positive_ids
+        self._pair_keys = self.positives.query_of_pair * self._n_passages + texts.positive_ids
         self._excluded_offsets, self._excluded = texts.excluded()
-        self.positive_scores: FloatArray = np.full(len(self._pair_keys), np.nan, dtype=np.float32)
 
     def ids(self) -> Ids:
         """The ids of the texts."""
@@ -250,7 +248,7 @@ class _Reader:
     def _score_pairs(self, keys: IdArray, scores: FloatArray) -> None:
         places = np.minimum(np.searchsorted(self._pair_keys, keys), len(self._pair_keys) - 1)
         found = self._pair_keys[places] == keys
-        self.positive_scores[places[found]] = scores[found]
+        self.positives.scores[places[found]] = scores[found]
 
 
 FILES: dict[str, Any] = {"passages": np.int32, "scores": np.float32, "queries": np.int64, "lengths": np.int64}

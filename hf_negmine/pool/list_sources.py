@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
 DATA_SETS = BUILDERS.keys() - {".txt"}
 """Endings of files that are data sets, rather than TREC relevance judgements."""
 ENTRIES_A_TABLE = 2**20
+Pairs: TypeAlias = tuple[pa.Array, pa.Array, FloatArray]
 
 
 class ListSource(Protocol):
@@ -122,22 +123,11 @@ def open_lists(source: Any) -> ListSource:
     return opened
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Some (query, positive) pairs by id.
+def positive_batches(source: Any, lists: ListSource) -> Iterator[Pairs]:
+    """The ids of queries and of their positives in batches, with scores, NaN where none was given.
 
-    Attributes:
-        queries, documents: the ids, shape (pairs,).
-        scores: float32, NaN where none was given.
+    See `CandidatePool.from_lists`.
     """
-
-    queries: pa.Array
-    documents: pa.Array
-    scores: FloatArray
-
-
-def positive_batches(source: Any, lists: ListSource) -> Iterator[PairBatch]:
-    """The positives in batches; see `CandidatePool.from_lists`."""
     path = _path(source)
     if source is None:
         require(
@@ -178,7 +168,7 @@ def _table_of_positives(source: Mapping[Any, Any]) -> pa.Table:
     return pa.table({**columns, POSITIVE_SCORES: array_of(scores, "positives")})
 
 
-def _pairs_of(table: pa.Table, in_lists: bool) -> PairBatch:
+def _pairs_of(table: pa.Table, in_lists: bool) -> Pairs:
     queries, score = whole(table[QUERY]), "positive_score"
     documents = whole(table[POSITIVES if in_lists else "document_id"])
     lengths = np.ones(len(queries), dtype=np.int64)
@@ -195,7 +185,7 @@ def _pairs_of(table: pa.Table, in_lists: bool) -> PairBatch:
         wrong = ~np.isfinite(scores) & ~np.asarray(pc.is_null(given).to_numpy(zero_copy_only=False), dtype=bool)
         require(not wrong.any(), f"{score}: {wrong.sum():,} of {len(wrong):,} scores are not finite numbers")
     rows = np.repeat(np.arange(len(queries)), lengths)
-    return PairBatch(queries.take(pa.array(rows)), documents, scores)
+    return queries.take(pa.array(rows)), documents, scores
 
 
 def require_same_lengths(queries: pa.Array, one: IdArray, two: IdArray, name: str, other: str) -> None:
