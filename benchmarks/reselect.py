@@ -25,7 +25,7 @@ from hf_negmine import CandidatePool
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.config import MiningConfig
-from hf_negmine.pool import candidate_pool
+from hf_negmine.pool import rankings
 from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.search import open_searcher
 from hf_negmine.teachers.vector_store import VectorStore
@@ -77,7 +77,7 @@ def counting(owner: Any, name: str, size: Callable[..., int]) -> Iterator[list[i
 
 def cost_of(pool: CandidatePool, method: str, sampler: str = "top") -> Cost:
     """Select once."""
-    with counting(candidate_pool, "deepen", lambda _, __, demand: len(np.unique(demand.queries))) as deepened:
+    with counting(rankings, "deepen", lambda _, __, demand: len(np.unique(demand.queries))) as deepened:
         started = time.perf_counter()
         pool.select(method, sampler, NEGATIVES)
         return Cost(time.perf_counter() - started, deepened[0])

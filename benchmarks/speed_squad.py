@@ -81,8 +81,8 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
 
     import hf_negmine.miner
     import hf_negmine.pool.builder
-    import hf_negmine.pool.candidate_pool
     import hf_negmine.pool.deepening
+    import hf_negmine.pool.rankings
     import hf_negmine.pool.retrieving
     import hf_negmine.steps
     from hf_negmine import NegativeMiner, TopKPercPos
@@ -100,7 +100,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
         (DenseTeacher, "fingerprint", FINGERPRINT),
         (hf_negmine.pool.builder.PoolBuilder, "searcher", OPEN),
         (hf_negmine.pool.deepening, "search_queries", SEARCH),
-        (hf_negmine.pool.candidate_pool, "deepen", DEEPEN),
+        (hf_negmine.pool.rankings, "deepen", DEEPEN),
         (hf_negmine.pool.builder, "retrieve", STORE),
         (hf_negmine.pool.CandidatePool, "save", STORE),
         (hf_negmine.pool.CandidatePool, "select", SELECT),

@@ -17,8 +17,7 @@ from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.files import digest_of, read_array, scratch_folder, write_array
 from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.data.layouts import RowNegatives
-from hf_negmine.data.pairs import PairFinder, RowPairs
+from hf_negmine.data.pairs import PairFinder, RowNegatives, RowPairs
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.data.writing import scored_positives
 from hf_negmine.report.summary import MiningSummary

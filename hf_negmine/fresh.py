@@ -12,8 +12,7 @@ import torch
 from hf_negmine.base.devices import is_fork
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.data.layouts import RowNegatives
-from hf_negmine.data.pairs import RowPairs
+from hf_negmine.data.pairs import RowNegatives, RowPairs
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.builder import PoolBuilder

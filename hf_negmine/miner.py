@@ -19,8 +19,7 @@ from hf_negmine.base.errors import FrozenError, InputError, NotFittedError
 from hf_negmine.base.protocols import Role, Sampler, Searcher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.config import MiningConfig, taking
-from hf_negmine.data.layouts import RowNegatives
-from hf_negmine.data.pairs import RowPairs
+from hf_negmine.data.pairs import RowNegatives, RowPairs
 from hf_negmine.data.sources import CorpusSource, Rows, RowSource, open_rows
 from hf_negmine.data.writing import labeled_pairs, lookup_table, mined_features
 from hf_negmine.fitted import Fitted

@@ -22,7 +22,8 @@ from hf_negmine.base.progress import bar
 from hf_negmine.data.formats import names_of_formats
 from hf_negmine.data.formats.lists import NegativeLists
 from hf_negmine.data.formats.tools import TOOLS
-from hf_negmine.data.layouts import Layout, RowNegatives, write_rows
+from hf_negmine.data.layouts import Layout, write_rows
+from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.sources import (
     Reading,
     Rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,16 @@ def flat_positions(starts: IdArray, counts: IdArray) -> tuple[IdArray, IdArray]:
     rows = np.repeat(np.arange(len(counts)), counts)
     before = np.cumsum(counts) - counts
     return np.repeat(starts - before, counts) + np.arange(len(rows)), rows
+
+
+def runs(offsets: IdArray, most: int, most_rows: int = 2**62) -> Iterator[tuple[int, int]]:
+    """Cut rows into ranges (first, last) of at most so many entries and so many rows, but at least one row."""
+    first = 0
+    while first < len(offsets) - 1:
+        within = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        last = min(max(within, first + 1), first + most_rows)
+        yield first, last
+        first = last
 
 
 def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], BoolArray]) -> IdArray:

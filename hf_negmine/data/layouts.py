@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from hf_negmine.base.choices import Format, Inconsistent, OnExhausted
 from hf_negmine.base.errors import ColumnError, ExhaustedError, InputError, require, require_choice
-from hf_negmine.base.ragged import Ragged, offsets_of_rows
-from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.base.ragged import offsets_of_rows
+from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.data.checks import is_list
 from hf_negmine.data.formats.cells import lists_like, new_elements
 from hf_negmine.data.formats.tools import TOOLS, Tool
+from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.texts import TextColumn
 
 FORMATS = get_args(Format)
@@ -121,99 +122,16 @@ class Layout:
         if self.tool is not None:
             kinds = (self.tool.of_positives[0], self.tool.of_negatives[0]) if self.scores else ()
             return {**self.tool.columns, **dict.fromkeys(kinds, pa.list_(score))}
-        if self.format == "n-tuple":
-            columns = {self.positive_column: text, **{f"negative_{i}": text for i in range(1, self.n + 1)}}
-            return {**columns, "scores": pa.list_(score)} if self.scores else columns
-        if self.format == "triplet":
-            columns = {self.positive_column: text, "negative": text}
-            return {**columns, "scores": pa.list_(score)} if self.scores else columns
+        if self.format in ("n-tuple", "triplet"):
+            numbered = [f"negative_{place}" for place in range(1, self.n + 1)]
+            names = [self.positive_column, *(["negative"] if self.format == "triplet" else numbered)]
+            return {**dict.fromkeys(names, text), **({"scores": pa.list_(score)} if self.scores else {})}
         if self.format == "labeled-pair":
             return {self.positive_column: text, **({"score": score} if self.scores else {"label": pa.int64()})}
         if self.format == "labeled-list":
             last = {"scores": pa.list_(score)} if self.scores else {"labels": pa.list_(pa.int64())}
             return {self.positive_column: pa.list_(text), **last}
         return {"query_id": pa.int64(), "document_ids": pa.list_(pa.int64()), "scores": pa.list_(score)}
-
-
-@dataclass(frozen=True)
-class RowNegatives:
-    """Some rows with their positives and negatives, one entry per (row, positive) pair.
-
-    Attributes:
-        queries: the query text of each row.
-        query_ids: int64, shape (rows,); -1 for a query that was not part of `fit`.
-        rows: int64, shape (pairs,): the row of each pair, rising.
-        positives: positive texts, shape (pairs,).
-        positive_ids: int64 passage ids, shape (pairs,); -1 for one outside the corpus.
-        positive_scores: float32, shape (pairs,).
-        offsets: int64, shape (pairs + 1,): the negatives of each pair.
-        passages: int32 passage ids of the negatives, by falling score.
-        scores: float32, same shape.
-        consistent: bool, shape (pairs,): whether the teacher finds the positive; None if this was not asked for.
-    """
-
-    queries: pa.LargeStringArray
-    query_ids: IdArray
-    rows: IdArray
-    positives: pa.LargeStringArray
-    positive_ids: IdArray
-    positive_scores: FloatArray
-    offsets: IdArray
-    passages: PassageArray
-    scores: FloatArray
-    consistent: BoolArray | None = None
-
-    @property
-    def counts(self) -> IdArray:
-        """The number of negatives of each pair."""
-        return np.diff(self.offsets)
-
-    @property
-    def _negatives(self) -> Ragged:
-        return Ragged(self.offsets, (self.passages, self.scores))
-
-    def joined(self, other: RowNegatives) -> RowNegatives:
-        """The pairs of both, which must share their rows, in row order."""
-        negatives = Ragged.concatenated([self._negatives, other._negatives])
-        passages, scores = negatives.arrays
-        together = RowNegatives(
-            self.queries,
-            self.query_ids,
-            np.concatenate([self.rows, other.rows]),
-            pa.concat_arrays([self.positives, other.positives]),
-            np.concatenate([self.positive_ids, other.positive_ids]),
-            np.concatenate([self.positive_scores, other.positive_scores]),
-            negatives.offsets,
-            passages,
-            scores,
-            _joined_flags(self, other),
-        )
-        return together.of(np.argsort(together.rows, kind="stable"))
-
-    def of(self, pairs: IdArray) -> RowNegatives:
-        """The selected pairs, in the order given."""
-        negatives = self._negatives.take(pairs)
-        passages, scores = negatives.arrays
-        return RowNegatives(
-            self.queries,
-            self.query_ids,
-            self.rows[pairs],
-            self.positives.take(pa.array(pairs)),
-            self.positive_ids[pairs],
-            self.positive_scores[pairs],
-            negatives.offsets,
-            passages,
-            scores,
-            None if self.consistent is None else self.consistent[pairs],
-        )
-
-
-def _joined_flags(one: RowNegatives, two: RowNegatives) -> BoolArray | None:
-    """The flags of both sets of pairs; a fit on a corpus alone has no pairs to check, and therefore no flags."""
-    if one.consistent is None and two.consistent is None:
-        return None
-    parts = [np.ones(len(part.rows), bool) if part.consistent is None else part.consistent for part in (one, two)]
-    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -232,6 +150,8 @@ def write_rows(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writt
     """
     if layout.inconsistent == "drop" and found.consistent is not None:
         found = found.of(np.flatnonzero(found.consistent))
+    if layout.inconsistent != "flag":
+        found = replace(found, consistent=None)
     found = _settle_exhausted(found, layout)
     if layout.format == "n-tuple":
         return _n_tuples(found, corpus, layout)
@@ -266,8 +186,10 @@ def _n_tuples(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
         texts = corpus.texts.take(pa.array(ids, mask=~there))
         columns[f"negative_{place + 1}"] = texts.cast(pa.string())
     if layout.scores:
-        columns["scores"] = _lists(found.positive_scores, np.arange(len(found.rows)), found, len(found.rows))
-    return Written(found.rows, {**columns, **_flags(found, layout, np.arange(len(found.rows)))})
+        offsets = (found.offsets + np.arange(len(found.offsets))).astype(np.int32)
+        scores = np.insert(found.scores, found.offsets[:-1], found.positive_scores)
+        columns["scores"] = pa.ListArray.from_arrays(offsets, scores)
+    return Written(found.rows, {**columns, **_flags(found.consistent)})
 
 
 def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
@@ -279,22 +201,18 @@ def _triplets(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Writte
     if layout.scores:
         both = np.stack([found.positive_scores[pair], found.scores], axis=1).reshape(-1)
         columns["scores"] = pa.ListArray.from_arrays(np.arange(0, len(both) + 1, 2, dtype=np.int32), both)
-    return Written(found.rows[pair], {**columns, **_flags(found, layout, pair)})
+    flags = None if found.consistent is None else found.consistent[pair]
+    return Written(found.rows[pair], {**columns, **_flags(flags)})
 
 
 def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
     """Lay out the formats that put positives and negatives into one column; a group is a row, or one of its pairs."""
-    first_of_group = _first_of_group(found, layout)
-    group_of_pair = np.cumsum(first_of_group) - 1
-    negatives = _shared_negatives(found, group_of_pair).of(np.flatnonzero(first_of_group))
-    n_groups = len(negatives.rows)
-    group_of_negative = np.repeat(np.arange(n_groups), negatives.counts)
+    firsts, group_of_pair, negatives = _groups(found, layout)
+    group_of_negative = np.repeat(np.arange(len(firsts)), negatives.counts)
     groups = np.concatenate([group_of_pair, group_of_negative])
     order = np.argsort(groups, kind="stable")
-    is_positive = np.concatenate([np.ones(len(group_of_pair), bool), np.zeros(len(group_of_negative), bool)])[order]
+    offsets = offsets_of_rows(groups, len(firsts)).astype(np.int32)
     scores = np.concatenate([found.positive_scores, negatives.scores])[order]
-    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
-
     if layout.format == "ids":
         ids = np.concatenate([found.positive_ids, negatives.passages.astype(np.int64)])[order]
         if (ids < 0).any() or (found.query_ids[negatives.rows] < 0).any():
@@ -306,30 +224,25 @@ def _grouped(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written
             "document_ids": pa.ListArray.from_arrays(offsets, ids),
             "scores": pa.ListArray.from_arrays(offsets, scores),
         }
-        return Written(negatives.rows, {**columns, **_flags(found, layout, np.flatnonzero(first_of_group))})
+        return Written(negatives.rows, {**columns, **_flags(_all_of(found.consistent, firsts))})
     texts = pa.concat_arrays([found.positives.cast(pa.large_string()), corpus.take(negatives.passages)])
     texts = texts.take(pa.array(order)).cast(pa.string())
-    labels = is_positive.astype(np.int64)
+    labels = (order < len(group_of_pair)).astype(np.int64)
     if layout.format == "labeled-pair":
         last = {"score": pa.array(scores)} if layout.scores else {"label": pa.array(labels)}
-        flags = _flags_of_passages(found, layout, np.flatnonzero(first_of_group), group_of_negative, order)
+        flags = _flags_of_passages(found.consistent, firsts, group_of_negative, order)
         return Written(negatives.rows[groups[order]], {layout.positive_column: texts, **last, **flags})
     values, name = (scores, "scores") if layout.scores else (labels, "labels")
-    return Written(
-        negatives.rows,
-        {
-            layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
-            name: pa.ListArray.from_arrays(offsets, values),
-            **_flags_of_groups(found, layout, np.flatnonzero(first_of_group)),
-        },
-    )
+    columns = {
+        layout.positive_column: pa.ListArray.from_arrays(offsets, texts),
+        name: pa.ListArray.from_arrays(offsets, values),
+    }
+    return Written(negatives.rows, {**columns, **_flags(_all_of(found.consistent, firsts))})
 
 
 def _of_tool(found: RowNegatives, corpus: TextColumn, layout: Layout, tool: Tool) -> Written:
     """Lay out one row per group in the format of another tool."""
-    firsts = np.flatnonzero(_first_of_group(found, layout))
-    group_of_pair = np.searchsorted(firsts, np.arange(len(found.rows)), side="right") - 1
-    negatives = _shared_negatives(found, group_of_pair).of(firsts)
+    firsts, group_of_pair, negatives = _groups(found, layout)
     offsets = offsets_of_rows(group_of_pair, len(firsts))
     positives = new_elements(
         found.positives, tool.positive_type.value_type if is_list(tool.positive_type) else tool.positive_type
@@ -346,15 +259,16 @@ def _of_tool(found: RowNegatives, corpus: TextColumn, layout: Layout, tool: Tool
         kind = pa.list_(pa.float32())
         columns[tool.of_positives[0]] = lists_like(kind, pa.array(found.positive_scores), offsets)
         columns[tool.of_negatives[0]] = lists_like(kind, pa.array(negatives.scores), negatives.offsets)
-    return Written(negatives.rows, {**columns, **_flags_of_groups(found, layout, firsts)})
+    return Written(negatives.rows, {**columns, **_flags(_all_of(found.consistent, firsts))})
 
 
-def _first_of_group(found: RowNegatives, layout: Layout) -> BoolArray:
-    """Whether each pair is the first of its group, which is a row or, without groups, the pair alone."""
+def _groups(found: RowNegatives, layout: Layout) -> tuple[IdArray, IdArray, RowNegatives]:
+    """The first pair of each group, which is a row or a pair alone; the group of each pair; each group's negatives."""
     first = np.ones(len(found.rows), dtype=bool)
-    if layout.groups_positives and len(found.rows):
+    if layout.groups_positives:
         first[1:] = np.diff(found.rows) > 0
-    return first
+    firsts, group_of_pair = np.flatnonzero(first), np.cumsum(first) - 1
+    return firsts, group_of_pair, _shared_negatives(found, group_of_pair).of(firsts)
 
 
 def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegatives:
@@ -371,37 +285,24 @@ def _shared_negatives(found: RowNegatives, group_of_pair: IdArray) -> RowNegativ
     return replace(found, offsets=offsets, passages=found.passages[kept], scores=found.scores[kept])
 
 
-def _flags(found: RowNegatives, layout: Layout, pairs: IdArray) -> dict[str, pa.Array]:
-    """The column that flags inconsistent rows, with the flags of these pairs."""
-    if layout.inconsistent != "flag" or found.consistent is None:
-        return {}
-    return {CONSISTENT: pa.array(found.consistent[pairs])}
+def _flags(consistent: BoolArray | None) -> dict[str, pa.Array]:
+    """The column that flags inconsistent rows, if it was asked for."""
+    return {} if consistent is None else {CONSISTENT: pa.array(consistent)}
 
 
-def _flags_of_groups(found: RowNegatives, layout: Layout, firsts: IdArray) -> dict[str, pa.Array]:
-    """Like `_flags` for groups, whose first pairs these are: all positives of a group must be found."""
-    if layout.inconsistent != "flag" or found.consistent is None:
-        return {}
-    whole = np.logical_and.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
-    return {CONSISTENT: pa.array(whole)}
+def _all_of(consistent: BoolArray | None, firsts: IdArray) -> BoolArray | None:
+    """Whether all positives are found in each group, whose first pairs these are."""
+    return consistent if consistent is None or not len(firsts) else np.logical_and.reduceat(consistent, firsts)
 
 
 def _flags_of_passages(
-    found: RowNegatives, layout: Layout, firsts: IdArray, group_of_negative: IdArray, order: IdArray
+    consistent: BoolArray | None, firsts: IdArray, group_of_negative: IdArray, order: IdArray
 ) -> dict[str, pa.Array]:
-    """Like `_flags` for single passages: a positive has its own flag, a negative that of any positive of its group.
+    """Flags of single passages: a positive has its own, a negative that of any positive of its group.
 
     The rows flagged as consistent are therefore exactly those that ``"drop"`` leaves.
     """
-    if layout.inconsistent != "flag" or found.consistent is None:
-        return {}
-    some = np.logical_or.reduceat(found.consistent, firsts) if len(firsts) else np.empty(0, dtype=bool)
-    return {CONSISTENT: pa.array(np.concatenate([found.consistent, some[group_of_negative]])[order])}
-
-
-def _lists(first: FloatArray, group_of_first: IdArray, found: RowNegatives, n_groups: int) -> pa.ListArray:
-    """One list per pair: the positive's score, then those of its negatives."""
-    groups = np.concatenate([group_of_first, np.repeat(np.arange(n_groups), found.counts)])
-    order = np.argsort(groups, kind="stable")
-    offsets = np.searchsorted(groups[order], np.arange(n_groups + 1)).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, np.concatenate([first, found.scores])[order])
+    if consistent is None or not len(firsts):
+        return _flags(consistent)
+    some = np.logical_or.reduceat(consistent, firsts)
+    return _flags(np.concatenate([consistent, some[group_of_negative]])[order])

@@ -1,4 +1,4 @@
-"""Rows of (query, positive), located by their texts among those of a text set."""
+"""Rows of (query, positive), located by their texts among those of a text set, and their negatives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.files import text_digests
-from hf_negmine.base.schema import BoolArray, IdArray
+from hf_negmine.base.ragged import Ragged
+from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.checks import check_texts, flatten_positives
 from hf_negmine.data.texts import TextSet
 
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Rows with their positives, before their negatives are known; fields as in `RowNegatives`."""
+    """Some rows with their positives, one entry per (row, positive) pair.
+
+    Attributes:
+        queries: the query text of each row.
+        query_ids: int64, shape (rows,); -1 for a query that was not part of `fit`.
+        rows: int64, shape (pairs,): the row of each pair, rising.
+        positives: positive texts, shape (pairs,).
+        positive_ids: int64 passage ids, shape (pairs,); -1 for one outside the corpus.
+    """
 
     queries: pa.LargeStringArray
     query_ids: IdArray
@@ -33,6 +42,76 @@ class RowPairs:
             np.searchsorted(rows, self.rows[pairs]),
             self.positives.take(pa.array(pairs)),
             self.positive_ids[pairs],
+        )
+
+
+@dataclass(frozen=True)
+class RowNegatives(RowPairs):
+    """Some rows with their positives and negatives.
+
+    Attributes:
+        positive_scores: float32, shape (pairs,).
+        offsets: int64, shape (pairs + 1,): the negatives of each pair.
+        passages: int32 passage ids of the negatives, by falling score.
+        scores: float32, same shape.
+        consistent: bool, shape (pairs,): whether the teacher finds the positive; None if this was not asked for.
+    """
+
+    positive_scores: FloatArray
+    offsets: IdArray
+    passages: PassageArray
+    scores: FloatArray
+    consistent: BoolArray | None = None
+
+    @property
+    def counts(self) -> IdArray:
+        """The number of negatives of each pair."""
+        return np.diff(self.offsets)
+
+    @property
+    def _negatives(self) -> Ragged:
+        return Ragged(self.offsets, (self.passages, self.scores))
+
+    def joined(self, other: RowNegatives) -> RowNegatives:
+        """The pairs of both, which must share their rows, in row order."""
+        negatives = Ragged.concatenated([self._negatives, other._negatives])
+        passages, scores = negatives.arrays
+        consistent = None
+        if self.consistent is not None or other.consistent is not None:
+            # A fit on a corpus alone has no pairs to check, and therefore no flags.
+            parts = [
+                np.ones(len(one.rows), bool) if one.consistent is None else one.consistent for one in (self, other)
+            ]
+            consistent = np.concatenate(parts)
+        together = RowNegatives(
+            self.queries,
+            self.query_ids,
+            np.concatenate([self.rows, other.rows]),
+            pa.concat_arrays([self.positives, other.positives]),
+            np.concatenate([self.positive_ids, other.positive_ids]),
+            np.concatenate([self.positive_scores, other.positive_scores]),
+            negatives.offsets,
+            passages,
+            scores,
+            consistent,
+        )
+        return together.of(np.argsort(together.rows, kind="stable"))
+
+    def of(self, pairs: IdArray) -> RowNegatives:
+        """The selected pairs, in the order given."""
+        negatives = self._negatives.take(pairs)
+        passages, scores = negatives.arrays
+        return RowNegatives(
+            self.queries,
+            self.query_ids,
+            self.rows[pairs],
+            self.positives.take(pa.array(pairs)),
+            self.positive_ids[pairs],
+            self.positive_scores[pairs],
+            negatives.offsets,
+            passages,
+            scores,
+            None if self.consistent is None else self.consistent[pairs],
         )
 
 

@@ -15,7 +15,8 @@ from hf_negmine.base.files import digest_of, finish_or_nothing
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
 from hf_negmine.data.formats.lists import NegativeLists
-from hf_negmine.data.layouts import Layout, RowNegatives, Written, write_rows
+from hf_negmine.data.layouts import Layout, Written, write_rows
+from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.texts import TextColumn, TextSet
 
 ROWS_A_STEP = 8192

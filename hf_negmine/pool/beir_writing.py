@@ -21,9 +21,8 @@ from hf_negmine.data.sources import read_beir_table, read_qrels_table
 from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.data.writing import in_memory
-from hf_negmine.pool.ids import Ids, require_fields, taken
-from hf_negmine.pool.list_files import run_at
-from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, IdIndex, flat_lists, numbers_of, open_lists
+from hf_negmine.pool.ids import IdIndex, Ids, require_fields, taken
+from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, flat_lists, numbers_of, open_lists
 
 QRELS = ("query-id", "corpus-id", "score")
 SEPARATORS = r"[\t\r\n]"
@@ -122,7 +121,7 @@ def write_hard_subset(
 def _best(run: Any, asked: IdIndex, passages: IdIndex, wanted: BoolArray, top_k: int, what: str) -> IdArray:
     """The rows of the best passages of the wanted queries in a run."""
     parts: list[tuple[AnyArray, ...]] = []
-    for table in open_lists(run_at(run)).tables([QUERY, DOCUMENTS, SCORES]):
+    for table in open_lists(run).tables([QUERY, DOCUMENTS, SCORES]):
         rows = asked.find(whole(table[QUERY]), what)
         documents, lengths = flat_lists(whole(table[DOCUMENTS]), DOCUMENTS)
         scores = numbers_of(flat_lists(whole(table[SCORES]), SCORES)[0], SCORES)

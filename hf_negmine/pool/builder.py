@@ -22,8 +22,8 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.pool.listed import ListedPool, lists_pool_name
 from hf_negmine.pool.retrieving import search_share
+from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
@@ -98,7 +98,8 @@ class PoolBuilder:
         key = (texts.fingerprint, digest_of(identity_of(teacher)))
         if key not in self._searchers:
             self._searchers = {other: kept for other, kept in self._searchers.items() if other[0] == key[0]}
-            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(self._queries(texts))
+            queries = Queries.of(texts, exclude_positives=not self.config.include_positives)
+            self._searchers[key] = self.indexes.open(teacher, texts.corpus).searcher(queries)
         return self._searchers[key]
 
     def pool(
@@ -155,12 +156,7 @@ class PoolBuilder:
             progress=self.config.progress,
         )
         pool.positives.warn_of_zeros(teacher.name)
-
-        def scene() -> Scene:
-            offsets, ids = texts.positive_offsets, texts.positive_ids.astype(np.int64)
-            return self._scene(teacher, pool, self._queries(texts), texts, (offsets, ids, None))
-
-        return self._with_rules(pool, scene)
+        return self._with_rules(pool, lambda: Scene.of(texts, teacher, self.indexes, counted=pool.counted()))
 
     def _listed(self, teacher: ListTeacher, texts: TextSet) -> CandidatePool:
         """The pool of lists that were scored elsewhere, which is there since they were read."""
@@ -170,17 +166,10 @@ class PoolBuilder:
         )
         listed = ListedPool(self.config.cache_dir / "pools" / lists_pool_name(teacher), texts, teacher, self.indexes)
         pool = CandidatePool.load(listed.folder, open_searcher=listed.open_searcher, progress=self.config.progress)
-
-        def scene() -> Scene:
-            return replace(listed.scene(pool.counted()), positive_score=self.config.positive_score)
-
-        return self._with_rules(pool, scene)
+        return self._with_rules(pool, lambda: listed.scene(pool.counted()))
 
     def _pool_name(self, about: dict[str, Any]) -> str:
         return digest_of("pool", FORMAT_VERSION, about, self.config.pool_depth, self.config.include_positives)
-
-    def _queries(self, texts: TextSet) -> Queries:
-        return Queries.of(texts, exclude_positives=not self.config.include_positives)
 
     # ---- pools of rows that come later -------------------------------------------------------------------------
 
@@ -230,15 +219,18 @@ class PoolBuilder:
             pool.deciding = self._deciding(teacher, texts)
 
         def scene() -> Scene:
-            known_rows, known_ids = known
-            return self._scene(
-                teacher,
-                pool,
+            return Scene(
                 queries,
-                texts,
-                (offsets, pairs.positive_ids, pairs.positives),
-                known_offsets=offsets_of_rows(known_rows, len(pairs.queries)),
-                known_ids=known_ids,
+                texts.corpus,
+                offsets,
+                pairs.positive_ids,
+                pairs.positives,
+                self.config.positive_score,
+                teacher,
+                self.indexes,
+                pool.counted(),
+                known_offsets=offsets_of_rows(known[0], len(pairs.queries)),
+                known_ids=known[1],
             )
 
         return self._with_rules(pool, scene)
@@ -271,26 +263,6 @@ class PoolBuilder:
         """How many candidates are stored: all of those with scores that would be expensive to compute again."""
         kept = 0 if isinstance(teacher, ApproximateTeacher) else getattr(teacher, "candidates", 0)
         return max(self.config.pool_depth, kept)
-
-    def _scene(
-        self,
-        teacher: Teacher,
-        pool: CandidatePool,
-        queries: Queries,
-        texts: TextSet,
-        positives: tuple[IdArray, IdArray, pa.Array | None],
-        **known: IdArray,
-    ) -> Scene:
-        return Scene(
-            queries,
-            texts.corpus,
-            *positives,
-            self.config.positive_score,
-            teacher,
-            self.indexes,
-            pool.counted(),
-            **known,
-        )
 
     def _with_rules(self, pool: CandidatePool, scene: Callable[[], Scene]) -> CandidatePool:
         """The pool with the configuration's filters and rules."""

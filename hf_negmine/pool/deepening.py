@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.ragged import runs
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.select.candidates import CandidateLists, Demand
 
@@ -55,12 +56,7 @@ def search_in_blocks(
 
 
 def deepen(
-    lists: CandidateLists,
-    searcher: Searcher,
-    demand: Demand,
-    *,
-    ahead: int = 2,
-    progress: bool = False,
+    lists: CandidateLists, searcher: Searcher, demand: Demand, *, ahead: int = 2, progress: bool = False
 ) -> CandidateLists:
     """The lists with one more segment for every target of ``demand``, where the demand begins.
 
@@ -83,7 +79,7 @@ def deepen(
         for by_rank in (False, True):
             some = demand.of(np.flatnonzero(ranked == by_rank))
             if by_rank:
-                some = _distinct(dataclasses.replace(some, ceilings=np.full_like(some.ceilings, np.inf)))
+                some = _distinct(_under_no_ceiling(some))
             skip = some.first_rank if by_rank else 0
             depth = some.last_rank - skip if by_rank and some.last_rank is not None else ahead * some.wanted
             for targets in _steps(some.queries, searcher.block_size, PLACES_A_STEP // (depth + skip)):
@@ -108,12 +104,8 @@ def _steps(queries: IdArray, most_queries: int, most_targets: int) -> Iterator[s
     """Consecutive targets of whole queries: at most so many of both, but at least one query."""
     starts = np.flatnonzero(np.append(True, queries[1:] != queries[:-1])[: len(queries)])
     bounds = np.append(starts, len(queries))
-    first = 0
-    while first < len(starts):
-        within = int(np.searchsorted(bounds, bounds[first] + most_targets, side="right")) - 1
-        last = min(max(within, first + 1), first + most_queries)
+    for first, last in runs(bounds, most_targets, most_queries):
         yield slice(int(bounds[first]), int(bounds[last]))
-        first = last
 
 
 def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
@@ -122,9 +114,35 @@ def _needs_ranks(lists: CandidateLists, demand: Demand) -> BoolArray:
         return np.zeros(len(demand.queries), dtype=bool)
     if demand.last_rank is not None:
         return np.ones(len(demand.queries), dtype=bool)
-    ranks_only = dataclasses.replace(demand, ceilings=np.full_like(demand.ceilings, np.inf), floor=-np.inf, wanted=1)
-    first = lists.answer(ranks_only)
+    first = lists.answer(replace(_under_no_ceiling(demand), wanted=1))
     under_ceiling = np.ones(len(first.starts), dtype=bool)
     found = np.flatnonzero(first.certain & (first.counts == 1))
     under_ceiling[found] = lists.scores[first.starts[found]] < demand.ceilings[found]
     return under_ceiling
+
+
+def missing(lists: CandidateLists, demands: Iterable[Demand]) -> list[Demand]:
+    """What the lists lack to answer all of ``demands``: at most one demand by score, and one by rank."""
+    lacking = [demand.of(np.flatnonzero(~lists.answer(demand).certain)) for demand in demands]
+    by_score = [one for one in lacking if len(one.queries) and one.last_rank is None]
+    by_rank = [one for one in lacking if len(one.queries) and one.last_rank is not None]
+    joined = []
+    if by_score:
+        joined.append(replace(_joined(by_score), floor=-np.inf, first_rank=0))
+    if by_rank:
+        first, last = min(one.first_rank for one in by_rank), max(one.last_rank or 0 for one in by_rank)
+        joined.append(replace(_under_no_ceiling(_joined(by_rank)), first_rank=first, last_rank=last))
+    return joined
+
+
+def _joined(demands: list[Demand]) -> Demand:
+    return replace(
+        demands[0],
+        queries=np.concatenate([one.queries for one in demands]),
+        ceilings=np.concatenate([one.ceilings for one in demands]),
+        wanted=max(one.wanted for one in demands),
+    )
+
+
+def _under_no_ceiling(demand: Demand) -> Demand:
+    return replace(demand, ceilings=np.full_like(demand.ceilings, np.inf), floor=-np.inf)

@@ -12,14 +12,14 @@ from hf_negmine.base.errors import require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.pool import CandidatePool
-from hf_negmine.pool.sweep import settings_of
+from hf_negmine.pool.sweep import Sweeping
 from hf_negmine.select import Positives, Selection, Top, resolve_sampler
 from hf_negmine.select.ensembles import CrossSample, Ensemble, agreement
 from hf_negmine.select.filters import BoundFilter, Filter
 from hf_negmine.select.methods import Method, resolve_method
 
 
-class EnsemblePool:
+class EnsemblePool(Sweeping):
     """One pool per teacher, and the rule that joins the selections from them.
 
     Attributes:
@@ -92,22 +92,12 @@ class EnsemblePool:
             }
         )
 
-    def sweep(
-        self,
-        methods: Sequence[Method | str],
-        samplers: Sequence[Sampler | str | None] = (None,),
-        n: int = 4,
-        *,
-        seed: int = 0,
-        positive_score: PositiveScore | None = None,
-        filters: Sequence[Filter | BoundFilter] = (),
-    ) -> list[Selection]:
-        """Select by every method with every sampler; see `CandidatePool.sweep`."""
-        settings = settings_of(methods, samplers)
+    def look_ahead(
+        self, settings: Sequence[tuple[Method, Sampler]], n: int, positive_score: PositiveScore | None = None
+    ) -> None:
+        """Search every pool for what selections by all these settings will need."""
         for pool in self.pools:
             pool.look_ahead(settings, n, positive_score)
-        options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
-        return [self.select(method, sampler, n, **options) for method, sampler in settings]
 
     @property
     def _names(self) -> list[str]:

@@ -1,31 +1,22 @@
-"""Scored lists in files: three tables that `sentence_transformers.util.resolve_ids` joins, and TREC runs."""
+"""Scored lists as commands name them: three tables that `sentence_transformers.util.resolve_ids` joins, or a run."""
 
 from __future__ import annotations
 
-import gzip
-import itertools
 import os
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from hf_negmine.base.errors import ColumnError, InputError, require
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources import open_rows, read_beir_texts, read_judgements
-from hf_negmine.data.sources.files import BUILDERS, endings, open_shards
-from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, ParquetLists
+from hf_negmine.data.sources.files import open_shards
+from hf_negmine.pool.list_sources import QUERY, RUN_ENDINGS, ParquetLists, RunFile, is_run, read_qrels
 from hf_negmine.select.judgements import Judgements
 
 TABLES = ("queries", "documents", "scores")
-RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
-DATA_SETS = BUILDERS.keys() - {".txt"}
-"""Endings of files that are data sets, rather than TREC relevance judgements."""
-ENTRIES_A_TABLE = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,26 +76,6 @@ def open_lists_at(
     return GivenLists(rows, rows, run, judged)
 
 
-def is_run(source: str) -> bool:
-    """Whether this is the name of a TREC run."""
-    return source.lower().endswith(RUN_ENDINGS)
-
-
-def run_at(source: Any) -> Any:
-    """The lists of a run, if this is the path of one; anything else unchanged."""
-    return RunFile(Path(source).expanduser()) if _is_path(source) and is_run(str(source)) else source
-
-
-def qrels_at(source: Any) -> Any:
-    """The positives of TREC relevance judgements, if this is the path of a file that is no data set by its name."""
-    is_file = _is_path(source) and Path(source).expanduser().is_file()
-    return read_qrels(source) if is_file and endings(str(source))[0] not in DATA_SETS else source
-
-
-def _is_path(source: Any) -> bool:
-    return isinstance(source, str | os.PathLike)
-
-
 def _table(source: str, name: str, split: str | None) -> Any:
     """One of the three tables, from a folder or the Hub."""
     folder = Path(os.path.expanduser(source))
@@ -119,69 +90,6 @@ def _table(source: str, name: str, split: str | None) -> Any:
         return ParquetLists(tuple(shards)) if name == "scores" else open_shards(shards)
     require(not folder.exists(), f"{source} is a file; a run is named {' or '.join(RUN_ENDINGS)}")
     return open_rows(source, config_name=name, split=split).rows
-
-
-# ---- TREC ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunFile:
-    """A TREC run as a `ListSource`: lines of query id, Q0, document id, rank, score and tag; the rank is not read."""
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        require(self.path.is_file(), f"{self.path} does not exist")
-
-    @property
-    def column_names(self) -> list[str]:
-        """The columns of a list."""
-        return [QUERY, DOCUMENTS, SCORES]
-
-    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """See `list_sources.ListSource`."""
-        if unknown := set(columns) - set(self.column_names):
-            raise ColumnError(min(unknown), self.column_names, argument=str(self.path))
-        lists = ((query, list(lines)) for query, lines in itertools.groupby(self._entries(), key=lambda one: one[0]))
-        some: list[tuple[str, list[tuple[str, str, float]]]] = []
-        size = 0
-        for one in lists:
-            some.append(one)
-            size += len(one[1])
-            if size >= ENTRIES_A_TABLE:
-                yield _table_of(some).select(columns)
-                some, size = [], 0
-        if some:
-            yield _table_of(some).select(columns)
-
-    def _entries(self) -> Iterator[tuple[str, str, float]]:
-        for number, fields in _lines(self.path, 6, "query id, Q0, document id, rank, score and tag"):
-            yield fields[0], fields[2], _number(self.path, number, fields[4])
-
-
-def _table_of(lists: list[tuple[str, list[tuple[str, str, float]]]]) -> pa.Table:
-    return pa.table(
-        {
-            QUERY: pa.array([query for query, _ in lists], pa.large_string()),
-            DOCUMENTS: pa.array(
-                [[document for _, document, _ in entries] for _, entries in lists], pa.large_list(pa.large_string())
-            ),
-            SCORES: pa.array([[score for *_, score in entries] for _, entries in lists], pa.large_list(pa.float64())),
-        }
-    )
-
-
-def read_qrels(path: str | Path) -> pa.Table:
-    """The pairs judged relevant (over 0) in TREC judgements: lines of query id, iteration, document id and grade."""
-    file = Path(os.path.expanduser(path))
-    require(file.is_file(), f"qrels: {path} does not exist")
-    queries, documents = [], []
-    for number, fields in _lines(file, 4, "query id, iteration, document id and grade"):
-        if _number(file, number, fields[3]) > 0:
-            queries.append(fields[0])
-            documents.append(fields[2])
-    require(bool(queries), f"qrels: {path} has no judgement over 0")
-    return pa.table({QUERY: queries, "document_id": documents})
 
 
 def judgements_of_qrels(folder: str, path: str | Path) -> Judgements:
@@ -200,34 +108,3 @@ def judgements_of_qrels(folder: str, path: str | Path) -> Judgements:
     rows = [{"query": one, "document": two, "relevant": True} for one, two in pairs if one and two]
     require(bool(rows), f"qrels: {path} judges no query and passage of {folder}; give judgements with its ids")
     return Judgements(rows, complete=True)
-
-
-def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of every line that is not blank, each with its number."""
-    with _opened(path) as file:
-        try:
-            for number, line in enumerate(file, 1):
-                fields = line.decode().split()
-                if fields and len(fields) != count:
-                    raise InputError(f"{path}: line {number} has {len(fields)} fields, expected {count}: {expected}")
-                if fields:
-                    yield number, fields
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} could not be read: {error}") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start} of a line)") from error
-
-
-def _number(path: Path, line: int, text: str) -> float:
-    try:
-        if "_" not in text:  # Python reads 1_0 as 10
-            return float(text)
-    except ValueError:
-        pass
-    raise InputError(f"{path}: line {line} has {text!r}, expected a number")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        yield file  # type: ignore[misc]

@@ -15,31 +15,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.files import (
-    storage_errors,
-)
+from hf_negmine.base.errors import InputError
+from hf_negmine.base.files import storage_errors
 from hf_negmine.base.progress import bar
-from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.collecting import build_text_set
+from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextSet
-from hf_negmine.pool.ids import Ids, ids_of, places_in
+from hf_negmine.pool.ids import IdIndex, Ids, TextsById, ids_of, open_texts, places_in
 from hf_negmine.pool.list_sources import (
     DOCUMENTS,
     QUERY,
     SCORES,
-    IdIndex,
     ListSource,
-    TextsById,
     flat_lists,
     numbers_of,
     open_lists,
-    open_texts,
     positive_batches,
     require_same_lengths,
 )
 from hf_negmine.select.candidates import CandidateLists
+from hf_negmine.select.selection import Positives
 
 ENTRIES_A_STEP = 2**21
 """Candidates that are sorted together."""
@@ -68,13 +65,13 @@ class Read:
     Attributes:
         texts: queries, corpus and positives.
         lists: a segment for every query, from the top of its ranking.
-        scores: float32, shape (pairs,): the scores of the positives; NaN where there is none.
+        positives: the positives; the score is NaN where there is none.
         ids: what the texts were given as.
     """
 
     texts: TextSet
     lists: CandidateLists
-    scores: FloatArray
+    positives: Positives
     ids: Ids
 
 
@@ -82,25 +79,23 @@ def read_lists(
     queries: Any, documents: Any, scores: Any, positives: Any, *, cache_dir: Path, scratch: Path, progress: bool
 ) -> Read:
     """Read scored lists; the lists are arrays on disk in ``scratch``. See `CandidatePool.from_lists`."""
-    opened = open_texts(queries, "queries"), open_texts(documents, "documents")
     source = open_lists(scores)
+    opened = open_texts(queries, "queries"), open_texts(documents, "documents")
     labelled = _labelled(*opened, positives, source)
     texts = _text_set(*opened, labelled, cache_dir)
     reader = _Reader(texts, *opened, scratch, progress)
     reader.place(labelled)
     reader.read(source)
-    lists = reader.finish()
-    return Read(texts, lists, reader.positive_scores, reader.ids())
+    return Read(texts, reader.finish(), reader.positives, reader.ids())
 
 
 def _labelled(queries: TextsById, documents: TextsById, positives: Any, lists: ListSource) -> Labelled:
-    parts: list[tuple[IdArray, IdArray, FloatArray]] = []
-    for batch in positive_batches(positives, lists):
-        rows = queries.index.require(batch.queries, "positives"), documents.index.require(batch.documents, "positives")
-        parts.append((*rows, batch.scores))
-    require(
-        any(len(part[0]) for part in parts), "positives: no query has one, expected at least one query with a positive"
-    )
+    parts = [
+        (queries.index.require(of_query, "positives"), documents.index.require(of_document, "positives"), given)
+        for of_query, of_document, given in positive_batches(positives, lists)
+    ]
+    if not any(len(given) for *_, given in parts):
+        raise InputError("positives: no query has one, expected at least one query with a positive")
     query_rows, document_rows, given = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((document_rows, query_rows))
     return Labelled(query_rows[order], document_rows[order], given[order])
@@ -139,12 +134,11 @@ class _Reader:
         self._passage_of = places_in(texts.corpus, documents).astype(np.int32)
         _require_one_text(queries.index, self._query_of)
         _require_one_text(documents.index, self._passage_of)
-        counts = np.diff(texts.positive_offsets)
-        query_of_pair = np.repeat(np.arange(len(counts)), counts)
+        no_scores = np.full(len(texts.positive_ids), np.nan, dtype=np.float32)
+        self.positives = Positives(texts.positive_offsets, texts.positive_ids, no_scores)
         self._n_passages = len(texts.corpus)
-        self._pair_keys = query_of_pair * self._n_passages + texts.positive_ids
+        self._pair_keys = self.positives.query_of_pair * self._n_passages + texts.positive_ids
         self._excluded_offsets, self._excluded = texts.excluded()
-        self.positive_scores: FloatArray = np.full(len(self._pair_keys), np.nan, dtype=np.float32)
 
     def ids(self) -> Ids:
         """The ids of the texts."""
@@ -174,10 +168,10 @@ class _Reader:
 
     def _read(self, table: pa.Table) -> tuple[AnyArray, ...]:
         """Passage ids and scores of a batch of lists, and the query id and length of each list; see `FILES`."""
-        ids = _one(table, QUERY)
+        ids = whole(table[QUERY])
         rows = self._queries.index.require(ids, "scores, query ids")
-        documents, lengths = flat_lists(_one(table, DOCUMENTS), DOCUMENTS)
-        values, of_scores = flat_lists(_one(table, SCORES), SCORES)
+        documents, lengths = flat_lists(whole(table[DOCUMENTS]), DOCUMENTS)
+        values, of_scores = flat_lists(whole(table[SCORES]), SCORES)
         require_same_lengths(ids, lengths, of_scores, DOCUMENTS, SCORES)
         scores = numbers_of(values, SCORES)
         if len(wrong := np.flatnonzero(~np.isfinite(scores))):
@@ -206,7 +200,7 @@ class _Reader:
             open(self._scratch / "sorted passages", "wb") as to_passages,
             open(self._scratch / "sorted scores", "wb") as to_scores,
         ):
-            for first, last in _steps(before[rows]):
+            for first, last in runs(before[rows], ENTRIES_A_STEP):
                 some = slice(rows[first], rows[last])
                 block = (joined_pieces(values, starts[some], sizes[some]) for values in (passages, scores))
                 query = np.repeat(queries[order[some]], sizes[some])
@@ -254,7 +248,7 @@ class _Reader:
     def _score_pairs(self, keys: IdArray, scores: FloatArray) -> None:
         places = np.minimum(np.searchsorted(self._pair_keys, keys), len(self._pair_keys) - 1)
         found = self._pair_keys[places] == keys
-        self.positive_scores[places[found]] = scores[found]
+        self.positives.scores[places[found]] = scores[found]
 
 
 FILES: dict[str, Any] = {"passages": np.int32, "scores": np.float32, "queries": np.int64, "lengths": np.int64}
@@ -268,22 +262,8 @@ def _among(values: IdArray, rising: IdArray) -> BoolArray:
     return np.asarray(rising[np.minimum(np.searchsorted(rising, values), len(rising) - 1)] == values)
 
 
-def _one(table: pa.Table, column: str) -> pa.Array:
-    return table[column].chunk(0) if table[column].num_chunks else pa.array([], table.schema.field(column).type)
-
-
 def _mapped(path: Path, kind: Any) -> AnyArray:
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
-
-
-def _steps(entries: IdArray) -> Iterator[tuple[int, int]]:
-    """Ranges of queries of at most `ENTRIES_A_STEP` entries, but at least one query; ``entries`` are their offsets."""
-    first = 0
-    while first < len(entries) - 1:
-        last = int(np.searchsorted(entries, entries[first] + ENTRIES_A_STEP, side="right")) - 1
-        last = max(last, first + 1)
-        yield first, last
-        first = last
 
 
 def _require_one_text(index: IdIndex, places: AnyArray) -> None:

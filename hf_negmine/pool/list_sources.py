@@ -1,17 +1,16 @@
-"""What users have of scored lists, opened: texts by id, a scored list per query, and positives by id.
-
-Ids are texts or whole numbers. Where one side has numbers and the other texts, they are compared as texts.
-"""
+"""What users have of scored lists, opened: a scored list per query, and positives, by id; also in files of TREC."""
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -21,14 +20,21 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
-from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code
-from hf_negmine.data.sources import Rows, find_texts, open_rows, read_beir_texts, table_batches
-from hf_negmine.data.sources.columns import whole
+from hf_negmine.data.checks import is_list
+from hf_negmine.data.sources import Rows, table_batches
+from hf_negmine.data.sources.columns import array_of, whole
+from hf_negmine.data.sources.files import BUILDERS, endings
+from hf_negmine.pool.ids import stored_rows
 
 LISTS_A_BATCH = 1024
 """Lists that are read at a time; they may have thousands of candidates each."""
 QUERY, DOCUMENTS, SCORES = "query_id", "document_ids", "scores"
 POSITIVES, POSITIVE_SCORES = "positive_ids", "positive_scores"
+RUN_ENDINGS = (".trec", ".run", ".trec.gz", ".run.gz")
+DATA_SETS = BUILDERS.keys() - {".txt"}
+"""Endings of files that are data sets, rather than TREC relevance judgements."""
+ENTRIES_A_TABLE = 2**20
+Pairs: TypeAlias = tuple[pa.Array, pa.Array, FloatArray]
 
 
 class ListSource(Protocol):
@@ -93,138 +99,36 @@ class ParquetLists:
             raise InputError(f"{path} could not be read as parquet: {reason}") from error
 
 
-class IdIndex:
-    """Finds the rows of ids."""
-
-    def __init__(self, ids: pa.Array, what: str) -> None:
-        self.ids, self.what = plain_ids(ids, what), what
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def find(self, ids: pa.Array, what: str) -> IdArray:
-        """The row of each id, -1 where there is none; ``what`` names them in errors."""
-        given, own = plain_ids(ids, what), self.ids
-        if given.type != own.type:
-            given, own = given.cast(pa.large_string()), self._as_text
-        rows = pc.index_in(given, value_set=own)
-        return np.asarray(pc.fill_null(rows, -1).to_numpy(zero_copy_only=False).astype(np.int64))
-
-    def require(self, ids: pa.Array, what: str) -> IdArray:
-        """Like `find`, or `InputError` if some are unknown."""
-        rows = self.find(ids, what)
-        if len(unknown := np.flatnonzero(rows < 0)):
-            raise InputError(
-                f"{what}: {len(unknown):,} of {len(rows):,} ids in a batch are not among the {len(self):,} ids of "
-                f"{self.what}, the first is {ids[int(unknown[0])].as_py()!r}; give the {self.what} that the lists were "
-                "made from, or leave these ids out"
-            )
-        return rows
-
-    @cached_property
-    def _as_text(self) -> pa.Array:
-        return self.ids.cast(pa.large_string())
-
-
-@dataclass(frozen=True)
-class TextsById:
-    """Texts and their ids, read in batches.
-
-    Attributes:
-        rows: the data set; never a stream.
-        column: its column of texts.
-        index: finds the rows of ids.
-        without_blanks: Python that leaves out blank texts, for errors.
-    """
-
-    rows: Any
-    column: str
-    index: IdIndex
-    without_blanks: str
-
-    def batches(self) -> Iterator[pa.Array]:
-        """The texts in order."""
-        return (whole(table[self.column]) for table in table_batches(self.rows, [self.column]))
-
-    def take(self, rows: IdArray) -> pa.Array:
-        """The texts of some rows, in this order, or `InputError` for a blank one."""
-        chosen = self.rows.select_columns([self.column]).with_format("arrow")
-        parts = [
-            whole(chosen[rows[start : start + TEXTS_A_BATCH].tolist()][self.column].cast(pa.large_string()))
-            for start in range(0, len(rows), TEXTS_A_BATCH)
-        ]
-        texts = pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
-        return check_texts(texts, rows, column=self.column, remedy=self.without_blanks)
-
-
-def open_texts(source: Any, what: str) -> TextsById:
-    """Open the texts of ``queries`` or ``documents``; see `CandidatePool.from_lists`."""
-    without_blanks = f"{{name: text for name, text in {what}.items() if text.strip()}}"
-    by_id = isinstance(source, Mapping) and bool(source) and all(isinstance(text, str) for text in source.values())
-    if by_id:
-        source = pa.table({"id": pa.array(list(source)), what: pa.array(list(source.values()), pa.large_string())})
-    name = {"documents": "corpus"}.get(what, what)
-    if isinstance(source, str | os.PathLike) and find_texts(folder := Path(source).expanduser(), name):
-        source = pa.table(list(read_beir_texts(folder, name)), names=["id", "text"])
-    rows, code = _stored_rows(source, what)
-    names = list(rows.column_names)
-    ids = [name for name in names if name in ("id", "_id") or name.endswith(("_id", "-id"))]
-    others = [name for name in names if name not in ids]
-    if sorted(others) == ["text", "title"]:  # as in a BEIR corpus
-        rows = rows.map(
-            lambda row: {"text": f"{row['title'] or ''} {row['text'] or ''}".strip()}, remove_columns="title"
-        )
-        others = ["text"]
-    require(
-        len(ids) == 1 and len(others) == 1,
-        f"{what}: expected a column of ids, named id or ending in _id, and one of texts, or title and text, got "
-        f"{names}; leave the others out",
-    )
-    parts = [whole(table[ids[0]]) for table in table_batches(rows, ids)]
-    require(bool(parts), f"{what}: there are no rows")
-    if not by_id:
-        without_blanks = in_code(code, f".filter(lambda row: (row[{others[0]!r}] or '').strip())", what)
-    return TextsById(rows, others[0], IdIndex(pa.concat_arrays(parts), what), without_blanks)
-
-
 def open_lists(source: Any) -> ListSource:
     """Open scored lists; see `CandidatePool.from_lists`."""
+    path = _path(source)
     if hasattr(source, "tables"):
         opened: ListSource = source
-    elif (path := _parquet_file(source)) is not None:
+    elif path is not None and is_run(path.name):
+        opened = RunFile(path)
+    elif path is not None and path.suffix == ".parquet" and path.is_file():
         opened = ParquetLists((path,))
-    elif _is_nested(source, Mapping):
-        lists = list(source.values())
+    elif _is_nested(source):
         table = {
             QUERY: pa.array(list(source)),
-            DOCUMENTS: _lists_of([list(one) for one in lists], "scores"),
-            SCORES: _lists_of([list(one.values()) for one in lists], "scores"),
+            DOCUMENTS: array_of([list(one) for one in source.values()], "scores"),
+            SCORES: array_of([list(one.values()) for one in source.values()], "scores"),
         }
-        opened = ListRows(_stored_rows(pa.table(table), "scores")[0])
+        opened = ListRows(stored_rows(pa.table(table), "scores")[0])
     else:
-        opened = ListRows(_stored_rows(source, "scores")[0])
+        opened = ListRows(stored_rows(source, "scores")[0])
     for column in (QUERY, DOCUMENTS, SCORES):
         if column not in opened.column_names:
             raise ColumnError(column, opened.column_names, argument="scores")
     return opened
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Some (query, positive) pairs by id.
+def positive_batches(source: Any, lists: ListSource) -> Iterator[Pairs]:
+    """The ids of queries and of their positives in batches, with scores, NaN where none was given.
 
-    Attributes:
-        queries, documents: the ids, shape (pairs,).
-        scores: float32, NaN where none was given.
+    See `CandidatePool.from_lists`.
     """
-
-    queries: pa.Array
-    documents: pa.Array
-    scores: FloatArray
-
-
-def positive_batches(source: Any, lists: ListSource) -> Iterator[PairBatch]:
-    """The positives in batches; see `CandidatePool.from_lists`."""
+    path = _path(source)
     if source is None:
         require(
             POSITIVES in lists.column_names,
@@ -232,10 +136,12 @@ def positive_batches(source: Any, lists: ListSource) -> Iterator[PairBatch]:
             "{query id: [document id]}",
         )
         opened = lists
-    elif isinstance(source, Mapping) and not _is_table(source):
-        opened = ListRows(_stored_rows(_table_of_positives(source), "positives")[0])
     else:
-        opened = ListRows(_stored_rows(source, "positives")[0])
+        if path is not None and path.is_file() and endings(path.name)[0] not in DATA_SETS:
+            source = read_qrels(path)
+        elif isinstance(source, Mapping) and not (QUERY in source and {POSITIVES, "document_id"} & source.keys()):
+            source = _table_of_positives(source)
+        opened = ListRows(stored_rows(source, "positives")[0])
     names = opened.column_names
     kept = [name for name in (QUERY, POSITIVES, "document_id", POSITIVE_SCORES, "positive_score") if name in names]
     if QUERY not in kept or not {POSITIVES, "document_id"} & set(kept):
@@ -248,9 +154,9 @@ def positive_batches(source: Any, lists: ListSource) -> Iterator[PairBatch]:
 def _table_of_positives(source: Mapping[Any, Any]) -> pa.Table:
     columns = {
         QUERY: pa.array(list(source)),
-        POSITIVES: _lists_of([[one] if isinstance(one, str) else list(one) for one in source.values()], "positives"),
+        POSITIVES: array_of([[one] if isinstance(one, str) else list(one) for one in source.values()], "positives"),
     }
-    if not _is_nested(source, Mapping):
+    if not _is_nested(source):
         return pa.table(columns)
     scores = [list(one.values()) for one in source.values()]
     grades = next((one for some in scores for one in some if not isinstance(one, float | np.floating)), None)
@@ -259,10 +165,10 @@ def _table_of_positives(source: Mapping[Any, Any]) -> pa.Table:
         f"positives: expected the teacher's scores as float, got {grades!r}, which looks like a relevance judgement; "
         "give lists of ids, such as {query id: [document id]}",
     )
-    return pa.table({**columns, POSITIVE_SCORES: _lists_of(scores, "positives")})
+    return pa.table({**columns, POSITIVE_SCORES: array_of(scores, "positives")})
 
 
-def _pairs_of(table: pa.Table, in_lists: bool) -> PairBatch:
+def _pairs_of(table: pa.Table, in_lists: bool) -> Pairs:
     queries, score = whole(table[QUERY]), "positive_score"
     documents = whole(table[POSITIVES if in_lists else "document_id"])
     lengths = np.ones(len(queries), dtype=np.int64)
@@ -279,7 +185,7 @@ def _pairs_of(table: pa.Table, in_lists: bool) -> PairBatch:
         wrong = ~np.isfinite(scores) & ~np.asarray(pc.is_null(given).to_numpy(zero_copy_only=False), dtype=bool)
         require(not wrong.any(), f"{score}: {wrong.sum():,} of {len(wrong):,} scores are not finite numbers")
     rows = np.repeat(np.arange(len(queries)), lengths)
-    return PairBatch(queries.take(pa.array(rows)), documents, scores)
+    return queries.take(pa.array(rows)), documents, scores
 
 
 def require_same_lengths(queries: pa.Array, one: IdArray, two: IdArray, name: str, other: str) -> None:
@@ -294,9 +200,7 @@ def require_same_lengths(queries: pa.Array, one: IdArray, two: IdArray, name: st
 
 def flat_lists(lists: pa.Array, column: str) -> tuple[pa.Array, IdArray]:
     """The entries of all lists, and the length of each list, 0 for a missing one."""
-    kind = lists.type
-    if not (pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind)):
-        raise InputError(f"column {column!r} holds {str(kind)[:120]}, expected a list in every row")
+    require(is_list(lists.type), f"column {column!r} holds {str(lists.type)[:120]}, expected a list in every row")
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     return pc.list_flatten(lists), np.asarray(lengths)
 
@@ -310,52 +214,102 @@ def numbers_of(values: pa.Array, column: str) -> FloatArray:
         return given.astype(np.float32)
 
 
-def plain_ids(ids: pa.Array, what: str) -> pa.Array:
-    """Ids as int64 or large string, or `InputError`."""
-    if pt.is_dictionary(ids.type):
-        ids = ids.cast(ids.type.value_type)
-    require(ids.null_count == 0, f"{what}: {ids.null_count} of {len(ids)} ids in a batch are missing, expected all")
-    if pt.is_null(ids.type):
-        return ids.cast(pa.large_string())
-    if pt.is_integer(ids.type):
-        try:
-            return ids.cast(pa.int64())
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{what}: {error}; give such ids as texts") from error
-    if pt.is_string(ids.type) or pt.is_large_string(ids.type) or pt.is_string_view(ids.type):
-        return ids.cast(pa.large_string())
-    raise InputError(f"{what}: the ids are {str(ids.type)[:120]}, expected texts or whole numbers")
+def _path(source: Any) -> Path | None:
+    return Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
 
 
-def _stored_rows(source: Any, what: str) -> tuple[Any, str]:
-    """Rows that can be read more than once and in any order, and Python that makes them, for errors."""
-    try:
-        opened = open_rows(source)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
-    rows = opened.rows
-    require(
-        hasattr(rows, "select_columns") and hasattr(rows, "select"),
-        f"{what}: got a stream, expected rows that can be read more than once; load them without streaming=True",
+def _is_nested(source: Any) -> bool:
+    return isinstance(source, Mapping) and bool(source) and all(isinstance(one, Mapping) for one in source.values())
+
+
+# ---- TREC ------------------------------------------------------------------------------------------------------------
+
+
+def is_run(source: str) -> bool:
+    """Whether this is the name of a TREC run."""
+    return source.lower().endswith(RUN_ENDINGS)
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """A TREC run as a `ListSource`: lines of query id, Q0, document id, rank, score and tag; the rank is not read."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        require(self.path.is_file(), f"{self.path} does not exist")
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of a list."""
+        return [QUERY, DOCUMENTS, SCORES]
+
+    def tables(self, columns: list[str]) -> Iterator[pa.Table]:
+        """See `list_sources.ListSource`."""
+        if unknown := set(columns) - set(self.column_names):
+            raise ColumnError(min(unknown), self.column_names, argument=str(self.path))
+        lists = ((query, list(lines)) for query, lines in itertools.groupby(self._entries(), key=lambda one: one[0]))
+        some: list[tuple[str, list[tuple[str, str, float]]]] = []
+        size = 0
+        for one in lists:
+            some.append(one)
+            size += len(one[1])
+            if size >= ENTRIES_A_TABLE:
+                yield _table_of(some).select(columns)
+                some, size = [], 0
+        if some:
+            yield _table_of(some).select(columns)
+
+    def _entries(self) -> Iterator[tuple[str, str, float]]:
+        for number, fields in _lines(self.path, 6, "query id, Q0, document id, rank, score and tag"):
+            yield fields[0], fields[2], _number(self.path, number, fields[4])
+
+
+def _table_of(lists: list[tuple[str, list[tuple[str, str, float]]]]) -> pa.Table:
+    return pa.table(
+        {
+            QUERY: pa.array([query for query, _ in lists], pa.large_string()),
+            DOCUMENTS: pa.array(
+                [[document for _, document, _ in entries] for _, entries in lists], pa.large_list(pa.large_string())
+            ),
+            SCORES: pa.array([[score for *_, score in entries] for _, entries in lists], pa.large_list(pa.float64())),
+        }
     )
-    return rows, what if opened.code == "rows" else opened.code
 
 
-def _parquet_file(source: Any) -> Path | None:
-    path = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
-    return path if path is not None and path.suffix == ".parquet" and path.is_file() else None
+def read_qrels(path: str | Path) -> pa.Table:
+    """The pairs judged relevant (over 0) in TREC judgements: lines of query id, iteration, document id and grade."""
+    file = Path(os.path.expanduser(path))
+    require(file.is_file(), f"qrels: {path} does not exist")
+    queries, documents = [], []
+    for number, fields in _lines(file, 4, "query id, iteration, document id and grade"):
+        if _number(file, number, fields[3]) > 0:
+            queries.append(fields[0])
+            documents.append(fields[2])
+    require(bool(queries), f"qrels: {path} has no judgement over 0")
+    return pa.table({QUERY: queries, "document_id": documents})
 
 
-def _is_nested(source: Any, kind: type) -> bool:
-    return isinstance(source, Mapping) and bool(source) and all(isinstance(one, kind) for one in source.values())
+def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of every line that is not blank, each with its number."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                fields = line.decode().split()
+                if fields and len(fields) != count:
+                    raise InputError(f"{path}: line {number} has {len(fields)} fields, expected {count}: {expected}")
+                if fields:
+                    yield number, fields
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path} could not be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start} of a line)") from error
 
 
-def _is_table(source: Mapping[Any, Any]) -> bool:
-    return QUERY in source and (POSITIVES in source or "document_id" in source)
-
-
-def _lists_of(values: list[list[Any]], what: str) -> pa.Array:
+def _number(path: Path, line: int, text: str) -> float:
     try:
-        return pa.array(values)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{what}: {error}; expected values of one type") from error
+        if "_" not in text:  # Python reads 1_0 as 10
+            return float(text)
+    except ValueError:
+        pass
+    raise InputError(f"{path}: line {line} has {text!r}, expected a number")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts, runs
 from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.pool.ids import POSITIONS, Ids, require_fields, taken
@@ -49,12 +49,8 @@ def list_tables(lists: CandidateLists, positives: Positives, ids: Ids = POSITION
     """The lists of all queries, in batches of `SCHEMA`, in which other ids may have another type."""
     tops = lists.tops()
     entries = offsets_of_counts(tops.stops - tops.starts) + positives.offsets
-    first = 0
-    while first < tops.n_queries:
-        last = int(np.searchsorted(entries, entries[first] + ENTRIES_A_STEP, side="right")) - 1
-        last = max(last, first + 1)
+    for first, last in runs(entries, ENTRIES_A_STEP):
         yield _table(tops, positives, ids, first, last)
-        first = last
 
 
 def _table(tops: CandidateLists, positives: Positives, ids: Ids, first: int, last: int) -> pa.Table:

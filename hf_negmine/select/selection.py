@@ -16,7 +16,8 @@ from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.base.wording import counted
-from hf_negmine.data.layouts import Layout, RowNegatives
+from hf_negmine.data.layouts import Layout
+from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.texts import TextSet
 from hf_negmine.figures import html
 from hf_negmine.select.candidates import CandidateLists, Demand

@@ -325,7 +325,7 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
             patch.setattr(duplicates, "STEP_BYTES", 4000)
             patch.setattr(duplicates, "SIGNATURES_KEPT", 4)
             patch.setattr(where, "CANDIDATES_A_STEP", 3)
-            for module in ("pool.candidate_pool", "pool.deepening"):
+            for module in ("pool.rankings", "pool.deepening"):
                 patch.setattr(f"hf_negmine.{module}.PLACES_A_STEP", 12)
         folder = Path(name)
         texts = world.text_set(folder)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.pool import CandidatePool
-from hf_negmine.pool.list_files import RunFile, read_qrels
+from hf_negmine.pool.list_sources import RunFile, read_qrels
 from hf_negmine.pool.stored import arrays_of
 from hf_negmine.select import Selection
 from tests.properties.test_pool import METHODS, SAMPLERS, World, worlds
