@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from hf_negmine.hub.cards import decoded_card, split_card
+from hf_negmine.hub.card_metadata import decoded_card, split_card
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance, read_provenance
 from hf_negmine.hub.staging import PushResult, kept, paths_in
