@@ -14,25 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, StrictUndefined
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError, NegmineError
 from hf_negmine.base.files import digest_of, finish_or_nothing
 from hf_negmine.base.naming import public_name
-from hf_negmine.hub.cards import (
-    BEGIN,
-    END,
-    SECTION_BEFORE,
-    TAGS,
-    as_list,
-    code,
-    escaped,
-    join_card,
-    sentence,
-    split_card,
-    with_section,
-)
+from hf_negmine.hub.card_metadata import BEGIN, END, TAGS, as_list, join_card, split_card
+from hf_negmine.hub.cards import code, escaped, rendered, sentence
 from hf_negmine.hub.provenance import check_dataset_ids, public_summary
 from hf_negmine.report.summary import MiningSummary
 
@@ -43,6 +31,7 @@ CLOSEST = 0.999
 WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model)([-.].*)?\.(safetensors|bin|index\.json)")
 ADAPTER = "adapter_config.json"
 """If this file exists, Sentence Transformers adds an adapter's weights on top, and fails if there are none."""
+SECTION_BEFORE = "\n## Training Details"
 SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "seed", "library_version")
 
 
@@ -90,8 +79,8 @@ def negatives_section(
             "data_id": data_id,
             "settings": [(name.replace("_", " "), code(summary.settings.get(name))) for name in SHOWN],
         }
-    section = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template())
-    return section.render(
+    return rendered(
+        template(),
         repo_id=repo_id,
         negatives=negatives,
         data_ids=list(data_ids),
@@ -165,6 +154,17 @@ def model_card(generated: str, section: str, *, existing: str = "", data_ids: Se
         if values := [*as_list(metadata.get(name)), *as_list(kept.get(name)), *ours]:
             merged_metadata[name] = list(dict.fromkeys(values))
     return join_card(merged_metadata, own_text, with_section(body, section))
+
+
+def with_section(card: str, section: str) -> str:
+    """A Sentence Transformers card with our section before its training details, or at the end.
+
+    The section replaces an earlier one with the same heading.
+    """
+    heading = section.strip().partition("\n")[0]
+    before, found, after = card.partition(SECTION_BEFORE)
+    before = before.partition(f"\n{heading}\n")[0]
+    return f"{before.rstrip()}\n\n{section.strip()}\n{found}{after}"
 
 
 def set_card_template(model: SentenceTransformer, section: str, cache_dir: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePosixPath
@@ -235,16 +235,14 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def row_digests(rows: datasets.Dataset) -> DigestArray:
+def row_digests(rows: Iterable[Mapping[str, Any]]) -> DigestArray:
     """A digest of the content of each row, uint64, shape (rows, 2)."""
-    found = [np.empty((0, 2), dtype=np.uint64)]
-    for table in table_batches(rows):
-        texts = [json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in table.to_pylist()]
-        found.append(text_digests(pa.array(texts, pa.large_string())))
-    return np.concatenate(found)
+    texts = [json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) for row in rows]
+    return text_digests(pa.array(texts, pa.large_string()))
 
 
 def rows_digest(rows: datasets.Dataset) -> str:
     """A digest of the content of all rows, independent of their order."""
-    _, ordered = sort_digests(row_digests(rows))
+    found = [row_digests(table.to_pylist()) for table in table_batches(rows)]
+    _, ordered = sort_digests(np.concatenate([np.empty((0, 2), dtype=np.uint64), *found]))
     return digest_of("rows", sorted(rows.column_names), np.ascontiguousarray(ordered))

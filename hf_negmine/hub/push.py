@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
-from huggingface_hub import HfApi
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.hub.cards import dataset_card
+from hf_negmine.hub.data_files import configs_of, write_files
 from hf_negmine.hub.material import Material
-from hf_negmine.hub.network import hub_errors
-from hf_negmine.hub.provenance import (
-    check_dataset_ids,
-    check_name,
-    check_repo_id,
-)
+from hf_negmine.hub.provenance import Provenance, check_dataset_ids, check_name, check_repo_id
 from hf_negmine.hub.repository import Repository
+from hf_negmine.hub.staging import PushResult, paths_in, push_folder
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.sweep import Sweep
-
-if TYPE_CHECKING:
-    pass
-
-from hf_negmine.hub.data_files import configs_of, write_files
-from hf_negmine.hub.staging import PushResult, kept, paths_in, push_folder
 
 
 def push_dataset(
@@ -127,20 +117,9 @@ def push_material(
     for name, wanted in (("with_pool", with_pool), ("report", report)):
         require(not wanted or material.pool is not None, f"{name}: {material.why_no_pool}")
     front = None if sweep is None else sweep.plot()
-    api = HfApi(token=token, library_name="hf_negmine")
-    there = Repository(api, repo_id, revision, "dataset") if not dry_run else None
-    if there is not None:
-        there.look()
-    for other in there.parts if there is not None else []:
-        if other.config_name != config_name or other.split == split or not other.examples:
-            continue
-        theirs, ours = sorted(other.examples[0]), sorted(material.rows.column_names)
-        require(
-            theirs == ours,
-            f"config_name: split {other.split!r} of {config_name!r} has the columns {theirs}, these rows have {ours}; "
-            "datasets loads the splits of a config only if they have the same, so give another config_name",
-        )
-    license = license or (there.license if there is not None else None) or _inherited(api, source_datasets, dry_run)
+    there = Repository(repo_id, "dataset", revision=revision, token=token, dry_run=dry_run)
+    _check_columns(material.rows.column_names, there.parts, config_name, split)
+    license = license or there.license or there.license_of(source_datasets)
     if license is None:
         raise InputError(
             "license: under which license may the data be used? Give it as the Hub names it, such as 'cc-by-4.0', or "
@@ -151,32 +130,28 @@ def push_material(
             folder, material, front, config_name=config_name, split=split, with_pool=with_pool, report=report,
             sources=source_datasets,
         )  # fmt: skip
-        others = [other for other in (there.parts if there is not None else []) if other.path != part.path]
+        parts = [part, *(other for other in there.parts if other.path != part.path)]
         card = dataset_card(
-            repo_id,
-            [part, *others],
-            configs=configs_of([part, *others]),
-            existing=there.card if there is not None else None,
-            license=license,
-            languages=languages,
+            repo_id, parts, configs=configs_of(parts), existing=there.card, license=license, languages=languages
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-        paths = paths_in(folder)
-        if there is None:
-            return PushResult(repo_id, None, None, kept(folder, repo_id), paths)
+        before = [
+            path for other in there.parts if other.path == part.path for paths in other.files.values() for path in paths
+        ]
+        stale = sorted(set(before) & set(there.files) - set(paths_in(folder)))
         message = f"Mined with {material.summary.settings['method']}: {config_name}, {split}"
-        commit = there.commit(folder, paths, there.stale(part, paths), message, private=private)
-        return PushResult(repo_id, commit, f"https://huggingface.co/datasets/{repo_id}", None, paths)
+        return there.send(folder, stale, message, private=private)
 
 
-def _inherited(api: HfApi, sources: Sequence[str], dry_run: bool) -> str | None:
-    """The license of the sources, if they share one."""
-    if dry_run:
-        return None
-    found = set()
-    for source in sources:
-        with hub_errors(source, "reading the license of"):
-            info = api.dataset_info(source)
-        found.add(getattr(info.card_data, "license", None) if info.card_data is not None else None)
-    only = found.pop() if len(found) == 1 else None
-    return only if isinstance(only, str) else None
+def _check_columns(ours: Sequence[str], parts: Sequence[Provenance], config_name: str, split: str) -> None:
+    """Raise `InputError` if another split of the config has other columns."""
+    for other in parts:
+        if other.config_name != config_name or other.split == split or not other.examples:
+            continue
+        theirs = sorted(other.examples[0])
+        require(
+            theirs == sorted(ours),
+            f"config_name: split {other.split!r} of {config_name!r} has the columns {theirs}, these rows have "
+            f"{sorted(ours)}; datasets loads the splits of a config only if they have the same, so give another "
+            "config_name",
+        )

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import datasets
-from huggingface_hub import HfApi
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.files import default_cache_dir
 from hf_negmine.base.naming import public_name
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import negatives_section, set_card_template, stale_weights, write_model
-from hf_negmine.hub.provenance import (
-    check_repo_id,
-)
+from hf_negmine.hub.provenance import check_repo_id
 from hf_negmine.hub.repository import Repository
+from hf_negmine.hub.staging import PushResult, paths_in, push_folder
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.summary import MiningSummary
-
-if TYPE_CHECKING:
-    pass
-
-from hf_negmine.hub.staging import PushResult, kept, paths_in, push_folder
 
 
 def push_model(
@@ -67,9 +59,7 @@ def push_model(
     check_repo_id(repo_id)
     for name, prompt in (prompts or {}).items():
         model.prompts[name] = prompt
-    there = None if dry_run else Repository(HfApi(token=token, library_name="hf_negmine"), repo_id, revision, "model")
-    if there is not None:
-        there.look_at_model()
+    there = Repository(repo_id, "model", revision=revision, token=token, dry_run=dry_run)
     section = negatives_section(
         repo_id,
         _summary_of(mined),
@@ -84,13 +74,9 @@ def push_model(
         if model.model_card_data.base_model:
             model.model_card_data.base_model = public_name(model.model_card_data.base_model)
         trained_on = [*([data_id] if data_id else []), *data_ids]
-        write_model(model, folder, section, existing=there.card if there is not None else "", data_ids=trained_on)
-        paths = paths_in(folder)
-        if there is None:
-            return PushResult(repo_id, None, None, kept(folder, repo_id), paths)
-        stale = stale_weights(there.files, paths)
-        commit = there.commit(folder, paths, stale, "A model and its card", private=private)
-        return PushResult(repo_id, commit, f"https://huggingface.co/{repo_id}", None, paths)
+        write_model(model, folder, section, existing=there.card, data_ids=trained_on)
+        stale = stale_weights(there.files, paths_in(folder))
+        return there.send(folder, stale, "A model and its card", private=private)
 
 
 def prepare_card(

@@ -10,53 +10,40 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from hf_negmine.hub.cards import decoded_card, split_card
+from hf_negmine.hub.card_metadata import decoded_card, split_card
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance, read_provenance
+from hf_negmine.hub.staging import PushResult, kept, paths_in
 
 
 class Repository:
-    """A repository on the Hub, in its state before a push."""
+    """A repository on the Hub, in its state before a push; for a dry run, an empty one that nobody is asked about."""
 
-    def __init__(self, api: HfApi, repo_id: str, revision: str | None, kind: str) -> None:
-        self._api, self._repo_id, self._revision, self._kind = api, repo_id, revision, kind
+    def __init__(self, repo_id: str, kind: str, *, revision: str | None, token: str | None, dry_run: bool) -> None:
+        self._api = HfApi(token=token, library_name="hf_negmine")
+        self._repo_id, self._kind, self._revision, self._dry_run = repo_id, kind, revision, dry_run
         self.exists = self.new_branch = False
         self.head: str | None = None
         self.private: bool | None = None
         self.files: list[str] = []
         self.card = ""
         self.parts: list[Provenance] = []
+        if not dry_run:
+            self._look()
 
-    def look(self) -> None:
-        """Read the current state.
-
-        Raises:
-            HubError: it holds something else.
-        """
+    def _look(self) -> None:
+        """Read the current state, or raise `HubError` if it holds something else."""
         self._list()
         ours = [path for path in self.files if path.startswith(f"{FOLDER}/") and path.endswith(".json")]
         ours = [path for path in ours if path.count("/") == 2]
+        is_ours, lacking = bool(ours), "nothing that hf_negmine has pushed"
+        if self._kind == "model":
+            is_ours, lacking = "modules.json" in self.files, "no model of Sentence Transformers"
         others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
-        if others and not ours:
-            raise HubError(
-                f"pushing to {self._repo_id}: it holds {others[0]!r} but nothing that hf_negmine has pushed; give "
-                "another name"
-            )
-        self.parts = [read_provenance(self._read(path), path, where=f"{self._repo_id}/{path}") for path in ours]
-
-    def look_at_model(self) -> None:
-        """Read the current state.
-
-        Raises:
-            HubError: it holds something other than a Sentence Transformers model.
-        """
-        self._list()
-        others = [path for path in self.files if path not in ("README.md", ".gitattributes")]
-        if others and "modules.json" not in self.files:
-            raise HubError(
-                f"pushing to {self._repo_id}: it holds {others[0]!r} but no model of Sentence Transformers; give "
-                "another name"
-            )
+        if others and not is_ours:
+            raise HubError(f"pushing to {self._repo_id}: it holds {others[0]!r} but {lacking}; give another name")
+        if self._kind == "dataset":
+            self.parts = [read_provenance(self._read(path), path, where=f"{self._repo_id}/{path}") for path in ours]
 
     def _list(self) -> None:
         """Read the files and the card of the branch; nothing if there is no repository."""
@@ -78,22 +65,27 @@ class Repository:
         if "README.md" in self.files:
             self.card = decoded_card(self._read("README.md"))
 
-    def stale(self, part: Provenance, paths: Sequence[str]) -> list[str]:
-        """Files that the same part had before, and no longer has."""
-        before = next((other for other in self.parts if other.path == part.path), None)
-        had = {path for group in before.files.values() for path in group} if before else set()
-        return sorted((had - set(paths)) & set(self.files))
-
     @property
     def license(self) -> str | None:
         """The license that the card names."""
         found = split_card(self.card)[0].get("license")
         return found if isinstance(found, str) else None
 
-    def commit(
-        self, folder: Path, paths: Sequence[str], stale: Sequence[str], message: str, *, private: bool | None
-    ) -> str:
-        """Send the files in one commit that also deletes the stale ones; returns its id."""
+    def license_of(self, sources: Sequence[str]) -> str | None:
+        """The license of other data sets, if they share one; None for a dry run."""
+        found = set()
+        for source in [] if self._dry_run else sources:
+            with hub_errors(source, "reading the license of"):
+                info = self._api.dataset_info(source)
+            found.add(getattr(info.card_data, "license", None))
+        only = found.pop() if len(found) == 1 else None
+        return only if isinstance(only, str) else None
+
+    def send(self, folder: Path, stale: Sequence[str], message: str, *, private: bool | None) -> PushResult:
+        """Send the files of a folder in one commit that also deletes the stale ones; a dry run keeps them here."""
+        paths = paths_in(folder)
+        if self._dry_run:
+            return PushResult(self._repo_id, None, None, kept(folder, self._repo_id), paths)
         if private and self.private is False:
             raise HubError(
                 f"pushing to {self._repo_id}: it is public, and private=True only applies to a new repository; make it "
@@ -116,7 +108,8 @@ class Repository:
                 commit_message=message,
                 parent_commit=self.head,
             )
-        return str(done.oid)
+        place = self._repo_id if self._kind == "model" else f"datasets/{self._repo_id}"
+        return PushResult(self._repo_id, str(done.oid), f"https://huggingface.co/{place}", None, paths)
 
     def _read(self, path: str) -> bytes:
         with hub_errors(self._repo_id, "reading"), tempfile.TemporaryDirectory() as folder:

@@ -9,20 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import InputError, StorageError, require
+from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.base.naming import public_content
 from hf_negmine.base.protocols import Role, Teacher
-from hf_negmine.base.schema import DigestArray, IdArray
 from hf_negmine.config import MiningConfig
-from hf_negmine.data.sources import table_batches, table_of
-from hf_negmine.data.texts import find_digests, sort_digests
-from hf_negmine.data.writing import in_memory
+from hf_negmine.hub.comparing import columns_of_mining, compared
 from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
-from hf_negmine.hub.provenance import KEPT, LOOKUPS, row_digests
+from hf_negmine.hub.provenance import KEPT, LOOKUPS
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.list_writing import SCHEMA, list_tables
@@ -159,12 +154,11 @@ def mine_again(
         cache_dir=cache_dir,
         progress=progress,
     )
-    columns = _columns_of_mining(data, config, repo_id)
+    columns = columns_of_mining(data, config, repo_id)
     miner = NegativeMiner.from_config(config)
     miner.fit(rows := rows_of_pairs(data, query, positive), corpus=None if from_lists else data.corpus)
-    mined = miner.mine(rows)
-    pushed = _with_types_of(data.rows.select_columns(columns), mined.select_columns(columns), repo_id)
-    missing, repeated, left_out = _compared(pushed, mined.select_columns(columns), data)
+    mined = miner.mine(rows).select_columns(columns)
+    missing, repeated, left_out = compared(data, mined, repo_id)
     return Reproduction(
         identical=not (missing or repeated or left_out),
         rows=len(data.rows),
@@ -176,90 +170,6 @@ def mine_again(
         filters_differ=_as_json(public_content(settings_of_filters(config.filters), kept=KEPT))
         != _as_json(settings.get("filters", [])),
     )
-
-
-def _columns_of_mining(data: HubData, config: MiningConfig, repo_id: str) -> list[str]:
-    """The columns that mining again writes; `InputError` unless the pushed rows have all of them."""
-    query, positive = data.provenance.columns
-    layout = config.layout(query, positive)
-    require(
-        layout.tool is None,
-        f"reproduce: the rows of {repo_id} are in format {config.format!r}, whose rows may hold several pairs; "
-        "only the formats of Sentence Transformers and 'ids' are compared, pair by pair",
-    )
-    columns = [*([] if query in layout.replaced_columns else [query]), *layout.new_columns]
-    if lacking := [name for name in columns if name not in data.rows.column_names]:
-        raise InputError(
-            f"reproduce: the rows of {repo_id} have the columns {data.rows.column_names} and lack {lacking[:4]}, which "
-            f"format {config.format!r} writes, so there is nothing to compare; push the rows under the names that "
-            "mine gave them"
-        )
-    return columns
-
-
-def _with_types_of(pushed: datasets.Dataset, mined: datasets.Dataset, repo_id: str) -> datasets.Dataset:
-    """The pushed rows with the types of mined rows, since a column may have been cast before the push."""
-    table = pushed.with_format("arrow")[:]
-    try:
-        return in_memory(table.cast(mined.data.table.schema.remove_metadata()))
-    except pa.ArrowException as error:
-        raise InputError(
-            f"reproduce: the rows of {repo_id} have the types {pushed.data.table.schema.types}, expected those of "
-            f"mined rows, {mined.data.table.schema.types}; push the rows as mine gave them"
-        ) from error
-
-
-def _compared(pushed: datasets.Dataset, mined: datasets.Dataset, data: HubData) -> tuple[int, int, int]:
-    """The numbers of pushed rows that did not come out again, of surplus copies, and of other rows that came out.
-
-    A row comes out once for each (query, positive) pair, and was pushed once for each row that was given: as many
-    copies are legitimate as rows were given beyond the pairs. A negative of format ``labeled-pair`` is shared by the
-    positives that were given in one row, and may therefore occur less often than it came out.
-    """
-    settings, (_, positive) = data.settings, data.provenance.columns
-    shared = settings["format"] == "labeled-pair"
-    facts, rows = _facts(pushed, positive)
-    facts_again, _ = _facts(mined, positive)
-    _, ordered = sort_digests(np.unique(facts_again, axis=0))
-    came = np.bincount(find_digests(ordered, facts_again), minlength=len(ordered))
-    place = find_digests(ordered, facts)
-    missing = len(np.unique(rows[place < 0]))
-    there = np.bincount(place[place >= 0], minlength=len(ordered))
-    of_a_pair = {"triplet": settings["num_negatives"], "labeled-pair": settings["num_negatives"] + 1}
-    assert data.pairs is not None
-    given_again = max(0, data.summary.rows - len(data.pairs)) * of_a_pair.get(settings["format"], 1)
-    repeated = int(np.maximum(there - came, 0).sum())
-    left_out = int(np.maximum((np.minimum(came, 1) if shared else came) - there, 0).sum())
-    return missing, repeated if repeated > given_again else 0, left_out
-
-
-def _facts(rows: datasets.Dataset, positive: str) -> tuple[DigestArray, IdArray]:
-    """The facts stated by rows, as digests, and the row of each.
-
-    Labeled lists are split into one entry per positive: mining again has one positive per row, but the first time may
-    have had several.
-    """
-    if "labels" not in rows.column_names or positive not in rows.column_names:
-        return row_digests(rows), np.arange(len(rows))
-    counts: list[int] = []
-
-    def taken_apart(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        entries: dict[str, list[Any]] = {name: [] for name in [*batch, "negatives"] if name != "labels"}
-        for place, (texts, labels) in enumerate(zip(batch[positive], batch["labels"], strict=True)):
-            marked = list(zip(texts or [], labels or [], strict=False))
-            negatives = [text for text, label in marked if not label]
-            # A row without a positive states something, too.
-            positives = [text for text, label in marked if label] or [None]
-            counts.append(len(positives))
-            for text in positives:
-                for name in entries:
-                    own = {positive: text, "negatives": negatives}
-                    entries[name].append(own[name] if name in own else batch[name][place])
-        return entries
-
-    tables = [table_of(taken_apart(table.to_pydict())) for table in table_batches(rows)]
-    whole = in_memory(pa.concat_tables(tables, promote_options="permissive"))
-    return row_digests(whole), np.repeat(np.arange(len(counts)), counts)
 
 
 def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any] | None) -> Teacher:

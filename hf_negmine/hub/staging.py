@@ -10,13 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_negmine.base.errors import NegmineError, StorageError
 from hf_negmine.base.files import default_cache_dir, storage_errors
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 import datasets
 
 from hf_negmine.base.wording import counted
-from hf_negmine.report.summary import MiningSummary
+from hf_negmine.train.data import TrainingData
+from hf_negmine.train.settings import TrainingSettings
 
 HEADING = "## Negatives"
 RULES = {
@@ -19,16 +20,10 @@ RULES = {
 
 
 def negatives_section(
-    summary: MiningSummary | None,
+    data: TrainingData,
+    settings: TrainingSettings,
     *,
-    rows: int,
-    left_out: int,
-    drawn_anew: bool,
-    num_negatives: int | None,
-    sampler: str | None,
-    in_batch: bool,
     masked: float | None,
-    refresh: str | None,
     refreshes: int,
     resumed_at: int | None,
     evaluated: tuple[str, float, float] | None,
@@ -36,36 +31,32 @@ def negatives_section(
     """Markdown that tells how the negatives were mined and used, and what training with them achieved.
 
     Args:
-        summary: the summary of the mining; None if it was not recorded.
-        rows, left_out: the rows that were trained on, and those that were not for lack of negatives.
-        drawn_anew: whether each epoch had other negatives.
-        num_negatives: negatives per row.
-        sampler: the sampler that drew from rows with their own negatives.
-        in_batch: whether the passages of other rows are negatives, too.
+        data, settings: what was trained on, and how.
         masked: share of the in-batch passages that the loss left out; None for a loss that leaves out none.
-        refresh, refreshes: the rule, and how often it was applied.
+        refreshes: how often the negatives were refreshed.
         resumed_at: the step at which an interrupted run continued.
         evaluated: name of the data set, NDCG at 10 before and after.
     """
-    a_row = "" if num_negatives is None else f", {counted(num_negatives, 'negative')} each"
-    lines = [f"- **Rows:** {rows:,}{a_row}" + (f"; {left_out:,} left out for lack of negatives" if left_out else "")]
+    summary, n, sampler = data.summary, data.num_negatives, data.collating.get("sampler")
+    left_out = f"; {data.left_out:,} left out for lack of negatives" if data.left_out else ""
+    lines = [f"- **Rows:** {len(data.rows):,}, {counted(n, 'negative')} each{left_out}"]
     if summary is None:
         lines.append("- **Mining:** the rows came with their negatives; how those were mined is not recorded")
     else:
-        settings = summary.settings
-        similarity = f" ({settings['similarity']})" if settings.get("similarity") else ""
+        mining = summary.settings
+        similarity = f" ({mining['similarity']})" if mining.get("similarity") else ""
         lines += [
-            f"- **Teacher:** {settings['teacher']}{similarity}",
-            f"- **Method:** `{settings['method']}`",
-            f"- **Sampler:** `{settings['sampler']}`, seed {settings['seed']}",
+            f"- **Teacher:** {mining['teacher']}{similarity}",
+            f"- **Method:** `{mining['method']}`",
+            f"- **Sampler:** `{mining['sampler']}`, seed {mining['seed']}",
             f"- **Searched:** {summary.queries:,} queries in a corpus of {summary.passages:,} passages",
-            f"- **Mined with:** hf_negmine {settings['library_version']}",
+            f"- **Mined with:** hf_negmine {mining['library_version']}",
         ]
-    if drawn_anew:
+    if data.miner is not None or sampler is not None:
         lines.append("- **Every epoch:** redrawn" + (f" by `{sampler}` from the mined ones" if sampler else ""))
-    if refresh is not None:
-        lines.append(f"- **Refreshed:** {counted(refreshes, 'time')}; {RULES[refresh]}")
-    if not in_batch:
+    if settings.refresh is not None:
+        lines.append(f"- **Refreshed:** {counted(refreshes, 'time')}; {RULES[settings.refresh]}")
+    if not settings.in_batch_negatives:
         lines.append("- **In the batch:** a query is compared with its own negatives only")
     elif masked is not None:
         lines.append(f"- **In the batch:** {masked:.2%} of the passages were left out as likely false negatives")

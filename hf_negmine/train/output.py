@@ -11,8 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
-from hf_negmine.hub.cards import with_section
-from hf_negmine.hub.models import stale_weights
+from hf_negmine.hub.models import stale_weights, with_section
 from hf_negmine.train.data import TrainingData
 from hf_negmine.train.settings import MINI_BATCH, TrainingSettings
 

@@ -19,10 +19,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hf_negmine.base.devices import has_fast_bfloat16, without_data_parallel
-from hf_negmine.base.errors import (
-    InputError,
-    require,
-)
+from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import storage_errors
 from hf_negmine.base.paths import model_source
 from hf_negmine.base.progress import bar
@@ -125,39 +122,19 @@ def fine_tune(
     _require_finite_weights(student, output, settings)
     after = _ndcg(evaluator, student, round(trainer.state.epoch or 0), trainer.state.global_step)
     evaluated = None if before is None or after is None or evaluator is None else (evaluator.name, before, after)
-    section = _section(data, settings, loss, trainer, checkpoint, evaluated)
+    section = negatives_section(
+        data,
+        settings,
+        masked=None if settings.loss == "mnrl" else loss.false_negatives.share,
+        refreshes=sum("negatives_staleness" in entry for entry in trainer.state.log_history),  # also earlier ones
+        resumed_at=None if checkpoint is None else step_of(checkpoint),
+        evaluated=evaluated,
+    )
     save(student, section, output)
     return FineTuned(output, trainer.state.global_step, float(done.metrics["train_runtime"]), before, after)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
-
-
-def _section(
-    data: TrainingData,
-    settings: TrainingSettings,
-    loss: Any,
-    trainer: SentenceTransformerTrainer,
-    checkpoint: Path | None,
-    evaluated: tuple[str, float, float] | None,
-) -> str:
-    """The card's section about the negatives of a finished run."""
-    sampler = data.collating.get("sampler")
-    refreshes = [entry for entry in trainer.state.log_history if "negatives_staleness" in entry]  # also earlier ones
-    return negatives_section(
-        data.summary,
-        rows=len(data.rows),
-        left_out=data.left_out,
-        drawn_anew=data.miner is not None or sampler is not None,
-        num_negatives=data.num_negatives,
-        sampler=None if sampler is None else str(sampler),
-        in_batch=settings.in_batch_negatives,
-        masked=None if settings.loss == "mnrl" else loss.false_negatives.share,
-        refresh=settings.refresh,
-        refreshes=len(refreshes),
-        resumed_at=None if checkpoint is None else step_of(checkpoint),
-        evaluated=evaluated,
-    )
 
 
 class _Bar(TrainerCallback):

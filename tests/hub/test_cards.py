@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from hf_negmine import push_dataset
 from hf_negmine.base.errors import InputError
 from hf_negmine.hub import data_files
-from hf_negmine.hub.cards import BEGIN, END, code, escaped, join_card, merged_metadata, split_card
+from hf_negmine.hub.card_metadata import BEGIN, END, join_card, merged_metadata, split_card
+from hf_negmine.hub.cards import code, escaped
 from hf_negmine.hub.material import Material
 from hf_negmine.hub.models import model_card, negatives_section
 from hf_negmine.hub.provenance import LIBRARIES

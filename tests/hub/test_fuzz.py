@@ -29,7 +29,8 @@ from hypothesis import strategies as st
 from hf_negmine import push_dataset
 from hf_negmine.base.errors import NegmineError
 from hf_negmine.data.texts import TextSet
-from hf_negmine.hub.cards import dataset_card, decoded_card
+from hf_negmine.hub.card_metadata import decoded_card
+from hf_negmine.hub.cards import dataset_card
 from hf_negmine.hub.data_files import configs_of
 from hf_negmine.hub.load import HubData, check_lookups, check_shared_pool, open_pool, read_parquet, text_set_of
 from hf_negmine.hub.models import model_card

@@ -20,7 +20,7 @@ from hf_negmine.base.files import write_table
 from hf_negmine.base.schema import CANDIDATES_SCHEMA
 from hf_negmine.commands.cli import app
 from hf_negmine.hub import data_files
-from hf_negmine.hub.cards import decoded_card, split_card
+from hf_negmine.hub.card_metadata import decoded_card, split_card
 from hf_negmine.hub.provenance import read_provenance
 from tests.hub.server import Hub
 from tests.hub.world import NAME, make_miner, mine, rows
