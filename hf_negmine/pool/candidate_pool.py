@@ -25,10 +25,11 @@ from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_r
 from hf_negmine.pool.stored import LISTS, StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.pool.sweep import missing, settings_of
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
+from hf_negmine.select.choosing import Survivors, choose, count_removed, demand_of
 from hf_negmine.select.filters import BoundFilter, Consistency, Filter, Listed, Scene, keep_all
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
-from hf_negmine.select.selection import Positives, Selection, Survivors, choose, count_removed, demand_of
+from hf_negmine.select.selection import Positives, Selection
 from hf_negmine.teachers import ListTeacher, place
 
 if TYPE_CHECKING:
