@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from hf_negmine import steps
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS, TOLERANCE
-from hf_negmine.base.errors import FrozenError, InputError, NotFittedError, require
+from hf_negmine.base.errors import FrozenError, InputError, NotFittedError, require, require_finite
 from hf_negmine.base.protocols import Role, Sampler, Searcher
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.config import MiningConfig, taking
@@ -37,7 +37,6 @@ from hf_negmine.report.false_negatives import Labels
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.sweep import Sweep
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters.base import finite_number
 from hf_negmine.select.judge import NotRelevant
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
@@ -197,7 +196,8 @@ class NegativeMiner:
             NotFittedError: before `fit`.
             InputError: a method or a sampler is not understood, or no judgement is about the miner's texts.
         """
-        require(0 <= finite_number(tolerance, "tolerance") <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
+        require_finite(tolerance, "tolerance")
+        require(0 <= tolerance <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
         config, pool = self.config, self.pool
         settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
         selections = pool.sweep(methods, samplers, **settings)
