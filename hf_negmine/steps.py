@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.checksums import require_writable
-from hf_negmine.base.errors import ExhaustedError, InputError, require
+from hf_negmine.base.errors import ExhaustedError, InputError, require, require_finite
 from hf_negmine.base.files import is_read_only
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler
@@ -34,7 +34,6 @@ from hf_negmine.search import pair_scores
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter
-from hf_negmine.select.filters.base import finite_number
 from hf_negmine.select.judge import NotRelevant, Verdicts, judged_selection, negatives_under
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
@@ -283,7 +282,8 @@ def sweep(
     tolerance: float,
 ) -> Sweep:
     """Settings side by side; see `NegativeMiner.sweep`."""
-    require(0 <= finite_number(tolerance, "tolerance") <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
+    require_finite(tolerance, "tolerance")
+    require(0 <= tolerance <= 1, f"tolerance: a share from 0 to 1, got {tolerance!r}")
     settings: dict[str, Any] = {"n": config.num_negatives, "seed": config.seed}
     selections = pool.sweep(methods, samplers, **settings)
     reference = pool.select(config.method, config.sampler, **settings)  # last: the sweep has searched for it, too

@@ -22,10 +22,11 @@ from hf_negmine.pool.list_writing import write_list_tables, write_qrels, write_r
 from hf_negmine.pool.rankings import Rankings
 from hf_negmine.pool.scored_lists import open_scored_lists
 from hf_negmine.pool.sweep import Sweeping
+from hf_negmine.select.choosing import choose, count_removed, demand_of
 from hf_negmine.select.filters import BoundFilter, Filter, Scene
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.samplers import resolve_sampler
-from hf_negmine.select.selection import Selection, choose, count_removed, demand_of
+from hf_negmine.select.selection import Selection
 from hf_negmine.teachers import ListTeacher, place
 
 WITHOUT_TEXTS = "this pool came without its texts; write the pool of a miner that is fitted on them, or of from_lists"

@@ -19,9 +19,10 @@ from hf_negmine.base.schema import BoolArray
 from hf_negmine.pool.deepening import PLACES_A_STEP, deepen, missing
 from hf_negmine.pool.stored import LISTS, StoredPool, read_pool, write_lists, write_pool
 from hf_negmine.select.candidates import Answer, CandidateLists, Demand
+from hf_negmine.select.choosing import Survivors, demand_of
 from hf_negmine.select.filters import BoundFilter, Consistency, Listed, keep_all
 from hf_negmine.select.methods import Method
-from hf_negmine.select.selection import Positives, Survivors, demand_of
+from hf_negmine.select.selection import Positives
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

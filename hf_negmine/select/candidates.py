@@ -8,7 +8,7 @@ it ends and whether anything lies below, every question is answered exactly or k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,9 +41,7 @@ class Demand:
 
     def of(self, targets: np.ndarray[Any, Any]) -> Demand:
         """The same demand for some of the targets."""
-        return Demand(
-            self.queries[targets], self.ceilings[targets], self.floor, self.first_rank, self.last_rank, self.wanted
-        )
+        return replace(self, queries=self.queries[targets], ceilings=self.ceilings[targets])
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,14 @@ class CandidateLists:
 
     def answer(self, demand: Demand) -> Answer:
         """Find the candidates of each target, or report that the lists do not reach far enough."""
-        by_score = self._segment_by_ceiling(demand)
+        by_score = self._lowest_segment(demand, lambda segment: self.ceilings[segment] >= demand.ceilings)
+        scored = self._window(demand, by_score)
         if demand.first_rank == 0 and demand.last_rank is None:
-            return self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
-        by_rank = self._segment_by_rank(demand)
+            return scored
+        by_rank = self._lowest_segment(
+            demand,
+            lambda segment: (self.first_ranks[segment] >= 0) & (self.first_ranks[segment] <= demand.first_rank),
+        )
         skip = np.maximum(demand.first_rank - self.first_ranks[by_rank], 0)
         stop = None if demand.last_rank is None else demand.last_rank - self.first_ranks[by_rank]
         ranked = self._window(demand, by_rank, skip, stop)
@@ -147,7 +149,6 @@ class CandidateLists:
         # Past the last entry of a segment that holds rank `first_rank`, every passage has a higher rank: only the
         # ceiling matters there.
         beyond = (by_rank >= 0) & ~ranked.certain & (ranked.counts == 0) & (self._sizes[by_rank] > skip)
-        scored = self._window(demand, by_score, np.zeros(len(by_score), dtype=np.int64), None)
         return Answer(
             np.where(beyond, scored.starts, ranked.starts),
             np.where(beyond, scored.counts, ranked.counts),
@@ -188,10 +189,9 @@ class CandidateLists:
             ranks[order],
             np.concatenate([self.exhausted, found.exhausted])[order],
         )
-        if not together._touching().any():
-            return together._compact()
+        together = together._join(together._touching())  # which also leaves the entries compact
         while (touching := together._touching()).any():
-            together = together._join(touching)  # also leaves the entries compact
+            together = together._join(touching)
         return together
 
     @property
@@ -202,30 +202,21 @@ class CandidateLists:
     def _query_of_segment(self) -> IdArray:
         return np.repeat(np.arange(self.n_queries), np.diff(self.offsets))
 
-    def _segment_by_ceiling(self, demand: Demand) -> IdArray:
-        """The lowest segment that begins at or over each ceiling, -1 if there is none."""
-        chosen = np.full(len(demand.queries), -1, dtype=np.int64)
-        for segment, here in self._each_segment(demand.queries):
-            fits = here & (self.ceilings[segment] >= demand.ceilings)
-            chosen[fits] = segment[fits]
+    def _lowest_segment(self, demand: Demand, fits: Callable[[IdArray], BoolArray]) -> IdArray:
+        """For each target, the lowest segment of its query that ``fits``, -1 if none does.
+
+        ``fits`` is given one segment per target, shape (targets,).
+        """
+        first, counts = self.offsets[demand.queries], np.diff(self.offsets)[demand.queries]
+        chosen = np.full(len(first), -1, dtype=np.int64)
+        for place in range(int(counts.max(initial=0))):
+            segment = np.minimum(first + place, len(self.starts) - 1)
+            chosen = np.where((place < counts) & fits(segment), segment, chosen)
         return chosen
 
-    def _segment_by_rank(self, demand: Demand) -> IdArray:
-        """The lowest segment of known rank that begins at or before ``first_rank``, -1 if there is none."""
-        chosen = np.full(len(demand.queries), -1, dtype=np.int64)
-        for segment, here in self._each_segment(demand.queries):
-            fits = here & (self.first_ranks[segment] >= 0) & (self.first_ranks[segment] <= demand.first_rank)
-            chosen[fits] = segment[fits]
-        return chosen
-
-    def _each_segment(self, queries: IdArray) -> list[tuple[IdArray, BoolArray]]:
-        """The first, second, … segment of each query, and which queries have that many."""
-        counts = np.diff(self.offsets)[queries]
-        first = self.offsets[queries]
-        places = range(int(counts.max(initial=0)))
-        return [(np.minimum(first + place, len(self.starts) - 1), place < counts) for place in places]
-
-    def _window(self, demand: Demand, segments: IdArray, skip: IdArray, stop: IdArray | None) -> Answer:
+    def _window(
+        self, demand: Demand, segments: IdArray, skip: IdArray | int = 0, stop: IdArray | None = None
+    ) -> Answer:
         """Candidates of each target within one segment, from place ``skip`` on and before place ``stop``."""
         known = segments >= 0
         start, end = self.starts[segments], self.stops[segments]
@@ -260,28 +251,43 @@ class CandidateLists:
         return touching
 
     def _join(self, touching: BoolArray) -> CandidateLists:
-        """Join each touching segment with the next, starting with the first of a run."""
+        """Join each touching segment with the next, starting with the first of a run; all entries in one run."""
         joined = touching.copy()
         joined[1:] &= ~touching[:-1]
         one = np.flatnonzero(joined)
-        cut = self._after_last_of(one, one + 1)
+        two = one + 1
         kept = np.ones(len(self.starts), dtype=bool)
-        kept[one + 1] = False
-        more_starts, more_sizes = np.zeros(len(self.starts), dtype=np.int64), np.zeros(len(self.starts), dtype=np.int64)
-        more_starts[one], more_sizes[one] = cut, self.stops[one + 1] - cut
+        kept[two] = False
         exhausted = self.exhausted.copy()
-        exhausted[one] |= self.exhausted[one + 1]
+        exhausted[one] |= self.exhausted[two]
         first_ranks = self.first_ranks.copy()
-        learns = one[(first_ranks[one] < 0) & (first_ranks[one + 1] >= 0) & (self._sizes[one + 1] > 0)]
-        first_ranks[learns] = first_ranks[learns + 1] - (self._place_of_first(learns, learns + 1) - self.starts[learns])
-        return replace(self, first_ranks=first_ranks)._gathered(kept, more_starts, more_sizes, exhausted)
+        learns = one[(first_ranks[one] < 0) & (first_ranks[two] >= 0) & (self._sizes[two] > 0)]
+        first = self.starts[learns + 1]
+        shared = self._not_above(learns, self.scores[first], self.passages[first])
+        first_ranks[learns] = first_ranks[learns + 1] - (shared - self.starts[learns])
+        # Each kept segment is followed by those entries of the next that are joined to it.
+        pieces, sizes = np.zeros((2, len(self.starts), 2), dtype=np.int64)
+        pieces[:, 0], sizes[:, 0] = self.starts, self._sizes
+        pieces[one, 1] = self._after_last_of(one, two)
+        sizes[one, 1] = self.stops[two] - pieces[one, 1]
+        pieces, sizes = pieces[kept], sizes[kept]
+        bounds = offsets_of_counts(sizes.sum(axis=1))
+        return CandidateLists(
+            joined_pieces(self.passages, pieces.reshape(-1), sizes.reshape(-1)),
+            joined_pieces(self.scores, pieces.reshape(-1), sizes.reshape(-1)),
+            offsets_of_rows(self._query_of_segment[kept], self.n_queries),
+            bounds[:-1],
+            bounds[1:],
+            self.ceilings[kept],
+            first_ranks[kept],
+            exhausted[kept],
+        )
 
-    def _place_of_first(self, one: IdArray, two: IdArray) -> IdArray:
-        """The entry of segments ``one`` that is the first entry of segments ``two``."""
-        score, passage = self.scores[self.starts[two]], self.passages[self.starts[two]]
+    def _not_above(self, segments: IdArray, score: FloatArray, passage: PassageArray) -> IdArray:
+        """In each segment the first entry that does not rank above a passage with this score, else its end."""
         return first_where(
-            self.starts[one],
-            self.stops[one],
+            self.starts[segments],
+            self.stops[segments],
             lambda entry: (
                 (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] >= passage))
             ),
@@ -292,36 +298,6 @@ class CandidateLists:
         if not len(self.scores):
             return self.stops[two]
         last = np.maximum(self.stops[one] - 1, 0)
-        score, passage = self.scores[last], self.passages[last]
-        cut = first_where(
-            self.starts[two],
-            self.stops[two],
-            lambda entry: (
-                (self.scores[entry] < score) | ((self.scores[entry] == score) & (self.passages[entry] > passage))
-            ),
-        )
+        cut = self._not_above(two, self.scores[last], self.passages[last] + 1)
         cut = np.where(self._sizes[one] > 0, cut, self.starts[two])  # an empty list from elsewhere: all is below it
         return np.where(self.exhausted[one], self.stops[two], cut)
-
-    def _compact(self) -> CandidateLists:
-        nothing = np.zeros(len(self.starts), dtype=np.int64)
-        return self._gathered(np.ones(len(self.starts), dtype=bool), nothing, nothing, self.exhausted)
-
-    def _gathered(
-        self, kept: BoolArray, more_starts: IdArray, more_sizes: IdArray, exhausted: BoolArray
-    ) -> CandidateLists:
-        """The kept segments, each with some more entries behind its own, in one run of entries."""
-        sizes = self._sizes[kept]
-        piece_starts = np.stack([self.starts[kept], more_starts[kept]], axis=1).reshape(-1)
-        piece_sizes = np.stack([sizes, more_sizes[kept]], axis=1).reshape(-1)
-        bounds = offsets_of_counts(sizes + more_sizes[kept])
-        return CandidateLists(
-            joined_pieces(self.passages, piece_starts, piece_sizes),
-            joined_pieces(self.scores, piece_starts, piece_sizes),
-            offsets_of_rows(self._query_of_segment[kept], self.n_queries),
-            bounds[:-1],
-            bounds[1:],
-            self.ceilings[kept],
-            self.first_ranks[kept],
-            exhausted[kept],
-        )

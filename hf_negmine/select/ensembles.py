@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, IdArray
+from hf_negmine.select.choosing import padded
 from hf_negmine.select.selection import Selection
 from hf_negmine.teachers import ENSEMBLES, Options, parse_call, resolve_teacher, teacher_of_settings
 
@@ -110,7 +111,8 @@ class CrossSample(Ensemble):
         positive_scores = np.stack([selection.positive_scores for selection in selections])
         ended = _list_ended(selections)
         return replace(
-            _common(selections, n),
+            selections[0],
+            n=n,
             offsets=chosen.offsets,
             passages=passages,
             scores=scores,
@@ -133,7 +135,7 @@ class IntraSample(Ensemble):
             paper (table 2).
     """
 
-    dedup: bool = field(default=False)
+    dedup: bool = False
 
     @property
     def kind(self) -> str:
@@ -177,7 +179,8 @@ class IntraSample(Ensemble):
         positive_scores = np.stack([selection.positive_scores for selection in selections])
         ended = _list_ended(selections)
         return replace(
-            _common(selections, n),
+            selections[0],
+            n=n,
             offsets=offsets_of_counts(there.sum(axis=1)),
             passages=passages[there].astype(np.int32),
             scores=scores[there],
@@ -254,11 +257,6 @@ def agreement(selections: Sequence[Selection]) -> AnyArray:
     return table
 
 
-def _common(selections: Sequence[Selection], n: int) -> Selection:
-    """The fields that all selections share, from the first teacher's; `EnsemblePool` counts what rules kept out."""
-    return replace(selections[0], n=n)
-
-
 def _list_ended(selections: Sequence[Selection]) -> AnyArray | None:
     """`Selection.list_ended` of every teacher, shape (teachers, targets)."""
     if all(selection.list_ended is None for selection in selections):
@@ -271,14 +269,7 @@ def _table(parts: Sequence[Selection], some: slice) -> tuple[AnyArray, AnyArray]
     """Passage ids (-1 for none) and scores of some targets, with the parts side by side."""
     ids, scores = [], []
     for selection in parts:
-        width = selection.n
-        starts, counts = selection.offsets[:-1][some], selection.counts[some]
-        there = np.arange(width) < counts[:, None]
-        entries = np.where(there, starts[:, None] + np.arange(width), 0)
-        if len(selection.passages):
-            ids.append(np.where(there, selection.passages[entries].astype(np.int64), -1))
-            scores.append(np.where(there, selection.scores[entries], 0))
-        else:
-            ids.append(np.full(there.shape, -1, dtype=np.int64))
-            scores.append(np.zeros(there.shape, dtype=np.float32))
+        place = selection.offsets[:-1][some], selection.counts[some], selection.n
+        ids.append(padded(selection.passages, *place, -1))
+        scores.append(padded(selection.scores, *place, 0))
     return np.concatenate(ids, axis=1), np.concatenate(scores, axis=1)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from hf_negmine.base.errors import TeacherError, require, require_flag, require_whole
 from hf_negmine.base.files import digest_of
@@ -126,55 +125,26 @@ def judged_selection(
         texts: the texts that ids refer to.
         store: verdicts are stored in its folder.
     """
-    verdicts = _Bench(judged, texts, store)
+    n_passages = len(texts.corpus)
+    kept = [verdicts_of(each, store) for each in judged.judges]
+    asked, relevant = np.empty((2, 0), dtype=np.int64)  # keys of pairs: query * n_passages + passage
+    scores = np.empty(0, dtype=np.float32)
     while True:
-        selection = select([NotRelevant(str(judged), verdicts.relevant_keys, len(texts.corpus))])
-        if not verdicts.hear(queries, selection):
-            return selection, verdicts.result()
-
-
-class _Bench:
-    """A judging in progress: the pairs that were asked about, and those found relevant."""
-
-    def __init__(self, judged: Judge, texts: TextSet, store: VectorStore) -> None:
-        self._judged, self._texts = judged, texts
-        self._kept = [verdicts_of(each, store) for each in judged.judges]
-        self._asked = np.empty(0, dtype=np.int64)
-        self._relevant = np.empty(0, dtype=np.int64)
-        self._scores = np.empty(0, dtype=np.float32)
-
-    @property
-    def relevant_keys(self) -> IdArray:
-        """The keys (query * n_passages + passage) of the relevant pairs, rising."""
-        return np.sort(self._relevant)
-
-    def hear(self, queries: IdArray, selection: Selection) -> bool:
-        """Ask about the chosen pairs that were not asked about yet; False if there is nothing more to ask."""
-        query = np.repeat(queries, selection.counts)
-        keys = query * len(self._texts.corpus) + selection.passages
-        likely = _likelihood(selection)
-        order = np.lexsort((keys, -likely))
+        selection = select([NotRelevant(str(judged), relevant, n_passages)])
+        keys = np.repeat(queries, selection.counts) * n_passages + selection.passages
+        order = np.lexsort((keys, -_likelihood(selection)))  # each pair once, where it is likeliest
         _, first = np.unique(keys[order], return_index=True)
         order = order[np.sort(first)]
-        order = order[~np.isin(keys[order], self._asked)][: self._allowance()]
+        order = order[~np.isin(keys[order], asked)]
+        if judged.budget is not None:
+            order = order[: min(-(-judged.budget // ROUNDS), judged.budget - len(asked))]
         if not len(order):
-            return False
-        passages = selection.passages[order].astype(np.int64)
-        relevant = verdicts_on(self._judged.judges, self._kept, self._texts, query[order], passages)
-        self._asked = np.concatenate([self._asked, keys[order]])
-        self._relevant = np.concatenate([self._relevant, keys[order][relevant]])
-        self._scores = np.concatenate([self._scores, selection.scores[order][relevant]])
-        return True
-
-    def result(self) -> Verdicts:
-        """The verdicts so far."""
-        order = np.argsort(self._relevant)
-        queries, passages = np.divmod(self._relevant[order], len(self._texts.corpus))
-        return Verdicts(len(self._asked), queries, passages, self._scores[order])
-
-    def _allowance(self) -> int | None:
-        budget = self._judged.budget
-        return None if budget is None else min(-(-budget // ROUNDS), budget - len(self._asked))
+            by_pair = np.argsort(relevant)
+            return selection, Verdicts(len(asked), *np.divmod(relevant[by_pair], n_passages), scores[by_pair])
+        answers = order[verdicts_on(judged.judges, kept, texts, *np.divmod(keys[order], n_passages))]
+        asked = np.concatenate([asked, keys[order]])
+        relevant = np.concatenate([relevant, keys[answers]])
+        scores = np.concatenate([scores, selection.scores[answers]])
 
 
 def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
@@ -196,11 +166,12 @@ def verdicts_on(
     Raises:
         TeacherError: a judge does not give one verdict per pair.
     """
-    relevant = np.arange(len(queries))
+    relevant = np.ones(len(queries), dtype=bool)
     for judge, its_own in zip(judges, kept, strict=True):
-        if len(relevant):
-            relevant = relevant[_verdicts(judge, its_own, texts, queries[relevant], passages[relevant])]
-    return np.isin(np.arange(len(queries)), relevant)
+        some = np.flatnonzero(relevant)
+        if len(some):
+            relevant[some] = _verdicts(judge, its_own, texts, queries[some], passages[some])
+    return relevant
 
 
 def _verdicts(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArray, passages: IdArray) -> BoolArray:
@@ -238,7 +209,7 @@ class NotRelevant:
 
     Attributes:
         name: the name of the judge.
-        keys: int64, rising: query * n_passages + passage of each relevant pair.
+        keys: int64: query * n_passages + passage of each relevant pair.
         n_passages: number of passages in the corpus.
     """
 
@@ -251,7 +222,7 @@ class NotRelevant:
     def of(cls, name: str, relevant: tuple[IdArray, IdArray, FloatArray], n_passages: int) -> NotRelevant:
         """Make it from the query ids, passage ids and scores of relevant pairs, by query."""
         queries, passages, _ = relevant
-        return cls(name, np.sort(queries * n_passages + passages), n_passages)
+        return cls(name, queries * n_passages + passages, n_passages)
 
     def keep(self, listed: Listed) -> BoolArray:
         """See `BoundFilter`."""
@@ -274,8 +245,3 @@ def negatives_under(selection: Selection, targets: IdArray, positive_scores: Flo
     ceilings = np.stack([selection.method.ceilings(scores) for scores in positive_scores])
     teacher = np.zeros(1, dtype=np.int64) if selection.chosen_by is None else selection.chosen_by[entries]
     return np.asarray(selection.scores[entries] < ceilings[teacher, positive])
-
-
-def relabelled_texts(verdicts: Verdicts, texts: TextSet) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
-    """Query and passage texts of the pairs that were called relevant."""
-    return texts.queries.take(verdicts.queries), texts.corpus.take(verdicts.passages)

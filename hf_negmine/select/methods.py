@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
@@ -104,20 +104,17 @@ class Method:
     @property
     def sees_all_positives(self) -> bool:
         """Whether its ceilings depend on the positives of other queries, so that `settled` must see them first."""
-        return any(isinstance(_formula(rule), PercentileCeiling) for rule in self.rules)
+        return any(map(_is_percentile, self.rules))
 
     def settled(self, every: FloatArray) -> Method:
         """The same method for a data set whose positives have these scores, so that percentiles of them are known."""
-        if not self.sees_all_positives:
-            return self
 
-        def settle(rule: Any) -> Ceiling:
-            if not isinstance(_formula(rule), PercentileCeiling):
-                return cast(Ceiling, rule)
-            threshold = float(np.percentile(every.astype(np.float64), rule.value))
-            return cast(Ceiling, replace(rule, formula=PercentileCeiling(threshold)))
+        def settle(rule: Ceiling) -> Ceiling:
+            if not _is_percentile(rule):
+                return rule
+            return replace(rule, formula=PercentileCeiling(float(np.percentile(every.astype(np.float64), rule.value))))
 
-        return replace(self, rules=tuple(settle(rule) for rule in self.rules))
+        return replace(self, rules=tuple(map(settle, self.rules)))
 
     def ranks(self, n_passages: int) -> tuple[int, int | None]:
         """The first rank and the rank to stop before, for a corpus of this size."""
@@ -204,10 +201,8 @@ def RankBand(first: int | float, last: int | float) -> Method:
         valid = 0 <= first < last <= 1 and (isinstance(first, float) or first == 0)
         require(valid, f"RankBand: percentiles are fractions with 0 <= first < last <= 1; got {first!r} and {last!r}")
         return Method(first_rank=float(first), last_rank=float(last))
-    require(
-        _whole(first) and _whole(last) and 0 <= first < last <= MOST,
-        f"RankBand: ranks are whole numbers with 0 <= first < last; got {first!r} and {last!r}",
-    )
+    valid = _whole(first) and _whole(last) and 0 <= first < last <= MOST
+    require(valid, f"RankBand: ranks are whole numbers with 0 <= first < last; got {first!r} and {last!r}")
     return Method(first_rank=int(first), last_rank=int(last))
 
 
@@ -279,8 +274,8 @@ def _parse_part(name: str, value: str, spec: str) -> Method:
     )
 
 
-def _formula(rule: object) -> object:
-    return getattr(rule, "formula", None)
+def _is_percentile(rule: Ceiling) -> TypeGuard[Rule]:
+    return isinstance(rule, Rule) and isinstance(rule.formula, PercentileCeiling)
 
 
 def _rank(rank: int | float, n_passages: int) -> int:

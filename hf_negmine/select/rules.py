@@ -11,6 +11,13 @@ from hf_negmine.select.judge import Judge
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.teachers import settings_of, teacher_of_settings
 
+KINDS = {
+    "veto": Veto,
+    "near-duplicates": NearDuplicates,
+    "consistency": Consistency,
+    "judgements": Judgements,
+    "judge": Judge,
+}
 WHY_NOT = {
     "judge": "a judge is never called on settings that somebody else wrote: it costs money, and a key would be sent",
     "judgements": "the judgements themselves are not recorded, only their digest; give Judgements(FILE) with the same",
@@ -44,7 +51,16 @@ def ordered_filters(
 
 def settings_of_filters(filters: Sequence[Any]) -> list[dict[str, Any]]:
     """The settings of each filter, with its kind, its name, and the settings that recreate its teacher."""
-    return [_settings_of(one) for one in filters]
+    every = []
+    for one in filters:
+        kind = next((kind for kind, made in KINDS.items() if isinstance(one, made)), "custom")
+        settings = {**one.settings, "filter": str(one), "kind": kind}
+        if isinstance(one, Veto):
+            settings["method"] = str(one.method)
+        if isinstance(one, Veto | NearDuplicates) and one.teacher is not None:
+            settings["teacher_settings"] = settings_of(one.teacher)
+        every.append(settings)
+    return every
 
 
 def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
@@ -69,20 +85,6 @@ def filters_of_settings(settings: Sequence[Any]) -> list[Any]:
     return made
 
 
-def _settings_of(one: Any) -> dict[str, Any]:
-    own = {**one.settings, "filter": str(one)}
-    if isinstance(one, Veto):
-        return {**own, "kind": "veto", "method": str(one.method), "teacher_settings": settings_of(one.teacher)}
-    if isinstance(one, NearDuplicates):
-        teacher = {} if one.teacher is None else {"teacher_settings": settings_of(one.teacher)}
-        return {**own, "kind": "near-duplicates", **teacher}
-    if isinstance(one, Consistency):
-        return {**own, "kind": "consistency"}
-    if isinstance(one, Judgements):
-        return {**own, "kind": "judgements"}
-    return {**own, "kind": "judge" if isinstance(one, Judge) else "custom"}
-
-
 def _filter_of(settings: dict[str, Any]) -> Any:
     kind = settings.get("kind")
     try:
@@ -90,13 +92,9 @@ def _filter_of(settings: dict[str, Any]) -> Any:
             teacher = teacher_of_settings(settings["teacher_settings"])
             return Veto(teacher, settings["method"], settings["abstain_at"], settings["depth"])
         if kind == "near-duplicates":
-            found = "teacher_settings" in settings
-            return NearDuplicates(
-                settings["threshold"],
-                of=settings["of"],
-                by=settings["by"],
-                teacher=teacher_of_settings(settings["teacher_settings"]) if found else None,
-            )
+            given = "teacher_settings" in settings
+            vectors = teacher_of_settings(settings["teacher_settings"]) if given else None
+            return NearDuplicates(settings["threshold"], of=settings["of"], by=settings["by"], teacher=vectors)
         if kind == "consistency":
             return Consistency(settings["top_k"], settings["min_score"], settings["action"])
     except (KeyError, TypeError, AttributeError) as error:

@@ -48,7 +48,8 @@ class Sampled:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self, self.k, self.temperature)
+        _check_k(self, self.k)
+        require(self.temperature > 0, f"{type(self).__name__}: temperature is positive; got {self.temperature!r}")
 
     def depth(self, n: int) -> int:
         """See `protocols.Sampler`."""
@@ -56,15 +57,19 @@ class Sampled:
 
     def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
         """See `protocols.Sampler`."""
+        return _best_columns(self._noise(scores, keys), n)
+
+    def _noise(self, scores: FloatArray, keys: KeyArray) -> _Float64:
         # The n largest of (score / temperature + Gumbel noise) are a softmax sample without replacement.
-        return _best_columns(_softmax_noise(scores, keys, self.temperature), n)
+        present = scores > -np.inf
+        return _noisy(np.where(present, scores, 0.0).astype(np.float64) / self.temperature, present, keys)
 
     def __str__(self) -> str:
-        return f"sampled:{self.k}" + _temperature_text(self.temperature)
+        return f"sampled:{self.k}" + ("" if self.temperature == 1.0 else f"@{self.temperature:.10g}")
 
 
 @dataclass(frozen=True)
-class Top1Sampled:
+class Top1Sampled(Sampled):
     """The best survivor, and n - 1 of the other k - 1 drawn like `Sampled` (4.3.2, "top-1 + sampled top-k").
 
     Attributes:
@@ -72,24 +77,14 @@ class Top1Sampled:
         temperature: of the softmax over teacher scores; infinity draws uniformly.
     """
 
-    k: int = 10
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self, self.k, self.temperature)
-
-    def depth(self, n: int) -> int:
-        """See `protocols.Sampler`."""
-        return _enough(self, self.k, n)
-
     def choose(self, scores: FloatArray, keys: KeyArray, n: int) -> IdArray:
         """See `protocols.Sampler`."""
-        noisy = _softmax_noise(scores, keys, self.temperature)
+        noisy = self._noise(scores, keys)
         noisy[:, 0] = np.inf
         return _best_columns(noisy, n)
 
     def __str__(self) -> str:
-        return f"top1_sampled:{self.k}" + _temperature_text(self.temperature)
+        return f"top1_{super().__str__()}"
 
 
 @dataclass(frozen=True)
@@ -227,11 +222,6 @@ def parse_sampler(spec: str) -> Top | Sampled | Top1Sampled | SimANS | Mixed:
     )
 
 
-def _softmax_noise(scores: FloatArray, keys: KeyArray, temperature: float) -> _Float64:
-    present = scores > -np.inf
-    return _noisy(np.where(present, scores, 0.0).astype(np.float64) / temperature, present, keys)
-
-
 def _noisy(log_weights: _Float64, present: BoolArray, keys: KeyArray) -> _Float64:
     """Log weights with Gumbel noise, -inf where no candidate is: the n largest are drawn by weight, each once."""
     return np.where(present, log_weights - np.log(-np.log(uniform(keys))), -np.inf)
@@ -251,14 +241,5 @@ def _check_k(sampler: object, k: int) -> None:
     require(_whole(k) and k >= 1, f"{type(sampler).__name__}: k is a whole number of candidates, 1 or more; got {k!r}")
 
 
-def _check(sampler: object, k: int, temperature: float) -> None:
-    _check_k(sampler, k)
-    require(temperature > 0, f"{type(sampler).__name__}: temperature is positive; got {temperature!r}")
-
-
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _temperature_text(temperature: float) -> str:
-    return "" if temperature == 1.0 else f"@{temperature:.10g}"

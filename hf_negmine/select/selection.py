@@ -1,4 +1,4 @@
-"""Choosing negatives among scored candidates, by array operations without a loop over rows."""
+"""What a selection works with and results in: the scored positives of every query, and its chosen negatives."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ import numpy as np
 from hf_negmine.base.choices import Format, OnExhausted, PositiveScore
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.base.ragged import Ragged, offsets_of_counts
-from hf_negmine.base.randomness import KeyArray, random_keys
+from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.base.wording import counted
 from hf_negmine.data.layouts import Layout
 from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.texts import TextSet
 from hf_negmine.figures import html
-from hf_negmine.select.candidates import CandidateLists, Demand
 from hf_negmine.select.methods import Method
-from hf_negmine.select.samplers import draw
 
 if TYPE_CHECKING:
     import datasets
     from matplotlib.figure import Figure
 
-CANDIDATES_A_STEP = 2**20
 SHOWN = 5
 """Targets that a notebook shows."""
 
@@ -258,96 +254,3 @@ class Selection:
         """
         found = np.where(self.complete, "complete", "exhausted").astype("<U10")
         return found if self.list_ended is None else np.where(self.list_ended, "list ended", found)
-
-
-def demand_of(
-    queries: IdArray, positive_scores: FloatArray, method: Method, sampler: Sampler, n: int, n_passages: int
-) -> Demand:
-    """What a selection by ``method`` and ``sampler`` needs to know about each target's ranking."""
-    first_rank, last_rank = method.ranks(n_passages)
-    return Demand(
-        queries=queries,
-        ceilings=method.ceilings(positive_scores),
-        floor=method.floor,
-        first_rank=first_rank,
-        last_rank=last_rank,
-        wanted=min(sampler.depth(n), n_passages),
-    )
-
-
-@dataclass(frozen=True)
-class Survivors:
-    """The candidates of some targets that may become negatives: entries start to start + count of two flat arrays.
-
-    Attributes:
-        passages: int32 passage ids.
-        scores: float32, same shape, falling within a target.
-        starts, counts: int64, shape (targets,).
-        certain: bool, shape (targets,); False where a list ends before enough of them are found.
-    """
-
-    passages: PassageArray
-    scores: FloatArray
-    starts: IdArray
-    counts: IdArray
-    certain: BoolArray
-
-
-def choose(
-    survivors: Survivors,
-    positive_scores: FloatArray,
-    wanted: int,
-    sampler: Sampler,
-    n: int,
-    seed: int,
-    query_keys: KeyArray,
-    passage_keys: KeyArray,
-) -> tuple[IdArray, PassageArray, FloatArray]:
-    """Draw n negatives for each target, or as many as there are; returns their offsets, passages and scores.
-
-    Args:
-        survivors: the candidates to draw from, at most ``wanted`` per target.
-        positive_scores: the score that set each target's ceiling, shape (targets,).
-        wanted: how many of them the sampler looks at.
-        sampler: draws n of them.
-        n: negatives per target.
-        seed: the seed of the draws.
-        query_keys: for each target, the first half of its query's digest, uint64, shape (targets,).
-        passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
-    """
-    passages: list[PassageArray] = []
-    scores: list[FloatArray] = []
-    width = max(wanted, n)
-    step = max(1, CANDIDATES_A_STEP // width)
-    for first in range(0, len(survivors.starts), step):
-        some = slice(first, first + step)
-        present = np.arange(width) < survivors.counts[some, None]
-        entries = np.where(present, survivors.starts[some, None] + np.arange(width), 0)
-        candidate_scores = _at(survivors.scores, entries, present, -np.inf)
-        candidates = _at(survivors.passages, entries, present, 0)
-        keys = random_keys(seed, query_keys[some], passage_keys[candidates])
-        columns = draw(sampler, positive_scores[some], candidate_scores, keys, n)
-        chosen = np.take_along_axis(present, columns, axis=1)
-        passages.append(np.take_along_axis(candidates, columns, axis=1)[chosen])
-        scores.append(np.take_along_axis(candidate_scores, columns, axis=1)[chosen])
-    offsets = offsets_of_counts(np.minimum(survivors.counts, n))
-    return offsets, np.concatenate(passages).astype(np.int32), np.concatenate(scores).astype(np.float32)
-
-
-def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
-    """Count, for each ceiling and shift on its own, the candidates at the top of the pool's rankings it kept out."""
-    removed = {
-        str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
-        for rule in method.rules
-    }
-    top = lists.offsets[demand.queries]
-    if demand.first_rank:
-        sizes = lists.stops[top] - lists.starts[top]
-        removed[f"ranks before {demand.first_rank}"] = int(np.minimum(sizes, demand.first_rank).sum())
-    return removed
-
-
-def _at(values: AnyArray, entries: IdArray, present: BoolArray, absent: float) -> AnyArray:
-    if not len(values):
-        return np.full(entries.shape, absent, dtype=values.dtype)
-    return np.where(present, values[entries], np.asarray(absent, dtype=values.dtype))

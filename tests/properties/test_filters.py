@@ -34,6 +34,7 @@ from hf_negmine.select.filters import (
     Veto,
     Where,
     duplicates,
+    minhash,
     other_value,
     same_value,
     where,
@@ -323,7 +324,7 @@ def test_the_best_for_which_every_rule_holds_are_chosen(
         if small_steps:
             patch.setattr(duplicates, "PLACES", 3)
             patch.setattr(duplicates, "STEP_BYTES", 4000)
-            patch.setattr(duplicates, "SIGNATURES_KEPT", 4)
+            patch.setattr(minhash, "SIGNATURES_KEPT", 4)
             patch.setattr(where, "CANDIDATES_A_STEP", 3)
             for module in ("pool.rankings", "pool.deepening"):
                 patch.setattr(f"hf_negmine.{module}.PLACES_A_STEP", 12)

@@ -333,11 +333,11 @@ def test_all_positives_of_a_query_count_whichever_sets_the_ceiling(cache: Path) 
 
 
 def test_vectors_and_signatures_are_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_negmine.select.filters import duplicates
+    from hf_negmine.select.filters import minhash
 
     made: list[str] = []
-    shingles = duplicates._shingles
-    monkeypatch.setattr(duplicates, "_shingles", lambda text: made.append(text) or shingles(text))
+    shingles = minhash._shingles
+    monkeypatch.setattr(minhash, "_shingles", lambda text: made.append(text) or shingles(text))
     teacher = CountingTeacher()
     filters = [NearDuplicates(0.9), NearDuplicates(0.9, by="minhash")]
     miner = miner_in(cache, teacher=teacher, filters=filters).fit(corpus=CORPUS)
@@ -349,7 +349,7 @@ def test_vectors_and_signatures_are_made_once(cache: Path, monkeypatch: pytest.M
     assert sum(count for role, count in teacher.encoded if role == "passage") == before == len(set(CORPUS))
     assert len(opened) <= 2  # of seven batches
     assert len(made) == len(set(made)) > 10
-    monkeypatch.setattr(duplicates, "SIGNATURES_KEPT", 5)
+    monkeypatch.setattr(minhash, "SIGNATURES_KEPT", 5)
     bounded = NearDuplicates(0.9, by="minhash")
     miner_in(cache, filters=[bounded]).fit(ROWS)
     assert len(bounded._kept["signatures"]._kept) == 5

@@ -713,7 +713,7 @@ class TestCopiesAndRefits:
             return miner.mine(self.ROWS, corpus=self.CORPUS).to_list()
 
         whole = mined("whole")
-        monkeypatch.setattr("hf_negmine.select.selection.CANDIDATES_A_STEP", 8)
+        monkeypatch.setattr("hf_negmine.select.choosing.CANDIDATES_A_STEP", 8)
         monkeypatch.setattr("hf_negmine.pool.deepening.PLACES_A_STEP", 10)
         monkeypatch.setattr("hf_negmine.transform.PASSAGES_A_BATCH", 6)
         assert mined("steps") == whole

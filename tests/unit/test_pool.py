@@ -21,8 +21,7 @@ from hf_negmine.base.protocols import QueryBlock, Searcher
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve, retrieving, stored
-from hf_negmine.select import Sampled
-from hf_negmine.select import selection as selection_module
+from hf_negmine.select import Sampled, Selection, choosing
 from hf_negmine.teachers import FixedTeacher, RandomTeacher
 from tests.reference import make_pool, searcher_maker, text_set
 
@@ -202,7 +201,7 @@ def test_steps_over_targets_and_blocks_do_not_matter(tmp_path: Path, monkeypatch
     texts = texts_in(tmp_path)
     pool = make_pool(tmp_path, teacher(), texts, 3)
     whole = chosen(pool, "perc_pos:0.8", "sampled:8", 4, seed=5)
-    monkeypatch.setattr(selection_module, "CANDIDATES_A_STEP", 3)
+    monkeypatch.setattr(choosing, "CANDIDATES_A_STEP", 3)
     monkeypatch.setattr(retrieving, "QUERIES_A_PART", 4)
     assert chosen(make_pool(tmp_path / "cut", teacher(), texts, 30), "perc_pos:0.8", "sampled:8", 4, seed=5) == whole
 
@@ -233,7 +232,7 @@ def test_several_positives_set_the_ceiling_by_the_lowest_or_each_by_its_own(tmp_
     pool = make_pool(tmp_path, fixed, texts, 2)
     corpus = texts.corpus.texts.to_pylist()
 
-    def names(selection: selection_module.Selection) -> list[list[str]]:
+    def names(selection: Selection) -> list[list[str]]:
         bounds = selection.offsets
         return [[corpus[i] for i in selection.passages[a:b]] for a, b in itertools.pairwise(bounds)]
 

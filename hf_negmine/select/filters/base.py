@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.choices import PositiveScore
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
@@ -178,10 +178,3 @@ def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, di
         removed[str(one)] = removed.get(str(one), 0) + taken
         listed = listed.kept(keep)
     return listed, removed, ended
-
-
-def finite_number(value: Any, argument: str) -> float:
-    """``value`` as a float, or `InputError` unless it is a finite number."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    require(is_number and bool(np.isfinite(value)), f"{argument}: a finite number, got {value!r}")
-    return float(value)

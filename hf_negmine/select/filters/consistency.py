@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from hf_negmine.base.choices import Inconsistent
-from hf_negmine.base.errors import require, require_choice, require_whole
-from hf_negmine.select.filters.base import finite_number
+from hf_negmine.base.errors import require, require_choice, require_finite, require_whole
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class Consistency:
             require_whole(self.top_k, "Consistency: top_k", at_least=1)
             object.__setattr__(self, "top_k", int(self.top_k))
         if self.min_score is not None:
-            object.__setattr__(self, "min_score", finite_number(self.min_score, "Consistency: min_score"))
+            require_finite(self.min_score, "Consistency: min_score")
+            object.__setattr__(self, "min_score", float(self.min_score))
         require_choice(self.action, get_args(Inconsistent), argument="Consistency: action")
 
     @property

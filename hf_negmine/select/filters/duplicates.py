@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.choices import ComparedBy
-from hf_negmine.base.errors import InputError, require, require_choice
+from hf_negmine.base.errors import InputError, require, require_choice, require_finite
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.protocols import VectorTeacher
 from hf_negmine.base.ragged import flat_positions
-from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, IdArray
+from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
 from hf_negmine.data.texts import TextColumn
-from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
+from hf_negmine.select.filters.minhash import PERMUTATIONS, Signatures, load_datasketch
 from hf_negmine.teachers import identity_of, resolve_teacher, without_index
 from hf_negmine.teachers.stored import StoredVectors
 from hf_negmine.teachers.vectors import check_vectors
@@ -29,12 +28,6 @@ PLACES = 64
 STEP_BYTES = 2**26
 DOUBT = 1e-6
 """Cosines from a matrix product that are this close to the threshold are computed again one by one."""
-WORDS_A_SHINGLE = 3
-PERMUTATIONS = 128
-SEED = 1
-SIGNATURES_KEPT = 2**16
-"""A signature takes 512 bytes."""
-WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -62,13 +55,14 @@ class NearDuplicates:
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "threshold", finite_number(self.threshold, "NearDuplicates: threshold"))
+        require_finite(self.threshold, "NearDuplicates: threshold")
+        object.__setattr__(self, "threshold", float(self.threshold))
         require(0 < self.threshold <= 1, f"NearDuplicates: threshold over 0 and at most 1, got {self.threshold:g}")
         require_choice(self.of, ("positives", "negatives", "both"), argument="NearDuplicates: of")
         require_choice(self.by, get_args(ComparedBy), argument="NearDuplicates: by")
         if self.by == "minhash":
             require(self.teacher is None, "NearDuplicates: by='minhash' compares words, but teacher= makes vectors")
-            _datasketch()
+            load_datasketch()
         elif self.teacher is not None:
             object.__setattr__(self, "teacher", without_index(resolve_teacher(self.teacher)))
             require(
@@ -94,9 +88,9 @@ class NearDuplicates:
         Raises:
             InputError: the mining teacher has no vectors, and no other teacher was given.
         """
-        space: _Space
+        space: _CosineSpace | _WordSpace
         if self.by == "minhash":
-            signatures = self._kept.setdefault("signatures", _Signatures(SIGNATURES_KEPT))
+            signatures = self._kept.setdefault("signatures", Signatures())
             space = _WordSpace(scene.corpus, signatures, self.threshold)
         else:
             teacher = without_index(scene.teacher) if self.teacher is None else self.teacher
@@ -122,22 +116,6 @@ class NearDuplicates:
         return f"being near duplicates of {of} ({by} {self.threshold:g})"
 
 
-class _Space(Protocol):
-    """Passages as rows of numbers that can be compared in pairs."""
-
-    def gather(self, ids: IdArray) -> AnyArray:
-        """Rows for passages of the corpus, shape (n, width)."""
-
-    def of_texts(self, texts: list[str]) -> AnyArray:
-        """Rows for texts that are not in the corpus, shape (n, width)."""
-
-    def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
-        """Whether rows are near duplicates: (targets, a, width) and (targets, b, width) to (targets, a, b)."""
-
-    def bytes_a_target(self, places: int) -> int:
-        """Bytes per target that comparing this many rows with as many others takes."""
-
-
 @dataclass(frozen=True)
 class _CosineSpace:
     """Vectors of length 1 in float64. A cosine is their dot product, rounded to float32 as scores are."""
@@ -147,13 +125,16 @@ class _CosineSpace:
     threshold: float
 
     def gather(self, ids: IdArray) -> AnyArray:
+        """Rows for passages of the corpus, shape (n, width)."""
         return _unit_length(self.vectors.gather(ids))
 
     def of_texts(self, texts: list[str]) -> AnyArray:
+        """Rows for texts that are not in the corpus, shape (n, width)."""
         found = self.teacher.encode(texts, "passage")
         return _unit_length(check_vectors(found, self.teacher, texts, self.vectors.shape[1]))
 
     def alike(self, left: AnyArray, right: AnyArray) -> BoolArray:
+        """Whether rows are near duplicates: (targets, a, width) and (targets, b, width) to (targets, a, b)."""
         cosines = left @ right.transpose(0, 2, 1)
         alike: BoolArray = cosines >= self.threshold
         # A matrix product may sum in another order in another batch, which would show near the threshold.
@@ -166,15 +147,16 @@ class _CosineSpace:
         return alike
 
     def bytes_a_target(self, places: int) -> int:
+        """Bytes per target that comparing this many rows with as many others takes."""
         return 24 * places * (int(self.vectors.shape[1]) + places)
 
 
 @dataclass(frozen=True)
 class _WordSpace:
-    """MinHash signatures; the share of equal numbers in two estimates the Jaccard similarity."""
+    """The same with MinHash signatures; the share of equal numbers in two estimates the Jaccard similarity."""
 
     corpus: TextColumn
-    signatures: _Signatures
+    signatures: Signatures
     threshold: float
 
     def gather(self, ids: IdArray) -> AnyArray:
@@ -193,32 +175,10 @@ class _WordSpace:
         return places * (places + 8) * PERMUTATIONS
 
 
-class _Signatures:
-    """MinHash signatures of texts; those requested recently are kept."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: dict[bytes, AnyArray] = {}
-
-    def of(self, digests: DigestArray, texts: pa.LargeStringArray) -> AnyArray:
-        """The signature of each of some distinct texts, uint64, shape (texts, `PERMUTATIONS`)."""
-        keys = [digest.tobytes() for digest in np.ascontiguousarray(digests)]
-        missing = [place for place, key in enumerate(keys) if key not in self._kept]
-        made = _minhashes(texts.take(pa.array(missing, pa.int64())).to_pylist())
-        new = dict(zip((keys[place] for place in missing), made, strict=True))
-        found = np.empty((len(keys), PERMUTATIONS), dtype=np.uint64)
-        for place, key in enumerate(keys):
-            signature = new[key] if key in new else self._kept.pop(key)
-            found[place] = self._kept[key] = signature  # the most recently requested comes last
-        while len(self._kept) > self._most:
-            del self._kept[next(iter(self._kept))]
-        return found
-
-
 @dataclass(frozen=True)
 class _BoundNearDuplicates:
     name: str
-    space: _Space
+    space: _CosineSpace | _WordSpace
     scene: Scene
     of: str
     depth: int | None = None
@@ -265,26 +225,20 @@ class _BoundNearDuplicates:
 
     def _like_positives(self, here: AnyArray, queries: IdArray) -> BoolArray:
         """Which rows are near duplicates of a positive of their query."""
-        found = self._like_any(here, queries, self.scene.positive_offsets, self._positives)
-        if self.scene.known_offsets is not None and self.scene.known_ids is not None:
-            known = self.scene.known_ids
-            found |= self._like_any(
-                here, queries, self.scene.known_offsets, lambda pairs: self.space.gather(known[pairs])
-            )
-        return found
-
-    def _like_any(
-        self, here: AnyArray, queries: IdArray, offsets: IdArray, rows_of: Callable[[IdArray], AnyArray]
-    ) -> BoolArray:
-        first = offsets[queries]
-        counts = offsets[queries + 1] - first
+        groups = [(self.scene.positive_offsets, self._positives)]
+        known = self.scene.known_ids
+        if self.scene.known_offsets is not None and known is not None:
+            groups.append((self.scene.known_offsets, lambda pairs: self.space.gather(known[pairs])))
         found = np.zeros(here.shape[:2], dtype=bool)
-        for start in range(0, int(counts.max(initial=0)), PLACES):
-            place = np.arange(start, min(start + PLACES, int(counts.max())))
-            there = place < counts[:, None]
-            pairs = np.where(there, first[:, None] + place, 0)
-            positives = self._shaped(rows_of(pairs.reshape(-1)), pairs)
-            found |= (self.space.alike(here, positives) & there[:, None]).any(axis=2)
+        for offsets, rows_of in groups:
+            first = offsets[queries]
+            counts = offsets[queries + 1] - first
+            for start in range(0, int(counts.max(initial=0)), PLACES):
+                place = np.arange(start, min(start + PLACES, int(counts.max())))
+                there = place < counts[:, None]
+                pairs = np.where(there, first[:, None] + place, 0)
+                positives = self._shaped(rows_of(pairs.reshape(-1)), pairs)
+                found |= (self.space.alike(here, positives) & there[:, None]).any(axis=2)
         return found
 
     def _positives(self, pairs: IdArray) -> AnyArray:
@@ -303,10 +257,8 @@ class _BoundNearDuplicates:
     def _outside(self) -> tuple[IdArray, AnyArray]:
         """The pairs whose positive is not in the corpus, and the rows of these positives."""
         pairs = np.flatnonzero(self.scene.positive_ids < 0)
-        texts = self.scene.texts_of_pairs(pairs)
-        distinct = list(dict.fromkeys(texts))
-        place = {text: number for number, text in enumerate(distinct)}
-        return pairs, self.space.of_texts(distinct)[[place[text] for text in texts]]
+        texts = pa.array(self.scene.texts_of_pairs(pairs), pa.large_string()).dictionary_encode()
+        return pairs, self.space.of_texts(texts.dictionary.to_pylist())[texts.indices.to_numpy()]
 
     @staticmethod
     def _shaped(rows: AnyArray, places: AnyArray) -> AnyArray:
@@ -320,27 +272,3 @@ def _unit_length(vectors: AnyArray) -> AnyArray:
     wide = vectors.astype(np.float64)
     lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
     return np.asarray(wide / np.where(lengths > 0, lengths, 1.0))
-
-
-def _minhashes(texts: Sequence[str]) -> list[AnyArray]:
-    """MinHash signatures of the shingles of some texts."""
-    minhash = _datasketch().MinHash
-    made = minhash.bulk((_shingles(text) for text in texts), num_perm=PERMUTATIONS, seed=SEED)
-    return [one.hashvalues.astype(np.uint64) for one in made]
-
-
-def _shingles(text: str) -> list[bytes]:
-    """Every three successive words of a text; the whole text if it has fewer."""
-    words = WORD.findall(text.lower()) or [text.strip()]
-    last = max(len(words) - WORDS_A_SHINGLE, 0)
-    return list({" ".join(words[start : start + WORDS_A_SHINGLE]).encode() for start in range(last + 1)})
-
-
-def _datasketch() -> Any:
-    try:
-        import datasketch
-    except ImportError as error:
-        raise InputError(
-            'NearDuplicates: by="minhash" needs the package datasketch: pip install "hf_negmine[filters]"'
-        ) from error
-    return datasketch

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.errors import InputError, require_finite, require_whole
 from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.select.filters.base import BoundFilter, Listed, Scene, finite_number
+from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
 from hf_negmine.teachers import identity_of, resolve_teacher
@@ -45,7 +45,8 @@ class Veto:
         if not method.rules or more:
             raise InputError(f"Veto: method: expected a ceiling alone, such as perc_pos:0.95, got {method}")
         if self.abstain_at is not None:
-            object.__setattr__(self, "abstain_at", finite_number(self.abstain_at, "Veto: abstain_at"))
+            require_finite(self.abstain_at, "Veto: abstain_at")
+            object.__setattr__(self, "abstain_at", float(self.abstain_at))
         if self.depth is not None:
             require_whole(self.depth, "Veto: depth", at_least=1)
             object.__setattr__(self, "depth", int(self.depth))

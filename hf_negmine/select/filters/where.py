@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import CodeType
@@ -85,10 +86,7 @@ class Where:
 
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
-        queries = self._metadata("queries")
-        return _BoundWhere(
-            str(self), self.predicate, queries, self._metadata("passages"), queries.find(scene.queries.digests), scene
-        )
+        return _BoundWhere(self, self._metadata("queries").find(scene.queries.digests), scene.corpus)
 
     def _metadata(self, of: Literal["queries", "passages"]) -> _Metadata:
         if of not in self._kept:
@@ -157,27 +155,24 @@ def other_value(column: str, passage_column: str | None = None) -> _Compared:
 
 @dataclass(frozen=True)
 class _BoundWhere:
-    name: str
-    predicate: Predicate
-    queries: _Metadata
-    passages: _Metadata
+    where: Where
     row_of_query: IdArray
-    scene: Scene
+    corpus: TextColumn
     depth: int | None = None
 
     def keep(self, listed: Listed) -> BoolArray:
         kept = np.empty(len(listed.passages), dtype=bool)
         query_of = listed.queries[listed.target_of]
-        corpus: TextColumn = self.scene.corpus
+        query_rows, passage_rows = self.where._metadata("queries"), self.where._metadata("passages")
         for start in range(0, len(kept), CANDIDATES_A_STEP):
             some = slice(start, start + CANDIDATES_A_STEP)
-            queries = self.queries.take(self.row_of_query[query_of[some]])
-            passages = self.passages.take(self.passages.find(corpus.digests[listed.passages[some]]))
-            kept[some] = _as_bools(self.predicate(queries, passages), len(queries), self.name)
+            queries = query_rows.take(self.row_of_query[query_of[some]])
+            passages = passage_rows.take(passage_rows.find(self.corpus.digests[listed.passages[some]]))
+            kept[some] = _as_bools(self.where.predicate(queries, passages), len(queries), str(self))
         return kept
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.where)
 
 
 class _Metadata:
@@ -273,10 +268,8 @@ def _table_of(given: Any, argument: str) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
             raise InputError(f"{argument}: these columns do not make a table ({error})") from error
     elif hasattr(given, "with_format") and hasattr(given, "__getitem__"):
-        try:
+        with suppress(TypeError, NotImplementedError):  # a stream
             table = given.with_format("arrow")[:]
-        except (TypeError, NotImplementedError):  # a stream
-            table = None
     if not isinstance(table, pa.Table):
         raise InputError(
             f"{argument}: expected a data set, an Arrow table or a dictionary of columns, got {type(given).__name__}"
@@ -291,22 +284,22 @@ def _decoded(column: Any) -> Any:
 
 def _as_bools(found: Any, expected: int, name: str) -> BoolArray:
     """Convert a predicate's result to an array of bools."""
-    kind: Any
+    got = ""
     if not isinstance(found, pa.Array | pa.ChunkedArray):
         array = np.asarray(found)
-        if array.dtype != object:
-            if array.dtype != bool or array.shape != (expected,):
-                raise InputError(_wrong(name, f"an array of {array.dtype} with shape {array.shape}", expected))
+        if array.dtype == bool and array.shape == (expected,):
             return array
-        try:
-            found = pa.array(array)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise InputError(_wrong(name, type(found).__name__, expected)) from error
-    kind = found.type
-    if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)) or len(found) != expected:
-        raise InputError(_wrong(name, f"{len(found)} values of {kind}", expected))
-    return np.asarray(pc.fill_null(found.cast(pa.bool_()), False).to_numpy(zero_copy_only=False))
-
-
-def _wrong(name: str, got: str, expected: int) -> str:
-    return f"Where: the predicate of {name!r} returned {got} for {expected} candidates, expected one bool per candidate"
+        if array.dtype == object:  # there may be None in it
+            try:
+                found = pa.array(array)
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                got = type(found).__name__
+        else:
+            got = f"an array of {array.dtype} with shape {array.shape}"
+    if not got:
+        if (pa.types.is_boolean(found.type) or pa.types.is_null(found.type)) and len(found) == expected:
+            return np.asarray(pc.fill_null(found.cast(pa.bool_()), False).to_numpy(zero_copy_only=False))
+        got = f"{len(found)} values of {found.type}"
+    raise InputError(
+        f"Where: the predicate of {name!r} returned {got} for {expected} candidates, expected one bool per candidate"
+    )
