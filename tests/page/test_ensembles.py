@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from datasets import Dataset
+from typer.testing import CliRunner
 
 from hf_negmine import CrossSample, FixedTeacher, IntraSample, NegativeMiner
+from hf_negmine.commands.cli import app
 from hf_negmine.page import Shown, write_report
 from hf_negmine.page.serving import served
 from tests.page.conftest import N_PASSAGES, N_QUERIES, vectors
@@ -164,6 +167,20 @@ def test_a_teacher_that_no_query_draws(tmp_path: Path, opened: Callable[[str], A
         set_value(browser, "view", teacher, "change")
         set_value(browser, "rule", "abs", "change")
     assert browser.get_log("browser") == []
+
+
+def test_the_command(tmp_path: Path, opened: Callable[[str], Any]) -> None:
+    rows = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"query": f"what is thing {n}", "positive": f"thing {n} is a thing"}) for n in range(20)]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    cache, folder, page = ["--cache-dir", str(tmp_path / "cache")], str(tmp_path / "mined"), tmp_path / "page.html"
+    teacher = ["-t", "intra-sample(bm25, random:1)"]
+    for arguments in (["mine", str(rows), *teacher, "-o", folder, "-q"], ["report", folder, "-o", str(page)]):
+        done = CliRunner().invoke(app, [*arguments, *cache])
+        assert done.exit_code == 0, done.output
+    browser = opened(page.as_uri())
+    assert browser.find_element("id", "agreement").is_displayed()
+    assert browser.find_element("id", "shared").text.startswith("Each teacher chooses 2 of the 4 negatives")
 
 
 def test_the_teachers_share_the_queries_of_a_page(ensemble: NegativeMiner) -> None:
