@@ -425,6 +425,7 @@
     table.tHead.append(make("tr", {}, ...heads.map((text) => make("th", { scope: "col", text }))));
     table.tBodies[0].append(...rows.map(([name, ...cells]) =>
       make("tr", {}, make("th", { scope: "row", text: name }), ...cells.map((text) => make("td", { text })))));
+    section.querySelector("caption").textContent = data.sweep.heading;
     section.querySelector("p").textContent = data.sweep.told;
     section.hidden = false;
   }

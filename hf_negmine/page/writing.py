@@ -66,7 +66,9 @@ def page_of(content: dict[str, Any], *, sweep: Sweep | None = None, server: dict
         files("hf_negmine.page").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     # Compressed, texts can be three times as long; and no text can end the script element.
-    table = None if sweep is None else {"cells": sweep.cells(), "told": sweep.recommendation.replace("`", "")}
+    table = None
+    if sweep is not None:
+        table = {"heading": sweep.heading, "cells": sweep.cells(), "told": sweep.recommendation.replace("`", "")}
     whole = {**content, "sweep": table, "server": server}
     data = _encoded(gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), 6, mtime=0))
     parts = {"STYLE": style, "SCRIPT": script, "STYLE_HASH": _hash(style), "SCRIPT_HASH": _hash(script), "DATA": data}

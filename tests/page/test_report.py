@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, TopKAbs, TopKMarginPos, TopKPercPos
+from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, Sweep, TopKAbs, TopKMarginPos, TopKPercPos
 from hf_negmine.commands.cli import app
 from hf_negmine.page import Shown, write_report
 from hf_negmine.pool import CandidatePool
@@ -236,6 +237,7 @@ def test_a_sweep_is_shown_as_it_is_printed(miner: NegativeMiner, tmp_path: Path,
         "return [...document.querySelectorAll('#sweep tr')].map((row) => [...row.cells].map((it) => it.textContent))"
     )
     assert rows == sweep.cells()
+    assert browser.find_element("css selector", "#sweep caption").text == sweep.heading
     assert browser.find_element("css selector", "#sweep > p").text == sweep.recommendation.replace("`", "")
     with pytest.raises(InputError, match=r"sweep: expected miner.sweep\(…\), got 'naive'"):
         write_report(miner, tmp_path / "page.html", sweep="naive")  # type: ignore[arg-type]
@@ -303,12 +305,19 @@ def test_the_command(tmp_path: Path) -> None:
     cache = ["--cache-dir", str(tmp_path / "cache")]
     mined = run.invoke(app, ["mine", str(rows), "-t", "bm25", "-o", str(tmp_path / "mined"), "-q", *cache])
     assert mined.exit_code == 0, mined.output
-    page = tmp_path / "page.html"
-    told = run.invoke(app, ["report", str(tmp_path / "mined"), "-o", str(page), *cache])
+    page, table = tmp_path / "page.html", tmp_path / "sweep.jsonl"
+    swept = run.invoke(app, ["sweep", str(rows), "-t", "bm25", "-m", "naive", "-o", str(table), "-q", *cache])
+    assert swept.exit_code == 0, swept.output
+    told = run.invoke(app, ["report", str(tmp_path / "mined"), "-o", str(page), "--sweep", str(table), *cache])
     assert told.exit_code == 0, told.output
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    packed = page.read_text(encoding="utf-8").split('type="application/gzip">')[1].split("<")[0]
+    content = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert content["sweep"]["cells"] == Sweep.read(table).cells()
     for arguments, words in [
         (["report", str(tmp_path / "mined"), "-o", "page.pdf"], "ends in .html"),
+        (["report", str(tmp_path / "mined"), "--sweep", str(rows)], "is not a sweep"),
+        (["report", str(tmp_path / "mined"), "--sweep", str(tmp_path)], "there is no file"),
         (["report", str(rows)], "not a folder that hf-negmine mine has written"),
         (["report", str(tmp_path / "mined"), "-o", str(page), "--cache-dir", str(tmp_path / "other")], "mine again"),
     ]:
