@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -21,9 +21,10 @@ from hf_negmine.fitted import Fitted
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.views import Excerpt, View, packed
 from hf_negmine.pool import CandidatePool
-from hf_negmine.pool.stored import has_pool, read_pool
+from hf_negmine.pool.stored import StoredPool, has_pool, read_pool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import drawn_teachers
+from hf_negmine.select.methods import parse_method
 
 CROSS_SAMPLE = "cross-sample"
 TEXT_BYTES = 6_500_000
@@ -76,25 +77,9 @@ class Shown:
         for folder in folders:
             if not has_pool(folder):
                 raise InputError(f"report: the candidates are no longer in {folder}; mine again, and then report")
-        pools = [read_pool(folder) for folder in folders]
-        negatives = Ragged(fitted.offsets, (fitted.passages, fitted.scores))
-        settings = fitted.summary.settings
-        targets = [np.arange(len(fitted.offsets) - 1)] * len(pools)
-        wanted = settings["num_negatives"]
-        names = [settings["teacher"]]
-        if len(pools) > 1:
-            names = numbered([stage["teacher"] for stage in settings["stages"]])
-            if _kind(fitted.summary) == CROSS_SAMPLE:
-                queries, _ = pools[0].positives.targets(fitted.positive_score)
-                drawn = drawn_teachers(settings["seed"], fitted.texts.queries.digests[queries, 0], len(pools))
-                targets = [np.flatnonzero(drawn == teacher) for teacher in range(len(pools))]
-            else:
-                wanted //= len(pools)
-        views = tuple(
-            View(name, pool.lists, pool.positives, wanted, of)
-            for name, pool, of in zip(names, pools, targets, strict=True)
-        )
         relevant = None if fitted.relevant is None else fitted.relevant[:2]
+        negatives = Ragged(fitted.offsets, (fitted.passages, fitted.scores))
+        views = tuple(_views(fitted, [read_pool(folder) for folder in folders]))
         return cls(fitted.texts, views, negatives, fitted.positive_score, fitted.summary, relevant)
 
     @classmethod
@@ -119,7 +104,7 @@ class Shown:
             positive_score=settings["positive_score"],
         )
         targets = np.arange(len(selection.counts))
-        view = View(settings["teacher"], pool.lists, pool.positives, selection.n, targets)
+        view = View(settings["teacher"], pool.lists, pool.positives, selection.method, selection.n, targets)
         return cls(texts, (view,), selection.ragged, selection.positive_score, summary)
 
     @property
@@ -164,6 +149,8 @@ class Shown:
             "digests": _digests(self.texts, queries, passages) if cut else None,
             "query_ids": packed(queries, "<i4"),
             "passage_ids": packed(passages, "<i4"),
+            "filters": _filters(summary) if self.views[0].filtered else [],
+            "judged": self.relevant is not None,
             "teachers": [view.teacher for view in self.views],
             "shared": _shared(summary, self.views),
             "agreement": _agreement(summary, self.views),
@@ -187,6 +174,33 @@ class Shown:
         top = top[counts[top] > 1]
         texts = (shorten(text, HUB_LETTERS, placeholder="…") for text in _texts(self.texts.corpus, top))
         return [[text, int(count)] for text, count in zip(texts, counts[top], strict=True)]
+
+
+def _views(fitted: Fitted, pools: Sequence[StoredPool]) -> Iterator[View]:
+    """What each teacher of a fit has found and chosen."""
+    settings = fitted.summary.settings
+    wanted, names = settings["num_negatives"], [settings["teacher"]]
+    targets = [np.arange(len(fitted.offsets) - 1)] * len(pools)
+    if len(pools) > 1:
+        names = numbered([stage["teacher"] for stage in settings["stages"]])
+        if _kind(fitted.summary) == CROSS_SAMPLE:
+            queries, _ = pools[0].positives.targets(fitted.positive_score)
+            drawn = drawn_teachers(settings["seed"], fitted.texts.queries.digests[queries, 0], len(pools))
+            targets = [np.flatnonzero(drawn == teacher) for teacher in range(len(pools))]
+        else:
+            wanted //= len(pools)
+    drops = any(one["kind"] == "consistency" and one["action"] == "drop" for one in settings.get("filters", []))
+    filtered = bool(_filters(fitted.summary)) and settings["sampler"] == "top"
+    for name, pool, of in zip(names, pools, targets, strict=True):
+        positives = replace(pool.positives, counted=fitted.consistent) if drops else pool.positives
+        method = parse_method(settings["method"]).settled(positives.deciding)
+        yield View(name, pool.lists, positives, method, wanted, of, filtered)
+
+
+def _filters(summary: MiningSummary) -> list[str]:
+    """The names of the filters of candidates; what a judge calls relevant is known one by one."""
+    filters = summary.settings.get("filters", [])
+    return [one["filter"] for one in filters if one["kind"] not in ("consistency", "judge")]
 
 
 def _kind(summary: MiningSummary) -> str:

@@ -1,6 +1,6 @@
 "use strict";
 (async () => {
-  const MINED = 1, RELEVANT = 2, OF_OTHERS = 4, TEMPERATURE = 0.05, BINS = 50, SHOWN_HELD_BACK = 12;
+  const MINED = 1, RELEVANT = 2, OF_OTHERS = 4, KEPT_OUT = 8, TEMPERATURE = 0.05, BINS = 50, SHOWN_HELD_BACK = 12;
   const at = (id) => document.getElementById(id);
   const packed = bytesOf(at("data").textContent);
   const data = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
@@ -16,11 +16,11 @@
   const queryIds = unpacked(data.query_ids, Int32Array), passageIds = unpacked(data.passage_ids, Int32Array);
   const digests = data.digests === null ? null : unpacked(data.digests, Uint8Array);
   // Of the teacher that is shown:
-  let queryPlaces, deciding, positiveOffsets, positivePlaces, positiveScores, segmentOffsets, entryOffsets,
+  let queryPlaces, deciding, minedUnder, positiveOffsets, positivePlaces, positiveScores, segmentOffsets, entryOffsets,
     segmentCeilings, firstRanks, exhausted, flags, places, scores, items, wanted;
   function read(view) {
     const ints = (name) => unpacked(view[name], Int32Array), floats = (name) => unpacked(view[name], Float32Array);
-    queryPlaces = ints("query_places"), deciding = floats("deciding");
+    queryPlaces = ints("query_places"), deciding = floats("deciding"), minedUnder = floats("mined_under");
     positiveOffsets = ints("positive_offsets"), positivePlaces = ints("positive_places");
     positiveScores = floats("positive_scores");
     segmentOffsets = ints("segment_offsets"), entryOffsets = ints("entry_offsets");
@@ -234,8 +234,11 @@
       values.fill(Infinity);
       state.now.entries.forEach((e, n) => { const i = state.now.itemOf[n]; values[i] = Math.min(values[i], ceilingOf(i) - scores[e]); });
     } else if (order === "few") state.now.counts.forEach((count, i) => { values[i] = count; });
-    else if (order === "relevant") for (let i = 0; i < items; i++)
-      for (let e = entryOffsets[segmentOffsets[i]]; e < entryOffsets[segmentOffsets[i + 1]]; e++) if (flags[e] & RELEVANT) values[i]--;
+    else if (order !== "given") {
+      const flag = order === "relevant" ? RELEVANT : KEPT_OUT;
+      for (let i = 0; i < items; i++)
+        for (let e = entryOffsets[segmentOffsets[i]]; e < entryOffsets[segmentOffsets[i + 1]]; e++) if (flags[e] & flag) values[i]--;
+    }
     if (order !== "given") chosen.sort((one, other) => (values[one] - values[other]) || (one - other));
     const before = state.order[state.current];
     state.order = chosen;
@@ -244,7 +247,9 @@
       { type: "button", dir: "auto", text: query(item), "data-place": place, tabindex: place === state.current ? 0 : -1 }))));
     mark();
   }
-  const ceilingOf = (item) => state.moved ? RULES[state.rule].ceiling(deciding[item], state.value) : deciding[item];
+  /** Where there is none, the positive's score. */
+  const ceilingOf = (item) => state.moved ? RULES[state.rule].ceiling(deciding[item], state.value)
+    : isFinite(minedUnder[item]) ? minedUnder[item] : deciding[item];
 
   function mark() {
     for (const button of at("list").querySelectorAll('[aria-current="true"]')) button.removeAttribute("aria-current");
@@ -275,7 +280,7 @@
       if (seen.has(places[e])) continue;
       seen.add(places[e]);
       if (isChosen(e)) blocks.push(passage(item, places[e], scores[e], "chosen", "negative", rankOf(e, item)));
-      else if (heldBack++ < SHOWN_HELD_BACK)
+      else if (flags[e] & (KEPT_OUT | RELEVANT) || heldBack++ < SHOWN_HELD_BACK)
         blocks.push(passage(item, places[e], scores[e], "held", why(e, item, lastChosen), rankOf(e, item)));
     }
     if (heldBack > SHOWN_HELD_BACK)
@@ -289,8 +294,10 @@
     if (flags[e] & RELEVANT) return "held back: a judge called it relevant";
     if (flags[e] & OF_OTHERS && !state.moved) return "negative, chosen by another teacher";
     if (state.moved) return scores[e] >= ceilingOf(item) ? "held back: at or over the ceiling" : "not among the best under the ceiling";
+    if (flags[e] & KEPT_OUT) return `held back by ${data.filters.join(" or by ")}`;
     if (e > lastChosen) return "further down";
-    return scores[e] >= deciding[item] ? "held back: scores at or over the positive" : `held back by ${data.settings.method}, ${data.settings.sampler} or a filter`;
+    if (scores[e] >= deciding[item]) return "held back: scores at or over the positive";
+    return scores[e] >= minedUnder[item] ? "held back: at or over the ceiling" : `held back by ${data.settings.method}, ${data.settings.sampler} or a filter`;
   }
   function passage(item, place, score, kind, what, rank) {
     const facts = [make("span", { class: "what", text: what }), make("span", { text: `score ${score.toFixed(4)}` })];
@@ -380,7 +387,7 @@
     drawNumbers(); drawCharts(); arrange();
   });
   at("search").addEventListener("input", arrange);
-  at("order").addEventListener("change", arrange);
+  at("order").addEventListener("change", () => { state.order = []; arrange(); });  // begins with the first
   at("list").addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) { state.current = +button.dataset.place; mark(); }
@@ -429,6 +436,8 @@
     section.querySelector("p").textContent = data.sweep.told;
     section.hidden = false;
   }
+  if (!data.judged) at("order").querySelector("[value=relevant]").remove();
+  if (!data.filters.length) at("order").querySelector("[value=kept]").remove();
   const count = (number) => number.toLocaleString("en");
   function open(view) {
     read(view);

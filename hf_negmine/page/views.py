@@ -11,12 +11,14 @@ import numpy as np
 
 from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts
-from hf_negmine.base.schema import AnyArray, IdArray
-from hf_negmine.select.candidates import CandidateLists
+from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
+from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.methods import Method
 from hf_negmine.select.selection import Positives
 
-MINED, RELEVANT, OF_OTHERS = 1, 2, 4
-"""Flags of a candidate: this teacher chose it as a negative; a judge called it relevant; another teacher chose it."""
+MINED, RELEVANT, OF_OTHERS, KEPT_OUT = 1, 2, 4, 8
+"""Flags of a candidate: this teacher chose it as a negative; a judge called it relevant; another teacher chose it; a \
+filter kept it out."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,21 @@ class View:
     Attributes:
         teacher: its name.
         lists: the candidates of every query.
-        positives: the scored positives of every query.
+        positives: the scored positives of every query, and which of them set a ceiling.
+        method: the method by which it was mined, settled.
         wanted: how many negatives of a target it chooses.
         targets: int64, those for which it chooses.
+        filtered: whether there are filters whose verdicts show in what was mined: the best were taken, so whatever is
+            over the last of them was kept out.
     """
 
     teacher: str
     lists: CandidateLists
     positives: Positives
+    method: Method
     wanted: int
     targets: IdArray
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,16 @@ class Excerpt:
             offsets_of_counts(sizes), (np.asarray(lists.passages[entries]), np.asarray(lists.scores[entries]))
         )
 
+    @cached_property
+    def deciding(self) -> FloatArray:
+        """The positive score that sets the ceiling of each item."""
+        return self.view.positives.targets(self.positive_score)[1][self.targets]
+
+    @property
+    def ceilings(self) -> FloatArray:
+        """The ceiling of each item, as it was mined."""
+        return self.view.method.ceilings(self.deciding)
+
     @property
     def passages(self) -> IdArray:
         """All passages in it, rising."""
@@ -96,10 +113,23 @@ class Excerpt:
         flags[at] = OF_OTHERS
         flags[at[scores[at] == mined.arrays[1][here]]] = MINED
         if relevant is not None:
-            flags[np.isin(self.queries[item] * n_passages + passages, relevant[0] * n_passages + relevant[1])] |= (
-                RELEVANT
-            )
+            asked = self.queries[item] * n_passages + passages
+            flags[np.isin(asked, relevant[0] * n_passages + relevant[1])] |= RELEVANT
+        if self.view.filtered:
+            entries, item = self._allowed(n_passages)
+            at = places[np.searchsorted(of_items, item * n_passages + self.view.lists.passages[entries])]
+            last = np.full(len(self.targets), -1, dtype=np.int64)
+            chosen = flags[at] & MINED > 0
+            np.maximum.at(last, item[chosen], entries[chosen])
+            flags[at[(flags[at] == 0) & (entries < last[item])]] = KEPT_OUT
         return flags
+
+    def _allowed(self, n_passages: int) -> tuple[IdArray, IdArray]:
+        """The entries of the lists that the method alone allows, by rank, and the item of each."""
+        method = self.view.method
+        demand = Demand(self.queries, self.ceilings, method.floor, *method.ranks(n_passages), n_passages)
+        answer = self.view.lists.answer(demand)
+        return flat_positions(answer.starts, answer.counts)
 
     def content(self, queries: IdArray, passages: IdArray, flags: AnyArray) -> dict[str, Any]:
         """Everything about these targets as JSON-able content; arrays are base64 of little-endian.
@@ -109,13 +139,13 @@ class Excerpt:
             flags: from `flags`.
         """
         lists, (segments, item_of_segment) = self.view.lists, self._segments
-        _, deciding = self.view.positives.targets(self.positive_score)
         return {
             "teacher": self.view.teacher,
             "targets": len(self.view.targets),
             "wanted": self.view.wanted,
             "query_places": packed(np.searchsorted(queries, self.queries), "<i4"),
-            "deciding": packed(deciding[self.targets], "<f4"),
+            "deciding": packed(self.deciding, "<f4"),
+            "mined_under": packed(self.ceilings, "<f4"),
             "positive_offsets": packed(self.positives.offsets, "<i4"),
             "positive_places": packed(np.searchsorted(passages, self.positives.arrays[0]), "<i4"),
             "positive_scores": packed(self.positives.arrays[1], "<f4"),
