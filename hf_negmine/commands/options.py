@@ -31,6 +31,7 @@ QUIET = option("quiet", bool, "Print only where the data went.", "-q", default=F
 JSON = option(
     "as_json", bool, "Print the result as one JSON object and nothing else, for scripts.", "--json", default=False
 )
+SWEEP = "What [cyan]hf-negmine sweep --output[/] has written (not .md)."
 DEBUG = option("debug", bool, "Show the traceback when something fails.", default=False)
 OVERWRITE = option("overwrite", bool, "Write into a folder with files that this command did not write.", default=False)
 OUTPUT_FOLDER = option("output", Path, "Folder to write to.", "-o", metavar="DIR", callback=folder, default=...)

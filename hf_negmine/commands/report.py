@@ -31,6 +31,10 @@ REPORT_EPILOG = """
 A set on the Hub that was pushed with its pool:
 
 [cyan]hf-negmine report you/nq-mined -o nq.html[/]
+
+With the table of [cyan]hf-negmine sweep … -o sweep.parquet[/]:
+
+[cyan]hf-negmine report nq-mined -o nq.html --sweep sweep.parquet[/]
 """
 EXPLORE_HELP = """Open the page of [cyan]hf-negmine report[/] for all queries, in a browser on this machine.
 
@@ -64,6 +68,7 @@ REPORT = {
     options.OUTPUT: [
         option("output", Path, "The file to write: .html.", "-o", metavar="FILE", default=Path("report.html")),
         reporting("queries", min=1),
+        option("sweep", Path, f"Settings to show side by side. {options.SWEEP}", metavar="FILE"),
     ],
     options.RUNNING: [CACHE],
 }
@@ -79,13 +84,17 @@ EXPLORE = {
 
 
 @command(REPORT)
-def report(mined: str, source: Given, output: Path, settings: Given, cache_dir: Path | None) -> None:
+def report(
+    mined: str, source: Given, output: Path, settings: Given, sweep: Path | None, cache_dir: Path | None
+) -> None:
     """Write a page about DIR."""
     if output.suffix not in (".html", ".htm"):
         raise InputError(f"--output: {output} is not a name for a page; give one that ends in .html")
     from hf_negmine.page import write_report
+    from hf_negmine.report.sweep import Sweep
 
-    written = write_report(_open(mined, source, cache_dir), output, **settings)
+    table = None if sweep is None else Sweep.read(sweep)
+    written = write_report(_open(mined, source, cache_dir), output, sweep=table, **settings)
     typer.echo(f"Written: {written} ({written.stat().st_size / 1e6:.1f} MB). Open it in a browser.")
 
 

@@ -83,6 +83,7 @@ PUSH = {
         pushing("license"),
         pushing("languages", "--language", metavar="CODE"),
         pushing("source_datasets", "--source-dataset", metavar="USER/NAME"),
+        option("sweep", Path, f"A sweep with judgements, whose front the card shows. {options.SWEEP}", metavar="FILE"),
     ],
     options.RUNNING: [
         TOKEN,
@@ -104,7 +105,15 @@ REPRODUCE = {
 
 
 @command(PUSH)
-def push(folder: Path, repo_id: str, settings: Given, token: str | None, cache_dir: Path | None, quiet: bool) -> None:
+def push(
+    folder: Path,
+    repo_id: str,
+    settings: Given,
+    sweep: Path | None,
+    token: str | None,
+    cache_dir: Path | None,
+    quiet: bool,
+) -> None:
     """Push FOLDER to USER/NAME."""
     token = _checked_token(token)
     from hf_negmine.commands.output import is_output, open_mined
@@ -115,7 +124,9 @@ def push(folder: Path, repo_id: str, settings: Given, token: str | None, cache_d
     from hf_negmine.base.files import default_cache_dir
     from hf_negmine.hub.material import Material
     from hf_negmine.hub.push import push_material
+    from hf_negmine.report.sweep import Sweep
 
+    table = None if sweep is None else Sweep.read(sweep)
     mined = open_mined(folder)
     assert mined.summary is not None
     home = default_cache_dir() if cache_dir is None else cache_dir
@@ -127,7 +138,7 @@ def push(folder: Path, repo_id: str, settings: Given, token: str | None, cache_d
             "reproduce cannot mine them again.",
             err=True,
         )
-    result = push_material(material, repo_id, token=token, **settings)
+    result = push_material(material, repo_id, token=token, sweep=table, **settings)
     typer.echo(result)
     if result.commit is not None and not quiet:
         config, split = settings.get("config_name", CONFIG.default), settings.get("split", SPLIT.default)

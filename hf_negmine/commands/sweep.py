@@ -120,7 +120,7 @@ def sweep(
     set_up_libraries(quiet=quiet or as_json)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not (quiet or as_json)}, **filters)
     from hf_negmine.pool.list_files import judgements_of_qrels
-    from hf_negmine.report.sweep import check_suffix
+    from hf_negmine.report.sweep_files import check_suffix
     from hf_negmine.select.judgements import Judgements
 
     if output is not None:

@@ -161,6 +161,34 @@ def plot_ranks(quartiles: FloatArray, positives: FloatArray, *, title: str = "")
     return figure
 
 
+def plot_agreement(names: Sequence[str], shares: FloatArray, *, title: str = "") -> Figure:
+    """How alike the teachers' negatives are, as a heat map with its numbers.
+
+    Args:
+        names: of the teachers.
+        shares: from 0 to 1, shape (teachers, teachers).
+        title: shown above.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = _new_figure(3.6 + 0.8 * len(names), 1.6 + 0.6 * len(names))
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=2.0)  # half the scale, so that black stands out from every color
+    for row, values in enumerate(shares):
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center")
+    places = range(len(names))
+    axes.set_xticks(places, [str(place + 1) for place in places])
+    axes.set_yticks(
+        places, [f"{place + 1} {name if len(name) <= 36 else name[:35] + '…'}" for place, name in enumerate(names)]
+    )
+    axes.tick_params(length=0)
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
 def save_png(figure: Figure, path: Path | Any) -> None:
     """Write a picture without a date or a program name, so that the same numbers give the same file."""
     figure.savefig(path, format="png", dpi=120, metadata={"Software": None})

@@ -81,9 +81,8 @@ def write_files(
         files["scores"] = _write_lists(folder, material.pool, f"lookups/{config_name}/{split}/scores")
     summary = public_summary(material.summary)
     if report:
-        assert material.pool is not None
         assert material.fitted is not None
-        shown = Shown.of_fit(material.fitted, material.pool.parent.parent)
+        shown = Shown.of_fit(material.fitted, material.fitted.folder.parents[1])
         path = f"{FOLDER}/{config_name}/{split}-report.html"
         write_report(replace(shown, summary=summary), folder / path)
         files["report"] = [path]

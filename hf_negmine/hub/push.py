@@ -114,8 +114,11 @@ def push_material(
     check_name(split, "split")
     check_dataset_ids(source_datasets, "source_datasets")
     require(not isinstance(languages, str), f"languages: expected a list of codes such as ['en'], got {languages!r}")
-    for name, wanted in (("with_pool", with_pool), ("report", report)):
-        require(not wanted or material.pool is not None, f"{name}: {material.why_no_pool}")
+    require(not with_pool or material.pool is not None, f"with_pool: {material.why_no_pool}")
+    require(
+        not report or material.fitted is not None,
+        "report: what these rows were mined from is no longer in the cache; mine again",
+    )
     front = None if sweep is None else sweep.plot()
     there = Repository(repo_id, "dataset", revision=revision, token=token, dry_run=dry_run)
     _check_columns(material.rows.column_names, there.parts, config_name, split)

@@ -1,6 +1,6 @@
 "use strict";
 (async () => {
-  const MINED = 1, RELEVANT = 2, TEMPERATURE = 0.05, BINS = 50, SHOWN_HELD_BACK = 12;
+  const MINED = 1, RELEVANT = 2, OF_OTHERS = 4, KEPT_OUT = 8, TEMPERATURE = 0.05, BINS = 50, SHOWN_HELD_BACK = 12;
   const at = (id) => document.getElementById(id);
   const packed = bytesOf(at("data").textContent);
   const data = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
@@ -12,18 +12,23 @@
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     return bytes;
   }
-  const unpack = (name, Kind) => new Kind(bytesOf(data[name]).buffer);
-  const ints = (name) => unpack(name, Int32Array);
-  const floats = (name) => unpack(name, Float32Array);
-  const queryIds = ints("query_ids"), passageIds = ints("passage_ids"), deciding = floats("deciding");
-  const positiveOffsets = ints("positive_offsets"), positivePlaces = ints("positive_places");
-  const positiveScores = floats("positive_scores");
-  const segmentOffsets = ints("segment_offsets"), entryOffsets = ints("entry_offsets");
-  const segmentCeilings = floats("ceilings"), firstRanks = ints("first_ranks");
-  const exhausted = unpack("exhausted", Uint8Array), flags = unpack("flags", Uint8Array);
-  const digests = data.digests === null ? null : unpack("digests", Uint8Array);
-  const places = ints("places"), scores = floats("scores");
-  const items = deciding.length, wanted = data.settings.num_negatives;
+  const unpacked = (text, Kind) => new Kind(bytesOf(text).buffer);
+  const queryIds = unpacked(data.query_ids, Int32Array), passageIds = unpacked(data.passage_ids, Int32Array);
+  const digests = data.digests === null ? null : unpacked(data.digests, Uint8Array);
+  // Of the teacher that is shown:
+  let queryPlaces, deciding, minedUnder, positiveOffsets, positivePlaces, positiveScores, segmentOffsets, entryOffsets,
+    segmentCeilings, firstRanks, exhausted, flags, places, scores, items, wanted;
+  function read(view) {
+    const ints = (name) => unpacked(view[name], Int32Array), floats = (name) => unpacked(view[name], Float32Array);
+    queryPlaces = ints("query_places"), deciding = floats("deciding"), minedUnder = floats("mined_under");
+    positiveOffsets = ints("positive_offsets"), positivePlaces = ints("positive_places");
+    positiveScores = floats("positive_scores");
+    segmentOffsets = ints("segment_offsets"), entryOffsets = ints("entry_offsets");
+    segmentCeilings = floats("ceilings"), firstRanks = ints("first_ranks");
+    exhausted = unpacked(view.exhausted, Uint8Array), flags = unpacked(view.flags, Uint8Array);
+    places = ints("places"), scores = floats("scores");
+    items = deciding.length, wanted = view.wanted;
+  }
 
   // ---- ceilings: the formulas of hf_negmine.select.methods, in the same number formats -------------------------------
 
@@ -95,21 +100,25 @@
       over: differences.filter((value) => value < 0).length };
   }
 
-  const lowest = Math.min(...extremes(scores), ...extremes(deciding)), highest = Math.max(...extremes(scores), ...extremes(deciding));
-  const round = (value, up) => +((up ? Math.ceil : Math.floor)(value * 20) / 20).toFixed(2);
-  Object.assign(RULES.abs, { low: round(lowest, false), high: round(highest, true), start: round((lowest + highest) / 2, true) });
-  RULES.margin_pos.high = round(highest - lowest, true);
-  for (const rule of [RULES.abs, RULES.margin_pos]) rule.step = rule.high - rule.low > 5 ? 0.05 : 0.005;
+  /** The ranges of the slider, in the teacher's scale. */
+  function scale() {
+    const ends = [...extremes(scores), ...extremes(deciding)].filter(isFinite);
+    const lowest = ends.length ? Math.min(...ends) : 0, highest = ends.length ? Math.max(...ends) : 1;
+    const round = (value, up) => +((up ? Math.ceil : Math.floor)(value * 20) / 20).toFixed(2);
+    Object.assign(RULES.abs, { low: round(lowest, false), high: round(highest, true), start: round((lowest + highest) / 2, true) });
+    RULES.margin_pos.high = round(highest - lowest, true);
+    for (const rule of [RULES.abs, RULES.margin_pos]) rule.step = rule.high - rule.low > 5 ? 0.05 : 0.005;
+  }
 
   // ---- state -------------------------------------------------------------------------------------------------------
 
-  const mined = asMined(), minedNumbers = measured(mined);
+  let mined, minedNumbers;
   const labels = new Map();  // "item:place" of query and passage to true or false
   const store = `hf_negmine labels ${data.texts}`;  // labels belong to texts, whatever the file is called
-  const state = { rule: "perc_pos", value: 0.95, now: mined, numbers: minedNumbers, moved: false,
-    order: [], current: 0, focus: -1 };
+  const state = { rule: "perc_pos", value: 0.95, now: null, numbers: null, moved: false, order: [], current: 0, focus: -1 };
 
-  const key = (item, place) => `${queryIds[item]}:${passageIds[place]}`;
+  const query = (item) => data.queries[queryPlaces[item]];
+  const key = (item, place) => `${queryIds[queryPlaces[item]]}:${passageIds[place]}`;
   function remember() {
     if (data.server) return;  // the server has them
     try { localStorage.setItem(store, JSON.stringify([...labels])); } catch { /* a file may have no storage */ }
@@ -210,7 +219,7 @@
 
   const lower = [data.queries, data.passages].map((texts) => texts.map((text) => text.toLowerCase()));
   function matches(item, word) {
-    if (lower[0][item].includes(word)) return true;
+    if (lower[0][queryPlaces[item]].includes(word)) return true;
     for (let p = positiveOffsets[item]; p < positiveOffsets[item + 1]; p++) if (lower[1][positivePlaces[p]].includes(word)) return true;
     for (let e = entryOffsets[segmentOffsets[item]]; e < entryOffsets[segmentOffsets[item + 1]]; e++)
       if (lower[1][places[e]].includes(word)) return true;
@@ -225,17 +234,22 @@
       values.fill(Infinity);
       state.now.entries.forEach((e, n) => { const i = state.now.itemOf[n]; values[i] = Math.min(values[i], ceilingOf(i) - scores[e]); });
     } else if (order === "few") state.now.counts.forEach((count, i) => { values[i] = count; });
-    else if (order === "relevant") for (let i = 0; i < items; i++)
-      for (let e = entryOffsets[segmentOffsets[i]]; e < entryOffsets[segmentOffsets[i + 1]]; e++) if (flags[e] & RELEVANT) values[i]--;
+    else if (order !== "given") {
+      const flag = order === "relevant" ? RELEVANT : KEPT_OUT;
+      for (let i = 0; i < items; i++)
+        for (let e = entryOffsets[segmentOffsets[i]]; e < entryOffsets[segmentOffsets[i + 1]]; e++) if (flags[e] & flag) values[i]--;
+    }
     if (order !== "given") chosen.sort((one, other) => (values[one] - values[other]) || (one - other));
     const before = state.order[state.current];
     state.order = chosen;
     state.current = Math.max(0, chosen.indexOf(before));
     fill("list", ...chosen.map((item, place) => make("li", {}, make("button",
-      { type: "button", dir: "auto", text: data.queries[item], "data-place": place, tabindex: place === state.current ? 0 : -1 }))));
+      { type: "button", dir: "auto", text: query(item), "data-place": place, tabindex: place === state.current ? 0 : -1 }))));
     mark();
   }
-  const ceilingOf = (item) => state.moved ? RULES[state.rule].ceiling(deciding[item], state.value) : deciding[item];
+  /** Where there is none, the positive's score. */
+  const ceilingOf = (item) => state.moved ? RULES[state.rule].ceiling(deciding[item], state.value)
+    : isFinite(minedUnder[item]) ? minedUnder[item] : deciding[item];
 
   function mark() {
     for (const button of at("list").querySelectorAll('[aria-current="true"]')) button.removeAttribute("aria-current");
@@ -255,7 +269,7 @@
     const first = entryOffsets[segmentOffsets[item]], end = entryOffsets[segmentOffsets[item + 1]];
     const found = answer(item, ceilingOf(item));
     const isChosen = (e) => state.moved ? e >= found.begin && e < found.begin + found.count : (flags[e] & MINED) !== 0;
-    const blocks = [make("h3", { dir: "auto", text: data.queries[item] })];
+    const blocks = [make("h3", { dir: "auto", text: query(item) })];
     for (let p = positiveOffsets[item]; p < positiveOffsets[item + 1]; p++)
       blocks.push(passage(item, positivePlaces[p], positiveScores[p], "positive",
         positiveScores[p] === deciding[item] && positiveOffsets[item + 1] - positiveOffsets[item] > 1 ? "positive, sets the ceiling" : "positive", null));
@@ -266,7 +280,7 @@
       if (seen.has(places[e])) continue;
       seen.add(places[e]);
       if (isChosen(e)) blocks.push(passage(item, places[e], scores[e], "chosen", "negative", rankOf(e, item)));
-      else if (heldBack++ < SHOWN_HELD_BACK)
+      else if (flags[e] & (KEPT_OUT | RELEVANT) || heldBack++ < SHOWN_HELD_BACK)
         blocks.push(passage(item, places[e], scores[e], "held", why(e, item, lastChosen), rankOf(e, item)));
     }
     if (heldBack > SHOWN_HELD_BACK)
@@ -278,9 +292,12 @@
   }
   function why(e, item, lastChosen) {
     if (flags[e] & RELEVANT) return "held back: a judge called it relevant";
+    if (flags[e] & OF_OTHERS && !state.moved) return "negative, chosen by another teacher";
     if (state.moved) return scores[e] >= ceilingOf(item) ? "held back: at or over the ceiling" : "not among the best under the ceiling";
+    if (flags[e] & KEPT_OUT) return `held back by ${data.filters.join(" or by ")}`;
     if (e > lastChosen) return "further down";
-    return scores[e] >= deciding[item] ? "held back: scores at or over the positive" : `held back by ${data.settings.method}, ${data.settings.sampler} or a filter`;
+    if (scores[e] >= deciding[item]) return "held back: scores at or over the positive";
+    return scores[e] >= minedUnder[item] ? "held back: at or over the ceiling" : `held back by ${data.settings.method}, ${data.settings.sampler} or a filter`;
   }
   function passage(item, place, score, kind, what, rank) {
     const facts = [make("span", { class: "what", text: what }), make("span", { text: `score ${score.toFixed(4)}` })];
@@ -307,28 +324,27 @@
   }
   function send(item, place, value) {
     fetch(data.server.judgements, { method: "POST", headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ query_id: queryIds[item], document_id: passageIds[place], relevant: value }) })
+      body: JSON.stringify({ query_id: queryIds[queryPlaces[item]], document_id: passageIds[place], relevant: value }) })
       .then((answer) => { if (!answer.ok) throw new Error(answer.statusText); })
       .catch(() => { labels.delete(key(item, place)); detail(); tell("The last label was not saved: the server does not answer."); });
   }
   const tell = (text) => { at("labelled").textContent = text || (labels.size ? `${labels.size} labeled` : ""); };
 
   function lines() {
-    const itemOf = new Map([...queryIds].map((id, i) => [id, i])), placeOf = new Map([...passageIds].map((id, i) => [id, i]));
+    const [queryAt, passageAt] = [queryIds, passageIds].map((ids) => new Map([...ids].map((id, place) => [id, place])));
     const found = [];
     for (const [name, relevant] of labels) {
-      const [query, document] = name.split(":").map(Number);
-      if (itemOf.has(query) && placeOf.has(document))
-        found.push({ query: data.queries[itemOf.get(query)], document: data.passages[placeOf.get(document)], relevant,
-          ...named(itemOf.get(query), placeOf.get(document)), query_id: query, document_id: document });
+      const [one, other] = name.split(":").map(Number), at = queryAt.get(one), place = passageAt.get(other);
+      if (at !== undefined && place !== undefined)
+        found.push({ query: data.queries[at], document: data.passages[place], relevant, ...named(at, place), query_id: one, document_id: other });
     }
     return found;
   }
   /** The digests of texts that the page holds cut, so that a label finds the whole ones. */
-  function named(item, place) {
+  function named(query, place) {
     if (!digests) return {};
     const hex = (at) => [...digests.subarray(16 * at, 16 * at + 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    return { query_digest: hex(item), document_digest: hex(data.queries.length + place) };
+    return { query_digest: hex(query), document_digest: hex(data.queries.length + place) };
   }
   const asLines = () => lines().map((one) => JSON.stringify(one)).join("\n") + "\n";
   const asQrels = () => lines().map((one) => `${one.query_id} 0 ${one.document_id} ${one.relevant ? 1 : 0}`).join("\n") + "\n";
@@ -371,7 +387,7 @@
     drawNumbers(); drawCharts(); arrange();
   });
   at("search").addEventListener("input", arrange);
-  at("order").addEventListener("change", arrange);
+  at("order").addEventListener("change", () => { state.order = []; arrange(); });  // begins with the first
   at("list").addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (button) { state.current = +button.dataset.place; mark(); }
@@ -409,8 +425,6 @@
 
   at("teacher").textContent = data.title;
   at("summary").textContent = data.summary;
-  at("scope").textContent = (items < data.targets ? `${items.toLocaleString("en")} of ${data.targets.toLocaleString("en")} ${data.unit}` : `${items.toLocaleString("en")} ${data.unit}`)
-    + `, ${data.settings.method}, ${data.settings.sampler}` + (data.cut ? `. Texts are cut to ${data.cut} letters.` : ".");
   fill("hubs", ...data.hubs.map(([text, count]) => make("li", {}, make("strong", { text: `${count} queries: ` }), make("bdi", { text }))));
   if (!data.hubs.length) fill("hubs", make("li", { text: "No passage is a negative of more than one query." }));
   if (data.sweep) {
@@ -418,14 +432,49 @@
     table.tHead.append(make("tr", {}, ...heads.map((text) => make("th", { scope: "col", text }))));
     table.tBodies[0].append(...rows.map(([name, ...cells]) =>
       make("tr", {}, make("th", { scope: "row", text: name }), ...cells.map((text) => make("td", { text })))));
+    section.querySelector("caption").textContent = data.sweep.heading;
     section.querySelector("p").textContent = data.sweep.told;
     section.hidden = false;
   }
-  if (data.server) {
-    const { start, step, total } = data.server, ends = Math.min(start + step, total);
-    const links = [[start - step, "Earlier"], [start + step, "Later"]].filter(([first]) => first >= 0 && first < total);
-    fill("slices", make("span", { text: `${data.unit === "pairs" ? "Pairs" : "Queries"} ${(start + 1).toLocaleString("en")} to ${ends.toLocaleString("en")} of ${total.toLocaleString("en")}` }),
-      ...links.map(([first, text]) => make("a", { href: `?start=${first}`, text })));
+  if (!data.judged) at("order").querySelector("[value=relevant]").remove();
+  if (!data.filters.length) at("order").querySelector("[value=kept]").remove();
+  const count = (number) => number.toLocaleString("en");
+  function open(view) {
+    read(view);
+    scale();
+    mined = asMined(), minedNumbers = measured(mined);
+    at("scope").textContent = (items < view.targets ? `${count(items)} of ${count(view.targets)} ${data.unit}` : `${count(items)} ${data.unit}`)
+      + `, ${data.settings.method}, ${data.settings.sampler}` + (data.cut ? `. Texts are cut to ${data.cut} letters.` : ".");
+    if (data.server) {
+      const { start, step } = data.server, total = view.targets, ends = Math.min(start + step, total);
+      const links = [[start - step, "Earlier"], [start + step, "Later"]].filter(([first]) => first >= 0 && first < total);
+      fill("slices", make("span", { text: `${data.unit === "pairs" ? "Pairs" : "Queries"} ${count(Math.min(start + 1, total))} to ${count(ends)} of ${count(total)}` }),
+        ...links.map(([first, text]) => make("a", { href: `?start=${first}&teacher=${data.shown[0]}`, text })));
+    }
+    begin();
+    drawNumbers(); drawCharts(); arrange(); tell();
+  }
+  if (data.shared) {
+    at("view").append(...data.teachers.map((text, place) => make("option", { value: place, text })));
+    at("view").value = data.shown[0];
+    at("view").addEventListener("change", (event) => {
+      if (data.server) location.search = `?teacher=${event.target.value}`;
+      else open(data.views[event.target.value]);
+    });
+    at("shared").textContent = data.shared;
+    at("teachers").hidden = false;
+  }
+  if (data.agreement) {
+    at("agreement-told").textContent = data.agreement.told;
+    const shares = data.agreement.jaccard, table = at("agreement");
+    table.tHead.append(make("tr", {}, make("td"), ...data.teachers.map((text, place) =>
+      make("th", { scope: "col" }, `${place + 1}`, make("span", { class: "hidden", text: ` ${text}` })))));
+    table.tBodies[0].append(...shares.map((row, one) => make("tr", {}, make("th", { scope: "row" }, `${one + 1} `, make("bdi", { text: data.teachers[one] })),
+      ...row.map((value, other) => {
+        const cell = make("td", { text: value.toFixed(2), class: one === other ? "self" : null });
+        cell.style.setProperty("--share", `${50 * value}%`);
+        return cell;
+      }))));
   }
   function begin() {
     const [rule, value] = data.settings.method.split(":");
@@ -439,9 +488,8 @@
     Object.assign(state, { rule: at("rule").value, value: +at("number").value, now: mined, numbers: minedNumbers, moved: false });
   }
   if (data.server) for (const button of [at("export-lines"), at("export-qrels")]) button.remove();  // the file has them all
-  begin();
-  drawNumbers(); drawCharts(); arrange(); tell();
+  open(data.views[0]);
 
   window.hfNegmine = { select, measured, state, labels, asLines, asQrels, move,
-    idsOf: (chosen) => chosen.entries.map((e) => passageIds[places[e]]) };
+    queryId: (item) => queryIds[queryPlaces[item]], idsOf: (chosen) => chosen.entries.map((e) => passageIds[places[e]]) };
 })();

@@ -109,11 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._is_allowed("/"):
             return
-        try:
-            start = int(parse_qs(urlsplit(self.path).query).get("start", ["0"])[0])
-        except ValueError:
-            start = 0
-        self._answer(HTTPStatus.OK, self.server.page(start).encode(), "text/html; charset=utf-8")
+        asked = parse_qs(urlsplit(self.path).query)
+        start, teacher = (_number(asked.get(name, [""])[0]) for name in ("start", "teacher"))
+        self._answer(HTTPStatus.OK, self.server.page(start, teacher).encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
         if not self._is_allowed("/judgements"):
@@ -163,6 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -176,14 +181,17 @@ class _Server(ThreadingHTTPServer):
     def address(self) -> str:
         return f"{self.origin}/{self.token}/"
 
-    def page(self, start: int) -> str:
-        """The page of the slice that begins at a target."""
-        total = self.shown.n_targets
-        start = min(max(start, 0), max(total - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
-        targets = np.arange(start, min(start + QUERIES_A_SLICE, total))
+    def page(self, start: int, teacher: int) -> str:
+        """The page of the slice that begins at one of a teacher's targets."""
+        teacher = min(max(teacher, 0), len(self.shown.views) - 1)
+        every = self.shown.views[teacher].targets
+        start = min(max(start, 0), max(len(every) - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
+        content = self.shown.content({teacher: every[start : start + QUERIES_A_SLICE]})
         labels = [[f"{query}:{document}", label] for (query, document), label in self.kept.labels.items()]
-        slices = {"start": start, "step": QUERIES_A_SLICE, "total": total}
-        return page_of(self.shown.content(targets), server={"judgements": "judgements", "labels": labels, **slices})
+        return page_of(
+            content,
+            server={"judgements": "judgements", "labels": labels, "start": start, "step": QUERIES_A_SLICE},
+        )
 
     def check(self, query: Any, document: Any, relevant: Any) -> None:
         """Raise ValueError unless these are a query, a passage and a boolean."""

@@ -27,12 +27,13 @@ def write_report(
     It shows the summary, the distributions of scores, differences and losses (figure 4 of the paper), and each query
     with its positives, its negatives and what was held back. A slider moves the ceiling: what would be mined under
     another one is read from the stored candidates, without filters and with the sampler ``top``. Passages can be
-    labeled as relevant or not; the labels are exported as JSON lines or TREC relevance judgements.
+    labeled as relevant or not; the labels are exported as JSON lines or TREC relevance judgements. The page of an
+    ensemble shows how much its teachers agree, and the candidates of one of them at a time.
 
     Args:
         mined: a fitted miner.
         path: the file to write; an earlier one is replaced.
-        queries: how many queries the page holds at most, drawn by their texts.
+        queries: how many queries the page holds at most, drawn by their texts; an ensemble's teachers share them.
         sweep: many settings side by side (`NegativeMiner.sweep`), to be shown as a table; None shows none.
 
     Returns:
@@ -40,7 +41,7 @@ def write_report(
 
     Raises:
         NotFittedError: the miner is not fitted.
-        InputError: the candidates are no longer in the cache, or the teacher is an ensemble.
+        InputError: the candidates are no longer in the cache.
         StorageError: the file cannot be written.
     """
     require_whole(queries, "queries", at_least=1)
@@ -65,7 +66,9 @@ def page_of(content: dict[str, Any], *, sweep: Sweep | None = None, server: dict
         files("hf_negmine.page").joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     # Compressed, texts can be three times as long; and no text can end the script element.
-    table = None if sweep is None else {"cells": sweep.cells(), "told": sweep.recommendation.replace("`", "")}
+    table = None
+    if sweep is not None:
+        table = {"heading": sweep.heading, "cells": sweep.cells(), "told": sweep.recommendation.replace("`", "")}
     whole = {**content, "sweep": table, "server": server}
     data = _encoded(gzip.compress(json.dumps(whole, ensure_ascii=False).encode(), 6, mtime=0))
     parts = {"STYLE": style, "SCRIPT": script, "STYLE_HASH": _hash(style), "SCRIPT_HASH": _hash(script), "DATA": data}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,12 +11,16 @@ from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import FloatArray
+from hf_negmine.base.wording import numbered
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.sweep import Sweeping
 from hf_negmine.select import Positives, Selection, Top, resolve_sampler
 from hf_negmine.select.ensembles import CrossSample, Ensemble, agreement
 from hf_negmine.select.filters import BoundFilter, Filter
 from hf_negmine.select.methods import Method, resolve_method
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class EnsemblePool(Sweeping):
@@ -99,14 +103,27 @@ class EnsemblePool(Sweeping):
         for pool in self.pools:
             pool.look_ahead(settings, n, positive_score)
 
+    def plot(self, method: Method | str = "perc_pos:0.95", n: int = 4) -> Figure:
+        """How much the teachers agree, as a heat map (table 6 of NV-Retriever); a notebook shows it.
+
+        Args:
+            method: which passages may be negatives.
+            n: how many of the best negatives of each are compared (`ensembles.agreement`).
+
+        Raises:
+            ShallowPoolError, InputError: as in `select`, or matplotlib is not installed.
+        """
+        from hf_negmine.figures.plots import plot_agreement, require_matplotlib
+
+        require_matplotlib()
+        best = [pool.select(method, Top(), n) for pool in self.pools]
+        title = f"Jaccard similarity of the best {n} negatives under {best[0].method}"
+        return plot_agreement(self._names, agreement(best), title=title)
+
     @property
     def _names(self) -> list[str]:
         """The teachers' names, numbered where several have the same."""
-        names = [str(pool.about["teacher"]) for pool in self.pools]
-        return [
-            name if names.count(name) == 1 else f"{name} #{names[:place].count(name) + 1}"
-            for place, name in enumerate(names)
-        ]
+        return numbered([str(pool.about["teacher"]) for pool in self.pools])
 
     def _pair_scores(self, seed: int) -> FloatArray:
         """The score of every positive by the teacher that its query draws, or by the first if queries draw none."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_negmine.base.defaults import TOLERANCE
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import require
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.figures import html
 from hf_negmine.figures.stats import FrontPoint
 from hf_negmine.report.false_negatives import Labels, Share, shares
+from hf_negmine.report.sweep_files import check_suffix, read_table
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import agreement
 
@@ -86,6 +87,19 @@ class SweptSetting:
     def name(self) -> str:
         """Method and sampler."""
         return f"{self.method} {self.sampler}"
+
+
+ABOUT = {
+    "teacher": "string",
+    "num_negatives": "int64",
+    "queries": "int64",
+    "reference": "string",
+    "tolerance": "float64",
+}
+"""The columns of a file that say what was swept, with their types."""
+_WRITTEN = {"method": "string", "sampler": "string", "negatives": "int64", "judged": "int64", "front": "bool"}
+COLUMNS = {one.name: _WRITTEN.get(one.name, "float64") for one in fields(SweptSetting)} | ABOUT
+OPTIONAL = {one.name for one in fields(SweptSetting) if "None" in str(one.type)}
 
 
 @dataclass(frozen=True)
@@ -208,14 +222,25 @@ class Sweep:
         return {**asdict(self), "recommended": recommended, "recommendation": self.recommendation}
 
     def to_dataset(self) -> datasets.Dataset:
-        """The table as a data set, one row for each setting."""
+        """The table as a data set, one row for each setting, which also says what was swept."""
         import datasets
 
-        kinds = {"method": "string", "sampler": "string", "negatives": "int64", "judged": "int64", "front": "bool"}
-        features = {one.name: datasets.Value(kinds.get(one.name, "float64")) for one in fields(SweptSetting)}
-        return datasets.Dataset.from_list(
-            [asdict(setting) for setting in self.settings], features=datasets.Features(features)
-        )
+        about = {name: getattr(self, name) for name in ABOUT}
+        features = datasets.Features({name: datasets.Value(kind) for name, kind in COLUMNS.items()})
+        return datasets.Dataset.from_list([asdict(one) | about for one in self.settings], features=features)
+
+    @classmethod
+    def read(cls, path: Path | str) -> Sweep:
+        """Read what `save` wrote into a file: ``.parquet``, ``.csv`` or ``.jsonl``.
+
+        Raises:
+            InputError: the file cannot be read, or holds something else.
+        """
+        rows = read_table(path, COLUMNS, OPTIONAL)
+        abouts = [{name: row.pop(name) for name in ABOUT} for row in rows]
+        several = len({tuple(about.values()) for about in abouts})
+        require(several == 1, f"sweep: {path} holds {several} sweeps, expected one; give a file for each")
+        return cls(tuple(SweptSetting(**row) for row in rows), **abouts[0])
 
     def save(self, path: Path | str) -> None:
         """Write the table to a file: ``.parquet``, ``.csv``, ``.jsonl`` or, for people, ``.md``.
@@ -314,12 +339,6 @@ def _with_front(settings: Sequence[SweptSetting]) -> tuple[SweptSetting, ...]:
         return one.negatives > 0 and not beaten
 
     return tuple(replace(one, front=leads(one)) for one in settings) if points else tuple(settings)
-
-
-def check_suffix(path: Path) -> None:
-    """Raise `InputError` for the name of a file that `Sweep.save` cannot write."""
-    if path.suffix not in (".parquet", ".csv", ".jsonl", ".md"):
-        raise InputError(f"{path}: a sweep is written as .parquet, .csv, .jsonl or .md; end the name of the file so")
 
 
 def _cells(setting: SweptSetting) -> list[str]:

@@ -96,8 +96,7 @@ class CrossSample(Ensemble):
 
     def drawn(self, seed: int, query_keys: KeyArray) -> IdArray:
         """The index of the teacher that each target draws."""
-        keys = random_keys(seed ^ CHOOSING, query_keys, np.zeros((1, 1), dtype=np.uint64))[:, 0]
-        return np.asarray(keys % np.uint64(len(self.teachers)), dtype=np.int64)
+        return drawn_teachers(seed, query_keys, len(self.teachers))
 
     def joined(
         self, selections: Sequence[Selection], reserves: Sequence[Selection], n: int, seed: int, query_keys: KeyArray
@@ -193,6 +192,12 @@ class IntraSample(Ensemble):
     def settings(self) -> dict[str, Any]:
         """See `Ensemble`."""
         return {"kind": "intra-sample", "dedup": self.dedup}
+
+
+def drawn_teachers(seed: int, query_keys: KeyArray, n_teachers: int) -> IdArray:
+    """The index of the teacher that each target draws under `CrossSample`."""
+    keys = random_keys(seed ^ CHOOSING, query_keys, np.zeros((1, 1), dtype=np.uint64))[:, 0]
+    return np.asarray(keys % np.uint64(n_teachers), dtype=np.int64)
 
 
 def resolve_ensemble(teacher: Any, *, progress: bool = True, options: Options | None = None) -> Any:

@@ -99,6 +99,28 @@ def test_what_is_pushed_is_what_was_mined(run: Run, mine: Callable[..., Path], h
     assert len(hub.commits("dataset", NAME)) == 2, "the repository's own first one, and the push"
 
 
+def test_the_front_of_a_sweep_goes_along(run: Run, mine: Callable[..., Path], hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder, table, judged = mine(), tmp_path / "sweep.parquet", tmp_path / "judged.jsonl"
+    verdicts = [
+        {"query": one["question"], "document": other["answer"], "relevant": (one["number"] + other["number"]) % 3 == 0}
+        for one in ROWS
+        for other in ROWS
+    ]
+    judged.write_text("".join(json.dumps(one) + "\n" for one in verdicts), encoding="utf-8")
+    columns = ("--query-column", "question", "--positive-column", "answer")
+    swept = run("sweep", tmp_path / "rows.jsonl", "-t", "random:3", *columns, "--judgements", judged, "-o", table)
+    assert swept.exit_code == 0, swept.output
+    pushed = run("push", folder, NAME, *LICENSE, "--sweep", table)
+    assert pushed.exit_code == 0, pushed.output
+    assert hub.files("dataset", NAME)["negmine/default/train-sweep.png"].startswith(b"\x89PNG")
+    before = len(hub.commits("dataset", NAME))
+    refused = run("push", folder, NAME, *LICENSE, "--sweep", judged)
+    assert refused.exit_code == EXIT_FAILED
+    assert "is not a sweep" in refused.stderr
+    assert len(hub.commits("dataset", NAME)) == before
+
+
 def test_a_folder_is_pushed_as_its_rows_are_from_python(
     run: Run, mine: Callable[..., Path], hub: Hub, tmp_path: Path
 ) -> None:

@@ -79,7 +79,8 @@ def test_the_card_of_an_ensemble_claims_no_pool(hub: Hub, tmp_path: Path) -> Non
     mined = mine(tmp_path / "cache", "cross-sample(bm25, random:1)")
     with pytest.raises(InputError, match=r"with_pool: cross-sample.* has a pool per teacher"):
         push_dataset(mined, NAME, license="mit", with_pool=True)
-    push_dataset(mined, NAME, license="mit")
+    push_dataset(mined, NAME, license="mit", report=True)
+    assert "negmine/default/train-report.html" in hub.files("dataset", NAME)
     card = card_of(hub)
     assert "candidate pool" not in card
     assert "each query drew one of the teachers bm25-english, random-1." in card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, TopKAbs, TopKMarginPos, TopKPercPos
+from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, Sweep, TopKAbs, TopKMarginPos, TopKPercPos
 from hf_negmine.commands.cli import app
 from hf_negmine.page import Shown, write_report
 from hf_negmine.pool import CandidatePool
@@ -58,7 +59,7 @@ def test_the_numbers_are_the_librarys(miner: NegativeMiner, page: Path, opened: 
         found = browser.execute_script(NOW, rule, value)
         # The stored pool alone, without the teacher that would search deeper.
         pool = CandidatePool(
-            shown.lists, shown.positives, miner.pool.query_keys, miner.pool.passage_keys,
+            shown.views[0].lists, shown.views[0].positives, miner.pool.query_keys, miner.pool.passage_keys,
             {**miner.pool.about, "source": "lists"}, progress=False,
         )  # fmt: skip
         selection = pool.select(RULES[rule](value), n=4)
@@ -130,7 +131,7 @@ def test_search_order_and_keys(miner: NegativeMiner, page: Path, opened: Callabl
     set_value(browser, "order", "near", "change")
     fitted = miner.fitted
     highest = fitted.scores[fitted.offsets[:-1]]
-    gaps = Shown.of(miner).positives.targets("min")[1] - highest
+    gaps = TopKPercPos(0.9).ceilings(Shown.of(miner).views[0].positives.targets("min")[1]) - highest
     assert browser.execute_script("return hfNegmine.state.order") == np.argsort(gaps, kind="stable").tolist()
     before = browser.execute_script("return hfNegmine.state.current")
     keys(browser, "j", "j", "k")
@@ -170,13 +171,11 @@ def test_everything_has_a_name(page: Path, opened: Callable[[str], Any]) -> None
     assert browser.execute_script("return document.documentElement.lang") == "en"
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_letters_stand_out(theme: str, page: Path, opened: Callable[[str], Any]) -> None:
-    """A contrast of 4.5 for every text (WCAG AA)."""
-    browser = opened(page.as_uri())
-    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+def contrasts(browser: Any) -> list[float]:
+    """The contrast of every text with what is behind it."""
     colors = browser.execute_script(
-        "const of = (it, name) => getComputedStyle(it)[name].match(/[\\d.]+/g).map(Number);"
+        "const of = (it, name) => { const value = getComputedStyle(it)[name];"
+        " return value.match(/[\\d.]+/g).map((part) => value.startsWith('color(') ? 255 * part : +part); };"
         "const back = (it) => { for (; it; it = it.parentElement) { const c = of(it, 'backgroundColor');"
         " if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };"
         "return [...document.querySelectorAll('p, th, td, button, h1, h2, h3, pre, span, li, label')]"
@@ -188,9 +187,16 @@ def test_letters_stand_out(theme: str, page: Path, opened: Callable[[str], Any])
         linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    for letters, ground in colors:
-        high, low = sorted((luminance(letters), luminance(ground)), reverse=True)
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (letters, ground)
+    pairs = ((luminance(letters), luminance(ground)) for letters, ground in colors)
+    return [(max(pair) + 0.05) / (min(pair) + 0.05) for pair in pairs]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_letters_stand_out(theme: str, page: Path, opened: Callable[[str], Any]) -> None:
+    """A contrast of 4.5 for every text (WCAG AA)."""
+    browser = opened(page.as_uri())
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    assert min(contrasts(browser)) >= 4.5
 
 
 def test_each_pair_has_a_ceiling_of_its_own(miner: NegativeMiner, tmp_path: Path, opened: Callable[[str], Any]) -> None:
@@ -231,6 +237,7 @@ def test_a_sweep_is_shown_as_it_is_printed(miner: NegativeMiner, tmp_path: Path,
         "return [...document.querySelectorAll('#sweep tr')].map((row) => [...row.cells].map((it) => it.textContent))"
     )
     assert rows == sweep.cells()
+    assert browser.find_element("css selector", "#sweep caption").text == sweep.heading
     assert browser.find_element("css selector", "#sweep > p").text == sweep.recommendation.replace("`", "")
     with pytest.raises(InputError, match=r"sweep: expected miner.sweep\(…\), got 'naive'"):
         write_report(miner, tmp_path / "page.html", sweep="naive")  # type: ignore[arg-type]
@@ -252,8 +259,8 @@ def test_labels_of_one_set_are_not_those_of_another(
 def test_overlapping_stretches_of_a_ranking_count_once(miner: NegativeMiner) -> None:
     banded = miner.with_(method="perc_pos:0.9+band:5-40", sampler="sampled:10").fit(miner.labeled_rows)
     shown = Shown.of(banded)
-    content = shown.content(np.arange(shown.n_targets))
-    flags = np.frombuffer(base64.b64decode(content["flags"]), dtype=np.uint8)
+    content = shown.content({0: np.arange(shown.n_targets)})
+    flags = np.frombuffer(base64.b64decode(content["views"][0]["flags"]), dtype=np.uint8)
     assert (flags & 1).sum() == len(banded.fitted.passages)
 
 
@@ -262,16 +269,16 @@ def test_overlapping_stretches_of_a_ranking_count_once(miner: NegativeMiner) -> 
 
 def test_a_page_holds_a_sample_that_does_not_depend_on_the_order(miner: NegativeMiner) -> None:
     shown = Shown.of(miner)
-    sample = shown.sample(10)
+    sample = shown.sample(10)[0]
     assert len(sample) == 10
-    assert set(sample) <= set(shown.sample(20))
-    assert len(shown.sample(1000)) == N_QUERIES
+    assert set(sample) <= set(shown.sample(20)[0])
+    assert len(shown.sample(1000)[0]) == N_QUERIES
 
 
 def test_long_texts_are_cut_to_fit(miner: NegativeMiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_negmine.page.content.TEXT_BYTES", 8000)
     monkeypatch.setattr("hf_negmine.page.content.SHORTEST_CUT", 10)
-    content = Shown.of(miner).content(np.arange(N_QUERIES))
+    content = Shown.of(miner).content({0: np.arange(N_QUERIES)})
     texts = [*content["queries"], *content["passages"]]
     assert 10 < content["cut"] < max(len(text) for text in miner.fitted.texts.corpus.texts.to_pylist())
     assert max(len(text) for text in texts) == content["cut"] + 1
@@ -298,12 +305,19 @@ def test_the_command(tmp_path: Path) -> None:
     cache = ["--cache-dir", str(tmp_path / "cache")]
     mined = run.invoke(app, ["mine", str(rows), "-t", "bm25", "-o", str(tmp_path / "mined"), "-q", *cache])
     assert mined.exit_code == 0, mined.output
-    page = tmp_path / "page.html"
-    told = run.invoke(app, ["report", str(tmp_path / "mined"), "-o", str(page), *cache])
+    page, table = tmp_path / "page.html", tmp_path / "sweep.jsonl"
+    swept = run.invoke(app, ["sweep", str(rows), "-t", "bm25", "-m", "naive", "-o", str(table), "-q", *cache])
+    assert swept.exit_code == 0, swept.output
+    told = run.invoke(app, ["report", str(tmp_path / "mined"), "-o", str(page), "--sweep", str(table), *cache])
     assert told.exit_code == 0, told.output
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    packed = page.read_text(encoding="utf-8").split('type="application/gzip">')[1].split("<")[0]
+    content = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert content["sweep"]["cells"] == Sweep.read(table).cells()
     for arguments, words in [
         (["report", str(tmp_path / "mined"), "-o", "page.pdf"], "ends in .html"),
+        (["report", str(tmp_path / "mined"), "--sweep", str(rows)], "is not a sweep"),
+        (["report", str(tmp_path / "mined"), "--sweep", str(tmp_path)], "there is no file"),
         (["report", str(rows)], "not a folder that hf-negmine mine has written"),
         (["report", str(tmp_path / "mined"), "-o", str(page), "--cache-dir", str(tmp_path / "other")], "mine again"),
     ]:

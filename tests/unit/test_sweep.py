@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,55 @@ def test_the_command_prints_and_writes_what_the_miner_finds(suffix: str, rows_fi
     else:
         kind = "json" if suffix == "jsonl" else suffix
         read = load_dataset(kind, data_files=str(file), split="train", cache_dir=str(tmp_path / "hf"))
-        assert tuple(SweptSetting(**row) for row in read) == table.settings
+        assert read.to_list() == table.to_dataset().to_list()
+    if suffix != "md":
+        assert Sweep.read(file) == table
+
+
+JUDGED = SweptSetting("naive", "top", 4, 1.0, 0.5, 0.75, 0.25, 0.125, 3, 0.333333, 0.061492, 0.792345, 0.4, True)
+FEW = SweptSetting("abs:0.1", "top", 0, 0.0, None, None, None, 0.0)
+OTHER = replace(JUDGED, method="perc_pos:0.9", front=False, estimated=0.2)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("settings", [(JUDGED, FEW, OTHER), (JUDGED, OTHER), (FEW,)])
+@pytest.mark.parametrize("teacher", ["bm25", 'of "us", and\nthem', "1"])
+def test_a_sweep_is_read_back(suffix: str, settings: tuple[SweptSetting, ...], teacher: str, tmp_path: Path) -> None:
+    sweep = Sweep(settings, teacher, 4, 1000, "perc_pos:0.95 top", 0.25)
+    file = tmp_path / f"sweep.{suffix}"
+    sweep.save(file)
+    assert Sweep.read(file) == sweep
+    assert str(Sweep.read(str(file))) == str(sweep)
+
+
+def test_what_is_no_sweep_is_one_sentence(tmp_path: Path) -> None:
+    sweep = Sweep((JUDGED, FEW), "bm25", 4, 1000, "perc_pos:0.95 top")
+
+    def refused(name: str, words: str, content: str | None = None) -> None:
+        if content is not None:
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match=words):
+            Sweep.read(tmp_path / name)
+
+    sweep.save(tmp_path / "table.md")
+    refused("table.md", "for people to read; write it as .parquet, .csv or .jsonl, too")
+    refused("missing.csv", "there is no file")
+    refused(".", "there is no file")
+    refused("notes.txt", "the ending '.txt' is not among", "my notes")
+    refused("broken.parquet", "could not be read as parquet", "PAR1 and no more")
+    refused("broken.jsonl", "could not be read as json", '{"method": ')
+    refused("empty.jsonl", "is empty", "")
+    refused("pairs.jsonl", "is not a sweep .* it lacks the columns sampler, negatives", '{"method": "naive"}\n')
+    lines = [{**asdict(one), **ABOUT_IT} for one in (JUDGED, FEW)]
+    text = [json.dumps({**line, "negatives": "many"}) for line in lines]
+    refused("words.jsonl", "in row 1, negatives is 'many', expected int64", "\n".join(text))
+    text = [json.dumps({**line, "queries": place}) for place, line in enumerate(lines)]
+    refused("two.jsonl", "holds 2 sweeps, expected one; give a file for each", "\n".join(text))
+    text = [json.dumps({**line, "complete": None}) for line in lines]
+    refused("null.jsonl", "in row 1, complete is None, expected float64", "\n".join(text))
+
+
+ABOUT_IT = {"teacher": "bm25", "num_negatives": 4, "queries": 1000, "reference": "naive top", "tolerance": 0.1}
 
 
 def test_the_command_refuses_a_file_before_it_searches(rows_file: Path, tmp_path: Path) -> None:
