@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +133,7 @@ class APITeacher:
         Raises:
             TeacherError: the server refused a request, or gave no usable answer after all retries.
         """
-        width = _Width()
+        widths: dict[str, int] = {}  # `setdefault` is atomic, so that all threads compare with the same answer
 
         def call(client: Any, batch: tuple[range, list[str]]) -> Vectors:
             places, inputs = batch
@@ -148,7 +147,8 @@ class APITeacher:
                     f"{self.name}: the server does not shorten vectors: dimensions is {self._dimensions}, it gave "
                     f"{vectors.shape[1]}"
                 )
-            width.check(vectors.shape[1])
+            if (first := widths.setdefault("first", vectors.shape[1])) != vectors.shape[1]:
+                raise BadAnswer(f"vectors of width {vectors.shape[1]}, earlier ones had {first}")
             return np.arange(places.start, places.stop, dtype=np.int64), vectors
 
         return self._endpoint.run(self._batches(texts, self._prompts[role]), call)
@@ -167,20 +167,6 @@ class APITeacher:
             tokens += costs
         if batch:
             yield range(start, start + len(batch)), batch
-
-
-class _Width:
-    """The width that all vectors of one call must share: that of the first answer."""
-
-    def __init__(self) -> None:
-        self._width: int | None = None
-        self._lock = threading.Lock()
-
-    def check(self, width: int) -> None:
-        with self._lock:
-            self._width = self._width or width
-            if width != self._width:
-                raise BadAnswer(f"vectors of width {width}, earlier ones had {self._width}")
 
 
 def _vectors(content: dict[str, Any], n_texts: int) -> FloatArray:
