@@ -75,7 +75,7 @@ class APITeacher:
         self._endpoint = Endpoint(model, **server)
         self._dimensions = dimensions
         self._prompts: dict[str, str] = {"query": query_prompt, "passage": passage_prompt}
-        self._similarity: Similarity = similarity
+        self.similarity: Similarity = similarity
         self._max_tokens_a_request = max_tokens_a_request
         self._texts_a_request = texts_a_request
         self._max_characters = max_characters
@@ -91,11 +91,6 @@ class APITeacher:
         return self._name if self._name is not None else self._endpoint.model
 
     @property
-    def similarity(self) -> Similarity:
-        """``"cosine"`` or ``"dot"``."""
-        return self._similarity
-
-    @property
     def settings(self) -> dict[str, Any]:
         """The settings that recreate this teacher, given a key; part of the provenance.
 
@@ -109,7 +104,7 @@ class APITeacher:
             "dimensions": self._dimensions,
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
-            "similarity": self._similarity,
+            "similarity": self.similarity,
             "max_characters": self._max_characters,
         }
 
