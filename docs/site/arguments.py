@@ -73,7 +73,7 @@ def _show_passed_on(owner: griffe.Object) -> None:
             for one in source.parameters:
                 if one.kind is griffe.ParameterKind.keyword_only and one.name not in own:
                     own.add(one)
-            owner.docstring.value = with_descriptions(owner.docstring.value, rest.name, source.docstring.value)
+            owner.docstring.value = with_descriptions(owner.docstring.value, source.docstring.value, rest.name)
 
 
 def _arguments(owner: griffe.Object) -> dict[str, dict[str, Any]]:

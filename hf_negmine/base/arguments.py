@@ -22,10 +22,11 @@ def with_arguments_of(source: Callable[..., Any]) -> Callable[[Kind], Kind]:
         init: Any = kind.__init__
         *own, rest = inspect.signature(init).parameters.values()
         names = {one.name for one in own}
-        passed = [one for one in inspect.signature(source).parameters.values() if one.kind is one.KEYWORD_ONLY]
-        shown = [*own, *(one for one in passed if one.name not in names)]
+        keywords = [one for one in inspect.signature(source).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        shown = [*own, *(one for one in keywords if one.name not in names)]
         init.__signature__ = inspect.signature(init).replace(parameters=shown)
-        kind.__doc__ = with_descriptions(inspect.getdoc(kind) or "", rest.name, inspect.getdoc(source) or "")
+        its, theirs = (inspect.cleandoc(one.__doc__ or "") for one in (kind, source))
+        kind.__doc__ = with_descriptions(its, theirs, rest.name)
         return kind
 
     return show
@@ -38,7 +39,7 @@ def descriptions(docstring: str) -> dict[str, str]:
     return {entry.partition(": ")[0]: entry.rstrip() for entry in entries}
 
 
-def with_descriptions(docstring: str, rest: str, source: str) -> str:
+def with_descriptions(docstring: str, source: str, rest: str) -> str:
     """A docstring with the entries of ``source`` that it lacks in the place of its entry for ``rest``."""
     own = descriptions(docstring)
     lacking = [entry for names, entry in descriptions(source).items() if names not in own]

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.errors import TeacherError
@@ -27,7 +28,7 @@ from hf_negmine.search.corpus import Corpus, VectorSource
 from hf_negmine.search.precision import Precision, precision_of
 from hf_negmine.search.ranking import Exclusions, ranking_of_keys
 from hf_negmine.search.scoring import list_scores, pair_scores
-from hf_negmine.search.workers import one_blas_thread, side_by_side
+from hf_negmine.search.workers import side_by_side
 
 ROWS_A_GROUP = 1024
 """Queries whose best passages are found together, on a CPU by one thread; on a GPU four times as many."""
@@ -139,7 +140,7 @@ class _VectorBlock:
         precision = self._precision(rows)
         groups = [self._contenders(some, below, wanted, precision) for some, below in pieces]
         corpus, dtype = searcher.corpus, precision.dtype
-        with one_blas_thread():
+        with threadpool_limits(limits=1, user_api="blas"):  # numpy's products stay in the thread that asks for them
             if corpus.resident:  # one thread takes a group from its first product to its last
                 keys = searcher.each(lambda group: group.best(corpus.blocks(dtype)), groups)
             else:

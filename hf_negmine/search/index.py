@@ -6,7 +6,6 @@ or those of rows that come later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
@@ -149,12 +148,10 @@ class _VectorIndex:
         self._corpus = indexes.exact(self.passages)
 
     def searcher(self, queries: Queries) -> VectorSearcher:
-        vectors: VectorSource
+        vectors: VectorSource = self.passages  # of no queries
         if queries.column is None:
             vectors = VectorsInMemory(self._encode(queries.texts.to_pylist(), "query"))
-        elif not len(queries.column):
-            return self._corpus
-        else:
+        elif len(queries.column):
             vectors = self._store.vectors(self._teacher, queries.column, "query")
         check_widths(vectors.shape[1], self.passages.shape[1], self._teacher)
         return self._corpus.with_queries(vectors, queries.exclusions)
@@ -215,16 +212,12 @@ class _SparseIndex:
         )
 
     def searcher(self, queries: Queries) -> Searcher:
-        scores: Callable[[IdArray], FloatArray]
-        if queries.column is None or not len(queries.column):
+        stored = self._store.sparse(self._teacher, queries.column, "query") if queries.column else None
 
-            def scores(ids: IdArray) -> FloatArray:
-                return self._index.scores(self._encode(queries.texts.take(pa.array(ids)).to_pylist(), "query"))
-        else:
-            stored = self._store.sparse(self._teacher, queries.column, "query")
-
-            def scores(ids: IdArray) -> FloatArray:
+        def scores(ids: IdArray) -> FloatArray:
+            if stored is not None:
                 return self._index.scores(stored.gather(ids))
+            return self._index.scores(self._encode(queries.texts.take(pa.array(ids)).to_pylist(), "query"))
 
         n_passages = self._index.n_passages
         return ScoreSearcher(scores, queries.texts, n_passages, queries.exclusions, teacher=self._teacher.name)
@@ -247,12 +240,11 @@ class _TokenIndex:
             self._first = indexes.open(teacher.first_stage, corpus)
 
     def searcher(self, queries: Queries) -> Searcher:
+        tokens = self._passages  # of no queries
         if queries.column is None:
             tokens = self._encode(queries.texts.to_pylist(), "query")
         elif len(queries.column):
             tokens = self._store.tokens(self._teacher, queries.column, "query")
-        else:
-            tokens = self._passages
         first: Searcher
         if isinstance(self._first, VectorSearcher):
             first = self._first.with_queries(MeanVectors(tokens), queries.exclusions)

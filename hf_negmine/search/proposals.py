@@ -48,14 +48,14 @@ class IndexProposals:
         """See `rerank.FirstStage`. What is proposed for a query does not depend on the other queries."""
         index, vectors = self.open_index(), np.ascontiguousarray(self.exact.queries.gather(queries), dtype=np.float32)
         rows, passages = self.exact.exclusions.of(queries)
-        excluded = Ragged(offsets_of_rows(rows, len(queries)), (passages,))
+        starts = offsets_of_rows(rows, len(queries))
 
         def search(some: range) -> list[IdArray]:
             with faiss_threads(torch.get_num_threads()):  # one thread when several of these run side by side
                 return [of_one(row) for row in some]
 
         def of_one(row: int) -> IdArray:
-            out = passages[excluded.offsets[row] : excluded.offsets[row + 1]]
+            out = passages[starts[row] : starts[row + 1]]
             _, (found,) = index.search(vectors[row : row + 1], min(self.candidates + len(out), index.ntotal))
             found = found[found >= 0]  # -1 stands for what was not found
             proposed: IdArray = found[~np.isin(found, out)][: self.candidates]

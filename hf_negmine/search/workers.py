@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -46,10 +44,3 @@ def _workers(process: int, threads: int) -> ThreadPoolExecutor:
 def _one_thread() -> None:
     torch.set_num_threads(1)
     torch.get_num_threads()  # this fixes the number for this thread; before, it would follow that of the process
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Keep numpy's matrix products in the thread that asks for them, while several threads do."""
-    with threadpool_limits(limits=1, user_api="blas"):
-        yield

@@ -71,9 +71,15 @@ KINDS_OF_MODELS: dict[str, Callable[..., Teacher]] = {
 }
 """The teacher for a loaded Sentence Transformers model, by its class; for any other class it is `DenseTeacher`."""
 
-MODEL_SETTINGS = {"model", "revision", "query_prompt", "passage_prompt", "dtype", "max_length", "version"}
-DENSE_SETTINGS = MODEL_SETTINGS | {"similarity", "truncate_dim"}
-"""What `DenseTeacher.settings` holds besides the kind."""
+OF_A_MODEL = {"model", "revision", "dtype", "max_length", "version"}
+PROMPTS = {"query_prompt", "passage_prompt"}
+SETTINGS_OF_MODELS = {
+    "dense": OF_A_MODEL | PROMPTS | {"similarity", "truncate_dim"},
+    "sparse": OF_A_MODEL | PROMPTS | {"max_active_dims"},
+    "late-interaction": OF_A_MODEL | PROMPTS | {"candidates"},
+    "cross-encoder": OF_A_MODEL | {"activation", "candidates"},
+}
+"""What the settings of a model may hold: they may come from the Hub, and must not make other code run here."""
 
 Options: TypeAlias = Mapping[str, Mapping[str, Any]]
 MODEL_KINDS: dict[str, Callable[..., Teacher]] = {
@@ -286,20 +292,13 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
     require(isinstance(given.get("stages", []), list), unknown)
     try:
         stages = [teacher_of_settings(stage) for stage in given.pop("stages", [])]
-        if kind == "dense":
-            _only(given, DENSE_SETTINGS)
-            return DenseTeacher(given.pop("model"), **given)
-        if kind == "sparse":
-            _only(given, MODEL_SETTINGS | {"max_active_dims"})
-            return SparseEncoderTeacher(given.pop("model"), **given)
-        if kind == "late-interaction":
-            _only(given, MODEL_SETTINGS | {"candidates"})
-            return LateInteractionTeacher(given.pop("model"), first_stage=stages[0] if stages else None, **given)
-        if kind == "cross-encoder":
-            _only(given, {"model", "revision", "dtype", "max_length", "version", "activation", "candidates"})
-            return CrossEncoderTeacher(given.pop("model"), first_stage=stages[0], **given)
+        if kind in SETTINGS_OF_MODELS:
+            if unexpected := set(given) - SETTINGS_OF_MODELS[kind]:
+                raise TypeError(f"unknown: {sorted(unexpected)}")
+            if stages or kind == "cross-encoder":
+                given["first_stage"] = stages[0]
+            return MODEL_KINDS.get(kind, DenseTeacher)(given.pop("model"), **given)
         if kind == "faiss":
-            _only(given, {"index", "candidates"})
             return ApproximateTeacher(stages[0], **given)
         if kind == "fusion":
             return Fusion(stages, **given)
@@ -312,9 +311,3 @@ def teacher_of_settings(settings: dict[str, Any] | None) -> Teacher:
     except (TypeError, KeyError, IndexError, ValueError) as error:
         raise InputError(f"{unknown} ({error})") from error
     raise InputError(f"teacher: one of kind {kind!r} cannot be made from its settings; give it as teacher=")
-
-
-def _only(given: dict[str, Any], known: set[str]) -> None:
-    """Raise `TypeError` for unknown settings: they may come from the Hub, and must not make other code run here."""
-    if unknown := set(given) - known:
-        raise TypeError(f"unknown: {sorted(unknown)}")

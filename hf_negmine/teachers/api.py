@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,7 @@ class APITeacher:
         self._endpoint = Endpoint(model, **server)
         self._dimensions = dimensions
         self._prompts: dict[str, str] = {"query": query_prompt, "passage": passage_prompt}
-        self._similarity: Similarity = similarity
+        self.similarity: Similarity = similarity
         self._max_tokens_a_request = max_tokens_a_request
         self._texts_a_request = texts_a_request
         self._max_characters = max_characters
@@ -92,11 +91,6 @@ class APITeacher:
         return self._name if self._name is not None else self._endpoint.model
 
     @property
-    def similarity(self) -> Similarity:
-        """``"cosine"`` or ``"dot"``."""
-        return self._similarity
-
-    @property
     def settings(self) -> dict[str, Any]:
         """The settings that recreate this teacher, given a key; part of the provenance.
 
@@ -110,7 +104,7 @@ class APITeacher:
             "dimensions": self._dimensions,
             "query_prompt": self._prompts["query"],
             "passage_prompt": self._prompts["passage"],
-            "similarity": self._similarity,
+            "similarity": self.similarity,
             "max_characters": self._max_characters,
         }
 
@@ -134,7 +128,7 @@ class APITeacher:
         Raises:
             TeacherError: the server refused a request, or gave no usable answer after all retries.
         """
-        width = _Width()
+        widths: dict[str, int] = {}  # `setdefault` is atomic, so that all threads compare with the same answer
 
         def call(client: Any, batch: tuple[range, list[str]]) -> Vectors:
             places, inputs = batch
@@ -148,7 +142,8 @@ class APITeacher:
                     f"{self.name}: the server does not shorten vectors: dimensions is {self._dimensions}, it gave "
                     f"{vectors.shape[1]}"
                 )
-            width.check(vectors.shape[1])
+            if (first := widths.setdefault("first", vectors.shape[1])) != vectors.shape[1]:
+                raise BadAnswer(f"vectors of width {vectors.shape[1]}, earlier ones had {first}")
             return np.arange(places.start, places.stop, dtype=np.int64), vectors
 
         return self._endpoint.run(self._batches(texts, self._prompts[role]), call)
@@ -167,20 +162,6 @@ class APITeacher:
             tokens += costs
         if batch:
             yield range(start, start + len(batch)), batch
-
-
-class _Width:
-    """The width that all vectors of one call must share: that of the first answer."""
-
-    def __init__(self) -> None:
-        self._width: int | None = None
-        self._lock = threading.Lock()
-
-    def check(self, width: int) -> None:
-        with self._lock:
-            self._width = self._width or width
-            if width != self._width:
-                raise BadAnswer(f"vectors of width {width}, earlier ones had {self._width}")
 
 
 def _vectors(content: dict[str, Any], n_texts: int) -> FloatArray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,12 +64,12 @@ class DenseTeacher(TextEncoderTeacher["SentenceTransformer"]):
         """``"cosine"`` or ``"dot"``."""
         if self._similarity is not None:
             return self._similarity
-        own = str(getattr(self.model.similarity_fn_name, "value", self.model.similarity_fn_name))
+        own = self.model.similarity_fn_name
         if own not in ("cosine", "dot"):
             raise InputError(
                 f"{self.name} compares vectors by {own!r}, supported are 'cosine' and 'dot'; choose one by similarity="
             )
-        return cast(Similarity, own)
+        return own
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hf_negmine.base.naming import public_name
 from hf_negmine.base.paths import model_source
 from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.teachers.lengths import length_limit, limit_length, require_own_limit
+from hf_negmine.teachers.lengths import length_limit, limit_length, require_own_limit, transformers_of
 from hf_negmine.teachers.model_digest import model_digest
 from hf_negmine.teachers.probes import one_thread, place_of_computing, probe_digest
 
@@ -178,7 +178,7 @@ class EncoderTeacher(ABC, Generic[Model]):
         return {
             "model": self._model_name,
             "revision": getattr(_config_of(model), "_commit_hash", None) or self._loaded_revision or self._revision,
-            "dtype": dtype_of(model),
+            "dtype": _dtype_of(model),
             "max_length": self._in_effect(self._max_length, self._length_limit(model)),
             **({} if self._version is None else {"version": self._version}),
         }
@@ -289,7 +289,7 @@ def models_stay_the_same() -> Iterator[None]:
         _READ.reset(before)
 
 
-def dtype_of(model: Any) -> str | None:
+def _dtype_of(model: Any) -> str | None:
     """Number format of a model's weights, such as ``"bfloat16"``; None for a runtime that does not expose them."""
     weights = next(model.parameters(), None) if hasattr(model, "parameters") else None
     return None if weights is None else str(weights.dtype).removeprefix("torch.")
@@ -307,13 +307,5 @@ def _configuration(source: str, file: str, revision: str | None) -> dict[str, An
     return found
 
 
-def _transformer_of(model: Any) -> Any:
-    """The transformers model inside, or None."""
-    for module in model.modules():
-        if hasattr(module, "base_model_prefix") and hasattr(module, "config"):
-            return module
-    return None
-
-
 def _config_of(model: Any) -> Any:
-    return getattr(_transformer_of(model), "config", None)
+    return getattr(next(transformers_of(model), None), "config", None)

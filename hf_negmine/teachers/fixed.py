@@ -18,7 +18,7 @@ from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.randomness import random_keys, uniform
 from hf_negmine.base.schema import AnyArray, DigestArray, FloatArray
-from hf_negmine.data.texts import find_digests
+from hf_negmine.data.texts import find_digests, sort_digests
 
 ROLES: tuple[Role, ...] = ("query", "passage")
 
@@ -58,15 +58,15 @@ class FixedTeacher:
         ):
             array = _checked(vectors, len(texts), f"{name}: {len(texts)} {role} texts")
             digests = _digests_of(texts, f"{name}: the {role} texts")
-            order = np.lexsort((digests[:, 1], digests[:, 0]))
-            same = np.flatnonzero((digests[order][1:] == digests[order][:-1]).all(axis=1))
+            order, ordered = sort_digests(digests)
+            same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
             twice = [place for place in same if not np.array_equal(array[order[place]], array[order[place + 1]])]
             if twice:
                 raise InputError(
                     f"{name}: the {role} text {texts[int(order[twice[0]])][:60]!r} is given more than once, with "
                     "different vectors; give it one"
                 )
-            self._vectors[role], self._order[role], self._digests[role] = array, order, digests[order]
+            self._vectors[role], self._order[role], self._digests[role] = array, order, ordered
         widths = [vectors.shape[1] for vectors in self._vectors.values()]
         require(widths[0] == widths[1], f"{name}: query vectors are {widths[0]} wide, passage vectors {widths[1]}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,14 +74,17 @@ def require_own_limit(model: Any, name: str) -> None:
 def positions_of(model: Any) -> int | None:
     """Text length in tokens that a model was built for; None if unknown (as for T5 and static embeddings)."""
     found = []
-    for module in model.modules():
-        if not (hasattr(module, "base_model_prefix") and hasattr(module, "config")):
-            continue  # not a transformers model
+    for module in transformers_of(model):
         config = module.config.get_text_config() if hasattr(module.config, "get_text_config") else module.config
         positions = getattr(config, "max_position_embeddings", None)
         if isinstance(positions, int) and positions > 0:  # XLNet has -1 for no limit
             found.append(positions - _first_position(module))
     return min(found, default=None)
+
+
+def transformers_of(model: Any) -> Iterator[Any]:
+    """The transformers models inside."""
+    return (module for module in model.modules() if hasattr(module, "base_model_prefix") and hasattr(module, "config"))
 
 
 def count_tokens(

@@ -20,7 +20,7 @@ from hf_negmine.base.files import digest_of, storage_errors
 from hf_negmine.base.progress import bar
 from hf_negmine.base.randomness import KeyArray, random_keys
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray, FloatArray, IdArray
-from hf_negmine.data.texts import find_digests, sort_digests
+from hf_negmine.data.texts import find_digests, sort_digests, unique_digests
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,7 @@ class PairStore:
         missing = np.flatnonzero(np.isnan(scores))
         if not len(missing):
             return scores
-        order = np.lexsort((pairs[missing, 1], pairs[missing, 0]))
-        new = np.ones(len(order), dtype=bool)
-        new[1:] = (pairs[missing[order[1:]]] != pairs[missing[order[:-1]]]).any(axis=1)
-        asked = np.sort(missing[order[new]])
+        asked = np.sort(missing[unique_digests(pairs[missing])[0]])
         found = []
         with (
             bar(f"Scoring by {self.name}", "pairs", len(asked), shown=self.progress) as scored,

@@ -73,7 +73,7 @@ class SparseEncoderTeacher(TextEncoderTeacher["SparseEncoder"]):
                 **self._prompting(role),
                 "max_length": length_limit(model),
                 "max_active_dims": self._max_active_dims or model.max_active_dims,
-                "similarity": _similarity_of(model),
+                "similarity": model.similarity_fn_name,
             },
         )
 
@@ -102,7 +102,7 @@ class SparseEncoderTeacher(TextEncoderTeacher["SparseEncoder"]):
                     f"{self.name} gave {int((~np.isfinite(weights)).sum())} weights that are not finite, the first one "
                     f"to {some[first][:80]!r}"
                 )
-            if _similarity_of(self.model) == "cosine":
+            if self.model.similarity_fn_name == "cosine":
                 weights = _of_length_one(rows, weights, len(some))
             kept = weights != 0
             parts.append((rows[kept] + start, terms[kept].astype(np.int32), weights[kept]))
@@ -132,13 +132,9 @@ class SparseEncoderTeacher(TextEncoderTeacher["SparseEncoder"]):
         return kind == "SparseEncoder" or (kind is None and any(name.endswith("ForMaskedLM") for name in architectures))
 
     def _check(self, model: SparseEncoder) -> None:
-        own = _similarity_of(model)
+        own = model.similarity_fn_name
         if own not in ("cosine", "dot"):
             raise InputError(f"{self.name} compares vectors by {own!r}, supported are 'cosine' and 'dot'")
-
-
-def _similarity_of(model: Any) -> str:
-    return str(getattr(model.similarity_fn_name, "value", model.similarity_fn_name))
 
 
 def _of_length_one(rows: IdArray, weights: FloatArray, n_rows: int) -> FloatArray:
