@@ -16,9 +16,8 @@ from hf_negmine.base.errors import StorageError, require, require_whole
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
-from hf_negmine.data.checks import TEXTS_A_BATCH
+from hf_negmine.data.checks import TEXTS_A_BATCH, whole
 from hf_negmine.data.sources import read_beir_table, read_qrels_table
-from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.data.writing import in_memory
 from hf_negmine.pool.ids import IdIndex, Ids, require_fields, taken

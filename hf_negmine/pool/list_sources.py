@@ -20,9 +20,9 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
-from hf_negmine.data.checks import is_list
+from hf_negmine.data.checks import is_list, lengths_of, whole
 from hf_negmine.data.sources import Rows, table_batches
-from hf_negmine.data.sources.columns import array_of, whole
+from hf_negmine.data.sources.columns import array_of
 from hf_negmine.data.sources.files import BUILDERS, endings
 from hf_negmine.pool.ids import stored_rows
 
@@ -201,8 +201,7 @@ def require_same_lengths(queries: pa.Array, one: IdArray, two: IdArray, name: st
 def flat_lists(lists: pa.Array, column: str) -> tuple[pa.Array, IdArray]:
     """The entries of all lists, and the length of each list, 0 for a missing one."""
     require(is_list(lists.type), f"column {column!r} holds {str(lists.type)[:120]}, expected a list in every row")
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return pc.list_flatten(lists), np.asarray(lengths)
+    return pc.list_flatten(lists), lengths_of(lists)
 
 
 def numbers_of(values: pa.Array, column: str) -> FloatArray:

@@ -33,11 +33,7 @@ class NegativeColumns(RowFormat):
         scores: a column with one score for the positive and one for each negative.
     """
 
-    name: str
-    query: str
-    positive: str
     negatives: tuple[str, ...]
-    of_positives: tuple[str, ...] = ()
     scores: str | None = None
 
     @property
@@ -79,11 +75,7 @@ class NegativeColumns(RowFormat):
 class LabelledLists(RowFormat):
     """Rows of a query, a list of passages, and a list of labels, over 0 for a positive."""
 
-    name: str
-    query: str
-    positive: str
     labels: str
-    of_positives: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
@@ -142,11 +134,7 @@ class LabelledLists(RowFormat):
 class LabelledPairs(RowFormat):
     """Rows of a query, one passage, and its label, over 0 for a positive; a query has several such rows."""
 
-    name: str
-    query: str
-    positive: str
     label: str
-    of_positives: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:

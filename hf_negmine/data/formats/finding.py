@@ -39,7 +39,7 @@ def _of_tool(tool: Tool, schema: pa.Schema, query: str | None, positive: str | N
         (tool.negatives[0], *later),
         tool.lists,
         _of(schema, *tool.of_negatives),
-        _of(schema, *tool.of_positives),
+        of_positives=_of(schema, *tool.of_positives),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ class LabelledTexts:
     negative_offsets: IdArray
 
 
+@dataclass(frozen=True)
 class RowFormat(ABC):
     """A format of rows, for tables with one set of columns; `format_of` makes it.
 
@@ -50,7 +51,7 @@ class RowFormat(ABC):
     name: str
     query: str
     positive: str
-    of_positives: tuple[str, ...]
+    of_positives: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     @abstractmethod

@@ -33,13 +33,9 @@ class NegativeLists(RowFormat):
         scores: a column with one score for the positive and one for each negative.
     """
 
-    name: str
-    query: str
-    positive: str
     negatives: tuple[str, ...]
     lists: pa.DataType
     parallel: tuple[str, ...] = ()
-    of_positives: tuple[str, ...] = ()
     scores: str | None = None
 
     @property
