@@ -44,14 +44,9 @@ configs:
 def write_beir(
     folder: Path, texts: TextSet, ids: Ids, split: str, judged: Sequence[tuple[IdArray, AnyArray, int]]
 ) -> None:
-    """Write texts and judgements, each file whole or not at all.
+    """Write texts and judgements, each file whole or not at all; see `CandidatePool.to_beir`.
 
-    Args:
-        folder: for ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
-        texts: queries and corpus.
-        ids: what they are called.
-        split: the name of the judgements.
-        judged: query ids, passage ids and the score of each of these pairs.
+    ``judged`` are query ids, passage ids, and the score of each of these pairs.
     """
     require(
         isinstance(split, str) and re.fullmatch(r"\w[\w.-]*", split) is not None,

@@ -244,36 +244,26 @@ class RunFile:
         return [QUERY, DOCUMENTS, SCORES]
 
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """See `list_sources.ListSource`."""
-        if unknown := set(columns) - set(self.column_names):
-            raise ColumnError(min(unknown), self.column_names, argument=str(self.path))
-        lists = ((query, list(lines)) for query, lines in itertools.groupby(self._entries(), key=lambda one: one[0]))
-        some: list[tuple[str, list[tuple[str, str, float]]]] = []
+        """See `ListSource`."""
+        lines = _lines(self.path, 6, "query id, Q0, document id, rank, score and tag")
+        entries = ((fields[0], fields[2], _number(self.path, number, fields[4])) for number, fields in lines)
+        lists: list[tuple[Any, ...]] = []
         size = 0
-        for one in lists:
-            some.append(one)
-            size += len(one[1])
+        for query, some in itertools.groupby(entries, key=lambda entry: entry[0]):
+            _, documents, scores = zip(*some, strict=True)
+            lists.append((query, documents, scores))
+            size += len(documents)
             if size >= ENTRIES_A_TABLE:
-                yield _table_of(some).select(columns)
-                some, size = [], 0
-        if some:
-            yield _table_of(some).select(columns)
-
-    def _entries(self) -> Iterator[tuple[str, str, float]]:
-        for number, fields in _lines(self.path, 6, "query id, Q0, document id, rank, score and tag"):
-            yield fields[0], fields[2], _number(self.path, number, fields[4])
+                yield _table_of(lists).select(columns)
+                lists, size = [], 0
+        if lists:
+            yield _table_of(lists).select(columns)
 
 
-def _table_of(lists: list[tuple[str, list[tuple[str, str, float]]]]) -> pa.Table:
-    return pa.table(
-        {
-            QUERY: pa.array([query for query, _ in lists], pa.large_string()),
-            DOCUMENTS: pa.array(
-                [[document for _, document, _ in entries] for _, entries in lists], pa.large_list(pa.large_string())
-            ),
-            SCORES: pa.array([[score for *_, score in entries] for _, entries in lists], pa.large_list(pa.float64())),
-        }
-    )
+def _table_of(lists: list[tuple[Any, ...]]) -> pa.Table:
+    kinds = pa.large_string(), pa.large_list(pa.large_string()), pa.large_list(pa.float64())
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*lists, strict=True), kinds, strict=True)]
+    return pa.table(columns, names=[QUERY, DOCUMENTS, SCORES])
 
 
 def read_qrels(path: str | Path) -> pa.Table:

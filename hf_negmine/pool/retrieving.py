@@ -77,11 +77,8 @@ def search_share(
 ) -> None:
     """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
 
-    Processes with shares of their own need no lock: nobody else writes their parts.
-
-    Args:
-        texts, open_searcher, folder, about, depth, progress: as for `retrieve`.
-        share: which of the parts, by number.
+    ``share`` says which parts, by number. Processes with shares of their own need no lock: nobody else writes their
+    parts.
     """
     if not has_pool(folder, about=about):
         paths = dict(list(_parts(texts, folder / "parts").items())[share])

@@ -73,10 +73,7 @@ class NegativeLists(RowFormat):
     def with_positives(self, table: pa.Table, positives: pa.LargeStringArray, offsets: IdArray) -> pa.Table:
         """The same rows with these positives, which keep what the row says about those that it had.
 
-        Args:
-            table: the rows.
-            positives: texts, shape (m,).
-            offsets: int64, shape (rows + 1,): the positives of each row.
+        ``positives`` are texts; ``offsets``, shape (rows + 1,), tell which of them are each row's.
         """
         old, bounds = elements_of(table[self.positive])
         known: dict[tuple[int, str | None], int] = {}
@@ -142,7 +139,9 @@ class Cells:
 
 
 def with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table with another column in the place of the one of this name."""
+    """The table with this column in the place of the one of its name, or at the end."""
+    if name not in table.column_names:
+        return table.append_column(name, column)
     return table.set_column(table.column_names.index(name), name, column)
 
 
