@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.ragged import offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.checks import are_blank, check_texts, flatten_positives, is_text
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
@@ -161,7 +161,7 @@ def labelled_texts(table: pa.Table, query: str, positive: str, negatives: Locate
         flat,
         offsets_of_counts(lengths),
         negatives.texts,
-        offsets_of_counts(np.bincount(negatives.rows, minlength=len(table))),
+        offsets_of_rows(negatives.rows, len(table)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.checks import is_list
 from hf_negmine.data.formats.cells import elements_of, is_messages, lists_like, new_elements, texts_of_elements
@@ -63,7 +63,7 @@ class NegativeLists(RowFormat):
         columns[known], elements[known] = old.columns[places[known]], old.elements[places[known]]
         for column, name in enumerate(self.negatives):
             some = np.flatnonzero(columns == column)
-            cells = Cells(elements[some], offsets_of_counts(np.bincount(rows[some], minlength=len(table))))
+            cells = Cells(elements[some], offsets_of_rows(rows[some], len(table)))
             for other in self.parallel if column == 0 else ():
                 _, given = elements_of(table[name])
                 table = with_column(table, other, cells.values(table, other, given, name))
