@@ -64,7 +64,7 @@ def flatten_positives(
     """All positives of these rows in one array, and how many each row has; for ``code`` see `check_texts`."""
     if not is_list(positives.type):
         return check_texts(positives, rows, column=column, code=code), np.ones(len(positives), dtype=np.int64)
-    lengths = pc.fill_null(pc.list_value_length(positives), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = lengths_of(positives)
     if len(bare := np.flatnonzero(lengths == 0)):
         raise InputError(
             f"column {column!r} has {len(bare)} row(s) without a positive, the first is row {rows[bare[0]]}; "
@@ -131,6 +131,12 @@ def is_list(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in kinds)
 
 
+def lengths_of(lists: pa.Array) -> IdArray:
+    """The length of each list, 0 for a missing one."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return np.asarray(lengths, dtype=np.int64)
+
+
 def are_blank(texts: pa.Array) -> pa.BooleanArray:
     """Which texts are missing, empty or only white space."""
     return pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), True)
@@ -142,3 +148,13 @@ def batches_of(array: pa.ChunkedArray | pa.Array, size: int = TEXTS_A_BATCH) -> 
     for chunk in chunks:
         for start in range(0, len(chunk), size):
             yield chunk.slice(start, size)
+
+
+def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    if isinstance(column, pa.Array):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,15 @@ def _collect_pairs(
     """The query of every row, the positives of all rows one after the other, and how many each row has."""
     counts = [np.empty(0, dtype=np.int64)]
     row = 0
-    with _Writer(folder / "all_positives") as positive_texts, _Writer(folder / "all_queries") as query_texts:
+    with _column_at(folder / "all_positives") as add_positives, _column_at(folder / "all_queries") as add_queries:
         for queries, positives in pairs:
             numbers = np.arange(row, row + len(queries))
-            query_texts.add(check_texts(queries, numbers, column=query_column, code=code))
+            add_queries(check_texts(queries, numbers, column=query_column, code=code))
             flat, lengths = flatten_positives(positives, numbers, column=positive_column, code=code)
-            positive_texts.add(flat)
+            add_positives(flat)
             counts.append(lengths)
             row += len(queries)
-    return query_texts.column(), positive_texts.column(), np.concatenate(counts)
+    return TextColumn(folder / "all_queries"), TextColumn(folder / "all_positives"), np.concatenate(counts)
 
 
 def _number_positives(folder: Path, positives: TextColumn, given: TextColumn | None) -> IdArray:
@@ -111,12 +112,12 @@ def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, name: str, 
     if corpus is None:
         return None
     row = 0
-    with _Writer(folder / "all_given") as everything:
+    with _column_at(folder / "all_given") as add:
         for texts in corpus:
             numbers = np.arange(row, row + len(texts))
-            everything.add(check_texts(texts, numbers, column=name, remedy=remedy))
+            add(check_texts(texts, numbers, column=name, remedy=remedy))
             row += len(texts)
-    column = everything.column()
+    column = TextColumn(folder / "all_given")
     first, _ = _by_first_position(column.digests)
     _copy_texts(folder / "given", [(column, first)])
     shutil.rmtree(folder / "all_given")
@@ -124,46 +125,31 @@ def _collect_corpus(folder: Path, corpus: Iterable[pa.Array] | None, name: str, 
 
 
 def _copy_texts(folder: Path, parts: list[tuple[TextColumn, IdArray]]) -> None:
-    with _Writer(folder) as writer:
+    with _column_at(folder) as add:
         for column, ids in parts:
             for start in range(0, len(ids), TEXTS_A_BATCH):
-                writer.add(column.take(ids[start : start + TEXTS_A_BATCH]))
-    writer.column()
+                add(column.take(ids[start : start + TEXTS_A_BATCH]))
 
 
-class _Writer:
-    """Streams text batches into the files of a `TextColumn`, keeping only offsets and digests in memory."""
+@contextmanager
+def _column_at(folder: Path) -> Iterator[Callable[[pa.LargeStringArray], None]]:
+    """Write a `TextColumn` by batches of texts, of which only offsets and digests are kept in memory."""
+    folder.mkdir()
+    digests, lengths = [np.empty((0, 2), dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+    with finish_or_nothing(folder / "utf8.bin") as file:
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._digests: list[DigestArray] = []
-        self._lengths: list[np.ndarray[Any, Any]] = []
-        folder.mkdir()
-        self._context = finish_or_nothing(folder / "utf8.bin")
-        self._file = self._context.__enter__()
+        def add(texts: pa.LargeStringArray) -> None:
+            compact = pa.concat_arrays([texts])
+            _, offsets, data = compact.buffers()
+            bounds = np.frombuffer(offsets, dtype=np.int64, count=len(compact) + 1 + compact.offset)[compact.offset :]
+            if data is not None:
+                file.write(memoryview(data)[bounds[0] : bounds[-1]])
+            digests.append(text_digests(compact))
+            lengths.append(np.diff(bounds))
 
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)
-
-    def add(self, texts: pa.LargeStringArray) -> None:
-        compact = pa.concat_arrays([texts])
-        _, offset_buffer, data = compact.buffers()
-        bounds = np.frombuffer(offset_buffer, dtype=np.int64, count=len(compact) + 1 + compact.offset)[compact.offset :]
-        if data is not None:
-            self._file.write(memoryview(data)[bounds[0] : bounds[-1]])
-        self._digests.append(text_digests(compact))
-        self._lengths.append(np.diff(bounds))
-
-    def column(self) -> TextColumn:
-        """The column that was written; call this after the block has ended."""
-        digests = np.concatenate(self._digests) if self._digests else np.empty((0, 2), dtype=np.uint64)
-        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, dtype=np.int64)
-        write_array(self._folder / "digests.npy", digests)
-        write_array(self._folder / "offsets.npy", offsets_of_counts(lengths))
-        return TextColumn(self._folder)
+        yield add
+    write_array(folder / "digests.npy", np.concatenate(digests))
+    write_array(folder / "offsets.npy", offsets_of_counts(np.concatenate(lengths)))
 
 
 def _by_first_position(digests: DigestArray) -> tuple[IdArray, IdArray]:

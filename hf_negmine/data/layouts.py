@@ -180,10 +180,8 @@ def _settle_exhausted(found: RowNegatives, layout: Layout) -> RowNegatives:
 def _n_tuples(found: RowNegatives, corpus: TextColumn, layout: Layout) -> Written:
     columns: dict[str, pa.Array] = {layout.positive_column: found.positives.cast(pa.string())}
     for place in range(layout.n):
-        there = found.counts > place
-        entries = np.where(there, found.offsets[:-1] + place, 0)
-        ids = found.passages[entries] if len(found.passages) else np.zeros(len(entries), dtype=np.int32)
-        texts = corpus.texts.take(pa.array(ids, mask=~there))
+        entries = pa.array(found.offsets[:-1] + place, mask=found.counts <= place)
+        texts = corpus.texts.take(pa.array(found.passages).take(entries))
         columns[f"negative_{place + 1}"] = texts.cast(pa.string())
     if layout.scores:
         offsets = (found.offsets + np.arange(len(found.offsets))).astype(np.int32)

@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 from hf_negmine.base.files import digest_of, finish_or_nothing
 from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
-from hf_negmine.data.formats.lists import NegativeLists
+from hf_negmine.data.formats.lists import NegativeLists, with_column
 from hf_negmine.data.layouts import Layout, Written, write_rows
 from hf_negmine.data.pairs import RowNegatives
 from hf_negmine.data.texts import TextColumn, TextSet
@@ -54,26 +54,18 @@ def in_format(table: pa.Table, written: Written, layout: Layout, row_format: Neg
     negatives, of_row = elements_of(columns.pop(tool.negatives[0]))
     table = row_format.with_negatives(table, texts_of_elements(negatives, tool.negatives[0]), of_row)
     for name, column in columns.items():
-        if name not in table.column_names:
-            table = table.append_column(name, column)
-        elif name in (*tool.of_positives, *tool.of_negatives):
-            table = table.set_column(table.column_names.index(name), name, column)
+        if name not in table.column_names or name in (*tool.of_positives, *tool.of_negatives):
+            table = with_column(table, name, column)
     return table
 
 
 def with_columns(table: pa.Table, written: Written, layout: Layout) -> pa.Table:
     """The written rows of a batch, with their new columns."""
     table = table.take(pa.array(written.rows))
-    for name in layout.replaced_columns:
-        if name in table.column_names:
-            table = table.drop_columns([name])
+    table = table.drop_columns([name for name in layout.replaced_columns if name in table.column_names])
     for name, column in written.columns.items():
-        if name in table.column_names and name in layout.filled_columns:
-            continue
-        if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, column)
-        else:
-            table = table.append_column(name, column)
+        if name not in table.column_names or name not in layout.filled_columns:
+            table = with_column(table, name, column)
     return table
 
 

@@ -16,9 +16,8 @@ from hf_negmine.base.errors import StorageError, require, require_whole
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
-from hf_negmine.data.checks import TEXTS_A_BATCH
+from hf_negmine.data.checks import TEXTS_A_BATCH, whole
 from hf_negmine.data.sources import read_beir_table, read_qrels_table
-from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.data.writing import in_memory
 from hf_negmine.pool.ids import IdIndex, Ids, require_fields, taken
@@ -45,14 +44,9 @@ configs:
 def write_beir(
     folder: Path, texts: TextSet, ids: Ids, split: str, judged: Sequence[tuple[IdArray, AnyArray, int]]
 ) -> None:
-    """Write texts and judgements, each file whole or not at all.
+    """Write texts and judgements, each file whole or not at all; see `CandidatePool.to_beir`.
 
-    Args:
-        folder: for ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
-        texts: queries and corpus.
-        ids: what they are called.
-        split: the name of the judgements.
-        judged: query ids, passage ids and the score of each of these pairs.
+    ``judged`` are query ids, passage ids, and the score of each of these pairs.
     """
     require(
         isinstance(split, str) and re.fullmatch(r"\w[\w.-]*", split) is not None,

@@ -107,10 +107,8 @@ class PoolBuilder:
     ) -> CandidatePool | EnsemblePool:
         """Open the pool of all queries of ``texts``, with the filters; it is made if missing.
 
-        Args:
-            texts: queries, corpus and positives.
-            columns: names of the query and positive columns in the rows.
-            not_relevant: keeps out passages that a judge called relevant.
+        ``columns`` are the query and positive columns in the rows; ``not_relevant`` keeps out what a judge called
+        relevant.
         """
         pools = [
             self._listed(teacher, texts) if isinstance(teacher, ListTeacher) else self._pool(teacher, texts)
@@ -178,10 +176,6 @@ class PoolBuilder:
 
         Rows are independent: the positives in a row set its ceiling, and the positives that ``texts`` has for its query
         are not candidates either. A positive outside the corpus is scored, but is not a candidate for other rows.
-
-        Args:
-            texts: the texts of the fit, whose corpus is searched.
-            pairs: the rows.
         """
         known = _known_positives(texts, pairs)
         queries = Queries(pairs.queries, self._exclusions(texts, pairs, known))

@@ -163,9 +163,8 @@ class CandidatePool(Rankings, Sweeping):
         queries, positive_scores = positives.targets(positive_score)
         method = method.settled(positives.deciding if self.deciding is None else self.deciding)
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
-        removed: dict[str, int] = {}
         every_filter = (*self.filters, *self.bound(filters, positive_score))
-        survivors = self._survivors(demand, f"{method} with {sampler}", removed, every_filter)
+        survivors, removed = self._survivors(demand, f"{method} with {sampler}", every_filter)
         offsets, passages, scores = choose(
             survivors, positive_scores, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )

@@ -210,13 +210,7 @@ class _Block:
         _require((rising | (self.queries[one] != self.queries[two])).all(), "the ranks of a query's segments overlap")
 
     def _check_ends(self, eligible: IdArray, whole_corpus: bool, may_be_empty: bool) -> None:
-        """Rankings end where nothing eligible is left, and nowhere else.
-
-        Args:
-            eligible: int64, shape (segments,): the number of eligible passages of each segment's query.
-            whole_corpus: see `check_pool`.
-            may_be_empty: see `check`.
-        """
+        """Rankings end where nothing ``eligible`` is left (a count for each segment's query), and nowhere else."""
         exhausted, ranks, filled = self.lists.exhausted, self.lists.first_ranks, self.sizes > 0
         unknown = ~exhausted & ~filled & (ranks == 0) & may_be_empty
         below = self._same_query_as_before()

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import QueryBlock, Ranking, Searcher
-from hf_negmine.base.ragged import first_where, flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import first_where, flat_positions, offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray, PassageArray
 from hf_negmine.search import pair_scores
 from hf_negmine.select.candidates import CandidateLists
@@ -86,7 +86,7 @@ class _ContinuedBlock:
         row = np.concatenate([of_list, below[places]])
         order = np.argsort(row, kind="stable")  # a row's own list comes first
         return Ranking(
-            offsets_of_counts(np.bincount(row, minlength=len(rows))),
+            offsets_of_rows(row, len(rows)),
             np.concatenate([lists.passages[entries], passages])[order].astype(np.int32),
             np.concatenate([lists.scores[entries], scores])[order].astype(np.float32),
             exhausted,

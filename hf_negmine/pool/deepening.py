@@ -60,15 +60,8 @@ def deepen(
 ) -> CandidateLists:
     """The lists with one more segment for every target of ``demand``, where the demand begins.
 
-    All ceilings of a query are served at once, since they share its products.
-
-    Args:
-        lists: what is known.
-        searcher: finds more.
-        demand: what must be known.
-        ahead: how many times as many candidates as wanted are fetched, so that the next question is likely answered,
-            too.
-        progress: whether to show a bar.
+    All ceilings of a query are served at once, since they share its products. ``ahead`` times as many candidates as
+    wanted are fetched, so that the next question is likely answered, too.
     """
     demand = _distinct(demand)
     ranked = _needs_ranks(lists, demand)

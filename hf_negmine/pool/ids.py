@@ -21,9 +21,8 @@ import pyarrow.types as pt
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.schema import AnyArray, IdArray
-from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code
+from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code, whole
 from hf_negmine.data.sources import find_texts, open_rows, read_beir_texts, table_batches
-from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextColumn, TextSet
 
 

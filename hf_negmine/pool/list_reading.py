@@ -20,8 +20,8 @@ from hf_negmine.base.files import storage_errors
 from hf_negmine.base.progress import bar
 from hf_negmine.base.ragged import joined_pieces, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray, PassageArray
+from hf_negmine.data.checks import whole
 from hf_negmine.data.collecting import build_text_set
-from hf_negmine.data.sources.columns import whole
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.ids import IdIndex, Ids, TextsById, ids_of, open_texts, places_in
 from hf_negmine.pool.list_sources import (

@@ -20,9 +20,9 @@ import pyarrow.types as pt
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
-from hf_negmine.data.checks import is_list
+from hf_negmine.data.checks import is_list, lengths_of, whole
 from hf_negmine.data.sources import Rows, table_batches
-from hf_negmine.data.sources.columns import array_of, whole
+from hf_negmine.data.sources.columns import array_of
 from hf_negmine.data.sources.files import BUILDERS, endings
 from hf_negmine.pool.ids import stored_rows
 
@@ -201,8 +201,7 @@ def require_same_lengths(queries: pa.Array, one: IdArray, two: IdArray, name: st
 def flat_lists(lists: pa.Array, column: str) -> tuple[pa.Array, IdArray]:
     """The entries of all lists, and the length of each list, 0 for a missing one."""
     require(is_list(lists.type), f"column {column!r} holds {str(lists.type)[:120]}, expected a list in every row")
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return pc.list_flatten(lists), np.asarray(lengths)
+    return pc.list_flatten(lists), lengths_of(lists)
 
 
 def numbers_of(values: pa.Array, column: str) -> FloatArray:
@@ -245,36 +244,26 @@ class RunFile:
         return [QUERY, DOCUMENTS, SCORES]
 
     def tables(self, columns: list[str]) -> Iterator[pa.Table]:
-        """See `list_sources.ListSource`."""
-        if unknown := set(columns) - set(self.column_names):
-            raise ColumnError(min(unknown), self.column_names, argument=str(self.path))
-        lists = ((query, list(lines)) for query, lines in itertools.groupby(self._entries(), key=lambda one: one[0]))
-        some: list[tuple[str, list[tuple[str, str, float]]]] = []
+        """See `ListSource`."""
+        lines = _lines(self.path, 6, "query id, Q0, document id, rank, score and tag")
+        entries = ((fields[0], fields[2], _number(self.path, number, fields[4])) for number, fields in lines)
+        lists: list[tuple[Any, ...]] = []
         size = 0
-        for one in lists:
-            some.append(one)
-            size += len(one[1])
+        for query, some in itertools.groupby(entries, key=lambda entry: entry[0]):
+            _, documents, scores = zip(*some, strict=True)
+            lists.append((query, documents, scores))
+            size += len(documents)
             if size >= ENTRIES_A_TABLE:
-                yield _table_of(some).select(columns)
-                some, size = [], 0
-        if some:
-            yield _table_of(some).select(columns)
-
-    def _entries(self) -> Iterator[tuple[str, str, float]]:
-        for number, fields in _lines(self.path, 6, "query id, Q0, document id, rank, score and tag"):
-            yield fields[0], fields[2], _number(self.path, number, fields[4])
+                yield _table_of(lists).select(columns)
+                lists, size = [], 0
+        if lists:
+            yield _table_of(lists).select(columns)
 
 
-def _table_of(lists: list[tuple[str, list[tuple[str, str, float]]]]) -> pa.Table:
-    return pa.table(
-        {
-            QUERY: pa.array([query for query, _ in lists], pa.large_string()),
-            DOCUMENTS: pa.array(
-                [[document for _, document, _ in entries] for _, entries in lists], pa.large_list(pa.large_string())
-            ),
-            SCORES: pa.array([[score for *_, score in entries] for _, entries in lists], pa.large_list(pa.float64())),
-        }
-    )
+def _table_of(lists: list[tuple[Any, ...]]) -> pa.Table:
+    kinds = pa.large_string(), pa.large_list(pa.large_string()), pa.large_list(pa.float64())
+    columns = [pa.array(column, kind) for column, kind in zip(zip(*lists, strict=True), kinds, strict=True)]
+    return pa.table(columns, names=[QUERY, DOCUMENTS, SCORES])
 
 
 def read_qrels(path: str | Path) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import finish_or_nothing
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts, runs
+from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.pool.ids import POSITIONS, Ids, require_fields, taken
@@ -65,7 +65,7 @@ def _table(tops: CandidateLists, positives: Positives, ids: Ids, first: int, las
     order = np.lexsort((passages, -scores, query))
     query, passages, scores = query[order], passages[order], scores[order]
     again = np.append(False, (passages[1:] == passages[:-1]) & (query[1:] == query[:-1]))  # positives are candidates
-    bounds = offsets_of_counts(np.bincount(query[~again], minlength=len(queries))).astype(np.int32)
+    bounds = offsets_of_rows(query[~again], len(queries)).astype(np.int32)
     of_positives = (offsets - offsets[0]).astype(np.int32)
     columns = [
         taken(ids.queries, queries),

@@ -180,15 +180,17 @@ class Rankings:
         self._keep(before)
 
     def _survivors(
-        self, demand: Demand, purpose: str, removed: dict[str, int], filters: Sequence[BoundFilter]
-    ) -> Survivors:
+        self, demand: Demand, purpose: str, filters: Sequence[BoundFilter]
+    ) -> tuple[Survivors, dict[str, int]]:
         """The candidates that the method and all filters allow, the best ``demand.wanted`` of each target.
 
-        Rankings are read from the top, twice as far each time, until enough candidates have stayed or none are left.
+        Also how many candidates each filter removed. Rankings are read from the top, twice as far each time, until
+        enough candidates have stayed or none are left.
         """
         if not filters:
             answer = self._answer(demand, purpose)
-            return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts, answer.certain)
+            return Survivors(self.lists.passages, self.lists.scores, answer.starts, answer.counts, answer.certain), {}
+        removed: dict[str, int] = {}
         counts = np.zeros(len(demand.queries), dtype=np.int64)
         starts, length = counts.copy(), 0
         certain = np.ones(len(demand.queries), dtype=bool)
@@ -223,13 +225,9 @@ class Rankings:
                 for name, count_of in taken.items():
                     removed[name] = removed.get(name, 0) + int(count_of[done].sum())
             pending, looked_at = pending[~settled], min(2 * looked_at, self.n_passages)
-        return Survivors(
-            np.concatenate([part.passages for part in parts]),
-            np.concatenate([part.scores for part in parts]),
-            starts,
-            counts,
-            certain,
-        )
+        passages = np.concatenate([part.passages for part in parts])
+        scores = np.concatenate([part.scores for part in parts])
+        return Survivors(passages, scores, starts, counts, certain), removed
 
     def _answer(self, demand: Demand, purpose: str) -> Answer:
         """The answer to ``demand``, after deepening the pool where it is too shallow, unless its lists simply end."""

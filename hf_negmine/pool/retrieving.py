@@ -19,7 +19,6 @@ from hf_negmine.base.errors import require
 from hf_negmine.base.files import only_writer, read_arrays, write_arrays
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Searcher
-from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
@@ -78,11 +77,8 @@ def search_share(
 ) -> None:
     """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
 
-    Processes with shares of their own need no lock: nobody else writes their parts.
-
-    Args:
-        texts, open_searcher, folder, about, depth, progress: as for `retrieve`.
-        share: which of the parts, by number.
+    ``share`` says which parts, by number. Processes with shares of their own need no lock: nobody else writes their
+    parts.
     """
     if not has_pool(folder, about=about):
         paths = dict(list(_parts(texts, folder / "parts").items())[share])
@@ -97,16 +93,21 @@ def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
 def _fill(
     texts: TextSet, open_searcher: Callable[[], Searcher], paths: dict[int, Path], depth: int, progress: bool
 ) -> None:
-    """Search the parts that are missing."""
-    n_queries = len(texts.queries)
-    if not all(map(_has_part, paths.values())):
+    """Search the parts that are missing; the bar counts those of an earlier run as done, but not for the rate."""
+    parts = {start: np.arange(start, min(start + QUERIES_A_PART, len(texts.queries))) for start in paths}
+    missing = [start for start, path in paths.items() if not _has_part(path)]
+    if missing:
         open_index(open_searcher())  # encodes and indexes, with their own bars
-    with _searching(paths, n_queries, progress) as searched:
-        for start, path in paths.items():
-            if not _has_part(path):
-                queries = np.arange(start, min(start + QUERIES_A_PART, n_queries))
-                lists, scores = _search_part(texts, open_searcher(), queries, depth, searched)
-                _write_part(path, [*arrays_of(lists), scores])
+    total = sum(map(len, parts.values()))
+    done = total - sum(len(parts[start]) for start in missing)
+    with bar("Searching", "queries", total, done=done, shown=progress) as searched:
+        for start in missing:
+            bounds = texts.positive_offsets[start : parts[start][-1] + 2]
+            rows = np.repeat(np.arange(len(parts[start])), np.diff(bounds))
+            passages = texts.positive_ids[bounds[0] : bounds[-1]]
+            lists, scores = search_in_blocks(open_searcher(), parts[start], rows, passages, depth, searched.update)
+            write_arrays(paths[start], [*arrays_of(lists), scores])
+            write_sealed(paths[start].with_suffix(".json"), {}, [paths[start]])
 
 
 def _candidates(
@@ -124,25 +125,5 @@ def _candidates(
     return CandidateLists.concatenated(lists_of_parts), positives
 
 
-def _search_part(
-    texts: TextSet, searcher: Searcher, queries: IdArray, depth: int, searched: Any
-) -> tuple[CandidateLists, FloatArray]:
-    first, last = texts.positive_offsets[queries[0]], texts.positive_offsets[queries[-1] + 1]
-    rows = np.repeat(np.arange(len(queries)), np.diff(texts.positive_offsets[queries[0] : queries[-1] + 2]))
-    return search_in_blocks(searcher, queries, rows, texts.positive_ids[first:last], depth, searched.update)
-
-
-def _searching(parts: dict[int, Path], n_queries: int, progress: bool) -> Any:
-    """A bar over the queries of parts; those in parts stored by an earlier run count as done, but not for the rate."""
-    sizes = {path: min(QUERIES_A_PART, n_queries - start) for start, path in parts.items()}
-    stored = sum(size for path, size in sizes.items() if _has_part(path))
-    return bar("Searching", "queries", sum(sizes.values()), done=stored, shown=progress)
-
-
 def _has_part(path: Path) -> bool:
     return is_whole(path.with_suffix(".json"), aside=path.with_suffix(".json"))
-
-
-def _write_part(path: Path, arrays: list[np.ndarray[Any, Any]]) -> None:
-    write_arrays(path, arrays)
-    write_sealed(path.with_suffix(".json"), {}, [path])

@@ -126,12 +126,11 @@ def read_pool(folder: Path, *, locked: bool = False, sealed: bool = True) -> Sto
 def has_pool(
     folder: Path, *, about: Mapping[str, Any] | None = None, locked: bool = False, aside: Path | None = None
 ) -> bool:
-    """Whether a folder holds an intact pool. If it is damaged, ``aside`` is renamed.
+    """Whether a folder holds an intact pool; of a damaged one the path ``aside`` is renamed.
 
     Args:
-        folder: the pool's folder.
+        folder, locked: as in `read_pool`.
         about: the identity that it must have; another pool, such as that of another teacher, counts as damaged.
-        locked: whether the caller is the folder's only writer.
         aside: the path to set aside.
 
     Raises:

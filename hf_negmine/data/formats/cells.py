@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import IdArray
-from hf_negmine.data.checks import is_list, is_text
+from hf_negmine.data.checks import is_list, is_text, lengths_of, whole
 
 
 def is_passage(kind: pa.DataType) -> bool:
@@ -47,12 +47,10 @@ def elements_of(column: pa.ChunkedArray | pa.Array) -> tuple[pa.Array, IdArray]:
 
     A cell of ``None`` holds no element, wherever other cells are lists.
     """
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    whole = pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
-    if not is_list(whole.type) or is_messages(whole.type):
-        return whole, np.arange(len(whole) + 1, dtype=np.int64)
-    counts = pc.fill_null(pc.list_value_length(whole), 0).to_numpy(zero_copy_only=False)
-    return whole.flatten(), offsets_of_counts(counts.astype(np.int64))
+    cells = whole(column)
+    if not is_list(cells.type) or is_messages(cells.type):
+        return cells, np.arange(len(cells) + 1, dtype=np.int64)
+    return cells.flatten(), offsets_of_counts(lengths_of(cells))
 
 
 def texts_of_elements(elements: pa.Array, column: str) -> pa.LargeStringArray:
@@ -98,9 +96,8 @@ def _field(records: pa.StructArray, name: str) -> pa.LargeStringArray:
 
 
 def _joined_messages(chats: pa.Array) -> pa.LargeStringArray:
-    messages, offsets = chats.flatten(), pc.fill_null(pc.list_value_length(chats), 0)
-    contents = pc.fill_null(_field(messages, "content"), "")
-    bounds = offsets_of_counts(offsets.to_numpy(zero_copy_only=False).astype(np.int64))
+    contents = pc.fill_null(_field(chats.flatten(), "content"), "")
+    bounds = offsets_of_counts(lengths_of(chats))
     return pc.binary_join(pa.LargeListArray.from_arrays(bounds, contents), pa.scalar(" ", pa.large_string()))
 
 

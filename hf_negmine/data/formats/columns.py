@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.ragged import flat_positions, offsets_of_counts
+from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.data.checks import check_texts
 from hf_negmine.data.formats.cells import elements_of, lists_like, texts_of_elements
@@ -33,11 +33,7 @@ class NegativeColumns(RowFormat):
         scores: a column with one score for the positive and one for each negative.
     """
 
-    name: str
-    query: str
-    positive: str
     negatives: tuple[str, ...]
-    of_positives: tuple[str, ...] = ()
     scores: str | None = None
 
     @property
@@ -61,8 +57,7 @@ class NegativeColumns(RowFormat):
         first, kind = table.column_names.index(self.negatives[0]), table.schema.field(self.negatives[0]).type
         table = table.drop_columns(list(self.negatives))
         for place, name in enumerate(self._names(int(counts.max(initial=0)))):
-            there = counts > place
-            texts = negatives.take(pa.array(np.where(there, offsets[:-1] + place, 0), mask=~there))
+            texts = negatives.take(pa.array(offsets[:-1] + place, mask=counts <= place))
             column = texts.cast(pa.string() if pa.types.is_null(kind) else kind)
             table = table.add_column(min(first + place, table.num_columns), name, column)
         return table
@@ -79,11 +74,7 @@ class NegativeColumns(RowFormat):
 class LabelledLists(RowFormat):
     """Rows of a query, a list of passages, and a list of labels, over 0 for a positive."""
 
-    name: str
-    query: str
-    positive: str
     labels: str
-    of_positives: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
@@ -107,15 +98,11 @@ class LabelledLists(RowFormat):
         old = locate(own, (self.labels,))
         places = check_new_negatives(negatives, offsets, places, rows=len(table), known=len(old.texts))
         passages, bounds = elements_of(own[self.positive])
-        lengths = np.diff(bounds) + np.diff(offsets)
-        ends = offsets_of_counts(lengths)
-        is_positive = np.zeros(ends[-1], dtype=bool)
-        is_positive[flat_positions(ends[:-1], np.diff(bounds))[0]] = True
-        at = np.empty(ends[-1], dtype=np.int64)
-        at[is_positive], at[~is_positive] = np.arange(len(passages)), len(passages) + np.arange(len(negatives))
-        texts = pa.concat_arrays([texts_of_elements(passages, self.positive), negatives]).take(pa.array(at))
+        rows = np.concatenate([np.repeat(np.arange(len(table)), np.diff(one)) for one in (bounds, offsets)])
+        order, ends = np.argsort(rows, kind="stable"), offsets_of_rows(rows, len(table))
+        texts = pa.concat_arrays([texts_of_elements(passages, self.positive), negatives]).take(pa.array(order))
         kind, labels = table.schema.field(self.positive).type, table.schema.field(self.labels).type
-        marks = pa.array(is_positive.astype(np.int64)).cast(labels.value_type)
+        marks = pa.array((order < len(passages)).astype(np.int64)).cast(labels.value_type)
         table = with_column(table, self.positive, lists_like(kind, texts.cast(kind.value_type), ends))
         return with_column(table, self.labels, lists_like(labels, marks, ends))
 
@@ -132,9 +119,8 @@ class LabelledLists(RowFormat):
         is_positive = is_relevant(labels, self.labels)
         rows = np.repeat(np.arange(len(table)), np.diff(bounds))
         for name, some in ((self.positive, is_positive), (self.labels, ~is_positive)):
-            counts = np.bincount(rows[some], minlength=len(table))
-            kept = passages.take(pa.array(np.flatnonzero(some)))
-            table = with_column(table, name, pa.LargeListArray.from_arrays(offsets_of_counts(counts), kept))
+            kept, ends = passages.take(pa.array(np.flatnonzero(some))), offsets_of_rows(rows[some], len(table))
+            table = with_column(table, name, pa.LargeListArray.from_arrays(ends, kept))
         return table
 
 
@@ -142,11 +128,7 @@ class LabelledLists(RowFormat):
 class LabelledPairs(RowFormat):
     """Rows of a query, one passage, and its label, over 0 for a positive; a query has several such rows."""
 
-    name: str
-    query: str
-    positive: str
     label: str
-    of_positives: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
@@ -161,8 +143,8 @@ class LabelledPairs(RowFormat):
             rows = np.flatnonzero(some)
             rows = rows[np.argsort(query_of_row[rows], kind="stable")]
             texts = texts_of_elements(table[self.positive].combine_chunks(), self.positive).take(pa.array(rows))
-            counts = np.bincount(query_of_row[rows], minlength=len(queries))
-            parts += [check_texts(texts, rows, column=self.positive), offsets_of_counts(counts)]
+            offsets = offsets_of_rows(query_of_row[rows], len(queries))
+            parts += [check_texts(texts, rows, column=self.positive), offsets]
         bare = np.flatnonzero(np.diff(parts[1]) == 0)
         require(
             not len(bare),

@@ -39,7 +39,7 @@ def _of_tool(tool: Tool, schema: pa.Schema, query: str | None, positive: str | N
         (tool.negatives[0], *later),
         tool.lists,
         _of(schema, *tool.of_negatives),
-        _of(schema, *tool.of_positives),
+        of_positives=_of(schema, *tool.of_positives),
     )
 
 
@@ -77,11 +77,7 @@ def _pair(
 ) -> tuple[str, str] | None:
     """The query and positive columns: as named, by a usual name, or the only two of texts; None if it is not clear.
 
-    Args:
-        schema: the columns.
-        needed: other columns that there must be.
-        query, positive: names that the user gave.
-        lists: whether positives come in lists; None if they may.
+    There must be all ``needed`` columns, too; with ``lists`` None, positives may come in lists.
     """
     if not set(needed) <= set(schema.names):
         return None

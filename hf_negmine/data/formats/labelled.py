@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.ragged import offsets_of_counts, offsets_of_rows
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.checks import are_blank, check_texts, flatten_positives, is_text
 from hf_negmine.data.formats.cells import elements_of, texts_of_elements
@@ -37,6 +37,7 @@ class LabelledTexts:
     negative_offsets: IdArray
 
 
+@dataclass(frozen=True)
 class RowFormat(ABC):
     """A format of rows, for tables with one set of columns; `format_of` makes it.
 
@@ -50,7 +51,7 @@ class RowFormat(ABC):
     name: str
     query: str
     positive: str
-    of_positives: tuple[str, ...]
+    of_positives: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     @abstractmethod
@@ -160,7 +161,7 @@ def labelled_texts(table: pa.Table, query: str, positive: str, negatives: Locate
         flat,
         offsets_of_counts(lengths),
         negatives.texts,
-        offsets_of_counts(np.bincount(negatives.rows, minlength=len(table))),
+        offsets_of_rows(negatives.rows, len(table)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.base.ragged import offsets_of_counts
+from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import IdArray
 from hf_negmine.data.checks import is_list
 from hf_negmine.data.formats.cells import elements_of, is_messages, lists_like, new_elements, texts_of_elements
@@ -33,13 +33,9 @@ class NegativeLists(RowFormat):
         scores: a column with one score for the positive and one for each negative.
     """
 
-    name: str
-    query: str
-    positive: str
     negatives: tuple[str, ...]
     lists: pa.DataType
     parallel: tuple[str, ...] = ()
-    of_positives: tuple[str, ...] = ()
     scores: str | None = None
 
     @property
@@ -67,7 +63,7 @@ class NegativeLists(RowFormat):
         columns[known], elements[known] = old.columns[places[known]], old.elements[places[known]]
         for column, name in enumerate(self.negatives):
             some = np.flatnonzero(columns == column)
-            cells = Cells(elements[some], offsets_of_counts(np.bincount(rows[some], minlength=len(table))))
+            cells = Cells(elements[some], offsets_of_rows(rows[some], len(table)))
             for other in self.parallel if column == 0 else ():
                 _, given = elements_of(table[name])
                 table = with_column(table, other, cells.values(table, other, given, name))
@@ -77,10 +73,7 @@ class NegativeLists(RowFormat):
     def with_positives(self, table: pa.Table, positives: pa.LargeStringArray, offsets: IdArray) -> pa.Table:
         """The same rows with these positives, which keep what the row says about those that it had.
 
-        Args:
-            table: the rows.
-            positives: texts, shape (m,).
-            offsets: int64, shape (rows + 1,): the positives of each row.
+        ``positives`` are texts; ``offsets``, shape (rows + 1,), tell which of them are each row's.
         """
         old, bounds = elements_of(table[self.positive])
         known: dict[tuple[int, str | None], int] = {}
@@ -146,7 +139,9 @@ class Cells:
 
 
 def with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """The table with another column in the place of the one of this name."""
+    """The table with this column in the place of the one of its name, or at the end."""
+    if name not in table.column_names:
+        return table.append_column(name, column)
     return table.set_column(table.column_names.index(name), name, column)
 
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_rows
-from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split, whole
+from hf_negmine.data.checks import whole
+from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split
 from hf_negmine.data.sources.files import open_file
 from hf_negmine.data.writing import in_memory
 

@@ -13,7 +13,7 @@ from datasets.arrow_writer import TypedSequence
 from datasets.formatting.formatting import LazyBatch
 
 from hf_negmine.base.errors import ColumnError, InputError, require
-from hf_negmine.data.checks import TEXTS_A_BATCH
+from hf_negmine.data.checks import TEXTS_A_BATCH, whole
 from hf_negmine.data.formats import RowFormat
 from hf_negmine.data.sources.labels import Labels, label_columns
 
@@ -138,16 +138,6 @@ def array_of(values: Any, what: str) -> pa.Array:
         return pa.array(values)
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are these, too
         raise InputError(f"{what}: {error}; expected values of one type, and text that is valid UTF-8") from error
-
-
-def whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
-    if isinstance(column, pa.Array):
-        return column
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    combined = column.combine_chunks()
-    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
 def take_rows(batch: dict[str, Any], rows: np.ndarray[Any, Any]) -> dict[str, list[Any]]:

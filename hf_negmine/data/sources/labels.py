@@ -70,10 +70,7 @@ class Labels:
     def check(self, positive: str, code: str, *, tell_grades: bool = True) -> None:
         """Raise `InputError` for the first column with labels of 0 and the like; warn about grades that are not read.
 
-        Args:
-            positive: the column of the passages.
-            code: the rows as a Dataset in Python.
-            tell_grades: whether to give that warning.
+        ``code`` is the rows as a Dataset in Python.
         """
         for name, column in self.columns.items():
             if column.refused and (column.in_lists or not column.graded):

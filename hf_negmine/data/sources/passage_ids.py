@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
-from hf_negmine.data.checks import is_list, is_text
+from hf_negmine.data.checks import is_list, is_text, whole
 from hf_negmine.data.formats.cells import (
     after_titles,
     elements_of,
@@ -26,7 +26,7 @@ from hf_negmine.data.formats.cells import (
 )
 from hf_negmine.data.formats.lists import with_column
 from hf_negmine.data.sources.beir import find_texts, read_beir_table
-from hf_negmine.data.sources.columns import table_batches, whole
+from hf_negmine.data.sources.columns import table_batches
 from hf_negmine.data.sources.rows import open_rows
 from hf_negmine.data.texts import find_digests, sort_digests
 

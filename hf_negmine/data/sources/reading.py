@@ -88,10 +88,8 @@ def find_format(
 ) -> RowFormat | None:
     """The format of rows with these columns, if they are in one; None for rows that are read as they are.
 
-    Args:
-        schema: names and types of the columns.
-        query, positive: the columns that the user named.
-        rows_format: the format that the user named; None recognizes those without labels.
+    ``query``, ``positive`` and ``rows_format`` are what the user named; without a format, those with labels are not
+    recognized.
 
     Raises:
         InputError: the rows are not in the format that the user named.

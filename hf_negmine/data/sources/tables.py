@@ -16,14 +16,9 @@ from hf_negmine.data.writing import in_memory
 
 
 def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
-    """Turn a data frame (pandas, polars, …), an Arrow table or batch, or columns of values into a Dataset.
+    """A data frame (pandas, polars, …), an Arrow table or batch, or columns of values as a Dataset.
 
-    Args:
-        source: anything.
-        what: its name in errors and code: ``rows`` or ``corpus``.
-
-    Returns:
-        The Dataset, and the code that makes one of ``what``; None if the source is not a table.
+    Also the code that makes one of ``what`` (``rows`` or ``corpus``). None for a source that is not a table.
     """
     try:
         if isinstance(source, pd.DataFrame):
