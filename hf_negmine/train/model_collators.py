@@ -12,7 +12,7 @@ from sentence_transformers.multi_vector_encoder.data_collator import MultiVector
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 
-from hf_negmine.train.rows import RowReader
+from hf_negmine.train.reading import RowReader
 
 KINDS = {SparseEncoder: SparseEncoderDataCollator, MultiVectorEncoder: MultiVectorEncoderDataCollator}
 
