@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,10 +109,11 @@ def write_model(
         NegmineError: the saved model gives different vectors.
     """
     whole = merged(model)
-    own_code = [type(module).__module__ for module in whole.children() if not _is_stock(module)]
+    code_of = {type(module).__module__ for module in whole.children()}
+    own_code = sorted(name for name in code_of if name.split(".")[0] != "sentence_transformers")
     if own_code:
         raise InputError(
-            f"push_model: the model has modules of {sorted(set(own_code))}, which nobody could load without running "
+            f"push_model: the model has modules of {own_code}, which nobody could load without running "
             "code from the Hub; use modules of Sentence Transformers"
         )
     whole.save_pretrained(str(folder), safe_serialization=True)
@@ -225,7 +225,3 @@ def check_same(model: SentenceTransformer, folder: Path) -> None:
             f"push_model: read back, the model gives different vectors (cosine {cosines.min():.4f} to the one in "
             "memory), so nothing was sent; part of it is not saved, such as a base made bidirectional after loading"
         )
-
-
-def _is_stock(module: Any) -> bool:
-    return type(module).__module__.split(".")[0] == "sentence_transformers"
