@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -36,10 +35,9 @@ SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "see
 
 def template() -> str:
     """The text of ``model_card_template.md``, which is at the root of the project and in the installed package."""
-    packaged = files("hf_negmine").joinpath("hub").joinpath("model_card_template.md")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "model_card_template.md").read_text(encoding="utf-8")
+    packaged = Path(__file__).with_name("model_card_template.md")
+    at_root = Path(__file__).parents[2] / packaged.name
+    return (packaged if packaged.exists() else at_root).read_text(encoding="utf-8")
 
 
 def negatives_section(

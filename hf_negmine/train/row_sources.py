@@ -1,4 +1,4 @@
-"""The choice of the data set that gives a row of a batch its negatives."""
+"""Negatives for the rows of a batch, each from the first data set that knows the row."""
 
 from __future__ import annotations
 
@@ -64,11 +64,12 @@ class RowSources:
             f"num_negatives: the rows of one batch come from data sets with {numbers} negatives per row; give all the "
             "same, or use batches of one data set each",
         )
+        n = numbers[0]
         for place, row in enumerate(rows):
-            if add_random and len(row.negatives) < numbers[0]:
-                texts, scores = random_negatives(found[place], row, numbers[0] - len(row.negatives), epoch)
+            if add_random and len(row.negatives) < n:
+                texts, scores = random_negatives(found[place], row, n - len(row.negatives), epoch)
                 row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
-            row.repeat_negatives(numbers[0])
+            row.repeat_negatives(n)
 
     def lacking(self, rows: list[TrainingRow], name: str | None) -> list[bool]:
         """Whether the first source that knows a row has no negative for it; False if no source knows it."""
