@@ -65,27 +65,26 @@ def write_files(
     sources: Sequence[str],
 ) -> Provenance:
     """Write all files of the repository except the card."""
+    (folder / FOLDER / config_name).mkdir(parents=True)
+    about = f"{FOLDER}/{config_name}/{split}"
     files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
     for name, table in material.lookups.items():
         files[name] = _write_shards(folder, table, f"lookups/{config_name}/{split}/{name}")
     scores = None if material.summary.histograms is None else _figure(material.summary)
     for name, picture, file_name in (("figure", scores, "scores"), ("sweep", front, "sweep")):
         if picture is not None:
-            path = f"{FOLDER}/{config_name}/{split}-{file_name}.png"
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            save_png(picture, folder / path)
-            files[name] = [path]
+            files[name] = [f"{about}-{file_name}.png"]
+            save_png(picture, folder / files[name][0])
     if with_pool:
         assert material.pool is not None
-        files["pool"] = _copy_pool(folder, material.pool, f"{FOLDER}/{config_name}/{split}-pool")
+        files["pool"] = _copy_pool(folder, material.pool, f"{about}-pool")
         files["scores"] = _write_lists(folder, material.pool, f"lookups/{config_name}/{split}/scores")
     summary = public_summary(material.summary)
     if report:
         assert material.fitted is not None
         shown = Shown.of_fit(material.fitted, material.fitted.folder.parents[1])
-        path = f"{FOLDER}/{config_name}/{split}-report.html"
-        write_report(replace(shown, summary=summary), folder / path)
-        files["report"] = [path]
+        files["report"] = [f"{about}-report.html"]
+        write_report(replace(shown, summary=summary), folder / files["report"][0])
     provenance = Provenance(
         config_name=config_name,
         split=split,
@@ -98,7 +97,6 @@ def write_files(
         source_datasets=list(sources),
         examples=material.rows.select(range(min(EXAMPLES, len(material.rows)))).to_list(),
     )
-    (folder / provenance.path).parent.mkdir(parents=True, exist_ok=True)
     (folder / provenance.path).write_text(provenance.to_json(), encoding="utf-8")
     return provenance
 
@@ -155,17 +153,15 @@ def _write_lists(folder: Path, pool: Path, stem: str) -> list[str]:
 
 
 def _copy_pool(folder: Path, pool: Path, target: str) -> list[str]:
-    (folder / target).mkdir(parents=True)
-    paths = []
-    for file in sorted(pool.iterdir()):
-        if file.is_file() and is_shared(file.name):
-            if file.suffix == ".json":
-                content = read_sealed(file)  # nothing damaged is pushed
-                write_sealed(folder / target / file.name, public_content(content), kept=sums_in(file))
-            else:
-                shutil.copyfile(file, folder / target / file.name)
-            paths.append(f"{target}/{file.name}")
-    return paths
+    (folder / target).mkdir()
+    shared = [file for file in sorted(pool.iterdir()) if file.is_file() and is_shared(file.name)]
+    for file in shared:
+        if file.suffix == ".json":
+            content = read_sealed(file)  # nothing damaged is pushed
+            write_sealed(folder / target / file.name, public_content(content), kept=sums_in(file))
+        else:
+            shutil.copyfile(file, folder / target / file.name)
+    return [f"{target}/{file.name}" for file in shared]
 
 
 def _figure(summary: MiningSummary) -> Any:

@@ -23,13 +23,11 @@ def run_jobs(
     namespace: str | None = None,
     secrets: dict[str, str] | None = None,
 ) -> list[str]:
-    """Run ``python -m`` with each of some arguments, each as a job of its own, and wait until all have ended.
+    """Run ``python -m`` with each of some modules and arguments as a job of its own, and wait until all have ended.
 
     Args:
-        modules: a module and its arguments, per job.
-        packages: what uv installs there.
-        flavor: the hardware, as the Hub names it, such as ``a10g-small``.
-        timeout: after which a job is stopped, such as ``2h``.
+        modules, packages: a module and its arguments per job, and what uv installs there.
+        flavor, timeout: the hardware, such as ``a10g-small``, and when a job is stopped, such as ``2h``.
         namespace: who pays; None takes the user that is logged in.
         secrets: environment variables of the jobs, besides ``HF_TOKEN``.
 

@@ -8,9 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +35,9 @@ SHOWN = ("teacher", "method", "sampler", "num_negatives", "positive_score", "see
 
 def template() -> str:
     """The text of ``model_card_template.md``, which is at the root of the project and in the installed package."""
-    packaged = files("hf_negmine").joinpath("hub").joinpath("model_card_template.md")
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    return (Path(__file__).parents[2] / "model_card_template.md").read_text(encoding="utf-8")
+    packaged = Path(__file__).with_name("model_card_template.md")
+    at_root = Path(__file__).parents[2] / packaged.name
+    return (packaged if packaged.exists() else at_root).read_text(encoding="utf-8")
 
 
 def negatives_section(
@@ -110,10 +107,11 @@ def write_model(
         NegmineError: the saved model gives different vectors.
     """
     whole = merged(model)
-    own_code = [type(module).__module__ for module in whole.children() if not _is_stock(module)]
+    code_of = {type(module).__module__ for module in whole.children()}
+    own_code = sorted(name for name in code_of if name.split(".")[0] != "sentence_transformers")
     if own_code:
         raise InputError(
-            f"push_model: the model has modules of {sorted(set(own_code))}, which nobody could load without running "
+            f"push_model: the model has modules of {own_code}, which nobody could load without running "
             "code from the Hub; use modules of Sentence Transformers"
         )
     whole.save_pretrained(str(folder), safe_serialization=True)
@@ -225,7 +223,3 @@ def check_same(model: SentenceTransformer, folder: Path) -> None:
             f"push_model: read back, the model gives different vectors (cosine {cosines.min():.4f} to the one in "
             "memory), so nothing was sent; part of it is not saved, such as a base made bidirectional after loading"
         )
-
-
-def _is_stock(module: Any) -> bool:
-    return type(module).__module__.split(".")[0] == "sentence_transformers"

@@ -28,6 +28,11 @@ REASONS = {
     412: "somebody else has committed in the meantime; " + AGAIN,
     429: "too many requests; wait a while; " + AGAIN,
 }
+SAID: dict[type[Exception], str] = {
+    LocalTokenNotFoundError: "no token; log in with `hf auth login`, or give token= (--token)",
+    RevisionNotFoundError: "it has no such revision",
+    GatedRepoError: "it is gated; ask for access on its page",
+}
 
 
 class HubError(NegmineError, RuntimeError):
@@ -41,14 +46,6 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
         yield
     except NegmineError:
         raise
-    except LocalTokenNotFoundError as error:
-        raise HubError(f"{doing} {repo_id}: no token; log in with `hf auth login`, or give token= (--token)") from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{doing} {repo_id}: it has no such revision") from error
-    except GatedRepoError as error:
-        raise HubError(f"{doing} {repo_id}: it is gated; ask for access on its page") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(f"{doing} {repo_id}: {REASONS[401 if _status(error) == 401 else 404]}") from error
     except Exception as error:
         if (reason := _reason(error, repo_id)) is None:
             raise
@@ -57,6 +54,11 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
 
 def _reason(error: Exception, repo_id: str) -> str | None:
     """The reason for an error; None if the Hub has nothing to do with it."""
+    for kind, reason in SAID.items():
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, RepositoryNotFoundError):
+        return REASONS[401 if _status(error) == 401 else 404]
     if isinstance(error, ValueError) and str(error).startswith("Invalid metadata"):
         return f"the Hub refuses the card's metadata: {' '.join(str(error).split())}"
     cause: BaseException | None = error

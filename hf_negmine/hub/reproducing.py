@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -176,16 +176,17 @@ def _teacher_again(teacher: str | Path | Teacher | None, settings: dict[str, Any
     """The teacher of the settings, or the given one; a given model is opened as the first one was, prompts included."""
     if teacher is None:
         return ensemble_of_settings(settings)
-    kind = (settings or {}).get("kind")
-    if settings is not None and kind == "faiss" and isinstance(teacher, str | Path):
+    if not isinstance(teacher, str | Path) or settings is None:
+        return cast(Teacher, resolve_ensemble(teacher))
+    kind, name = settings.get("kind"), str(teacher)
+    if kind == "faiss":
         stage = next(iter(settings.get("stages", [])), None)
-        dense = _teacher_again(re.sub(r"^faiss:[^:]*:", "", str(teacher)), stage)
+        dense = _teacher_again(re.sub(r"^faiss:[^:]*:", "", name), stage)
         return ApproximateTeacher(dense, settings.get("index", ""), candidates=settings.get("candidates", 0))
     again: Teacher = resolve_ensemble(teacher)
-    if isinstance(teacher, str | Path) and kind in OPENED:
-        model = str(teacher).removeprefix(f"{kind}:")
-        if isinstance(again, DenseTeacher) or model != str(teacher):
-            return ensemble_of_settings({**(settings or {}), "model": model, "revision": None})
+    model = name.removeprefix(f"{kind}:")
+    if kind in OPENED and (isinstance(again, DenseTeacher) or model != name):
+        return ensemble_of_settings({**settings, "model": model, "revision": None})
     return again
 
 

@@ -57,17 +57,7 @@ class BankVersion:
         n: int,
         seed: int,
     ) -> tuple[IdArray, PassageArray, FloatArray]:
-        """Offsets, passages and scores of n negatives (or as many as there are) for each of ``targets``.
-
-        Args:
-            targets: places in the bank, shape (rows,).
-            positive_scores: the score that set each target's ceiling, shape (rows,).
-            query_keys: first half of the query's digest of each row, uint64, shape (rows,).
-            passage_keys: first halves of the passage digests, uint64, shape (n_passages,).
-            sampler: draws them.
-            n: negatives per row.
-            seed: the seed of the draws.
-        """
+        """Offsets, passages and scores of up to n negatives for each of ``targets``, its places; see `choose`."""
         starts = self.offsets[targets]
         wanted = sampler.depth(n)
         counts = np.minimum(self.offsets[targets + 1] - starts, wanted)
@@ -92,7 +82,6 @@ class NegativeBank:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._seen: tuple[int, int] | None = None
-        self._newest = 0
         self._open: tuple[int, BankVersion] | None = None
 
     @classmethod
@@ -110,11 +99,12 @@ class NegativeBank:
             seen = (status.st_mtime_ns, status.st_ino)
         except FileNotFoundError:
             seen = None
-        if seen != self._seen:
+        if self._open is None or seen != self._seen:
             versions = self.versions()
-            self._seen, self._newest = seen, versions[-1]["version"] if versions else 0
-        if self._open is None or self._open[0] != self._newest:
-            self._open = (self._newest, self._read(self._newest))
+            number = versions[-1]["version"] if versions else 0
+            if self._open is None or self._open[0] != number:
+                self._open = (number, self._read(number))
+            self._seen = seen
         return self._open
 
     def versions(self) -> list[dict[str, Any]]:
@@ -125,12 +115,9 @@ class NegativeBank:
         return found
 
     def publish(self, version: BankVersion, about: dict[str, Any], notes: Notes | None = None) -> None:
-        """Add a version, which takes effect at once.
+        """Add a version, which takes effect at once, and store arrays (``notes``) with it.
 
-        Args:
-            version: the survivors.
-            about: what the list of versions records of it; its ``step`` is the optimizer step it was made at.
-            notes: arrays that are stored with it.
+        The list of versions records what is said ``about`` it; its ``step`` is the optimizer step it was made at.
         """
         versions = self.versions()
         number = versions[-1]["version"] + 1 if versions else 1
@@ -173,9 +160,6 @@ class NegativeBank:
         read_sealed(folder / ABOUT)
         return BankVersion(*(read_array(folder / f"{name}.npy") for name in ARRAYS))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Only the path: copies in other processes map the files themselves."""
-        return {"folder": self.folder}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+        return NegativeBank, (self.folder,)

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import datasets
-import numpy as np
-import pyarrow as pa
 import torch
 from sentence_transformers.base.data_collator import BaseDataCollator
 from transformers import TrainerCallback
 
 from hf_negmine.base.errors import InputError, require, require_choice, require_whole
-from hf_negmine.base.files import text_digests
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler
-from hf_negmine.base.randomness import random_keys, seed_of_epoch, uniform
+from hf_negmine.base.randomness import seed_of_epoch
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.select import resolve_sampler
@@ -25,17 +22,9 @@ from hf_negmine.select.methods import Method
 from hf_negmine.train.card import let_card_read_mined_rows
 from hf_negmine.train.layout import Labels, Layout, labeled_pair, laid_out
 from hf_negmine.train.model_collators import model_collator
-from hf_negmine.train.row_sources import RowSources, lacking_in
-from hf_negmine.train.rows import (
-    LABEL_COLUMNS,
-    NOT_TEXT,
-    Feature,
-    LookupTables,
-    RowReader,
-    TrainingRow,
-    feature_batches,
-    thin_out,
-)
+from hf_negmine.train.reading import LABEL_COLUMNS, NOT_TEXT, Feature, LookupTables, RowReader, feature_batches
+from hf_negmine.train.row_sources import RowSources
+from hf_negmine.train.rows import TrainingRow
 from hf_negmine.train.source import NegativeSource
 
 Negatives: TypeAlias = NegativeMiner | CandidatePool | str | Path
@@ -125,7 +114,7 @@ class HardNegativeCollator(TrainerCallback):
             "negatives: two data sets have the same miner, which only knows the rows of its last fit; make one each",
         )
         self.sources = {name: self._source(given) for name, given in named.items() if given is not None}
-        self._named = isinstance(negatives, Mapping)
+        self._row_sources = RowSources(self.sources, is_named=isinstance(negatives, Mapping))
         require(
             fill == "repeat" or bool(self.sources),
             "fill='random' draws from a corpus: give negatives=, a miner or a pool",
@@ -237,8 +226,9 @@ class HardNegativeCollator(TrainerCallback):
 
     def _lacking_of_batch(self, features: Sequence[Feature]) -> list[tuple[int, str]]:
         reader = self._reader(features[0])
-        sources = self._row_sources.of(features[0].get("dataset_name"))
-        if reader.is_labeled_pair(features[0]) and not sources:
+        name = features[0].get("dataset_name")
+        has_source = bool(self._row_sources.of(name))
+        if reader.is_labeled_pair(features[0]) and not has_source:
             return []
         rows = [reader.read(feature) for feature in features]
         if reader.holds_negatives(features[0]):
@@ -247,10 +237,10 @@ class HardNegativeCollator(TrainerCallback):
             if self.num_negatives is None:
                 reader.n_of(rows)
             lacks = [not row.negatives for row in rows]
-        elif not sources:
+        elif not has_source:
             raise self._no_negatives(reader, features[0])
         else:
-            lacks = [False] * len(rows) if self.fill == "random" else lacking_in(sources, rows)
+            lacks = [False] * len(rows) if self.fill == "random" else self._row_sources.lacking(rows, name)
         return [(place, row.query) for place, row in enumerate(rows) if lacks[place]]
 
     # ---- the batch ---------------------------------------------------------------------------------------------
@@ -270,13 +260,9 @@ class HardNegativeCollator(TrainerCallback):
         epoch = self.epoch
         rows = [reader.read(feature) for feature in features]
         for row in rows:
-            self._choose_positive(row, epoch)
+            row.choose_positive(seed_of_epoch(self._seed or 0, epoch))
         self._give_negatives(rows, reader, features[0], epoch)
         return self._collate([laid_out(row, name, self.layout, self.labels) for row in rows], reader)
-
-    @property
-    def _row_sources(self) -> RowSources:
-        return RowSources(self.sources, self._named)
 
     def _reader(self, feature: Feature) -> RowReader:
         name, columns = feature.get("dataset_name"), tuple(feature)
@@ -290,33 +276,26 @@ class HardNegativeCollator(TrainerCallback):
             self._readers[key] = RowReader(columns, query_column=query, positive_column=positive, lookups=self._lookups)
         return self._readers[key]
 
-    def _choose_positive(self, row: TrainingRow, epoch: int) -> None:
-        """Move one positive per epoch to the front, drawn like the negatives."""
-        if len(row.positives) > 1:
-            key = text_digests(pa.array([row.query], pa.large_string()))[:, 0]
-            number = uniform(random_keys(seed_of_epoch(self._seed or 0, epoch), key, np.zeros((1, 1), dtype=np.uint64)))
-            chosen = int(number[0, 0] * len(row.positives))
-            row.positives = [row.positives[chosen], *row.positives[:chosen], *row.positives[chosen + 1 :]]
-
     def _give_negatives(self, rows: list[TrainingRow], reader: RowReader, first: Feature, epoch: int) -> None:
         """Give every row its n negatives, its own or a source's; ``first`` is the feature of the first row."""
         name = first.get("dataset_name")
-        sources = self._row_sources.of(name)
+        has_source = bool(self._row_sources.of(name))
         if reader.holds_negatives(first):
-            if sources and (name is not None or not self._named):
+            if has_source and (name is not None or not self._row_sources.is_named):
                 raise InputError(
                     "the rows hold negatives, and negatives= was given as well; remove the rows' own "
                     f"({reader.negative_columns or 'lists'}), or leave out negatives="
                 )
-            self._thin_out(rows, reader, epoch)
+            for row in rows:
+                row.drop_known_positives()
+            n = self.num_negatives or reader.n_of(rows)
+            for row in rows:
+                row.thin_out(n, self.sampler, seed_of_epoch(self._seed or 0, epoch))
+                row.repeat_negatives(n)
             return
-        if not sources:
+        if not has_source:
             raise self._no_negatives(reader, first)
-        for row, source in zip(rows, self._row_sources.fill(rows, name, epoch), strict=True):
-            if self.fill == "random" and len(row.negatives) < source.n:
-                texts, scores = source.random_negatives(row, source.n - len(row.negatives), epoch)
-                row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
-            row.repeat_negatives(source.n)
+        self._row_sources.give(rows, name, epoch, add_random=self.fill == "random")
 
     def _no_negatives(self, reader: RowReader, feature: Feature) -> InputError:
         pair = (reader.query_column, reader.positive_column)
@@ -326,20 +305,6 @@ class HardNegativeCollator(TrainerCallback):
             f"the rows have no negatives ({', '.join(pair)}), and the collator has no place to take them from; give "
             f"negatives=, a fitted miner or a pool{rename}"
         )
-
-    def _thin_out(self, rows: list[TrainingRow], reader: RowReader, epoch: int) -> None:
-        """Keep n of the rows' own negatives."""
-        for row in rows:
-            row.drop_known_positives()
-        n = self.num_negatives or reader.n_of(rows)
-        for row in rows:
-            if self.sampler is not None and len(row.negatives) > n:
-                texts = text_digests(pa.array([row.query, *row.negatives], pa.large_string()))[:, 0]
-                keys = random_keys(seed_of_epoch(self._seed or 0, epoch), texts[:1], texts[None, 1:])
-                thin_out(row, n, self.sampler, keys)
-            else:
-                thin_out(row, n, None, None)
-            row.repeat_negatives(n)
 
     def _collate(self, laid: list[dict[str, Any]], reader: RowReader) -> dict[str, Any]:
         if reader not in self._inner:

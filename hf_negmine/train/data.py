@@ -16,7 +16,7 @@ from hf_negmine.data.sources import choose_columns, open_rows, pair_batches
 from hf_negmine.data.writing import in_memory
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.summary import MiningSummary
-from hf_negmine.train.rows import LookupTables, RowReader, feature_batches, one_length
+from hf_negmine.train.reading import LookupTables, RowReader, feature_batches, one_length
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
-from hf_negmine.train.rows import WEIGHTS, Feature, RowReader, TrainingRow
+from hf_negmine.train.reading import WEIGHTS, Feature, RowReader
+from hf_negmine.train.rows import TrainingRow
 
 Layout: TypeAlias = Literal["n-tuple", "labeled-list"]
 Labels: TypeAlias = Literal["none", "scores", "keys"]
@@ -33,16 +34,11 @@ def laid_out(row: TrainingRow, name: str | None, layout: Layout, labels: Labels)
             "train with one of them, or remove the column"
         )
     laid: dict[str, Any] = {} if name is None else {"dataset_name": name}
-    documents = [row.positives[0], *row.negatives]
+    laid["query"], documents = row.query, [row.positives[0], *row.negatives]
     if layout == "labeled-list":
-        relevance = [1.0] + [0.0] * len(row.negatives)
-        return {
-            **laid,
-            "query": row.query,
-            "documents": documents,
-            "labels": _scores(row) if labels == "scores" else relevance,
-        }
-    laid |= {"query": row.query, "positive": row.positives[0]}
+        relevance = _scores(row) if labels == "scores" else [1.0] + [0.0] * len(row.negatives)
+        return {**laid, "documents": documents, "labels": relevance}
+    laid["positive"] = row.positives[0]
     laid |= {f"negative_{place}": text for place, text in enumerate(row.negatives, start=1)}
     if labels == "scores":
         laid["label"] = _scores(row)

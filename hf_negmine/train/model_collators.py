@@ -12,7 +12,7 @@ from sentence_transformers.multi_vector_encoder.data_collator import MultiVector
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sparse_encoder.data_collator import SparseEncoderDataCollator
 
-from hf_negmine.train.rows import RowReader
+from hf_negmine.train.reading import RowReader
 
 KINDS = {SparseEncoder: SparseEncoderDataCollator, MultiVectorEncoder: MultiVectorEncoderDataCollator}
 
@@ -26,14 +26,10 @@ def model_collator(
     max_length: int | dict[str, int] | None,
     most_negatives: int,
 ) -> BaseDataCollator:
-    """Make a collator for ``query, positive, negative_1 …``.
+    """Make a collator for ``query, positive, negative_1 …``, up to ``most_negatives``.
 
-    Args:
-        model: the model whose texts it prepares.
-        reader: knows the original names of the columns.
-        prompts, router_mapping: by the columns' own names or by ours; a negative has the entry of its positive.
-        max_length: tokens per text, for late interaction.
-        most_negatives: how many columns of negatives there may be.
+    Prompts and router mapping are by the columns' own names, which the reader knows, or by ours; a negative has the
+    entry of its positive. ``max_length`` is in tokens, for late interaction.
     """
     if isinstance(model, CrossEncoder):
         return CrossEncoderDataCollator(preprocess_fn=model.preprocess, prompts=prompts, router_mapping=router_mapping)
@@ -53,10 +49,7 @@ def _by_our_names(given: Any, names: Mapping[str, str], most_negatives: int) -> 
         return given
     if any(isinstance(value, Mapping) for value in given.values()):
         return {name: _by_our_names(value, names, most_negatives) for name, value in given.items()}
-    ours = dict(given)
-    for name, column in names.items():
-        if name not in ours and column in given:
-            ours[name] = given[column]
+    ours = {**{name: given[column] for name, column in names.items() if column in given}, **given}
     if "positive" in ours:
         for place in range(1, most_negatives + 1):
             ours.setdefault(f"negative_{place}", ours.get("negative", ours["positive"]))

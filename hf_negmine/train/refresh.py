@@ -42,12 +42,7 @@ def mine_with_student(
 ) -> BankVersion:
     """The survivors that the student finds, for each target as many as the source's sampler considers, if allowed.
 
-    Args:
-        source: texts, method and the teacher that may veto.
-        student: the model in training.
-        folder: for its vectors and pool, keyed by its weights; a killed run continues from there.
-        device: the device for encoding and search.
-        progress: whether to show bars.
+    ``folder`` holds its vectors and pool, keyed by its weights; a killed run continues from there.
     """
     texts = source.texts
     store = VectorStore(folder, progress=progress)
@@ -130,14 +125,15 @@ class Reserve:
 
         ``came_with`` of the added ones is NaN. A target whose ranking is used up keeps what it has.
         """
+        target = self.target
         easy = (HARDER_THAN * now < self.came_with) & (np.abs(now) < EASY_UNDER)
         easy_before = np.concatenate([[0], np.cumsum(easy)])
-        next_place = self.used[self.target] + easy_before[:-1] - easy_before[self.offsets[:-1]][self.target]
-        replaced = easy & (next_place < np.diff(self.ranked.offsets)[self.target])
-        slots = np.where(replaced, self.ranked.offsets[self.target] + next_place, self.slots)
+        next_place = self.used[target] + easy_before[:-1] - easy_before[self.offsets[:-1]][target]
+        replaced = easy & (next_place < np.diff(self.ranked.offsets)[target])
+        slots = np.where(replaced, self.ranked.offsets[target] + next_place, self.slots)
         came_with = np.where(replaced, np.nan, self.came_with).astype(np.float32)
-        order = np.lexsort((slots, self.target))
-        used = self.used + np.bincount(self.target[replaced], minlength=len(self.used))
+        order = np.lexsort((slots, target))
+        used = self.used + np.bincount(target[replaced], minlength=len(self.used))
         return Reserve(self.ranked, self.offsets, slots[order], used, came_with[order])
 
 

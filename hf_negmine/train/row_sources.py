@@ -1,4 +1,4 @@
-"""The choice of the data set that gives a row of a batch its negatives."""
+"""Negatives for the rows of a batch, each from the first data set that knows the row."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_negmine.base.errors import InputError, require
+from hf_negmine.train.random_negatives import random_negatives
 from hf_negmine.train.rows import TrainingRow
 from hf_negmine.train.source import NegativeSource
 
@@ -29,8 +30,8 @@ class RowSources:
             return list(self.by_name.values())
         return [self.by_name[name]] if name in self.by_name else []
 
-    def fill(self, rows: list[TrainingRow], name: str | None, epoch: int) -> list[NegativeSource]:
-        """Give the rows of a batch their negatives for an epoch; returns the source that knew each row.
+    def give(self, rows: list[TrainingRow], name: str | None, epoch: int, *, add_random: bool) -> None:
+        """Give the rows of a batch their n negatives for an epoch, repeated if there are fewer.
 
         Raises:
             InputError: no source knows a row or can mine it, or sources differ in their number of negatives.
@@ -63,14 +64,18 @@ class RowSources:
             f"num_negatives: the rows of one batch come from data sets with {numbers} negatives per row; give all the "
             "same, or use batches of one data set each",
         )
-        return [found[place] for place in range(len(rows))]
+        n = numbers[0]
+        for place, row in enumerate(rows):
+            if add_random and len(row.negatives) < n:
+                texts, scores = random_negatives(found[place], row, n - len(row.negatives), epoch)
+                row.negatives, row.scores = [*row.negatives, *texts], [*row.scores, *scores]
+            row.repeat_negatives(n)
 
-
-def lacking_in(sources: list[NegativeSource], rows: list[TrainingRow]) -> list[bool]:
-    """Whether the first source that knows a row has no negative for it; False if no source knows it."""
-    lacks, known = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
-    for source in sources:
-        its_known, its_lacks = source.lacks(rows)
-        lacks |= its_lacks & ~known
-        known |= its_known
-    return [bool(lack) for lack in lacks]
+    def lacking(self, rows: list[TrainingRow], name: str | None) -> list[bool]:
+        """Whether the first source that knows a row has no negative for it; False if no source knows it."""
+        lacks, known = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+        for source in self.of(name):
+            its_known, its_lacks = source.lacks(rows)
+            lacks |= its_lacks & ~known
+            known |= its_known
+        return [bool(lack) for lack in lacks]

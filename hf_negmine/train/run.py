@@ -6,14 +6,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import torch
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -33,9 +35,6 @@ from hf_negmine.train.data import TrainingData
 from hf_negmine.train.losses import CachedPositiveAwareMNRL, PositiveAwareMNRL
 from hf_negmine.train.output import CARD, CHECKPOINTS, begin, save, step_of
 from hf_negmine.train.settings import MINI_BATCH, TrainingSettings
-
-if TYPE_CHECKING:
-    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 SHARE_A_CHECKPOINT, SHARE_A_LOG = 0.1, 0.02
 """Shares of all steps after which the run is saved, and its loss logged."""
@@ -99,20 +98,8 @@ def fine_tune(
     if before is not None:
         tell(f"NDCG@10 before training: {before:.4f}")
     collator = HardNegativeCollator(student, data.miner, seed=settings.seed, **data.collating)
-    callbacks: list[TrainerCallback] = [collator, _Bar(settings.progress)]
-    if settings.refresh is not None:
-        callbacks.append(RemineCallback(collator, rule=settings.refresh, progress=settings.progress))
     loss = _loss(student, collator, settings)
-    trainer = SentenceTransformerTrainer(
-        model=student,
-        args=_arguments(output / CHECKPOINTS, settings, _prompts(student), student.device.type),
-        train_dataset=data.rows,
-        loss=loss,
-        data_collator=collator,  # type: ignore[arg-type]
-        callbacks=callbacks,
-    )
-    for own in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(own)
+    trainer = _trainer(student, collator, loss, data.rows, output / CHECKPOINTS, settings)
     if checkpoint is not None:
         tell(f"Continuing from step {step_of(checkpoint):,}")
     with storage_errors(output):
@@ -135,6 +122,30 @@ def fine_tune(
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def _trainer(
+    student: SentenceTransformer,
+    collator: HardNegativeCollator,
+    loss: Any,
+    rows: datasets.Dataset,
+    checkpoints: Path,
+    settings: TrainingSettings,
+) -> SentenceTransformerTrainer:
+    callbacks: list[TrainerCallback] = [collator, _Bar(settings.progress)]
+    if settings.refresh is not None:
+        callbacks.append(RemineCallback(collator, rule=settings.refresh, progress=settings.progress))
+    trainer = SentenceTransformerTrainer(
+        model=student,
+        args=_arguments(checkpoints, settings, _prompts(student), student.device.type),
+        train_dataset=rows,
+        loss=loss,
+        data_collator=collator,  # type: ignore[arg-type]
+        callbacks=callbacks,
+    )
+    for own in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(own)
+    return trainer
 
 
 class _Bar(TrainerCallback):

@@ -14,26 +14,23 @@ from transformers.utils import logging
 
 from hf_negmine.base.choices import PositiveScore
 from hf_negmine.base.errors import InputError, StorageError, require
-from hf_negmine.base.files import digest_of, text_digests
+from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import PositiveSampler, Sampler, Searcher, VectorTeacher
-from hf_negmine.base.randomness import random_keys, seed_of_epoch
-from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray
+from hf_negmine.base.randomness import seed_of_epoch
+from hf_negmine.base.schema import FORMAT_VERSION, BoolArray, FloatArray, IdArray, PassageArray
 from hf_negmine.data.pairs import PairFinder, RowPairs
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.select import Positives, Top, resolve_sampler
-from hf_negmine.select.filters import BoundFilter, Listed, keep_all
+from hf_negmine.select.filters import BoundFilter
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.teachers import without_index
 from hf_negmine.train.bank import BankVersion, NegativeBank
 from hf_negmine.train.rows import TrainingRow
 
 logger = logging.get_logger(__name__)
-
-TRIES_A_FILL = 64
-"""Random passages that are tried to fill one row."""
 
 
 @dataclass
@@ -101,7 +98,6 @@ class NegativeSource:
         method: Method | str | None,
         sampler: Sampler | str | None,
         seed: int,
-        positive_score: PositiveScore = "min",
     ) -> NegativeSource:
         """Make it from a stored pool, without its teacher."""
         if not isinstance(pool, CandidatePool):
@@ -117,7 +113,7 @@ class NegativeSource:
             )
         source = cls(
             open_text_set(texts_folder), pool, None, resolve_method(method), resolve_sampler(sampler), n, seed,
-            positive_score, (None, None), None,
+            "min", (None, None), None,
         )  # fmt: skip
         return source._with_bank(cache_dir)
 
@@ -139,7 +135,7 @@ class NegativeSource:
 
         Rows that are not in the pool are mined on the fly, if ``mine`` is set and there is a miner.
         """
-        pairs = self._pairs(rows)
+        pairs = self.pairs_of(rows)
         places, seen = self.finder.find(pairs)
         known = np.flatnonzero(seen)
         if len(known):
@@ -152,7 +148,7 @@ class NegativeSource:
 
     def lacks(self, rows: list[TrainingRow]) -> tuple[BoolArray, BoolArray]:
         """Which rows are in the pool, and which of these have no negative under one of their positives."""
-        pairs = self._pairs(rows, all_positives=True)
+        pairs = self.pairs_of(rows, all_positives=True)
         places, seen = self.finder.find(pairs)
         known, lacks = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
         if self.bank is not None and seen.any():
@@ -161,6 +157,17 @@ class NegativeSource:
             known[pairs.rows[seen]] = True
             lacks[pairs.rows[seen & (counts[targets] == 0)]] = True
         return known, lacks
+
+    def pairs_of(self, rows: list[TrainingRow], *, all_positives: bool = False) -> RowPairs:
+        """The rows, each with its first positive or with all of them."""
+        query_column, positive_column = self.columns
+        positives = [row.positives if all_positives else row.positives[:1] for row in rows]
+        return self.finder.pairs_of(
+            pa.array([row.query for row in rows], pa.large_string()),
+            pa.array(positives, pa.large_list(pa.large_string())),
+            query_column=query_column or "query",
+            positive_column=positive_column or "positive",
+        )
 
     def _draw(self, rows: list[TrainingRow], pairs: RowPairs, places: IdArray, known: IdArray, epoch: int) -> None:
         assert self.bank is not None
@@ -178,12 +185,7 @@ class NegativeSource:
             self.n,
             seed_of_epoch(self.seed, epoch),
         )
-        texts = self.texts.corpus.take(passages).to_pylist()
-        values, positive_scores = scores.tolist(), own.tolist()
-        for number, row in enumerate(known.tolist()):
-            entries = slice(int(offsets[number]), int(offsets[number + 1]))
-            rows[row].negatives, rows[row].scores = texts[entries], values[entries]
-            rows[row].positive_score = positive_scores[number]
+        self._write([rows[row] for row in known], passages, scores, offsets[:-1], offsets[1:], own)
 
     def _mine(self, rows: list[TrainingRow], epoch: int) -> None:
         """Mine rows on the fly, each against all of its positives."""
@@ -198,69 +200,29 @@ class NegativeSource:
                 f"first has the query {rows[0].query[:80]!r}."
             )
         found = self.miner.mine_fresh(
-            self._pairs(rows, all_positives=True), n=self.n, sampler=self.sampler, seed=seed_of_epoch(self.seed, epoch)
+            self.pairs_of(rows, all_positives=True),
+            n=self.n,
+            sampler=self.sampler,
+            seed=seed_of_epoch(self.seed, epoch),
         )
-        texts, values = self.texts.corpus.take(found.passages).to_pylist(), found.scores.tolist()
-        first_pairs = np.searchsorted(found.rows, np.arange(len(rows)))
-        for row, pair in zip(rows, first_pairs.tolist(), strict=True):
-            entries = slice(int(found.offsets[pair]), int(found.offsets[pair + 1]))
-            row.negatives, row.scores = texts[entries], values[entries]
-            row.positive_score = float(found.positive_scores[pair])
+        pairs = np.searchsorted(found.rows, np.arange(len(rows)))
+        starts, stops = found.offsets[pairs], found.offsets[pairs + 1]
+        self._write(rows, found.passages, found.scores, starts, stops, found.positive_scores[pairs])
 
-    def random_negatives(self, row: TrainingRow, missing: int, epoch: int) -> tuple[list[str], list[float]]:
-        """Up to ``missing`` random passages for a row: not a positive, not the query's text, no duplicates.
-
-        For a query of the fit, the miner's filters and its judge must allow each of them. If the teacher compares
-        vectors, they also score under the row's ceiling, unless that leaves the row without any negative at all.
-        """
-        pairs = self._pairs([row])
-        query, seed = int(pairs.query_ids[0]), seed_of_epoch(self.seed, epoch)
-        tries = min(TRIES_A_FILL, len(self.texts.corpus))
-        query_key = text_digests(pairs.queries)[:, 0]
-        drawn = random_keys(seed, query_key, np.arange(tries, dtype=np.uint64)[None])[0] % np.uint64(
-            len(self.texts.corpus)
-        )
-        ids = np.array(list(dict.fromkeys(drawn.astype(np.int64).tolist())))
-        taken = text_digests(pa.array([row.query, *row.positives, *row.negatives], pa.large_string()))
-        excluded = self.texts.corpus.find(taken)
-        if query >= 0:
-            first, last = self.texts.positive_offsets[query], self.texts.positive_offsets[query + 1]
-            excluded = np.concatenate([excluded, self.texts.positive_ids[first:last]])
-        ids = ids[~np.isin(ids, excluded)]
-        scores = np.full(len(ids), np.nan, dtype=np.float32)
-        if query >= 0 and self.compares_vectors and not np.isnan(row.positive_score):
-            scores = self.teacher_scores(np.array([query]), ids)[0]
-            ceiling = self.ceilings(np.array([query]), np.array([row.positive_score], dtype=np.float32))[0]
-            under = self._allowed(pairs, ids[scores < ceiling], missing)
-            if len(under) or row.negatives:
-                return self._texts_and_scores(ids, scores, under)
-        return self._texts_and_scores(ids, scores, self._allowed(pairs, ids, missing))
-
-    def _allowed(self, pairs: RowPairs, ids: IdArray, most: int) -> IdArray:
-        """The first ``most`` of the passages that all filters allow for the only row of ``pairs``."""
-        if pairs.query_ids[0] < 0 or not self.filters:
-            return ids[:most]
-        looked_at = most
-        while True:
-            kept = ids[:looked_at].astype(np.int32)
-            for target in self._targets(pairs):
-                offsets, unknown = np.array([0, len(kept)]), np.full(len(kept), np.nan, dtype=np.float32)
-                kept = keep_all(self.filters, Listed(target, pairs.query_ids, offsets, kept, unknown))[0].passages
-            if len(kept) >= most or looked_at >= len(ids):
-                return kept[:most].astype(np.int64)
-            looked_at *= 2
-
-    def _targets(self, pairs: RowPairs) -> IdArray:
-        """The target of the only row of ``pairs``, shape (1, 1); all targets of its query if the row itself is none."""
-        if self.positive_score == "min":
-            return pairs.query_ids[:, None]
-        places, seen = self.finder.find(pairs)
-        first, last = self.texts.positive_offsets[pairs.query_ids[0] :][:2]
-        return places[:, None] if seen.all() else np.arange(first, last)[:, None]
-
-    def _texts_and_scores(self, ids: IdArray, scores: FloatArray, chosen: IdArray) -> tuple[list[str], list[float]]:
-        places = np.flatnonzero(np.isin(ids, chosen))
-        return self.texts.corpus.take(ids[places]).to_pylist(), scores[places].tolist()
+    def _write(
+        self,
+        rows: list[TrainingRow],
+        passages: PassageArray,
+        scores: FloatArray,
+        starts: IdArray,
+        stops: IdArray,
+        positive_scores: FloatArray,
+    ) -> None:
+        """Write texts and scores into rows, those from ``starts`` to ``stops`` of the passages into each."""
+        texts, values = self.texts.corpus.take(passages).to_pylist(), scores.tolist()
+        bounds = zip(starts.tolist(), stops.tolist(), positive_scores.tolist(), strict=True)
+        for row, (start, stop, positive_score) in zip(rows, bounds, strict=True):
+            row.negatives, row.scores, row.positive_score = texts[start:stop], values[start:stop], positive_score
 
     # ---- the teacher's scores ----------------------------------------------------------------------------------
 
@@ -328,17 +290,6 @@ class NegativeSource:
     def _lowest(self) -> FloatArray:
         """The lowest positive score of each query, among those that set a ceiling."""
         return self.positives.targets("min")[1]
-
-    def _pairs(self, rows: list[TrainingRow], *, all_positives: bool = False) -> RowPairs:
-        """The rows, each with its first positive or with all of them."""
-        query_column, positive_column = self.columns
-        positives = [row.positives if all_positives else row.positives[:1] for row in rows]
-        return self.finder.pairs_of(
-            pa.array([row.query for row in rows], pa.large_string()),
-            pa.array(positives, pa.large_list(pa.large_string())),
-            query_column=query_column or "query",
-            positive_column=positive_column or "positive",
-        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Only paths and settings: every process opens texts and pool by memory map."""

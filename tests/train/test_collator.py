@@ -24,6 +24,7 @@ from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.bank import BankVersion
+from hf_negmine.train.random_negatives import random_negatives
 from hf_negmine.train.rows import TrainingRow
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, WordTeacher, columns_of, make_miner, rows, rows_of
 
@@ -296,12 +297,12 @@ def test_random_passages_keep_the_filters_and_the_judge_in_every_process(
     for epoch in range(3):
         for number in range(16):
             row = TrainingRow(QUERIES[number], [POSITIVES[number]], [])
-            filled = source.random_negatives(row, 3, epoch)[0]
+            filled = random_negatives(source, row, 3, epoch)[0]
             assert len(filled) == 3
             query = int(texts.queries.find(text_digests(pa.array([row.query])))[0])
             ids = texts.corpus.find(text_digests(pa.array(filled))).tolist()
             assert not {(query, passage) for passage in ids} & refused
-            assert copy.random_negatives(row, 3, epoch)[0] == filled
+            assert random_negatives(copy, row, 3, epoch)[0] == filled
 
 
 def test_random_passages_run_out_before_rows_repeat(frozen: SentenceTransformer, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.train import HardNegativeCollator
-from hf_negmine.train.rows import RowReader
+from hf_negmine.train.reading import RowReader
 from tests.train.helpers import (
     CORPUS,
     POSITIVES,

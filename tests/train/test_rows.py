@@ -12,7 +12,8 @@ from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.train import HardNegativeCollator
-from hf_negmine.train.rows import LookupTables, RowReader, TrainingRow, negative_columns
+from hf_negmine.train.reading import LookupTables, RowReader, negative_columns
+from hf_negmine.train.rows import TrainingRow
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, columns_of, make_miner, rows, rows_of
 
 

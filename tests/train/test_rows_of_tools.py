@@ -16,7 +16,7 @@ from hf_negmine.data.formats import format_of
 from hf_negmine.data.formats.cells import passage_texts
 from hf_negmine.data.formats.tools import TOOLS
 from hf_negmine.train import HardNegativeCollator
-from hf_negmine.train.rows import RowReader, feature_batches
+from hf_negmine.train.reading import RowReader, feature_batches
 from tests.properties.test_formats import ROWS, as_rows, table_in
 from tests.train.helpers import load_model
 from tests.unit.test_formats_of_tools import rows_of
