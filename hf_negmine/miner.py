@@ -37,7 +37,7 @@ from hf_negmine.report.false_negatives import Labels
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.report.sweep import Sweep
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.judge import NotRelevant
+from hf_negmine.select.judge import not_relevant
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
 from hf_negmine.teachers import models_stay_the_same
@@ -168,7 +168,7 @@ class NegativeMiner:
             self._transform.require_unchanged()
             judge, relevant, left_out = self.config.judge, fitted.relevant, None
             if judge is not None and relevant is not None:
-                left_out = NotRelevant.of(str(judge), relevant, len(texts.corpus))
+                left_out = not_relevant(str(judge), relevant[0], relevant[1], len(texts.corpus))
             self._pool = self._builder.pool(texts, (fitted.query_column, fitted.positive_column), left_out)
         return self._pool
 
