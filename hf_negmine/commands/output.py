@@ -45,11 +45,6 @@ class SavedData:
     for_tool: str | None = None
     positives: int | None = None
 
-    @property
-    def loading_code(self) -> str:
-        """The line of Python that loads the rows."""
-        return f'rows = datasets.load_dataset("parquet", data_files="{self.folder / DATA}", split="train")'
-
     def __str__(self) -> str:
         besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
         if self.for_tool is not None:
@@ -59,7 +54,7 @@ class SavedData:
         return (
             f"Written: {self.folder / DATA} ({counted(self.rows, 'row')}, {self.size / 1e6:,.1f} MB); beside it "
             f"{besides}.\n"
-            f"Load it: {self.loading_code}"
+            f'Load it: rows = datasets.load_dataset("parquet", data_files="{self.folder / DATA}", split="train")'
         )
 
 
@@ -151,7 +146,8 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
     for_tool = {"dpr": LIST}.get(miner.config.format, LINES) if miner.config.format in TOOLS else None
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):  # what killed runs have left half-written
+            shutil.rmtree(path, ignore_errors=True)
         with scratch_folder(folder) as scratch:
             for name, table in tables.items():
                 with finish_or_nothing(scratch / name) as file:
@@ -195,9 +191,3 @@ def note_on_exhausted(summary: MiningSummary) -> str:
         f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
         f"{summary.exhausted:,} of {queries:,} queries; their rows were left out (--on-exhausted keep keeps them)."
     )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left half-written."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
