@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from hf_negmine.report.summary import MiningSummary
     from hf_negmine.report.sweep import Sweep, SweptSetting
     from hf_negmine.select import Mixed, Sampled, Selection, SimANS, Top, Top1Sampled
+    from hf_negmine.select.chat_judge import ChatJudge
     from hf_negmine.select.ensembles import CrossSample, IntraSample
     from hf_negmine.select.filters import Consistency, NearDuplicates, Veto, Where, other_value, same_value
     from hf_negmine.select.judge import Judge
-    from hf_negmine.select.judge_models import ChatJudge, FunctionJudge, ScoreJudge
+    from hf_negmine.select.judge_models import FunctionJudge, ScoreJudge
     from hf_negmine.select.judgements import Judgements
     from hf_negmine.select.methods import (
         Method,
@@ -99,7 +100,8 @@ _HOMES = {
     ),
     "config": ("MiningConfig",),
     "hub": ("HubError", "load_mined", "prepare_card", "push_dataset", "push_model", "reproduce"),
-    "select.judge_models": ("ChatJudge", "FunctionJudge", "ScoreJudge"),
+    "select.chat_judge": ("ChatJudge",),
+    "select.judge_models": ("FunctionJudge", "ScoreJudge"),
     "select.judge": ("Judge",),
     "select.judgements": ("Judgements",),
     "select.methods": (

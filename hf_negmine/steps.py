@@ -34,7 +34,7 @@ from hf_negmine.search import pair_scores
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import Ensemble
 from hf_negmine.select.filters import BoundFilter
-from hf_negmine.select.judge import NotRelevant, Verdicts, judged_selection, negatives_under
+from hf_negmine.select.judge import Verdicts, judged_selection, negatives_under, not_relevant
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.select.methods import Method
 from hf_negmine.teachers import ListTeacher
@@ -268,7 +268,7 @@ def pool_of(builder: PoolBuilder, fitted: Fitted) -> CandidatePool | EnsemblePoo
     """The pool of a fit, without the passages that its judge called relevant; see `NegativeMiner.pool`."""
     judge, left_out = builder.config.judge, None
     if judge is not None and fitted.relevant is not None:
-        left_out = NotRelevant.of(str(judge), fitted.relevant, len(fitted.texts.corpus))
+        left_out = not_relevant(str(judge), *fitted.relevant[:2], len(fitted.texts.corpus))
     return builder.pool(fitted.texts, (fitted.query_column, fitted.positive_column), left_out)
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from hf_negmine.auditing.result import SAME_AS_POSITIVE, SAME_AS_QUERY, TWICE, Audit, Found, RowsWithNegatives
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import text_digests
-from hf_negmine.base.protocols import Searcher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
 from hf_negmine.config import MiningConfig
@@ -157,10 +156,12 @@ class _Auditor:
 
     def audit(self) -> Audit:
         """Score the negatives and find what speaks against them."""
-        found, config = self._found, self._config
-        searcher = self._builder.searcher(config.teacher, self._texts)
-        positives = self._scored_positives(searcher)
-        queries, passages = np.divmod(self._keys, len(self._texts.corpus))
+        found, config, texts = self._found, self._config, self._texts
+        searcher = self._builder.searcher(config.teacher, texts)
+        scene = Scene.of(texts, config.teacher, self._builder.indexes, config.positive_score)
+        labeled = scene.query_of_pair, texts.positive_ids
+        positives = Positives(texts.positive_offsets, texts.positive_ids, pair_scores(searcher, *labeled))
+        queries, passages = np.divmod(self._keys, len(texts.corpus))
         scores = pair_scores(searcher, queries, passages.astype(np.int32))[self._place]
         targets, references = self._targets(positives)
         positives.warn_of_zeros(config.teacher.name)
@@ -170,19 +171,13 @@ class _Auditor:
         reasons[f"ceiling of {config.method}"] = scores >= ceilings[found.row_of]
         if np.isfinite(config.method.floor):
             reasons[f"floor of {config.method}"] = scores < config.method.floor
-        scene = Scene.of(self._texts, config.teacher, self._builder.indexes, config.positive_score)
         for one in config.candidate_filters:
             reasons[str(one)] = self._dropped_by(one.bind(scene), targets, scores, settled)
         judged = None
         if config.judge is not None:
             relevant, judged = self._judged(scores, settled)
             reasons[str(config.judge)] = relevant
-        return Audit(config, self._texts, self._source, found, targets, references, ceilings, scores, reasons, judged)
-
-    def _scored_positives(self, searcher: Searcher) -> Positives:
-        offsets, ids = self._texts.positive_offsets, self._texts.positive_ids
-        queries = np.repeat(np.arange(len(self._texts.queries)), np.diff(offsets))
-        return Positives(offsets, ids, pair_scores(searcher, queries, ids))
+        return Audit(config, texts, self._source, found, targets, references, ceilings, scores, reasons, judged)
 
     def _targets(self, positives: Positives) -> tuple[IdArray, FloatArray]:
         """Each row's target and the positive score that sets its ceiling: the lowest of its query, or of the row."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,13 +210,11 @@ class Audit:
 
         path = Path(path).expanduser()
         check_suffix(path)
-        with finish_or_nothing(path) as file:
-            writer = None
-            for table in self.tables():
-                writer = writer or pq.ParquetWriter(file, table.schema)
+        tables = self.tables()
+        first = next(tables)
+        with finish_or_nothing(path) as file, pq.ParquetWriter(file, first.schema) as writer:
+            for table in chain([first], tables):
                 writer.write_table(table)
-            assert writer is not None
-            writer.close()
 
     def repair(self, *, replace: bool = True) -> Repaired:
         """Rows in their own format without the doubtful negatives; the others keep their places.

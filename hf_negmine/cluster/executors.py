@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -37,7 +38,6 @@ EXPECTED = (
     "expected local, local:4, ray, ray:tasks=8, slurm:partition=NAME,tasks=8,time=12:00:00, or "
     "jobs:flavor=a10g-small,tasks=8,timeout=2h"
 )
-
 
 MOST_PROCESSES = 8
 """Processes of this machine for each of its cores; more only fill its memory."""
@@ -263,15 +263,20 @@ class SlurmExecutor:
         """The jobs of an array."""
         return int(self.settings["tasks"])
 
-    def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> str:
+    def run(self, stages: Sequence[Any], finish: Callable[[], object], folder: Path) -> str:
         """Submit all jobs; their scripts and logs are in a new folder in ``folder``."""
-        slurm = _datatrove_slurm()
+        try:
+            from datatrove.executor import SlurmPipelineExecutor
+        except ImportError as error:
+            raise InputError(
+                'executor: Slurm needs the package datatrove: pip install "hf_negmine[cluster]"'
+            ) from error
         folder = folder / time.strftime("%Y-%m-%d-%H%M%S")
         before = None
-        for number, stage in enumerate([*stages, Last(finish)]):
-            name = f"{number}-{stage.work.__name__}" if hasattr(stage, "work") else f"{number}-finish"
-            settings = {**self.settings, **({"tasks": 1} if isinstance(stage, Last) else {})}
-            before = slurm(
+        for number, stage in enumerate([*stages, partial(_finish, finish)]):
+            name = f"{number}-{stage.work.__name__ if hasattr(stage, 'work') else 'finish'}"
+            settings = self.settings if number < len(stages) else {**self.settings, "tasks": 1}
+            before = SlurmPipelineExecutor(
                 [stage],
                 **settings,
                 job_name=f"negmine-{name}",
@@ -288,23 +293,9 @@ class SlurmExecutor:
         return f"Submitted to Slurm; scripts and logs are in {folder}. If a job fails, run the same command again."
 
 
-class Last:
+def _finish(finish: Callable[[], object], data: Any, rank: int, world_size: int) -> None:
     """What comes after all ranks, as a stage of one rank."""
-
-    def __init__(self, finish: Callable[[], object]) -> None:
-        self.finish = finish
-
-    def __call__(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
-        """Finish."""
-        self.finish()
-
-
-def _datatrove_slurm() -> Any:
-    try:
-        from datatrove.executor import SlurmPipelineExecutor
-    except ImportError as error:
-        raise InputError('executor: Slurm needs the package datatrove: pip install "hf_negmine[cluster]"') from error
-    return SlurmPipelineExecutor
+    finish()
 
 
 def _ray() -> Any:

@@ -33,11 +33,8 @@ ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
 class Stage:
     """The work of every rank in one stage; it has the arguments of a datatrove pipeline step, and can be pickled.
 
-    Args:
-        work: a function of `shares`.
-        config: all settings.
-        texts: the folder of the texts, which every rank opens.
-        store: where the rank finds what others have finished and brings what it has, if they share no folder.
+    ``work`` is a function of `shares`. Every rank opens the folder ``texts``. If ranks share no folder, a ``store`` is
+    where each finds what others have finished and brings what it has.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def size(*, cache_dir: Path | None) -> None:
 @app.command(help=PRUNE_HELP)
 @command({None: [UNUSED_FOR, DRY_RUN], options.RUNNING: [CACHE_DIR]})
 def prune(*, unused_for: str | None, dry_run: bool, cache_dir: Path | None) -> None:
-    """Remove what is no longer useful; see `cache_folder.prune`."""
+    """Remove what is no longer useful."""
     from hf_negmine.commands import cache_folder as cache
 
     seconds = None if unused_for is None else cache.seconds_of(unused_for)

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,17 +122,9 @@ class Pruned:
 
 
 def prune(cache_dir: Path, *, unused_for: float | None = None, dry_run: bool = False) -> Iterator[Pruned]:
-    """Remove what is no longer useful, and yield each removal.
+    """Remove what is no longer useful, as `cache.PRUNE_HELP` says, and yield each removal.
 
-    That is: what was set aside as damaged; what was left unfinished a day ago or earlier; fits whose texts are gone,
-    which cannot be opened. With ``unused_for`` also fits, mined rows, banks, pools and indexes that no run has used for
-    that long, and, after a week at the earliest, texts that no fit or pool refers to any more: a run makes them again
-    from vectors, which stay, as do scores and verdicts on pairs. A pool that a run is working on stays.
-
-    Args:
-        cache_dir: the cache.
-        unused_for: seconds without use.
-        dry_run: whether to remove nothing.
+    ``unused_for`` is in seconds; texts stay for a week at least. A ``dry_run`` removes nothing.
 
     Raises:
         StorageError: something cannot be removed.
@@ -221,25 +213,22 @@ def _last_used(path: Path) -> float:
     return max([*times, path.lstat().st_atime] if path.suffix == ".arrow" else times)
 
 
-class _unlocked:  # noqa: N801 - a context
+@contextmanager
+def _unlocked(path: Path, cache_dir: Path) -> Iterator[bool]:
     """Whether no run is working on the pool that a path belongs to; in the block none can start."""
-
-    def __init__(self, path: Path, cache_dir: Path) -> None:
-        inside = [parent for parent in (path, *path.parents) if cache_dir in parent.parents]
-        locks = [parent / LOCK for parent in inside if (parent / LOCK).is_file()]
-        self._lock = FileLock(locks[0]) if locks else None
-
-    def __enter__(self) -> bool:
-        try:
-            if self._lock is not None:
-                self._lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        return True
-
-    def __exit__(self, *error: object) -> None:
-        if self._lock is not None:
-            self._lock.release(force=True)
+    inside = [parent for parent in (path, *path.parents) if cache_dir in parent.parents]
+    lock = next((FileLock(parent / LOCK) for parent in inside if (parent / LOCK).is_file()), None)
+    try:
+        if lock is not None:
+            lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if lock is not None:
+            lock.release(force=True)
 
 
 def _remove(paths: tuple[Path, ...]) -> None:

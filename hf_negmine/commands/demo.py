@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_negmine.commands import options
-from hf_negmine.commands.running import command, open_teacher, set_up_libraries
+from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, option
 
 EPILOG = """
@@ -39,6 +39,7 @@ def demo(*, output: Path, pairs: int, teacher: str | None, overwrite: bool, mini
     prepare_folder(output, overwrite=overwrite)
     set_up_libraries(quiet=False)
     from hf_negmine.commands.demonstration import run_demo
+    from hf_negmine.teachers import resolve_teacher
 
-    chosen = None if teacher is None else open_teacher(teacher, {})
+    chosen = None if teacher is None else resolve_teacher(teacher)
     run_demo(output, n_pairs=pairs, teacher=chosen, **mining)

@@ -112,11 +112,9 @@ def run_demo(
     cache_dir: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Mine the pairs, write them to ``output``, and print what happened.
+    """Mine this many functions and classes, write them to ``output``, and print what happened.
 
-    Args:
-        n_pairs: how many functions and classes to use.
-        teacher: None takes all-MiniLM-L6-v2 if its package is installed, else BM25.
+    Without a teacher it takes all-MiniLM-L6-v2 if its package is installed, else BM25.
     """
     import datasets
 
@@ -183,15 +181,7 @@ def _scores_everything(teacher: Teacher) -> bool:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The miner's own selection and the naive one, from the same pool.
-
-    Attributes:
-        queries: the texts of the queries.
-        passages: the pair of each passage.
-        positives: the labeled passages and their scores.
-        ours, naive: the two selections.
-        seconds: the duration of the naive selection.
-    """
+    """The miner's own selection and the naive one, which took some seconds, from the same pool."""
 
     queries: list[str]
     passages: list[Pair]

@@ -30,7 +30,7 @@ api = Signature("loading", "teachers.api", "APITeacher")
 loading = Signature("loading", "teachers.dense", "DenseTeacher")
 consistency = Signature("consistency", "select.filters.consistency", "Consistency")
 judging = Signature("judging", "select.judge", "Judge")
-server = Signature("server", "select.judge_models", "ChatJudge")
+server = Signature("server", "select.chat_judge", "ChatJudge")
 
 DATA: Panels = {
     None: [argument("rows", str, ROWS, "ROWS")],

@@ -26,44 +26,6 @@ LINES, LIST = "data.jsonl", "data.json"
 
 
 @dataclass(frozen=True)
-class SavedData:
-    """The content of an output folder.
-
-    Attributes:
-        folder: the folder, as it was given.
-        rows: number of rows in ``data.parquet``.
-        size: its size in bytes.
-        lookups: whether ``queries.parquet`` and ``corpus.parquet`` are beside it.
-        for_tool: the file of the same rows that another tool loads, if they are in its format.
-        positives: how many pairs a judge has found, which are in ``positives.parquet``; None without a judge.
-    """
-
-    folder: Path
-    rows: int
-    size: int
-    lookups: bool
-    for_tool: str | None = None
-    positives: int | None = None
-
-    @property
-    def loading_code(self) -> str:
-        """The line of Python that loads the rows."""
-        return f'rows = datasets.load_dataset("parquet", data_files="{self.folder / DATA}", split="train")'
-
-    def __str__(self) -> str:
-        besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if self.lookups else SUMMARY
-        if self.for_tool is not None:
-            besides = f"{self.for_tool} (the same rows as JSON) and {SUMMARY}"
-        if self.positives is not None:
-            besides = f"{POSITIVES} ({counted(self.positives, 'pair')} that the judge calls relevant), {besides}"
-        return (
-            f"Written: {self.folder / DATA} ({counted(self.rows, 'row')}, {self.size / 1e6:,.1f} MB); beside it "
-            f"{besides}.\n"
-            f"Load it: {self.loading_code}"
-        )
-
-
-@dataclass(frozen=True)
 class MinedData:
     """Mined rows, opened.
 
@@ -127,10 +89,11 @@ def is_output(folder: Path) -> bool:
         return False
 
 
-def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedData:
+def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> str:
     """Write ``mined`` and what belongs to it into ``folder``, in batches; an earlier run's files there are replaced.
 
-    Everything is written under a temporary name first, and renamed only when all of it is on disk.
+    Everything is written under a temporary name first, and renamed only when all of it is on disk. Returns sentences
+    for the user: what was written, and how to load it.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
@@ -151,7 +114,8 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
     for_tool = {"dpr": LIST}.get(miner.config.format, LINES) if miner.config.format in TOOLS else None
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):  # what killed runs have left half-written
+            shutil.rmtree(path, ignore_errors=True)
         with scratch_folder(folder) as scratch:
             for name, table in tables.items():
                 with finish_or_nothing(scratch / name) as file:
@@ -168,13 +132,20 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> SavedDa
             if ours:
                 for name in {QUERIES, CORPUS, POSITIVES, LINES, LIST} - set(written):
                     (folder / name).unlink(missing_ok=True)
-    return SavedData(
-        folder,
-        len(mined),
-        (folder / DATA).stat().st_size,
-        lookups=QUERIES in tables,
-        for_tool=for_tool,
-        positives=None if positives is None else len(positives),
+    return _what_is_there(folder, tables, for_tool)
+
+
+def _what_is_there(folder: Path, tables: dict[str, datasets.Dataset], for_tool: str | None) -> str:
+    besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if QUERIES in tables else SUMMARY
+    if for_tool is not None:
+        besides = f"{for_tool} (the same rows as JSON) and {SUMMARY}"
+    if POSITIVES in tables:
+        pairs = counted(len(tables[POSITIVES]), "pair")
+        besides = f"{POSITIVES} ({pairs} that the judge calls relevant), {besides}"
+    data = folder / DATA
+    return (
+        f"Written: {data} ({counted(len(tables[DATA]), 'row')}, {data.stat().st_size / 1e6:,.1f} MB); beside it "
+        f'{besides}.\nLoad it: rows = datasets.load_dataset("parquet", data_files="{data}", split="train")'
     )
 
 
@@ -195,9 +166,3 @@ def note_on_exhausted(summary: MiningSummary) -> str:
         f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
         f"{summary.exhausted:,} of {queries:,} queries; their rows were left out (--on-exhausted keep keeps them)."
     )
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs left half-written."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)

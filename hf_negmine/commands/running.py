@@ -127,7 +127,7 @@ OF_ONE_MODEL = {"query_prompt": "prompt", "passage_prompt": "prompt", "revision"
 """Options that say nothing about several models."""
 
 
-def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str = "--") -> Teacher:
+def open_teacher(spec: str, loading: dict[str, Any], *, prefix: str) -> Teacher:
     """Open a teacher with the options for its loading."""
     from hf_negmine.teachers import resolve_teacher
 

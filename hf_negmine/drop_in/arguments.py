@@ -1,4 +1,4 @@
-"""The arguments of Sentence Transformers' function: checked with its error messages, turned into method and sampler."""
+"""The arguments of Sentence Transformers' function, checked with its error messages; limits on scores as a method."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ import numpy as np
 
 from hf_negmine.base.choices import Format
 from hf_negmine.base.errors import InputError, require, require_whole
-from hf_negmine.base.protocols import Sampler
-from hf_negmine.select import Sampled, Top
-from hf_negmine.select.methods import (
-    Method,
-    NaiveTopK,
-    RankBand,
-    ScoreFloor,
-    TopKAbs,
-    TopKMarginPos,
-    TopKPercPos,
-    TopKShifted,
-)
+from hf_negmine.select.methods import Method, NaiveTopK, ScoreFloor, TopKAbs, TopKMarginPos, TopKPercPos
 
 logger = logging.getLogger(__name__)
 
@@ -68,47 +57,12 @@ class Limits:
         return method
 
 
-@dataclass(frozen=True)
-class Window:
-    """The range of ranks that may be mined.
-
-    Attributes:
-        first: ranks before it are left out.
-        last: ranks from it on are left out; None for no end.
-        default_last: the end that Sentence Transformers would choose if none is given.
-    """
-
-    first: int
-    last: int | None
-    default_last: int
-
-    @classmethod
-    def of(cls, first: int, last: int | None, n: int, most_positives: int, *, limited: bool) -> Window:
-        """The window for ``n`` negatives, if no query has more than ``most_positives``.
-
-        Args:
-            limited: whether score limits leave candidates out, so that more candidates are considered.
-        """
-        default_last = last if last is not None else first + n * (10 if limited else 1) + most_positives
-        return cls(first, last, default_last)
-
-    @property
-    def method(self) -> Method:
-        """The window as a method."""
-        return TopKShifted(self.first) if self.last is None else RankBand(self.first, self.last)
-
-    def sampler(self, strategy: str, n: int) -> Sampler:
-        """The sampler that draws ``n`` of its ranks by ``strategy``."""
-        if strategy == "top":
-            return Top()
-        return Sampled(k=max(self.default_last - self.first, n), temperature=float("inf"))
-
-
 def check_numbers(num_negatives: int, range_min: int, range_max: int | None, faiss_batch_size: int) -> None:
     """Raise `InputError` for numbers that Sentence Transformers refuses, with its wording."""
-    for name, value in (("num_negatives", num_negatives), ("range_min", range_min), ("range_max", range_max)):
-        if value is not None or name != "range_max":
-            require_whole(value, name)
+    require_whole(num_negatives, "num_negatives")
+    require_whole(range_min, "range_min")
+    if range_max is not None:
+        require_whole(range_max, "range_max")
     require(num_negatives >= 1, f"num_negatives must be at least 1, got num_negatives={num_negatives}.")
     require(range_min >= 0, f"range_min must be non-negative, got range_min={range_min}.")
     require(faiss_batch_size > 0, f"faiss_batch_size must be a positive integer, got {faiss_batch_size}.")

@@ -15,7 +15,7 @@ import datasets
 from hf_negmine.base.defaults import POOL_DEPTH
 from hf_negmine.base.errors import require_choice
 from hf_negmine.data.writing import in_memory
-from hf_negmine.drop_in.arguments import Limits, Window, check_numbers, settle_format
+from hf_negmine.drop_in.arguments import Limits, check_numbers, settle_format
 from hf_negmine.drop_in.models import Prompts, Teachers
 from hf_negmine.drop_in.rows import (
     choose_columns,
@@ -26,6 +26,8 @@ from hf_negmine.drop_in.rows import (
     notice_of_missing,
 )
 from hf_negmine.miner import NegativeMiner
+from hf_negmine.select import Sampled, Top
+from hf_negmine.select.methods import RankBand, TopKShifted
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -123,20 +125,22 @@ def mine_hard_negatives(
     corpus = list(corpus) if isinstance(corpus, Iterator) else corpus  # it is read twice
     n = most_negatives(num_negatives, grouped.positives, corpus, include_positives=include_positives)
     limited = set(limits.given) - ({"min_score"} if cross_encoder is None else set())
-    window = Window.of(range_min, range_max, n, grouped.most_positives, limited=bool(limited))
+    ranks = TopKShifted(range_min) if range_max is None else RankBand(range_min, range_max)
+    # Where theirs stops: it looks at more candidates if limits on their scores leave some out.
+    last = range_max if range_max is not None else range_min + n * (10 if limited else 1) + grouped.most_positives
     teachers = Teachers.of(
         model,
         cross_encoder,
         {"query": Prompts(query_prompt, query_prompt_name), "passage": Prompts(corpus_prompt, corpus_prompt_name)},
-        candidates=window.default_last,
+        candidates=last,
         batch_size=batch_size,
         progress=verbose,
     )
     with teachers.processes(use_multi_process), _cache_folder(cache_folder, teachers) as folder:
         miner = NegativeMiner(
             teachers.teacher,
-            method=window.method & limits.method,
-            sampler=window.sampler(sampling_strategy, n),
+            method=ranks & limits.method,
+            sampler=Top() if sampling_strategy == "top" else Sampled(max(last - range_min, n), float("inf")),
             num_negatives=n,
             corpus=corpus,
             query_column=anchor,
@@ -145,7 +149,7 @@ def mine_hard_negatives(
             include_scores=output_scores,
             include_positives=include_positives,
             on_exhausted="drop" if format == "n-tuple" else "keep",
-            pool_depth=max(POOL_DEPTH, window.default_last + grouped.most_positives),
+            pool_depth=max(POOL_DEPTH, last + grouped.most_positives),
             seed=seed,
             cache_dir=folder,
             progress=verbose,

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,13 +47,7 @@ class SimilarityTeacher:
 
     It is called the way Sentence Transformers' function calls a model, and its own ``similarity`` is the score. Nothing
     distinguishes it from another object of its class, so every teacher gets a new fingerprint, and stored results are
-    never reused.
-
-    Args:
-        model: an object with ``encode_query`` and ``encode_document``, or ``encode`` for both, and ``similarity``.
-        prompts: the prompts by role.
-        batch_size: texts per forward pass.
-        progress: whether the model shows its progress bars.
+    never reused. Where it lacks ``encode_query`` or ``encode_document``, it is asked to ``encode``.
     """
 
     def __init__(self, model: Any, prompts: dict[Role, Prompts], batch_size: int, *, progress: bool) -> None:
@@ -155,14 +149,13 @@ class Teachers:
         Raises:
             InputError: an object lacks the methods it needs.
         """
-        encoder: DenseTeacher | SimilarityTeacher | None = _dense_teacher(model, prompts, batch_size)
-        if encoder is None:
-            encoder = SimilarityTeacher(model, prompts, batch_size, progress=progress)
+        dense = _dense_teacher(model, prompts, batch_size)
+        encoder = dense or SimilarityTeacher(model, prompts, batch_size, progress=progress)
         if cross_encoder is None:
-            return cls(encoder, encoder, isinstance(encoder, DenseTeacher))
-        teacher: Teacher | None = _cross_encoder_teacher(cross_encoder, encoder, candidates, batch_size)
-        keeps = isinstance(encoder, DenseTeacher) and teacher is not None
-        return cls(encoder, teacher or _pair_teacher(cross_encoder, encoder, candidates, batch_size), keeps)
+            return cls(encoder, encoder, keeps=dense is not None)
+        known = _cross_encoder_teacher(cross_encoder, encoder, candidates, batch_size)
+        teacher = known or _pair_teacher(cross_encoder, encoder, candidates, batch_size)
+        return cls(encoder, teacher, keeps=dense is not None and known is not None)
 
     def processes(self, use_multi_process: Sequence[str] | bool) -> contextlib.AbstractContextManager[Any]:
         """Encode in several processes inside the block, if requested."""
@@ -177,17 +170,20 @@ def _dense_teacher(model: Any, prompts: dict[Role, Prompts], batch_size: int) ->
 
     if not isinstance(model, SentenceTransformer):
         encodes = hasattr(model, "encode") or (hasattr(model, "encode_query") and hasattr(model, "encode_document"))
+        another_kind = any(kind.__module__.startswith("sentence_transformers.") for kind in type(model).__mro__)
         require(
-            encodes and hasattr(model, "similarity") and not _is_of_sentence_transformers(model),
+            encodes and hasattr(model, "similarity") and not another_kind,
             "model: expected a SentenceTransformer, or an object with encode_query, encode_document and similarity, "
             f"got {type(model).__name__}; NegativeMiner takes other kinds of models as teacher=",
         )
         return None
+    own = str(getattr(model.similarity_fn_name, "value", model.similarity_fn_name))
+    require(own in ("cosine", "dot"), f"the model compares vectors by {own!r}, supported are 'cosine' and 'dot'")
     teacher = DenseTeacher(
         model,
         query_prompt=prompts["query"].of(model),
         passage_prompt=prompts["passage"].of(model),
-        similarity=_cosine(model),
+        similarity="cosine",  # theirs normalizes every vector, so that the dot product is the cosine, too
         batch_size=batch_size,
     )
     return teacher if _has_fingerprint(teacher) else None
@@ -226,13 +222,3 @@ def _has_fingerprint(teacher: DenseTeacher | CrossEncoderTeacher) -> bool:
     except InputError:
         return False
     return True
-
-
-def _is_of_sentence_transformers(model: Any) -> bool:
-    return any(kind.__module__.startswith("sentence_transformers.") for kind in type(model).__mro__)
-
-
-def _cosine(model: SentenceTransformer) -> Literal["cosine"]:
-    own = str(getattr(model.similarity_fn_name, "value", model.similarity_fn_name))
-    require(own in ("cosine", "dot"), f"the model compares vectors by {own!r}, supported are 'cosine' and 'dot'")
-    return "cosine"  # theirs normalizes every vector, so that the dot product is the cosine, too

@@ -142,10 +142,7 @@ def no_tuples(mined: datasets.Dataset, n: int) -> datasets.Dataset:
 def notice_of_missing(found: int, wanted: int, arguments: list[str]) -> str:
     """Sentence Transformers' notice about the rows that lack negatives; empty if none does.
 
-    Args:
-        found: rows of the result.
-        wanted: rows that it would have if nothing were missing.
-        arguments: names of the arguments that keep more negatives from being found.
+    ``arguments`` are the names of those that keep more negatives from being found.
     """
     missing = wanted - found
     if missing <= 0:

@@ -27,8 +27,7 @@ from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters import Scene
-from hf_negmine.select.judge import NotRelevant
+from hf_negmine.select.filters import BoundFilter, Scene
 from hf_negmine.teachers import ApproximateTeacher, ListTeacher, identity_of, with_stages, without_index
 from hf_negmine.teachers.vector_store import VectorStore
 
@@ -103,7 +102,7 @@ class PoolBuilder:
         return self._searchers[key]
 
     def pool(
-        self, texts: TextSet, columns: tuple[str, str], not_relevant: NotRelevant | None = None
+        self, texts: TextSet, columns: tuple[str, str], not_relevant: BoundFilter | None = None
     ) -> CandidatePool | EnsemblePool:
         """Open the pool of all queries of ``texts``, with the filters; it is made if missing.
 

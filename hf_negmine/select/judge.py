@@ -23,7 +23,7 @@ from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select import Selection
-from hf_negmine.select.filters import BoundFilter, Listed
+from hf_negmine.select.filters import Bound, BoundFilter, Listed
 from hf_negmine.select.judge_models import PairJudge, ScoreJudge, resolve_judge
 from hf_negmine.teachers.pair_store import PairStore, pair_digests
 from hf_negmine.teachers.vector_store import VectorStore
@@ -118,19 +118,15 @@ def judged_selection(
 ) -> tuple[Selection, Verdicts]:
     """A selection without the passages that the judge calls relevant.
 
-    Args:
-        select: chooses negatives, given additional filters.
-        queries: the query id of each target.
-        judged: the judge and its budget.
-        texts: the texts that ids refer to.
-        store: verdicts are stored in its folder.
+    ``select`` chooses negatives for the targets of these ``queries``, given additional filters. Verdicts are stored in
+    the folder of ``store``.
     """
     n_passages = len(texts.corpus)
     kept = [verdicts_of(each, store) for each in judged.judges]
     asked, relevant = np.empty((2, 0), dtype=np.int64)  # keys of pairs: query * n_passages + passage
     scores = np.empty(0, dtype=np.float32)
     while True:
-        selection = select([NotRelevant(str(judged), relevant, n_passages)])
+        selection = select([not_relevant(str(judged), *np.divmod(relevant, n_passages), n_passages)])
         keys = np.repeat(queries, selection.counts) * n_passages + selection.passages
         order = np.lexsort((keys, -_likelihood(selection)))  # each pair once, where it is likeliest
         _, first = np.unique(keys[order], return_index=True)
@@ -155,13 +151,9 @@ def verdicts_of(judge: PairJudge, store: VectorStore) -> PairStore:
 def verdicts_on(
     judges: Sequence[PairJudge], kept: Sequence[PairStore], texts: TextSet, queries: IdArray, passages: IdArray
 ) -> BoolArray:
-    """Whether all judges call each passage relevant to its query. Each is asked about a pair only once.
+    """Whether all judges call each passage relevant to its query; each reads what those before it call relevant.
 
-    Args:
-        judges: each reads what those before it call relevant.
-        kept: the verdicts of each, from `verdicts_of`.
-        texts: the texts that ids refer to.
-        queries, passages: int64 ids of the pairs, same shape.
+    ``kept`` are the verdicts of each (`verdicts_of`), which is asked about a pair only once.
 
     Raises:
         TeacherError: a judge does not give one verdict per pair.
@@ -203,34 +195,14 @@ def _likelihood(selection: Selection) -> AnyArray:
     return places
 
 
-@dataclass(frozen=True)
-class NotRelevant:
-    """Keeps out passages that were called relevant; a `BoundFilter`.
+def not_relevant(name: str, queries: IdArray, passages: IdArray, n_passages: int) -> BoundFilter:
+    """Keeps out the pairs of these ids, which were called relevant, in a corpus of this many passages."""
+    relevant = queries * n_passages + passages
 
-    Attributes:
-        name: the name of the judge.
-        keys: int64: query * n_passages + passage of each relevant pair.
-        n_passages: number of passages in the corpus.
-    """
+    def keep(listed: Listed) -> BoolArray:
+        return ~np.isin(listed.queries[listed.target_of] * n_passages + listed.passages, relevant)
 
-    name: str
-    keys: IdArray
-    n_passages: int
-    depth: int | None = None
-
-    @classmethod
-    def of(cls, name: str, relevant: tuple[IdArray, IdArray, FloatArray], n_passages: int) -> NotRelevant:
-        """Make it from the query ids, passage ids and scores of relevant pairs, by query."""
-        queries, passages, _ = relevant
-        return cls(name, queries * n_passages + passages, n_passages)
-
-    def keep(self, listed: Listed) -> BoolArray:
-        """See `BoundFilter`."""
-        keys = listed.queries[listed.target_of] * self.n_passages + listed.passages
-        return ~np.isin(keys, self.keys)
-
-    def __str__(self) -> str:
-        return self.name
+    return Bound(name, keep)
 
 
 def negatives_under(selection: Selection, targets: IdArray, positive_scores: FloatArray) -> BoolArray:

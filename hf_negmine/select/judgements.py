@@ -21,8 +21,8 @@ from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextColumn, find_digests, sort_digests
-from hf_negmine.select.filters import Scene
-from hf_negmine.select.judge import NotRelevant
+from hf_negmine.select.filters import BoundFilter, Scene
+from hf_negmine.select.judge import not_relevant
 
 KEYS = ("query", "document", "relevant")
 DIGEST = re.compile("[0-9a-f]{32}")
@@ -96,7 +96,7 @@ class Judgements:
             "relabel": self.relabel,
         }
 
-    def bind(self, scene: Scene) -> NotRelevant:
+    def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`. Those about other texts are counted and told, unless the rows came after the fit.
 
         Raises:
@@ -105,8 +105,7 @@ class Judgements:
         queries, passages, relevant = self.located(
             text_digests(scene.queries.texts), scene.corpus, told=scene.known_offsets is None
         )
-        keys = queries[relevant] * len(scene.corpus) + passages[relevant]
-        return NotRelevant(str(self), np.unique(keys), len(scene.corpus))
+        return not_relevant(str(self), queries[relevant], passages[relevant], len(scene.corpus))
 
     def located(
         self, query_digests: DigestArray, corpus: TextColumn, *, told: bool = True

@@ -23,7 +23,7 @@ from hf_negmine.pool import retrieve
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
 from hf_negmine.select.filters import BoundFilter
-from hf_negmine.select.filters.veto import BoundVeto
+from hf_negmine.select.filters.veto import bound_veto
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, Notes
 from hf_negmine.train.source import NegativeSource
@@ -66,7 +66,9 @@ def _teachers_veto(source: NegativeSource, deepest: int) -> list[BoundFilter]:
     if source.open_searcher is None or np.isposinf(ceilings).all():
         return []
     searcher = source.open_searcher()
-    return [BoundVeto("teacher", deepest, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings)]
+    return [
+        bound_veto("teacher", deepest, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings)
+    ]
 
 
 @dataclass(frozen=True)

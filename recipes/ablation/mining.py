@@ -16,9 +16,9 @@ from hf_negmine.base.files import text_digests
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.figures.stats import ScoreHistograms
+from hf_negmine.select.chat_judge import ChatJudge
 from hf_negmine.select.ensembles import agreement
 from hf_negmine.select.judge import verdicts_of, verdicts_on
-from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import ENSEMBLES, parse_call
 from hf_negmine.teachers.vector_store import VectorStore
 from recipes.ablation.recipe import BM25, RANDOM, Ablation, Teacher

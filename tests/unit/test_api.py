@@ -23,7 +23,8 @@ pytest.importorskip("openai")
 
 from hf_negmine.base.errors import InputError, TeacherError
 from hf_negmine.base.protocols import StreamingTeacher
-from hf_negmine.select.judge_models import PROMPT, ChatJudge, FunctionJudge, PairJudge, resolve_judge
+from hf_negmine.select.chat_judge import PROMPT, ChatJudge
+from hf_negmine.select.judge_models import FunctionJudge, PairJudge, resolve_judge
 from hf_negmine.teachers.api import APITeacher
 from hf_negmine.teachers.endpoint import OPENAI, BadAnswer, Endpoint
 from tests.openai_server import Fault, Json, OpenAIServer, Received

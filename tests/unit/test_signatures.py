@@ -26,9 +26,9 @@ from hf_negmine.hub.reproducing import reproduce
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.serving import served
 from hf_negmine.pool.list_files import open_lists_at
+from hf_negmine.select.chat_judge import ChatJudge
 from hf_negmine.select.filters import Consistency
 from hf_negmine.select.judge import Judge
-from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.select.judgements import Judgements
 from hf_negmine.teachers import MODEL_KINDS, CrossEncoderTeacher, DenseTeacher
 from hf_negmine.teachers.encoders import EncoderTeacher, ModelSettings

@@ -7,13 +7,14 @@ filter's depth is reached.
 
 from __future__ import annotations
 
-from hf_negmine.select.filters.base import BoundFilter, Filter, Listed, Scene, keep_all
+from hf_negmine.select.filters.base import Bound, BoundFilter, Filter, Listed, Scene, keep_all
 from hf_negmine.select.filters.consistency import Consistency
 from hf_negmine.select.filters.duplicates import NearDuplicates
 from hf_negmine.select.filters.veto import Veto
 from hf_negmine.select.filters.where import Where, other_value, same_value
 
 __all__ = [
+    "Bound",
     "BoundFilter",
     "Consistency",
     "Filter",

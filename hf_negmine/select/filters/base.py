@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -142,6 +142,18 @@ class BoundFilter(Protocol):
 
     def __str__(self) -> str:
         """The filter's name in summaries."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A `BoundFilter` by its parts: ``keep`` and ``depth`` as there, and its name in summaries."""
+
+    name: str
+    keep: Callable[[Listed], BoolArray]
+    depth: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from hf_negmine.base.protocols import VectorTeacher
 from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, IdArray
 from hf_negmine.data.texts import TextColumn
-from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
+from hf_negmine.select.filters.base import Bound, BoundFilter, Listed, Scene
 from hf_negmine.select.filters.minhash import PERMUTATIONS, Signatures, load_datasketch
 from hf_negmine.teachers import identity_of, resolve_teacher, without_index
 from hf_negmine.teachers.stored import StoredVectors
@@ -100,7 +100,7 @@ class NearDuplicates:
                     "teacher=, or by='minhash'"
                 )
             space = _CosineSpace(teacher, self._vectors(teacher, scene), self.threshold)
-        return _BoundNearDuplicates(str(self), space, scene, self.of)
+        return Bound(str(self), _Comparison(space, scene, self.of).keep)
 
     def _vectors(self, teacher: VectorTeacher, scene: Scene) -> StoredVectors:
         """Opened once per corpus: rows that are mined on the fly bind the filter for each batch."""
@@ -176,12 +176,12 @@ class _WordSpace:
 
 
 @dataclass(frozen=True)
-class _BoundNearDuplicates:
-    name: str
+class _Comparison:
+    """Candidates held against positives and better candidates."""
+
     space: _CosineSpace | _WordSpace
     scene: Scene
     of: str
-    depth: int | None = None
 
     def keep(self, listed: Listed) -> BoolArray:
         counts = np.diff(listed.offsets)
@@ -263,9 +263,6 @@ class _BoundNearDuplicates:
     @staticmethod
     def _shaped(rows: AnyArray, places: AnyArray) -> AnyArray:
         return rows.reshape(*places.shape, rows.shape[1])
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def _unit_length(vectors: AnyArray) -> AnyArray:

@@ -11,7 +11,7 @@ import numpy as np
 from hf_negmine.base.errors import InputError, require_finite, require_whole
 from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray, PassageArray
-from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
+from hf_negmine.select.filters.base import Bound, BoundFilter, Listed, Scene
 from hf_negmine.select.methods import Method, resolve_method
 from hf_negmine.select.selection import Positives
 from hf_negmine.teachers import identity_of, resolve_teacher
@@ -74,33 +74,23 @@ class Veto:
         ceilings = self.method.ceilings(positive_scores)
         if self.abstain_at is not None:
             ceilings[positive_scores <= self.abstain_at] = np.inf
-        return BoundVeto(str(self), self.depth, score_pairs, ceilings)
+        return bound_veto(str(self), self.depth, score_pairs, ceilings)
 
     def __str__(self) -> str:
         return f"veto by {self.teacher.name} ({self.method})"
 
 
-@dataclass(frozen=True)
-class BoundVeto:
-    """Keeps candidates under ceilings in another scale than that of the ranking.
+def bound_veto(
+    name: str, depth: int | None, score_pairs: Callable[[IdArray, PassageArray], FloatArray], ceilings: FloatArray
+) -> BoundFilter:
+    """Keeps candidates that score under the ceiling of their target, by ``score_pairs`` of query and passage ids.
 
-    Attributes:
-        name: the filter's name in summaries.
-        depth: see `BoundFilter`.
-        score_pairs: maps query ids and passage ids to the scores of the pairs.
-        ceilings: float32, shape (targets,).
+    Its scores have another scale than those of the ranking. ``ceilings`` is float32, shape (targets,).
     """
 
-    name: str
-    depth: int | None
-    score_pairs: Callable[[IdArray, PassageArray], FloatArray]
-    ceilings: FloatArray
-
-    def keep(self, listed: Listed) -> BoolArray:
-        """Keep candidates that score under their target's ceiling."""
+    def keep(listed: Listed) -> BoolArray:
         target = listed.target_of
-        scores = self.score_pairs(listed.queries[target], listed.passages)
-        return np.asarray(scores < self.ceilings[listed.targets[target]])
+        scores = score_pairs(listed.queries[target], listed.passages)
+        return np.asarray(scores < ceilings[listed.targets[target]])
 
-    def __str__(self) -> str:
-        return self.name
+    return Bound(name, keep, depth)

@@ -17,8 +17,8 @@ from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.schema import BoolArray, DigestArray, IdArray
 from hf_negmine.data.checks import batches_of
-from hf_negmine.data.texts import TextColumn, find_digests, unique_digests
-from hf_negmine.select.filters.base import BoundFilter, Listed, Scene
+from hf_negmine.data.texts import find_digests, unique_digests
+from hf_negmine.select.filters.base import Bound, BoundFilter, Listed, Scene
 
 CANDIDATES_A_STEP = 2**16
 ROWS_A_DIGEST = 2**14
@@ -86,7 +86,20 @@ class Where:
 
     def bind(self, scene: Scene) -> BoundFilter:
         """See `Filter`."""
-        return _BoundWhere(self, self._metadata("queries").find(scene.queries.digests), scene.corpus)
+        queries, passages = self._metadata("queries"), self._metadata("passages")
+        row_of_query = queries.find(scene.queries.digests)
+
+        def keep(listed: Listed) -> BoolArray:
+            kept = np.empty(len(listed.passages), dtype=bool)
+            query_of = listed.queries[listed.target_of]
+            for start in range(0, len(kept), CANDIDATES_A_STEP):
+                some = slice(start, start + CANDIDATES_A_STEP)
+                of_queries = queries.take(row_of_query[query_of[some]])
+                of_passages = passages.take(passages.find(scene.corpus.digests[listed.passages[some]]))
+                kept[some] = _as_bools(self.predicate(of_queries, of_passages), len(of_queries), str(self))
+            return kept
+
+        return Bound(str(self), keep)
 
     def _metadata(self, of: Literal["queries", "passages"]) -> _Metadata:
         if of not in self._kept:
@@ -151,28 +164,6 @@ def other_value(column: str, passage_column: str | None = None) -> _Compared:
     If this is not known (null on either side), the passage stays. For the arguments see `same_value`.
     """
     return _Compared("other", column, passage_column or column)
-
-
-@dataclass(frozen=True)
-class _BoundWhere:
-    where: Where
-    row_of_query: IdArray
-    corpus: TextColumn
-    depth: int | None = None
-
-    def keep(self, listed: Listed) -> BoolArray:
-        kept = np.empty(len(listed.passages), dtype=bool)
-        query_of = listed.queries[listed.target_of]
-        query_rows, passage_rows = self.where._metadata("queries"), self.where._metadata("passages")
-        for start in range(0, len(kept), CANDIDATES_A_STEP):
-            some = slice(start, start + CANDIDATES_A_STEP)
-            queries = query_rows.take(self.row_of_query[query_of[some]])
-            passages = passage_rows.take(passage_rows.find(self.corpus.digests[listed.passages[some]]))
-            kept[some] = _as_bools(self.where.predicate(queries, passages), len(queries), str(self))
-        return kept
-
-    def __str__(self) -> str:
-        return str(self.where)
 
 
 class _Metadata:
