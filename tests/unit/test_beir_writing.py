@@ -222,7 +222,7 @@ def test_a_subset_that_cannot_be_made_says_why(tmp_path: Path) -> None:
         ),
         "runs: there is none": ([], tmp_path / "hard"),
         "is the source; give another one": ([run], tmp_path / "whole"),
-        "does not exist": (["lost.trec"], tmp_path / "hard"),
+        "there is no file": (["lost.trec"], tmp_path / "hard"),
     }
     for message, (runs, folder) in refused.items():
         with pytest.raises(InputError, match=message) as caught:
