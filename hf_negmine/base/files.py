@@ -72,6 +72,8 @@ def storage_errors(path: Path) -> Iterator[None]:
 @contextmanager
 def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears as ``path``, whole and on disk, only when the block ends without an error."""
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder; give the name of a file")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)

@@ -13,6 +13,7 @@ from hf_negmine.base.wording import counted
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, argument, option
+from hf_negmine.commands.specs import FILE
 
 if TYPE_CHECKING:
     import datasets
@@ -57,17 +58,17 @@ OPTIONS = {
     options.NEGATIVES: [options.METHOD, options.POSITIVE_SCORE],
     "Filters": [*miners.FILTERS[:2], *miners.JUDGE[:-1]],
     options.OUTPUT: [
-        option("output", Path, "File for the table of all negatives: .parquet.", "-o", metavar="FILE"),
+        option("output", Path, "File for the table of all negatives: .parquet.", "-o", **FILE),
         option(
             "repair", Path,
             "File for the rows in their own format, with other negatives in the place of doubtful ones: .parquet or "
             ".jsonl. What changed is written beside it.",
-            metavar="FILE",
+            **FILE,
         ),
         option(
             "positives", Path,
             "With --judge: file for the pairs of a query and a negative that it calls relevant: .parquet or .jsonl.",
-            metavar="FILE",
+            **FILE,
         ),
         option("drop", bool, "With --repair: drop doubtful negatives without replacing them.", default=False),
         option(

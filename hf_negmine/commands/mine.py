@@ -14,7 +14,7 @@ from hf_negmine.base.errors import require
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, Signature, argument, option
-from hf_negmine.commands.specs import spec
+from hf_negmine.commands.specs import FILE, spec
 
 if TYPE_CHECKING:
     from hf_negmine.miner import NegativeMiner
@@ -75,7 +75,10 @@ ESTIMATED = (
 OPTIONS = {
     **miners.DATA,
     None: [argument("rows", str, f"{miners.ROWS} For a run, the texts that it ranks.", "[ROWS]", default=None)],
-    "Candidates": [candidates("source", "--candidates-from", metavar="PATH"), candidates("qrels", metavar="FILE")],
+    "Candidates": [
+        candidates("source", "--candidates-from", metavar="PATH"),
+        candidates("qrels", **FILE),
+    ],
     options.TEACHER: [replace(_teacher, default=None), *_loading],
     options.NEGATIVES: [
         options.METHOD,

@@ -10,7 +10,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands import options
 from hf_negmine.commands.running import open_miners_teachers
 from hf_negmine.commands.signatures import Given, Panels, Signature, argument, option, parameters
-from hf_negmine.commands.specs import spec
+from hf_negmine.commands.specs import FILE, spec
 
 if TYPE_CHECKING:
     from hf_negmine.miner import NegativeMiner
@@ -71,7 +71,7 @@ FILTERS = [
     consistency("action", "--consistency-action"),
 ]
 judged = Signature("judged", "select.judgements", "Judgements")
-JUDGEMENTS = judged("source", "--judgements", metavar="FILE")
+JUDGEMENTS = judged("source", "--judgements", **FILE)
 JUDGE = [
     JUDGEMENTS,
     judging("judge", sentences=4, metavar="MODEL"),

@@ -13,7 +13,7 @@ from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, Signature, argument, option
-from hf_negmine.commands.specs import folder
+from hf_negmine.commands.specs import FILE, folder
 
 if TYPE_CHECKING:
     from hf_negmine.page import Shown
@@ -66,9 +66,16 @@ REPORT = {
     None: [SOURCE],
     options.DATA: FROM,
     options.OUTPUT: [
-        option("output", Path, "The file to write: .html.", "-o", metavar="FILE", default=Path("report.html")),
+        option(
+            "output",
+            Path,
+            "The file to write: .html.",
+            "-o",
+            **FILE,
+            default=Path("report.html"),
+        ),
         reporting("queries", min=1),
-        option("sweep", Path, f"Settings to show side by side. {options.SWEEP}", metavar="FILE"),
+        option("sweep", Path, f"Settings to show side by side. {options.SWEEP}", **FILE),
     ],
     options.RUNNING: [CACHE],
 }
@@ -76,7 +83,7 @@ EXPLORE = {
     None: [SOURCE],
     options.DATA: FROM,
     "Page": [
-        option("judgements", Path, "File for the labels: .jsonl.", metavar="FILE", default=LABELS),
+        option("judgements", Path, "File for the labels: .jsonl.", **FILE, default=LABELS),
         serving("port", min=0, max=65535),
     ],
     options.RUNNING: [CACHE],

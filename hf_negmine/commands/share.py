@@ -12,7 +12,7 @@ from hf_negmine.commands import options
 from hf_negmine.commands.options import mining
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, Signature, argument, option
-from hf_negmine.commands.specs import folder
+from hf_negmine.commands.specs import FILE, folder
 
 EXIT_DIFFERENT = 1
 
@@ -83,7 +83,12 @@ PUSH = {
         pushing("license"),
         pushing("languages", "--language", metavar="CODE"),
         pushing("source_datasets", "--source-dataset", metavar="USER/NAME"),
-        option("sweep", Path, f"A sweep with judgements, whose front the card shows. {options.SWEEP}", metavar="FILE"),
+        option(
+            "sweep",
+            Path,
+            f"A sweep with judgements, whose front the card shows. {options.SWEEP}",
+            **FILE,
+        ),
     ],
     options.RUNNING: [
         TOKEN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,17 @@ def folder(parameter: typer.CallbackParam, value: str | Path | None) -> Path | N
         return None if value is None else folder_of(value, str(parameter.name))
     except InputError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def file(value: str | Path | None) -> Path | None:
+    """A file with its ``~`` resolved; a folder is refused at once, rather than after hours of work."""
+    if value is None:
+        return None
+    path = Path(os.path.expanduser(value))
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder, expected a file")
+    return path
+
+
+FILE: dict[str, Any] = {"metavar": "FILE", "callback": file}
+"""What an option that takes a file adds to its name, type and help."""

@@ -13,7 +13,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, Signature, option
-from hf_negmine.commands.specs import spec
+from hf_negmine.commands.specs import FILE, spec
 
 if TYPE_CHECKING:
     from hf_negmine.report.sweep import Sweep
@@ -72,8 +72,8 @@ OPTIONS = {
     ],
     "Filters": miners.FILTERS,
     "False negatives": [
-        swept("judgements", metavar="FILE", help=JUDGEMENTS),
-        option("qrels", Path, QRELS, metavar="FILE"),
+        swept("judgements", **FILE, help=JUDGEMENTS),
+        option("qrels", Path, QRELS, **FILE),
         swept("tolerance", min=0.0, max=1.0),
     ],
     "Trial": [
@@ -89,7 +89,7 @@ OPTIONS = {
     options.OUTPUT: [
         option(
             "output", Path, "File for the table, which is printed, too: .parquet, .csv, .jsonl or .md.", "-o",
-            metavar="FILE",
+            **FILE,
         ),
     ],
     options.RUNNING: [options.CACHE_DIR, options.DEVICE, options.QUIET, options.JSON],

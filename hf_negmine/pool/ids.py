@@ -22,6 +22,7 @@ from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code, whole
+from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources import find_texts, open_rows, read_beir_texts, table_batches
 from hf_negmine.data.texts import TextColumn, TextSet
 
@@ -104,9 +105,7 @@ def open_texts(source: Any, what: str) -> TextsById:
     ids = [name for name in names if name in ("id", "_id") or name.endswith(("_id", "-id"))]
     others = [name for name in names if name not in ids]
     if sorted(others) == ["text", "title"]:  # as in a BEIR corpus
-        rows = rows.map(
-            lambda row: {"text": f"{row['title'] or ''} {row['text'] or ''}".strip()}, remove_columns="title"
-        )
+        rows = rows.map(_with_titles, batched=True, remove_columns="title")
         others = ["text"]
     require(
         len(ids) == 1 and len(others) == 1,
@@ -118,6 +117,11 @@ def open_texts(source: Any, what: str) -> TextsById:
     if not by_id:
         without_blanks = in_code(code, f".filter(lambda row: (row[{others[0]!r}] or '').strip())", what)
     return TextsById(rows, others[0], IdIndex(pa.concat_arrays(parts), what), without_blanks)
+
+
+def _with_titles(batch: Mapping[str, list[Any]]) -> dict[str, list[str]]:
+    titles, texts = (pa.array(batch[name], pa.large_string()) for name in ("title", "text"))
+    return {"text": after_titles(titles, pc.fill_null(texts, "")).to_pylist()}
 
 
 @dataclass(frozen=True)

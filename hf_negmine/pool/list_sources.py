@@ -236,7 +236,7 @@ class RunFile:
     path: Path
 
     def __post_init__(self) -> None:
-        require(self.path.is_file(), f"{self.path} does not exist")
+        require(self.path.is_file(), f"there is no file {self.path}")
 
     @property
     def column_names(self) -> list[str]:
@@ -269,7 +269,7 @@ def _table_of(lists: list[tuple[Any, ...]]) -> pa.Table:
 def read_qrels(path: str | Path) -> pa.Table:
     """The pairs judged relevant (over 0) in TREC judgements: lines of query id, iteration, document id and grade."""
     file = Path(os.path.expanduser(path))
-    require(file.is_file(), f"qrels: {path} does not exist")
+    require(file.is_file(), f"qrels: there is no file {path}")
     queries, documents = [], []
     for number, fields in _lines(file, 4, "query id, iteration, document id and grade"):
         if _number(file, number, fields[3]) > 0:

@@ -16,7 +16,7 @@ from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.figures import html
 from hf_negmine.figures.stats import FrontPoint
-from hf_negmine.report.false_negatives import Labels, Share, shares
+from hf_negmine.report.false_negatives import FEWEST, Labels, Share, shares
 from hf_negmine.report.sweep_files import check_suffix, read_table
 from hf_negmine.select import Selection
 from hf_negmine.select.ensembles import agreement
@@ -186,12 +186,7 @@ class Sweep:
         best = self.recommended
         trying = "`hf-negmine sweep --try` (`try_settings`) trains a small student on each setting."
         if best is None:
-            judged = sum(one.judged for one in self.settings)
-            why = "nothing here tells" if not judged else "too few judged negatives tell"
-            return (
-                f"Keep {self.reference}: {why} how many negatives are false, and scores alone do not; judge some "
-                f"negatives of several settings (--judgements) to have it measured. {trying}"
-            )
+            return f"Keep {self.reference}: {self._why_unknown} {trying}"
         hardest = max(self._eligible, key=lambda one: one.mean_score or 0.0)
         within = (best.estimated or 0.0) <= self.tolerance
         most = f"{100 * self.tolerance:g} %"
@@ -215,6 +210,23 @@ class Sweep:
         if any(one.estimated is not None and one not in self._eligible for one in self.settings):
             left_out = f" Settings that leave over {100 * (1 - ENOUGH):g} % of the queries short were not considered."
         return f"Take {best.name}: {why}{others}.{changed}{unsure}{left_out} {trying}"
+
+    @property
+    def _why_unknown(self) -> str:
+        """Why nothing tells how many negatives are false, and what would."""
+        relevant = [round((one.measured or 0.0) * one.judged) for one in self.settings]
+        others = [one.judged - count for one, count in zip(self.settings, relevant, strict=True)]
+        if not any(relevant + others):
+            return (
+                "nothing here tells how many negatives are false, and scores alone do not; judge some negatives of "
+                "several settings (--judgements) to have it measured."
+            )
+        lacking = [kind for kind, of in (("relevant", relevant), ("not relevant", others)) if max(of) < FEWEST]
+        return (
+            f"to estimate how many negatives are false takes at least {FEWEST} that were judged relevant and {FEWEST} "
+            f"that were judged not relevant, and of those judged {' and '.join(lacking)} there are fewer; judge more "
+            "negatives of several settings (--judgements)."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The sweep as JSON-able content, with the recommendation."""

@@ -183,7 +183,7 @@ def _lines(path: Path) -> Iterator[Any]:
             for line in filter(str.strip, file):
                 yield json.loads(line)
     except OSError as error:
-        raise InputError(f"Judgements: {path} cannot be read ({error.strerror})") from error
+        raise InputError(f"Judgements: {path} cannot be read ({error.strerror}); give a file of JSON lines") from error
     except ValueError as error:
         raise InputError(f"Judgements: {path} does not hold JSON lines ({error}); {EXPECTED} in each") from error
 

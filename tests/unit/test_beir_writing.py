@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +113,37 @@ def test_a_folder_that_was_mined_keeps_its_ids(data_dir: Path, tmp_path: Path) -
     found = {query: {name for name, score in row.items() if score == "1"} for query, row in mined.items()}
     assert found == expected
     assert sum(score == "0" for row in mined.values() for score in row.values()) == len(selection.passages)
+
+
+@pytest.mark.parametrize("titles", [None, ["", "  "], ["a title ", ""]])
+def test_spaces_at_the_ends_of_texts_stay(titles: list[str] | None, tmp_path: Path) -> None:
+    """Identity is by text, so a text must be the same through every door."""
+    beir, documents = tmp_path / "beir", {"d0": "  of tea ", "d1": "\tof ice\n", "d2": "of oak", "d3": " \u00a0 of sun"}
+    (beir / "qrels").mkdir(parents=True)
+    of_title = {name: {} if titles is None else {"title": titles[int(name[1]) % 2]} for name in documents}
+    corpus = [{"_id": name, **of_title[name], "text": text} for name, text in documents.items()]
+    queries = [{"_id": f"q{name}", "text": f" what is {name} "} for name in documents]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (beir / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    judged = "".join(f"q{name}\t{name}\t1\n" for name in documents)
+    (beir / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+
+    options: dict[str, Any] = {"num_negatives": 1, "cache_dir": tmp_path / "cache", "progress": False}
+    miner = NegativeMiner(RandomTeacher(1), **options).fit(beir)
+    told = {
+        name: f"{of.get('title', '').strip() and of['title'] + ' '}{documents[name]}" for name, of in of_title.items()
+    }
+    assert sorted(miner.fitted.texts.corpus.texts.to_pylist()) == sorted(told.values())
+    miner.pool.to_beir(tmp_path / "again", miner.pool.select("naive", n=1), queries=beir, documents=beir)  # type: ignore[union-attr]
+    plain = NegativeMiner(RandomTeacher(1), corpus=list(told.values()), **options).fit(
+        Dataset.from_dict({"query": [row["text"] for row in queries], "positive": list(told.values())})
+    )
+    doors = [(beir, beir), (queries, corpus), (tmp_path / "again", tmp_path / "again")]
+    for one in (miner, plain):
+        for place, (of_queries, of_documents) in enumerate(doors):
+            run = tmp_path / f"{place}.trec"
+            one.pool.to_run(run, queries=of_queries, documents=of_documents)  # type: ignore[union-attr]
+            assert {line.split()[2] for line in run.read_text().splitlines()} == set(documents)
 
 
 def test_mined_judgements_are_audited_and_repaired(tmp_path: Path) -> None:
@@ -222,7 +254,7 @@ def test_a_subset_that_cannot_be_made_says_why(tmp_path: Path) -> None:
         ),
         "runs: there is none": ([], tmp_path / "hard"),
         "is the source; give another one": ([run], tmp_path / "whole"),
-        "does not exist": (["lost.trec"], tmp_path / "hard"),
+        "there is no file": (["lost.trec"], tmp_path / "hard"),
     }
     for message, (runs, folder) in refused.items():
         with pytest.raises(InputError, match=message) as caught:

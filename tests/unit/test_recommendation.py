@@ -123,6 +123,26 @@ def test_without_judgements_nothing_is_claimed(tmp_path: Path) -> None:
     assert all(one.estimated is None and one.front is None for one in few.settings)
 
 
+@pytest.mark.parametrize(
+    ("verdict", "lacking"),
+    [(lambda *_: True, "not relevant"), (lambda *_: False, "relevant"), (lambda place, _: place < 3, "relevant")],
+)
+def test_which_judgements_are_too_few_is_told(verdict: Any, lacking: str, tmp_path: Path) -> None:
+    fitted = miner(tmp_path).fit(ROWS)
+    texts = [text for row in fitted.pool.select("naive", n=3).texts() for text in row]  # type: ignore[union-attr]
+    pairs = [(query, texts[3 * place]) for place, query in enumerate(ROWS["query"])]
+    lines = [
+        {"query": query, "document": passage, "relevant": verdict(place, passage)}
+        for place, (query, passage) in enumerate(pairs)
+    ]
+    table = fitted.sweep(METHODS, ["top"], judgements=lines)
+    assert table.recommended is None
+    assert table.recommendation.startswith(
+        "Keep perc_pos:0.95 top: to estimate how many negatives are false takes at least 10 that were judged relevant "
+        f"and 10 that were judged not relevant, and of those judged {lacking} there are fewer; judge more negatives"
+    )
+
+
 def test_the_front_is_what_no_other_setting_beats(tmp_path: Path) -> None:
     pairs = [(query, passage) for query in ROWS["query"] for passage in [*OTHERS, *ROWS["answer"]]]
     table = miner(tmp_path).fit(ROWS).sweep(METHODS, judgements=judged(pairs, odd))

@@ -84,11 +84,11 @@ def _with_title(passages: pa.StructArray) -> pa.LargeStringArray:
 
 
 def after_titles(titles: pa.LargeStringArray, texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    """Each text after its title and a space, alone where the title is blank, null where there is no text."""
+    """Each text after its title and a space; either alone, as it is, where the other is blank; null without a text."""
     titles = pc.fill_null(titles, "")
-    titled = pc.not_equal(pc.utf8_trim_whitespace(titles), "")
+    titled, told = (pc.not_equal(pc.utf8_trim_whitespace(part), "") for part in (titles, texts))
     both = pc.binary_join_element_wise(titles, texts, pa.scalar(" ", pa.large_string()))
-    return pc.if_else(titled, both, texts)
+    return pc.if_else(titled, pc.if_else(told, both, titles), texts)
 
 
 def _field(records: pa.StructArray, name: str) -> pa.LargeStringArray:
@@ -152,8 +152,11 @@ def _passage_text(passage: Any, column: str) -> str | None:
     if passage is None or isinstance(passage, str):
         return passage
     if isinstance(passage, Mapping) and isinstance(passage.get("text", passage), str | None):
-        title, text = passage.get("title"), passage["text"]
-        return f"{title} {text}" if text is not None and isinstance(title, str) and title.strip() else text
+        title = passage.get("title")
+        text: str | None = passage["text"]
+        if text is None or not isinstance(title, str) or not title.strip():
+            return text
+        return f"{title} {text}" if text.strip() else title
     if _is_chat(passage):
         return " ".join(message["content"] or "" for message in passage)
     raise InputError(f"column {column!r} holds {passage!r:.80}, expected text, passages with a text, or messages")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.data.checks import whole
+from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split
 from hf_negmine.data.sources.files import open_file
 from hf_negmine.data.writing import in_memory
@@ -119,9 +120,7 @@ def texts_with_ids(table: pa.Table, path: Path | str) -> tuple[pa.Array, pa.Chun
     texts = _as_text(table, "text", pa.large_string(), path)
     if "title" in table.column_names:
         titles = pc.fill_null(_as_text(table, "title", pa.large_string(), path), "")
-        texts = pc.utf8_trim_whitespace(
-            pc.binary_join_element_wise(titles, pc.fill_null(texts, ""), pa.scalar(" ", pa.large_string()))
-        )
+        texts = after_titles(titles, pc.fill_null(texts, ""))
     _check_ids(whole(ids), texts, path)
     return whole(ids), texts
 
