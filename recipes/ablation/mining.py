@@ -11,12 +11,22 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine import BM25Teacher, CrossSample, DenseTeacher, IntraSample, NegativeMiner, RandomTeacher, Selection
+from hf_negmine import (
+    BM25Teacher,
+    CrossSample,
+    DenseTeacher,
+    IntraSample,
+    NegativeMiner,
+    RandomTeacher,
+    Selection,
+    Veto,
+)
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.figures.stats import ScoreHistograms
 from hf_negmine.select.ensembles import agreement
+from hf_negmine.select.filters.specs import parse_veto
 from hf_negmine.select.judge import verdicts_of, verdicts_on
 from hf_negmine.select.judge_models import ChatJudge
 from hf_negmine.teachers import ENSEMBLES, parse_call
@@ -77,7 +87,9 @@ class Mine:
         """The same as ids and scores, by set."""
         found = {}
         for name, miner in self._miners(setting.teacher, seed).items():
-            selection = miner.pool.select(setting.mining.method, setting.mining.sampler, negatives, seed=seed)
+            mining = setting.mining
+            vetoes = [] if mining.veto is None else [Veto(*parse_veto(mining.veto))]
+            selection = miner.pool.select(mining.method, mining.sampler, negatives, seed=seed, filters=vetoes)
             found[name] = Mined(miner, selection)
         return found
 

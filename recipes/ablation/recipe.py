@@ -11,6 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hf_negmine.base.errors import require, require_choice
+from hf_negmine.base.wording import counted
+from hf_negmine.select.filters.specs import parse_veto
 from recipes.common.config import STRICT, EachOnce, Method, Sampler, Seeds, require_names
 from recipes.common.settings import Lora, TestSet, Training, TrainingSet
 
@@ -95,15 +97,25 @@ class Mining:
         sampler: of `NegativeMiner`.
         mask: leaves out in-batch passages where the teacher's score reaches this share of the positive's, for a head;
             None leaves out none. Ours.
+        veto: another teacher that must agree, such as ``bm25@perc_pos:0.95@0`` (see `parse_veto`). Ours.
+        negatives: per query, in place of the student's number. Ours.
     """
 
     method: Method
     sampler: Sampler = "top"
     mask: PositiveFloat | None = None
+    veto: str | None = None
+    negatives: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        if self.veto is not None:
+            parse_veto(self.veto)
 
     def __str__(self) -> str:
         parts = [self.method, *([] if self.sampler == "top" else [self.sampler])]
-        return ", ".join(parts + ([] if self.mask is None else [f"mask at {self.mask:g}"]))
+        parts += [] if self.mask is None else [f"mask at {self.mask:g}"]
+        parts += [] if self.veto is None else [f"veto {self.veto}"]
+        return ", ".join(parts + ([] if self.negatives is None else [counted(self.negatives, "negative")]))
 
 
 @dataclass(frozen=True, config=STRICT)

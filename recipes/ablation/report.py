@@ -13,7 +13,7 @@ from hf_negmine.figures.plots import plot_curves, plot_scores, plot_shares, save
 from hf_negmine.figures.stats import ScoreHistograms
 from recipes.ablation.comparing import Outcome, Scores, as_a_guide, differences, name_of
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
-from recipes.ablation.recipe import Ablation
+from recipes.ablation.recipe import Ablation, Mining
 from recipes.ablation.settings import (
     Setting,
     methods_of,
@@ -133,8 +133,8 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
 
 
 def _drawn(findings: Findings) -> list[Setting]:
-    """Rows of table 3 that figure 4 shows: the methods, without their samplings."""
-    return [setting for setting in findings.histograms if setting.mining.sampler == "top"]
+    """Rows of table 3 that figure 4 shows: the methods, without their samplings and vetoes."""
+    return [setting for setting in findings.histograms if setting.mining == Mining(setting.mining.method)]
 
 
 def _png(picture: object) -> bytes:

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,8 @@ class _Study:
     def after(self, one: Run) -> tuple[Outcome, bool]:
         """The result of a training, and whether it was made just now."""
         setting, student = one.setting, self.recipe.student_of(one.setting.student)
+        if setting.mining.negatives is not None:
+            student = replace(student, negatives=setting.mining.negatives)
 
         def measure() -> dict[str, Any]:
             started = time.perf_counter()
