@@ -19,7 +19,9 @@ from hf_negmine import (
     NegativeMiner,
     RandomTeacher,
     Selection,
+    Trial,
     Veto,
+    try_settings,
 )
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.ragged import offsets_of_counts
@@ -142,6 +144,16 @@ class Mine:
             relevant = verdicts_on([chat], [kept], one.miner.fitted.texts, queries[some], passages[some])
             shares[name] = float(relevant.mean())
         return shares
+
+    def trials(self, seed: int) -> dict[str, list[Trial]]:
+        """By set, what `try_settings` says of the recipe's methods on the training rows, a trial for each sampler."""
+        by_sampler: dict[str, list[str]] = {}
+        for one in self.recipe.methods:
+            by_sampler.setdefault(one.sampler, []).append(one.method)
+        return {
+            name: [try_settings(miner, methods, [sampler]) for sampler, methods in by_sampler.items()]
+            for name, miner in self._miners(self.recipe.teacher, seed).items()
+        }
 
     def _miners(self, teacher: str, seed: int) -> dict[str, NegativeMiner]:
         """A miner for each set, fitted once."""

@@ -192,6 +192,8 @@ class Ablation:
         seeds: of the order of the rows, of draws and of random scores. The rows are the same for all; ours.
         agreement: best negatives that are compared in table 6; 4.
         judge: of figure 3; None counts hidden labels alone.
+        trial: whether `try_settings` tries the methods on each set's training rows, to see how well that foretells the
+            first student's gains on the test queries; ours.
         pace: see its class.
     """
 
@@ -211,6 +213,7 @@ class Ablation:
     pace: Pace
     agreement: PositiveInt = 4
     judge: Judge | None = None
+    trial: bool = False
 
     def __post_init__(self) -> None:
         for name in ("training_sets", "test_sets", "teachers", "students"):

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from recipes.ablation import paper, study
-from recipes.ablation.comparing import resampled
+from recipes.ablation.comparing import Outcome, resampled, trial_as_a_guide
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.plan import plan
 from recipes.ablation.recipe import Ablation, Judge, Mining, Student, Sweep, Teacher
@@ -579,6 +579,25 @@ def test_a_study_with_small_students_tells_paired_differences(small: Ablation, d
     again: list[str] = []
     assert run(small, tmp_path, data=data, tell=again.append) == report
     assert again == []
+
+
+def test_a_trial_is_held_against_what_the_first_student_gained(small: Ablation) -> None:
+    methods = (Mining("perc_pos:0.95"), Mining("naive"), Mining("abs:0.5", "sampled:10"))
+    recipe = dataclasses.replace(small, methods=methods)
+    settings = settings_of_methods(recipe, "head", in_batch=True)[1:]
+    reached = [(0.5, 0.5), (0.7, 0.5), (0.6, 0.5)]  # on two seeds
+    outcomes = {
+        setting: [Outcome({"topics": value}, 20) for value in values]
+        for setting, values in zip(settings, reached, strict=True)
+    }
+    gains = {"perc_pos:0.95 top": 0.0, "naive top": -0.2, "abs:0.5 sampled:10": 0.1}
+    unsure, sure = ({"topics": {"gains": gains, "best": best}} for best in (None, "abs:0.5 sampled:10"))
+    _, table = trial_as_a_guide(recipe, outcomes, [unsure, sure])
+    row = table.splitlines()[-1]
+    # The right order is perc_pos, abs, naive; one choice loses 0.1, the other 0.05.
+    both = "perc_pos:0.95 top / abs:0.5 sampled:10"
+    assert row == f"| topics | -0.50 | {both} | naive top | 0.0750 | 0.1000 |"
+    assert trial_as_a_guide(recipe, outcomes, []) == []
 
 
 # ---- the study -----------------------------------------------------------------------------------------------------
