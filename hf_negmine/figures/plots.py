@@ -100,6 +100,7 @@ def plot_shares(shares: Mapping[str, Mapping[str, float]], *, x_label: str) -> F
         axes.set_yticks(places, list(bars))
         axes.set_title(group, fontsize="medium")
         axes.set_xlabel(x_label)
+        axes.set_xlim(right=max(1.0, axes.get_xlim()[1]))  # where nothing is false, a hundredth of a percent is no bar
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

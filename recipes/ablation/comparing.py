@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.trial import RESAMPLES
 from recipes.ablation.recipe import Ablation
-from recipes.ablation.settings import Setting
+from recipes.ablation.settings import Setting, settings_of_methods
 from recipes.common.results import markdown
 
 Scores = Mapping[str, float]
@@ -77,24 +77,57 @@ def as_a_guide(settings: Sequence[Setting], recipe: Ablation, outcomes: Outcomes
     if not first.is_small:
         pairs = [(theirs, ours) for ours, theirs in pairs]
     guides, others = zip(*pairs, strict=True)
-    cells: list[list[str]] = []
+    names, cells = [name_of(one, recipe) for one in guides], []
     for name in sets:
-        guide, real = (
-            np.array([statistics.mean(one.ndcg[name] for one in outcomes[setting]) for setting in side])
-            for side in (guides, others)
-        )
-        ranks = [np.argsort(np.argsort(values)) for values in (guide, real)]
-        chosen, names = int(guide.argmax()), [name_of(one, recipe) for one in guides]
-        losses = (f"{real.max() - real[place]:.4f}" for place in (chosen, own))
-        cells.append(
-            [name, f"{float(np.corrcoef(ranks).ravel()[1]):.2f}", names[chosen], names[int(real.argmax())], *losses]
-        )
-    head = ["set", "rank correlation", f"best for {guides[0].student}", f"best for {others[0].student}"]
-    head += ["regret", f"regret of {recipe.mining}"]
+        guide, real = (_means(side, outcomes, name) for side in (guides, others))
+        cells.append([name, *_guided(guide, real, names, [int(guide.argmax())], own)])
     return [
         f"Were {guides[0].student} the guide to {others[0].student} ({len(pairs)} rows, seeds averaged):",
-        markdown(head, cells),
+        markdown(_heads(f"best for {guides[0].student}", others[0].student, recipe), cells),
     ]
+
+
+def trial_as_a_guide(recipe: Ablation, outcomes: Outcomes, trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How well `try_settings`, which sees the training rows alone, foretells the first student's gains.
+
+    Args:
+        recipe: whose methods were tried.
+        outcomes: of the trainings.
+        trials: for each seed, the gains and the recommended setting by set; without any there is no table.
+    """
+    if not trials:
+        return []
+    student = recipe.students[0].name
+    settings = settings_of_methods(recipe, student, in_batch=recipe.in_batch_negatives[0])
+    settings = [one for one in settings if one.teacher == recipe.teacher and one in outcomes]
+    names = [f"{one.mining.method} {one.mining.sampler}" for one in settings]
+    own = next(place for place, one in enumerate(settings) if _is_own(one, recipe))
+    cells = []
+    for name in (one.name for one in recipe.test_sets):
+        guide = np.array([statistics.mean(trial[name]["gains"][setting] for trial in trials) for setting in names])
+        chosen = [own if trial[name]["best"] is None else names.index(trial[name]["best"]) for trial in trials]
+        cells.append([name, *_guided(guide, _means(settings, outcomes, name), names, chosen, own)])
+    return [
+        f"Were `try_settings` the guide to {student}, which tries the methods on the training rows of each seed:",
+        markdown(_heads("recommended", student, recipe), cells),
+    ]
+
+
+def _means(settings: Sequence[Setting], outcomes: Outcomes, name: str) -> FloatArray:
+    """NDCG of each setting on a set, the mean over its seeds."""
+    return np.array([statistics.mean(one.ndcg[name] for one in outcomes[setting]) for setting in settings])
+
+
+def _guided(guide: FloatArray, real: FloatArray, names: Sequence[str], chosen: Sequence[int], own: int) -> list[str]:
+    """What following a guide would have given: its choices, and what they and the recipe's own mining lose."""
+    ranks = [np.argsort(np.argsort(values)) for values in (guide, real)]
+    losses = (f"{real.max() - value:.4f}" for value in (real[list(chosen)].mean(), real[own]))
+    picked = " / ".join(dict.fromkeys(names[one] for one in chosen))
+    return [f"{float(np.corrcoef(ranks).ravel()[1]):.2f}", picked, names[int(real.argmax())], *losses]
+
+
+def _heads(chosen: str, student: str, recipe: Ablation) -> list[str]:
+    return ["set", "rank correlation", chosen, f"best for {student}", "regret", f"regret of {recipe.mining}"]
 
 
 def _is_own(setting: Setting, recipe: Ablation) -> bool:

@@ -11,13 +11,25 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine import BM25Teacher, CrossSample, DenseTeacher, IntraSample, NegativeMiner, RandomTeacher, Selection
+from hf_negmine import (
+    BM25Teacher,
+    CrossSample,
+    DenseTeacher,
+    IntraSample,
+    NegativeMiner,
+    RandomTeacher,
+    Selection,
+    Trial,
+    Veto,
+    try_settings,
+)
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.ragged import offsets_of_counts
 from hf_negmine.base.schema import AnyArray, BoolArray, DigestArray
 from hf_negmine.figures.stats import ScoreHistograms
 from hf_negmine.select.chat_judge import ChatJudge
 from hf_negmine.select.ensembles import agreement
+from hf_negmine.select.filters.specs import parse_veto
 from hf_negmine.select.judge import verdicts_of, verdicts_on
 from hf_negmine.teachers import ENSEMBLES, parse_call
 from hf_negmine.teachers.vector_store import VectorStore
@@ -77,7 +89,9 @@ class Mine:
         """The same as ids and scores, by set."""
         found = {}
         for name, miner in self._miners(setting.teacher, seed).items():
-            selection = miner.pool.select(setting.mining.method, setting.mining.sampler, negatives, seed=seed)
+            mining = setting.mining
+            vetoes = [] if mining.veto is None else [Veto(*parse_veto(mining.veto))]
+            selection = miner.pool.select(mining.method, mining.sampler, negatives, seed=seed, filters=vetoes)
             found[name] = Mined(miner, selection)
         return found
 
@@ -130,6 +144,16 @@ class Mine:
             relevant = verdicts_on([chat], [kept], one.miner.fitted.texts, queries[some], passages[some])
             shares[name] = float(relevant.mean())
         return shares
+
+    def trials(self, seed: int) -> dict[str, list[Trial]]:
+        """By set, what `try_settings` says of the recipe's methods on the training rows, a trial for each sampler."""
+        by_sampler: dict[str, list[str]] = {}
+        for one in self.recipe.methods:
+            by_sampler.setdefault(one.sampler, []).append(one.method)
+        return {
+            name: [try_settings(miner, methods, [sampler]) for sampler, methods in by_sampler.items()]
+            for name, miner in self._miners(self.recipe.teacher, seed).items()
+        }
 
     def _miners(self, teacher: str, seed: int) -> dict[str, NegativeMiner]:
         """A miner for each set, fitted once."""

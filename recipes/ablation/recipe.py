@@ -11,6 +11,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from hf_negmine.base.errors import require, require_choice
+from hf_negmine.base.wording import counted
+from hf_negmine.select.filters.specs import parse_veto
 from recipes.common.config import STRICT, EachOnce, Method, Sampler, Seeds, require_names
 from recipes.common.settings import Lora, TestSet, Training, TrainingSet
 
@@ -95,15 +97,25 @@ class Mining:
         sampler: of `NegativeMiner`.
         mask: leaves out in-batch passages where the teacher's score reaches this share of the positive's, for a head;
             None leaves out none. Ours.
+        veto: another teacher that must agree, such as ``bm25@perc_pos:0.95@0`` (see `parse_veto`). Ours.
+        negatives: per query, in place of the student's number. Ours.
     """
 
     method: Method
     sampler: Sampler = "top"
     mask: PositiveFloat | None = None
+    veto: str | None = None
+    negatives: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        if self.veto is not None:
+            parse_veto(self.veto)
 
     def __str__(self) -> str:
         parts = [self.method, *([] if self.sampler == "top" else [self.sampler])]
-        return ", ".join(parts + ([] if self.mask is None else [f"mask at {self.mask:g}"]))
+        parts += [] if self.mask is None else [f"mask at {self.mask:g}"]
+        parts += [] if self.veto is None else [f"veto {self.veto}"]
+        return ", ".join(parts + ([] if self.negatives is None else [counted(self.negatives, "negative")]))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -180,6 +192,8 @@ class Ablation:
         seeds: of the order of the rows, of draws and of random scores. The rows are the same for all; ours.
         agreement: best negatives that are compared in table 6; 4.
         judge: of figure 3; None counts hidden labels alone.
+        trial: whether `try_settings` tries the methods on each set's training rows, to see how well that foretells the
+            first student's gains on the test queries; ours.
         pace: see its class.
     """
 
@@ -199,6 +213,7 @@ class Ablation:
     pace: Pace
     agreement: PositiveInt = 4
     judge: Judge | None = None
+    trial: bool = False
 
     def __post_init__(self) -> None:
         for name in ("training_sets", "test_sets", "teachers", "students"):

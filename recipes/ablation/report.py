@@ -7,13 +7,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 from hf_negmine.base.schema import AnyArray
 from hf_negmine.figures.plots import plot_curves, plot_scores, plot_shares, save_png
 from hf_negmine.figures.stats import ScoreHistograms
-from recipes.ablation.comparing import Outcome, Scores, as_a_guide, differences, name_of
+from recipes.ablation.comparing import Outcome, Scores, as_a_guide, differences, name_of, trial_as_a_guide
 from recipes.ablation.paper import FIGURE_3, TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_6, TEST_SETS, Row
-from recipes.ablation.recipe import Ablation
+from recipes.ablation.recipe import Ablation, Mining
 from recipes.ablation.settings import (
     Setting,
     methods_of,
@@ -36,6 +37,7 @@ class Findings:
         judged: the same by the judge's verdicts; empty without one.
         histograms: of the teacher's scores, by method.
         agreement: of the ensemble's teachers, by training set, shape (teachers, teachers).
+        trials: for each seed and training set, the gains of the methods in a trial, and the recommended one.
     """
 
     before: Mapping[str, Scores]
@@ -44,6 +46,7 @@ class Findings:
     judged: Mapping[Setting, Mapping[str, float]]
     histograms: Mapping[Setting, ScoreHistograms]
     agreement: Mapping[str, AnyArray]
+    trials: Sequence[Mapping[str, Any]]
 
 
 def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
@@ -84,6 +87,7 @@ def report_of(recipe: Ablation, findings: Findings, *, figures: str) -> str:
             *as_a_guide(settings, recipe, findings.outcomes),
         ]
     parts += [
+        *trial_as_a_guide(recipe, findings.outcomes, findings.trials),
         *_agreement(recipe, findings),
         *_curve("Figure 1: thresholds", f"{figures}/figure1.png", _points(recipe, findings, sampled=False)),
         *_curve(
@@ -133,8 +137,8 @@ def draw(recipe: Ablation, findings: Findings) -> dict[str, bytes]:
 
 
 def _drawn(findings: Findings) -> list[Setting]:
-    """Rows of table 3 that figure 4 shows: the methods, without their samplings."""
-    return [setting for setting in findings.histograms if setting.mining.sampler == "top"]
+    """Rows of table 3 that figure 4 shows: the methods, without their samplings and vetoes."""
+    return [setting for setting in findings.histograms if setting.mining == Mining(setting.mining.method)]
 
 
 def _png(picture: object) -> bytes:

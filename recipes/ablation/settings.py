@@ -80,9 +80,9 @@ def settings_of_methods(recipe: Ablation, student: str, *, in_batch: bool) -> li
 
 
 def methods_of(recipe: Ablation) -> list[Setting]:
-    """The rows of table 3 with the first kind of batch and no mask: what figures 3 and 4 are about."""
+    """The rows of table 3 whose negatives differ, with the first kind of batch: what figures 3 and 4 are about."""
     settings = settings_of_methods(recipe, recipe.students[0].name, in_batch=recipe.in_batch_negatives[0])
-    return [one for one in settings if one.mining.mask is None]
+    return [one for one in settings if one.mining.mask is None and one.mining.negatives is None]
 
 
 def teachers_of(setting: Setting, recipe: Ablation) -> list[Teacher]:

@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,8 @@ class _Study:
     def after(self, one: Run) -> tuple[Outcome, bool]:
         """The result of a training, and whether it was made just now."""
         setting, student = one.setting, self.recipe.student_of(one.setting.student)
+        if setting.mining.negatives is not None:
+            student = replace(student, negatives=setting.mining.negatives)
 
         def measure() -> dict[str, Any]:
             started = time.perf_counter()
@@ -184,7 +186,28 @@ class _Study:
         for one, found in outcomes.items():
             by_setting.setdefault(one.setting, []).append(found)
         agreement = mine.agreement(methods_of(recipe)[0].student, recipe.agreement) if recipe.ensemble else {}
-        return Findings(before, by_setting, hidden, judged, histograms, agreement)
+        trials = [self.trials(one) for one in recipe.seeds] if recipe.trial else []
+        return Findings(before, by_setting, hidden, judged, histograms, agreement, trials)
+
+    def trials(self, seed: int) -> dict[str, Any]:
+        """What trials of the recipe's methods say, by set: the gain of each, and which is recommended."""
+        recipe = self.recipe
+
+        def measure() -> dict[str, Any]:
+            found = {}
+            for name, trials in self.mines[seed].trials(seed).items():
+                gains = {f"{one.method} {one.sampler}": one.gain for trial in trials for one in trial.settings}
+                best = [trial.best for trial in trials if trial.best is not None]
+                top = max(best, key=lambda one: one.ndcg, default=None)
+                found[name] = {"gains": gains, "best": None if top is None else f"{top.method} {top.sampler}"}
+            return found
+
+        about = {
+            "trial": [[one.method, one.sampler] for one in recipe.methods],
+            "teachers": [asdict(recipe.teacher_of(recipe.teacher))],
+            "seed": seed,
+        }
+        return self._kept(about, measure)[0]
 
     def _digests(self, seed: int) -> dict[str, str]:
         if seed not in self._known:
@@ -199,7 +222,7 @@ class _Study:
         whole = {
             **about,
             "harness": self.recipe.harness,
-            "rows": self._digests(about["seed"]) if "setting" in about else {},
+            "rows": self._digests(about["seed"]) if "seed" in about else {},
             "tests": self._tests or [asdict(one) for one in self.recipe.test_sets],
         }
         path = self.output / RESULTS / f"{digest_of(whole)}.json"

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from recipes.ablation import paper, study
-from recipes.ablation.comparing import resampled
+from recipes.ablation.comparing import Outcome, resampled, trial_as_a_guide
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.plan import plan
 from recipes.ablation.recipe import Ablation, Judge, Mining, Student, Sweep, Teacher
@@ -251,12 +251,13 @@ def mine(tiny: Ablation, data: Path, tmp_path: Path) -> Mine:
 
 @pytest.fixture
 def small(tiny: Ablation) -> Ablation:
-    """The same with the two students that train on each set by itself, and a mask."""
+    """The same with the two students that train on each set by itself, a mask, and another number of negatives."""
     students = tuple(
         dataclasses.replace(student, name=kind, kind=kind)
         for kind, student in zip(("head", "bag"), tiny.students, strict=True)
     )
-    methods = (*tiny.methods, Mining("perc_pos:0.95", mask=1.0))
+    more = Mining("perc_pos:0.95", mask=1.0), Mining("perc_pos:0.95", negatives=1)
+    methods = (*tiny.methods, *more)
     return dataclasses.replace(tiny, students=students, in_batch_negatives=(True,), methods=methods)
 
 
@@ -291,6 +292,24 @@ def test_every_kind_of_setting_is_mined_under_its_ceiling(mine: Mine) -> None:
     chosen_by = mine.mined(cross, 2, 0)["topics"].selection.chosen_by
     assert chosen_by is not None
     assert set(chosen_by.tolist()) == {0, 1}
+
+
+def test_a_veto_needs_the_other_teacher_to_agree(mine: Mine) -> None:
+    student, method = mine.recipe.students[0].name, "naive"
+    plain, vetoed = (
+        mine.mined(Setting(student, "tiny", Mining(method, veto=veto), True), 4, 0)["topics"]
+        for veto in (None, "bm25@perc_pos:0.3@0")
+    )
+    texts, bm25 = plain.miner.fitted.texts, mine.teacher("BM25", 0).index(plain.miner.fitted.texts.corpus.texts)
+    scores = bm25.scores(texts.queries.texts.to_pylist())
+    labels = scores[np.arange(len(scores)), texts.positive_ids]
+
+    def over(mined: Mined) -> int:
+        queries, passages = np.divmod(mined.keys, len(texts.corpus))
+        return int(((labels[queries] > 0) & (scores[queries, passages] >= 0.3 * labels[queries])).sum())
+
+    assert over(plain) > 0
+    assert over(vetoed) == 0
 
 
 def test_seeds_change_draws_and_chance_and_nothing_else(mine: Mine) -> None:
@@ -538,7 +557,7 @@ def test_a_study_with_small_students_tells_paired_differences(small: Ablation, d
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in (tmp_path / study.RESULTS).glob("*.json")]
 
     def queries(method: str, seed: int) -> list[float]:
-        mining = {"method": method, "sampler": "top", "mask": None}
+        mining = dataclasses.asdict(Mining(method))
         (found,) = [
             one["result"]["queries"]["topics"]
             for one in kept
@@ -551,10 +570,34 @@ def test_a_study_with_small_students_tells_paired_differences(small: Ablation, d
     gain = np.mean([np.subtract(queries("naive", seed), queries("perc_pos:0.95", seed)) for seed in (0, 1)])
     assert re.search(rf"\| naive \| {re.escape(f'{gain:+.4f}')} \[[-+.\d]+, [-+.\d]+\] \|", report)
     assert "| perc_pos:0.95, mask at 1 |" in report
+    assert "| perc_pos:0.95, 1 negative |" in report
+    single = dataclasses.asdict(Mining("perc_pos:0.95", negatives=1))
+    about = [one["about"] for one in kept if one["about"].get("setting", {}).get("mining") == single]
+    assert len(about) == 4  # two students, two seeds
+    assert {one["student"]["negatives"] for one in about} == {1}
     assert "student bag, 2 negatives" in report
     again: list[str] = []
     assert run(small, tmp_path, data=data, tell=again.append) == report
     assert again == []
+
+
+def test_a_trial_is_held_against_what_the_first_student_gained(small: Ablation) -> None:
+    methods = (Mining("perc_pos:0.95"), Mining("naive"), Mining("abs:0.5", "sampled:10"))
+    recipe = dataclasses.replace(small, methods=methods)
+    settings = settings_of_methods(recipe, "head", in_batch=True)[1:]
+    reached = [(0.5, 0.5), (0.7, 0.5), (0.6, 0.5)]  # on two seeds
+    outcomes = {
+        setting: [Outcome({"topics": value}, 20) for value in values]
+        for setting, values in zip(settings, reached, strict=True)
+    }
+    gains = {"perc_pos:0.95 top": 0.0, "naive top": -0.2, "abs:0.5 sampled:10": 0.1}
+    unsure, sure = ({"topics": {"gains": gains, "best": best}} for best in (None, "abs:0.5 sampled:10"))
+    _, table = trial_as_a_guide(recipe, outcomes, [unsure, sure])
+    row = table.splitlines()[-1]
+    # The right order is perc_pos, abs, naive; one choice loses 0.1, the other 0.05.
+    both = "perc_pos:0.95 top / abs:0.5 sampled:10"
+    assert row == f"| topics | -0.50 | {both} | naive top | 0.0750 | 0.1000 |"
+    assert trial_as_a_guide(recipe, outcomes, []) == []
 
 
 # ---- the study -----------------------------------------------------------------------------------------------------
@@ -634,7 +677,7 @@ def _check_report(report: str, recipe: Ablation, output: Path) -> None:
         if one["about"].get("setting")
         == {
             "student": student.name, "teacher": "tiny",
-            "mining": {"method": "naive", "sampler": "top", "mask": None},
+            "mining": dataclasses.asdict(Mining("naive")),
             "in_batch_negatives": True,
         } and one["about"]["seed"] in recipe.seeds
     ]  # fmt: skip
