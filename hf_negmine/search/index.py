@@ -108,10 +108,15 @@ class Indexes:
             self._scored[scorer] = PairStore.of(self.store.folder, scorer, teacher.name, progress=progress)
         return stored_scores(searcher, queries, corpus, self._scored[scorer])
 
+    @property
+    def place(self) -> str:
+        """The device where products are computed."""
+        return self.device or best_device()
+
     def exact(self, passages: VectorSource) -> VectorSearcher:
         """A searcher of these vectors, loaded once; queries come with `VectorSearcher.with_queries`."""
-        device = self.device or best_device()
-        return VectorSearcher(passages, passages, Exclusions.none(0), device=device, first_pass=self.first_pass)
+        nothing = Exclusions.none(0)
+        return VectorSearcher(passages, passages, nothing, device=self.place, first_pass=self.first_pass)
 
     def _new(self, teacher: Teacher, corpus: TextColumn) -> TeacherIndex:
         if isinstance(teacher, ListTeacher):
@@ -130,7 +135,7 @@ class Indexes:
                 teacher = replace(teacher, progress=False)  # a veto's may have been made without the miner's settings
             return _ScanIndex(teacher, corpus)
         if isinstance(teacher, SparseTeacher):
-            return _SparseIndex(teacher, corpus, self.store)
+            return _SparseIndex(teacher, corpus, self)
         if isinstance(teacher, TokenTeacher):
             return _TokenIndex(teacher, corpus, self)
         if isinstance(teacher, PairTeacher):
@@ -203,13 +208,12 @@ class _ScanIndex:
 
 
 class _SparseIndex:
-    def __init__(self, teacher: SparseTeacher, corpus: TextColumn, store: VectorStore) -> None:
-        self._teacher, self._store = teacher, store
-        stored = store.sparse(teacher, corpus, "passage")
+    def __init__(self, teacher: SparseTeacher, corpus: TextColumn, indexes: Indexes) -> None:
+        self._teacher, self._store = teacher, indexes.store
+        stored = self._store.sparse(teacher, corpus, "passage")
         starts = range(0, len(stored), TEXTS_A_STEP)
-        self._index = InvertedIndex.of(
-            stored.gather(np.arange(start, min(start + TEXTS_A_STEP, len(stored)))) for start in starts
-        )
+        blocks = (stored.gather(np.arange(start, min(start + TEXTS_A_STEP, len(stored)))) for start in starts)
+        self._index = InvertedIndex.of(blocks, indexes.place)
 
     def searcher(self, queries: Queries) -> Searcher:
         stored = self._store.sparse(self._teacher, queries.column, "query") if queries.column else None
@@ -231,7 +235,7 @@ class _SparseIndex:
 
 class _TokenIndex:
     def __init__(self, teacher: TokenTeacher, corpus: TextColumn, indexes: Indexes) -> None:
-        self._teacher, self._store = teacher, indexes.store
+        self._teacher, self._store, self._device = teacher, indexes.store, indexes.place
         self._passages = self._store.tokens(teacher, corpus, "passage")
         self._first: TeacherIndex | VectorSearcher
         if teacher.first_stage is None:
@@ -260,7 +264,7 @@ class _TokenIndex:
 
     def _max_sim(self, queries: StoredTokens, passages: StoredTokens) -> MaxSim:
         check_widths(queries.width, passages.width, self._teacher)
-        return MaxSim(queries, passages)
+        return MaxSim(queries, passages, self._device)
 
     def _encode(self, texts: list[str], role: Role) -> StoredTokens:
         return StoredTokens.in_memory(check_tokens(self._teacher.encode_tokens(texts, role), self._teacher, texts))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from hf_negmine.base.protocols import SparseVectors
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts
@@ -22,6 +24,7 @@ class InvertedIndex:
         passages: int32, rising within a term.
         weights: float32, same shape.
         n_passages: passages in the corpus.
+        device: where products are computed.
     """
 
     terms: PassageArray
@@ -29,9 +32,10 @@ class InvertedIndex:
     passages: PassageArray
     weights: FloatArray
     n_passages: int
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, blocks: Iterable[SparseVectors]) -> InvertedIndex:
+    def of(cls, blocks: Iterable[SparseVectors], device: str = "cpu") -> InvertedIndex:
         """Index the vectors of successive passages. Takes 8 bytes of memory per entry, at first three times that."""
         terms, passages, weights, n_passages = [], [], [], 0
         for block in blocks:
@@ -49,26 +53,40 @@ class InvertedIndex:
             np.concatenate(passages)[order],
             np.concatenate(weights)[order],
             n_passages,
+            device,
         )
 
     def scores(self, queries: SparseVectors) -> FloatArray:
         """Dot products with every passage, shape (queries, n_passages).
 
-        Each is summed in float64 in term order, independently of other queries, and then rounded to float32.
+        Each is summed in float64 in term order, independently of other queries, and then rounded to float32. (A GPU
+        sums in any order; the sums then differ by about 1e-16, which rounding to float32 nearly always removes.)
         """
         first = np.searchsorted(self.terms, queries.terms)
         known = np.searchsorted(self.terms, queries.terms, side="right") > first
         rows = np.repeat(np.arange(len(queries.offsets) - 1), np.diff(queries.offsets))[known]
         terms, weights = first[known], np.asarray(queries.weights)[known].astype(np.float64)
         entries, places = flat_positions(self.offsets[terms], self.offsets[terms + 1] - self.offsets[terms])
-        n_queries = len(queries.offsets) - 1
-        sums = np.bincount(
-            rows[places] * self.n_passages + self.passages[entries],
-            weights=weights[places] * self.weights[entries],
-            minlength=n_queries * self.n_passages,
-        )
-        with np.errstate(over="ignore"):  # the search refuses a score that is not finite
-            return sums.reshape(n_queries, self.n_passages).astype(np.float32)
+        shape = len(queries.offsets) - 1, self.n_passages
+        if self._on_device is None:
+            at = rows[places] * self.n_passages + self.passages[entries]
+            sums = np.bincount(at, weights[places] * self.weights[entries], minlength=shape[0] * shape[1])
+            with np.errstate(over="ignore"):  # the search refuses a score that is not finite
+                return sums.reshape(shape).astype(np.float32)
+        passages, own = self._on_device
+        device = passages.device
+        one, other = (torch.from_numpy(part).to(device) for part in (entries, places))
+        row, weight = (torch.from_numpy(part).to(device) for part in (rows * self.n_passages, weights))
+        found = torch.zeros(shape[0] * shape[1], dtype=torch.float64, device=device)
+        found.index_add_(0, row[other] + passages[one], weight[other] * own[one])
+        return np.asarray(found.view(shape).float().cpu().numpy())
+
+    @cached_property
+    def _on_device(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Passages and weights where products are computed, if that is not the processor."""
+        if torch.device(self.device).type == "cpu":
+            return None
+        return torch.from_numpy(self.passages).to(self.device), torch.from_numpy(self.weights).to(self.device)
 
 
 def paired_scores(queries: SparseVectors, passages: SparseVectors) -> FloatArray:

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from hf_negmine.base.choices import FirstPass
-from hf_negmine.base.protocols import Ranking
+from hf_negmine.base.protocols import Ranking, SparseVectors, TokenVectors
 from hf_negmine.search import VectorSearcher, corpus
 from hf_negmine.search.faiss_index import build_index
+from hf_negmine.search.late import MaxSim
+from hf_negmine.search.sparse import InvertedIndex
 from hf_negmine.teachers.approximate import IndexSpec
+from hf_negmine.teachers.stored import StoredTokens
 from tests.another_device import DEVICE, AnotherDevice, Elsewhere
 from tests.properties.test_approximate_search import candidates_of
 from tests.reference import ArraySource, exclusions_of
@@ -89,3 +92,36 @@ def test_an_index_proposes_to_another_device(tmp_path: Path) -> None:
         ceilings = np.full(N_QUERIES, 5.0, dtype=np.float32)
         found.append(candidates_of(exact, index, 16).block(ROWS).best(ROWS, ceilings, 9))
     assert bytes_of(found[0]) == bytes_of(found[1])
+
+
+def test_late_interaction_is_the_same_on_another_device() -> None:
+    rng = np.random.default_rng(0)
+    queries, passages = (tokens_of(rng, count) for count in (6, 50))
+    asked, found = np.repeat(np.arange(6), 20), rng.integers(0, 50, 120).astype(np.int32)
+    there = MaxSim(queries, passages, DEVICE).scores(asked, found)
+    assert there.tobytes() == MaxSim(queries, passages).scores(asked, found).tobytes()
+    tokens = [[side.gather(np.array([id])).vectors.astype(np.float64) for id in ids] for side, ids in
+              ((queries, asked), (passages, found))]  # fmt: skip
+    by_hand = [(query @ passage.T).max(axis=1).sum() for query, passage in zip(*tokens, strict=True)]
+    np.testing.assert_array_equal(there, np.array(by_hand).astype(np.float32))
+
+
+def tokens_of(rng: np.random.Generator, texts: int) -> StoredTokens:
+    offsets = np.cumsum([0, *rng.integers(1, 9, texts)])
+    return StoredTokens.in_memory(TokenVectors(offsets, rng.standard_normal((offsets[-1], 16)).astype(np.float32)))
+
+
+def test_sparse_search_is_the_same_on_another_device() -> None:
+    rng = np.random.default_rng(0)
+    weights = [(rng.random((count, 60)) < 0.2) * rng.random((count, 60)) for count in (40, 9)]
+    passages, queries = (sparse_of(part.astype(np.float32)) for part in weights)
+    there, here = (InvertedIndex.of([passages], device).scores(queries) for device in (DEVICE, "cpu"))
+    assert there.tobytes() == here.tobytes()
+    exact = weights[1].astype(np.float32).astype(np.float64) @ weights[0].astype(np.float32).astype(np.float64).T
+    np.testing.assert_array_equal(there, exact.astype(np.float32))
+
+
+def sparse_of(matrix: np.ndarray) -> SparseVectors:
+    rows, terms = np.nonzero(matrix)
+    offsets = np.searchsorted(rows, np.arange(len(matrix) + 1))
+    return SparseVectors(offsets, terms.astype(np.int32), matrix[rows, terms])
