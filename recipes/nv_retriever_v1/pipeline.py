@@ -45,7 +45,7 @@ from recipes.nv_retriever_v1.tasks import table
 
 RECIPE, FIXTURES, BASE, SETS, MODEL = "recipe.json", "fixtures", "base", "sets", "model"
 EVALUATION, REPORT, PUSHED = "evaluation", "report.md", "pushed.json"
-MAY_CHANGE = ("machines", "output")
+MAY_CHANGE = ("machines", "output", "study")
 """Settings that may differ in a continued run: nothing before the push depends on them."""
 SECONDS_A_LOOK = 1.0
 LOSSES_SHOWN = 5

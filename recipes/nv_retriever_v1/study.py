@@ -20,6 +20,7 @@ import numpy as np
 from hf_negmine.base.errors import require
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.schema import FloatArray
+from hf_negmine.base.wording import counted
 from recipes.common.command import Tell
 from recipes.common.results import interval, markdown, mean_and_spread, resampled
 from recipes.common.sets import TrainingSet
@@ -139,7 +140,7 @@ def report_of(recipe: NVRetriever, bare: Scores, before: Scores, found: Mapping[
     assert recipe.study is not None
     methods, sets = list(dict.fromkeys(method for method, _ in found)), list(before)
     by_method = {method: [found[method, seed] for seed in recipe.study.seeds] for method in methods}
-    seeds = f"{len(recipe.study.seeds)} seeds"
+    seeds = counted(len(recipe.study.seeds), "seed")
     parts = [f"# {recipe.base.name} after {len(recipe.stages)} stages, {seeds}", "NDCG@10, means over the seeds:"]
     columns: dict[str, list[Scores]] = {"base as it is": [bare], "with prompts": [before]}
     for method, outcomes in by_method.items():
