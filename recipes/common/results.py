@@ -9,8 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.base.files import scratch_folder
+from hf_negmine.base.schema import FloatArray
+from hf_negmine.trial import RESAMPLES
 
 
 def open_results(path: Path, about: Mapping[str, Any], kinds: Sequence[Any]) -> dict[str, Any]:
@@ -54,3 +58,24 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; all columns but the first are aligned to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def resampled(gains: FloatArray, seed: int) -> tuple[float, FloatArray]:
+    """The mean gain, and those of samples of the seeds and of the queries, shape (RESAMPLES,).
+
+    Args:
+        gains: shape (seeds, queries).
+        seed: of the samples.
+    """
+    seeds, queries = gains.shape
+    rng = np.random.default_rng(seed)
+    means = [
+        gains[np.ix_(rng.integers(0, seeds, seeds), rng.integers(0, queries, queries))].mean() for _ in range(RESAMPLES)
+    ]
+    return float(gains.mean()), np.array(means)
+
+
+def interval(gain: float, samples: FloatArray) -> str:
+    """A gain with its 95 % interval."""
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"

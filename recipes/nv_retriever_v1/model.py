@@ -23,6 +23,7 @@ from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.files import publish_folder, scratch_folder
+from recipes.common.offline import place_of
 from recipes.common.sets.retrieval_sets import WEB_SEARCH
 from recipes.nv_retriever_v1.fixtures import texts
 from recipes.nv_retriever_v1.recipe import RANDOM, Architecture, Base, NVRetriever
@@ -45,9 +46,8 @@ def write_base(recipe: NVRetriever, folder: Path) -> None:
     """
     base = recipe.base
     with scratch_folder(folder.parent) as scratch:
-        name = base.name
-        if name == RANDOM:
-            name = str(scratch / RANDOM)
+        name = str(scratch / RANDOM) if base.name == RANDOM else place_of(base.name)
+        if base.name == RANDOM:
             _write_random(base, recipe.seed, Path(name))
         model = _as_encoder(name, base, recipe)
         _check_prompts(model, recipe)
@@ -124,6 +124,8 @@ def _check_prompts(model: SentenceTransformer, recipe: NVRetriever) -> None:
         require(
             len(alone) < limit, f"base: a limit of {limit} tokens, and the prompt {prompt!r} alone has {len(alone)}"
         )
+        if alone[-1] in tokenizer.all_special_ids:  # a BERT's end of the text; the pooling does not count it, either
+            del alone[-1]
         if not recipe.base.mask_instruction:
             continue
         for probe in PROBES:

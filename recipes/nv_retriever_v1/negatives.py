@@ -26,6 +26,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.report.summary import MiningSummary, ScoreStatistics
 from hf_negmine.teachers import DenseTeacher
 from recipes.common.command import Tell
+from recipes.common.offline import place_of
 from recipes.common.sets import TrainingSet
 from recipes.common.sets.layouts import folder_of
 from recipes.common.sets.load import LoadedSet, load_set
@@ -42,10 +43,12 @@ class NegativeRows:
     Attributes:
         recipe: whose sets they are.
         folder: that they lie in.
+        vectors: a folder that keeps the teacher's vectors for other runs, too; None removes them once a set is done.
     """
 
     recipe: NVRetriever
     folder: Path
+    vectors: Path | None = None
 
     def is_done(self, one: TrainingSet) -> bool:
         """Whether a set is written."""
@@ -74,6 +77,7 @@ class NegativeRows:
             negatives=recipe.num_negatives,
             seed=recipe.seed,
             decontaminate=recipe.decontaminate,
+            passages=recipe.passages,
         )
         summary = None
         if "negatives" in loaded.rows.column_names:
@@ -106,7 +110,10 @@ class NegativeRows:
         """The sets of a stage with as many negatives as it takes, memory-mapped, by their names."""
         names = ["query", "positive", *(f"negative_{place}" for place in range(1, stage.hard_negatives + 1))]
         return datasets.DatasetDict(
-            {one.name: datasets.Dataset.from_file(str(self._rows(one))).select_columns(names) for one in stage.sets}
+            {
+                one.name: datasets.Dataset.from_file(str(self._rows(one))).select_columns(names)
+                for one in self.recipe.sets_of(stage)
+            }
         )
 
     def summary(self) -> MiningSummary | None:
@@ -118,8 +125,7 @@ class NegativeRows:
     def _mine(self, loaded: LoadedSet, base: Path) -> tuple[datasets.Dataset, MiningSummary]:
         recipe, one = self.recipe, loaded.set
         settings = asdict(recipe.mining.teacher)
-        if settings["model"] == BASE:
-            settings["model"] = base
+        settings["model"] = base if settings["model"] == BASE else place_of(settings["model"])
         settings["query_prompt"] = settings["query_prompt"].replace("{task}", one.task)
         teacher = DenseTeacher(**settings)
         miner = NegativeMiner(
@@ -128,14 +134,15 @@ class NegativeRows:
             query_column="query",
             positive_column="positive",
             seed=recipe.seed,
-            cache_dir=self.folder / VECTORS,
+            cache_dir=self.vectors or self.folder / VECTORS,
             progress=False,
             **asdict(recipe.mining.miner),
         )
         with teacher.processes() if torch.cuda.device_count() > 1 else nullcontext():
             miner.fit(loaded.rows, corpus=loaded.corpus)
         rows = self._write_rows(one, miner.mine(loaded.rows))
-        shutil.rmtree(self.folder / VECTORS)
+        if self.vectors is None:
+            shutil.rmtree(self.folder / VECTORS)
         return rows, miner.summary
 
     def _write_rows(self, one: TrainingSet, rows: datasets.Dataset) -> datasets.Dataset:

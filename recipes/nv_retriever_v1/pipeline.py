@@ -32,7 +32,9 @@ from hf_negmine.base.files import (
 from hf_negmine.hub.models import negatives_section, write_model
 from hf_negmine.hub.push_models import push_model
 from recipes.common.command import Tell
+from recipes.common.offline import HUB_ID, OFFLINE
 from recipes.common.packages import require_package
+from recipes.common.results import markdown
 from recipes.nv_retriever_v1.evaluation import check_evaluation, evaluate
 from recipes.nv_retriever_v1.fixtures import write_fixtures
 from recipes.nv_retriever_v1.model import sees_later_tokens, write_base
@@ -43,15 +45,21 @@ from recipes.nv_retriever_v1.tasks import table
 
 RECIPE, FIXTURES, BASE, SETS, MODEL = "recipe.json", "fixtures", "base", "sets", "model"
 EVALUATION, REPORT, PUSHED = "evaluation", "report.md", "pushed.json"
-MAY_CHANGE = ("machines", "output")
+MAY_CHANGE = ("machines", "output", "study")
 """Settings that may differ in a continued run: nothing before the push depends on them."""
 SECONDS_A_LOOK = 1.0
 LOSSES_SHOWN = 5
 """How many logged losses the means at the beginning and at the end are taken over."""
 
 
-def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell = print) -> str:
+def run(
+    recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell = print, *, vectors: Path | None = None
+) -> str:
     """Mine, train both stages, merge, evaluate and push; see `recipes.common.command.Run`.
+
+    Args:
+        recipe, output, data, tell: as of every recipe.
+        vectors: a folder for the teacher's vectors that several runs share.
 
     Raises:
         InputError: a package that is missing, data that cannot be used, or another run in ``output``.
@@ -59,7 +67,7 @@ def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell 
     """
     _check(recipe, data)
     first = os.environ.get("RANK", "0") == "0"
-    rows = NegativeRows(recipe, output / SETS)
+    rows = NegativeRows(recipe, output / SETS, vectors)
     if first:
         _begin(recipe, output, data)
         data = _prepare(recipe, rows, output, data, tell)
@@ -167,7 +175,7 @@ def _silent(line: str) -> None:
 def _train(recipe: NVRetriever, rows: NegativeRows, output: Path, tell: Tell) -> list[Trained]:
     done: list[Trained] = []
     for number, stage in enumerate(recipe.stages, start=1):
-        folder = output / _folder_name(number, stage)
+        folder = output / folder_name(number, stage)
         trained = Trained.read(folder)
         if trained is None:
             student = open_student(recipe, output / BASE, done[-1].folder if done else None)
@@ -177,7 +185,8 @@ def _train(recipe: NVRetriever, rows: NegativeRows, output: Path, tell: Tell) ->
     return done
 
 
-def _folder_name(number: int, stage: Stage) -> str:
+def folder_name(number: int, stage: Stage) -> str:
+    """Where a stage lies in the output, counted from 1."""
     return f"stage-{number}-{re.sub('[^a-z0-9]+', '-', stage.name.lower()).strip('-')}"
 
 
@@ -191,7 +200,7 @@ def _merge(recipe: NVRetriever, rows: NegativeRows, output: Path, last: Trained,
         student = open_student(recipe, output / BASE, last.folder)
         _name_base(student, recipe)
         section = negatives_section(
-            recipe.output.repo or str(folder), rows.summary(), base=recipe.base.name, prompts=student.prompts
+            recipe.output.repo or str(folder), rows.summary(), base=_hub_name(recipe), prompts=student.prompts
         )
         with scratch_folder(output) as scratch:
             write_model(student, scratch, section)
@@ -208,8 +217,12 @@ def _merge(recipe: NVRetriever, rows: NegativeRows, output: Path, last: Trained,
 def _name_base(model: SentenceTransformer, recipe: NVRetriever) -> None:
     """Have the card name the base on the Hub, which Sentence Transformers would guess from the name of a folder."""
     if recipe.base.name != RANDOM:
-        model.model_card_data.base_model = recipe.base.name
+        model.model_card_data.base_model = _hub_name(recipe)
         model.model_card_data.base_model_revision = recipe.base.revision
+
+
+def _hub_name(recipe: NVRetriever) -> str:
+    return HUB_ID if recipe.base.name == OFFLINE else recipe.base.name
 
 
 def _report(recipe: NVRetriever, trained: list[Trained], scores: dict[str, float]) -> str:
@@ -220,10 +233,11 @@ def _report(recipe: NVRetriever, trained: list[Trained], scores: dict[str, float
         losses = list(one.losses.values())
         first, last = losses[:LOSSES_SHOWN], losses[-LOSSES_SHOWN:]
         lines.append(
-            f"| {stage.name} | {len(stage.sets)} | {one.steps:,} | {sum(first) / len(first):.4f} | "
+            f"| {stage.name} | {len(recipe.sets_of(stage))} | {one.steps:,} | {sum(first) / len(first):.4f} | "
             f"{sum(last) / len(last):.4f} |"
         )
-    lines += ["", table(scores), ""]
+    own = [[name, f"{100 * score:.2f}"] for name, score in scores.items()]
+    lines += ["", markdown(["NDCG@10", "ours"], own) if recipe.evaluation.harness == "own" else table(scores), ""]
     if recipe.data == "fixtures":
         lines.append("The data are made up, so our numbers say that it runs, and nothing more.")
     return "\n".join(lines) + "\n"
@@ -242,8 +256,8 @@ def _push(recipe: NVRetriever, rows: NegativeRows, model: SentenceTransformer, o
             model,
             repo,
             mined=rows.summary(),
-            data_ids=[] if recipe.data == "fixtures" else list(hub_ids),
-            base=recipe.base.name,
+            data_ids=list(hub_ids) if recipe.data == "hub" else [],
+            base=_hub_name(recipe),
             private=recipe.output.private,
         )
         write_json(note, {"repo": repo, "commit": done.commit, "url": done.url})

@@ -66,10 +66,15 @@ class StagePlan:
     recipe: NVRetriever
     stage: Stage
 
+    @cached_property
+    def sets(self) -> tuple[TrainingSet, ...]:
+        """What is trained on."""
+        return self.recipe.sets_of(self.stage)
+
     @property
     def rows(self) -> int:
         """Rows per epoch."""
-        return sum(self.recipe.samples_of(one) for one in self.stage.sets)
+        return sum(self.recipe.samples_of(one) for one in self.sets)
 
     @cached_property
     def readings(self) -> tuple[Reading, ...]:
@@ -81,7 +86,7 @@ class StagePlan:
             (f"a batch on each of {gpus} GPUs ({batch} x {gpus})", batch * gpus),
             (f"an update of {gpus} GPUs ({batch} x {accumulation} x {gpus})", batch * accumulation * gpus),
         )
-        samples = [self.recipe.samples_of(one) for one in self.stage.sets]
+        samples = [self.recipe.samples_of(one) for one in self.sets]
         return tuple(
             Reading(
                 what,
@@ -104,7 +109,7 @@ class StagePlan:
         """Updates per epoch of this recipe's own run: a device's batch is of one set, an update of all devices."""
         training = self.stage.training
         batch = training.per_device_train_batch_size
-        counts = [self.recipe.samples_of(one) for one in self.stage.sets]
+        counts = [self.recipe.samples_of(one) for one in self.sets]
         if not self.stage.homogeneous_batches:
             counts = [sum(counts)]
         batches = sum(count // batch if training.dataloader_drop_last else -(-count // batch) for count in counts)
@@ -120,7 +125,7 @@ class StagePlan:
             sum(
                 self.recipe.samples_of(one)
                 * (min(one.tokens[0], base.query_length) + passages * min(one.tokens[1], base.passage_length))
-                for one in self.stage.sets
+                for one in self.sets
             )
         )
 
@@ -206,7 +211,7 @@ class Plan:
                 one.name,
                 one.kind,
                 f"{self.recipe.samples_of(one):,}",
-                *("x" if one in stage.sets else "" for stage in self.recipe.stages),
+                *("x" if one in stage.sets else "" for stage in self.stages),
                 "verified" if one.verified else "read",
                 one.licence,
             ]

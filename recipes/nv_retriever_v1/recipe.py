@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from hf_negmine.base.choices import NumberFormat, OnExhausted, PositiveScore
 from hf_negmine.base.errors import require, require_choice
-from recipes.common.config import STRICT, Method, Sampler, require_names
-from recipes.common.sets import KINDS, TrainingSet, choose_sets
+from recipes.common.config import STRICT, EachOnce, Method, Sampler, Seeds, require_names
+from recipes.common.sets import FOLDER_SETS, KINDS, SETS, TrainingSet, choose_sets
 from recipes.common.settings import Lora
 from recipes.nv_retriever_v1.fixtures import PASSAGES
 from recipes.nv_retriever_v1.tasks import TASKS
@@ -42,6 +42,7 @@ class Architecture:
         layers, hidden_size, intermediate_size: of the transformer.
         key_value_size: width of keys and of values, under grouped queries.
         vocabulary: of the embeddings; the model has no output head as an encoder.
+        kind: which names its linear maps have in transformers.
     """
 
     layers: PositiveInt
@@ -49,11 +50,24 @@ class Architecture:
     intermediate_size: PositiveInt
     key_value_size: PositiveInt
     vocabulary: PositiveInt
+    kind: Literal["mistral", "bert"] = "mistral"
 
     @property
     def linear_layers(self) -> dict[str, tuple[int, int]]:
         """Inputs and outputs of the linear maps of one layer, by their names in transformers."""
         hidden, inner, narrow = self.hidden_size, self.intermediate_size, self.key_value_size
+        if self.kind == "bert":
+            return {
+                "query": (hidden, hidden),
+                "key": (hidden, narrow),
+                "value": (hidden, narrow),
+                "attention.output.dense": (hidden, hidden),
+                "intermediate.dense": (hidden, inner),
+                "output.dense": (
+                    inner,
+                    hidden,
+                ),  # by which peft finds attention's, too, as it looks at the end of names
+            }
         return {
             "q_proj": (hidden, hidden),
             "k_proj": (hidden, narrow),
@@ -66,7 +80,7 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """Weights of the whole encoder."""
+        """Weights of the whole encoder, but for a BERT's biases and positions."""
         linear = sum(inputs * outputs for inputs, outputs in self.linear_layers.values())
         norms = 2 * self.hidden_size
         return self.vocabulary * self.hidden_size + self.layers * (linear + norms) + self.hidden_size
@@ -124,7 +138,7 @@ class Teacher:
         model: intfloat/e5-mistral-7b-instruct in the paper, for all sets but ArguAna, which an internal model mined.
             `BASE` takes the base of the run itself, untrained.
         max_length: tokens; 4096 in the paper.
-        query_prompt: with ``{task}``; that of the teacher's card.
+        query_prompt: that of the teacher's card; ``{task}`` in it is the set's task.
         passage_prompt: the teacher has none.
         dtype: number format of the weights; None keeps the one that the model is stored in.
         batch_size: texts per forward pass; ours.
@@ -133,7 +147,7 @@ class Teacher:
 
     model: str
     max_length: PositiveInt
-    query_prompt: TaskPrompt
+    query_prompt: str
     passage_prompt: str
     dtype: NumberFormat | None
     batch_size: PositiveInt
@@ -226,12 +240,8 @@ class Stage:
             self.hard_negatives > 0 or self.in_batch_negatives,
             "hard_negatives: 0 without in_batch_negatives leaves nothing to tell the positive from",
         )
-        choose_sets(self.kinds, self.leave_out)
-
-    @property
-    def sets(self) -> tuple[TrainingSet, ...]:
-        """What is trained on, in the order of table 7."""
-        return choose_sets(self.kinds, self.leave_out)
+        for kind in self.kinds:
+            require_choice(kind, KINDS, argument="kinds")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -240,14 +250,19 @@ class Evaluating:
 
     Attributes:
         harness: ``mteb`` takes the package of that name and its data, as the paper does; ``beir`` takes BEIR folders,
-            ``beir/TASK`` in the folder of the data sets.
+            ``beir/TASK`` in the folder of the data sets; ``own`` takes the test queries of the sets that are trained
+            on, of which all must be BEIR folders.
         batch_size: texts per forward pass.
         leave_out: tasks that are not run; none in the paper.
+        queries: of a set, at most, for ``own``; None takes all.
+        passages: of a set, at most, for ``own``: those that are relevant to the queries, then others; None takes all.
     """
 
-    harness: Literal["mteb", "beir"]
+    harness: Literal["mteb", "beir", "own"]
     batch_size: PositiveInt
     leave_out: tuple[str, ...] = ()
+    queries: PositiveInt | None = None
+    passages: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         for name in self.leave_out:
@@ -285,13 +300,29 @@ class Output:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Study:
+    """The whole recipe several times, which says how much of a gain is chance.
+
+    Attributes:
+        seeds: of the runs; each draws rows, orders them and begins with other LoRA weights.
+        against: methods of mining that the recipe's own is compared with, all else equal.
+    """
+
+    seeds: Annotated[Seeds, Field(min_length=1)]
+    against: Annotated[tuple[Method, ...], EachOnce]
+
+
+@dataclass(frozen=True, config=STRICT)
 class NVRetriever:
     """NV-Retriever-v1, from its sets to its repository.
 
     Attributes:
         base, lora, prompts, mining, stages, evaluation, machines, output: see their classes.
-        data: where the sets come from: the Hub, or `fixtures`, made-up ones of the same columns.
+        data: where the sets come from: the Hub; `fixtures`, made-up ones of the same columns; or `folders`, other sets,
+            which are BEIR folders.
         samples: rows per set at most; None takes the counts of table 7.
+        passages: of a set, at most, that negatives are mined from, besides the positives; None takes all.
+        study: None runs the recipe once, with its own seed.
         decontaminate: drop rows that occur in the evaluation set of their task; ours.
         seed: of samples, draws and training; ours.
     """
@@ -304,8 +335,10 @@ class NVRetriever:
     evaluation: Evaluating
     machines: Machines
     output: Output = Output()
-    data: Literal["hub", "fixtures"] = "hub"
+    data: Literal["hub", "fixtures", "folders"] = "hub"
     samples: PositiveInt | None = None
+    passages: PositiveInt | None = None
+    study: Study | None = None
     decontaminate: bool = True
     seed: int = 0
 
@@ -313,12 +346,26 @@ class NVRetriever:
         require_names(self.stages, "stages")
         for name in self.lora.target_modules:
             require_choice(name, sorted(self.base.architecture.linear_layers), argument="lora.target_modules")
+        for stage in self.stages:
+            self.sets_of(stage)
+        require(
+            (self.data == "folders") == (self.evaluation.harness == "own") == (self.study is not None),
+            "data: 'folders', evaluation.harness: 'own' and a study go together, so all or none of them",
+        )
+
+    def sets_of(self, stage: Stage) -> tuple[TrainingSet, ...]:
+        """What a stage trains on, in the order of table 7."""
+        return choose_sets(stage.kinds, stage.leave_out, among=self._known)
 
     @property
     def sets(self) -> tuple[TrainingSet, ...]:
         """What any stage trains on, in the order of table 7."""
-        used = {one.name for stage in self.stages for one in stage.sets}
-        return tuple(one for one in choose_sets(KINDS) if one.name in used)
+        used = {one.name for stage in self.stages for one in self.sets_of(stage)}
+        return tuple(one for name, one in self._known.items() if name in used)
+
+    @property
+    def _known(self) -> dict[str, TrainingSet]:
+        return FOLDER_SETS if self.data == "folders" else SETS
 
     @property
     def num_negatives(self) -> int:
@@ -333,4 +380,5 @@ class NVRetriever:
         """Passages that negatives of a set are mined from, at most."""
         if self.data == "fixtures":
             return PASSAGES
-        return one.corpus_size or self.samples_of(one)
+        corpus = one.corpus_size or self.samples_of(one)
+        return corpus if self.passages is None else min(corpus, self.passages + self.samples_of(one))

@@ -21,7 +21,7 @@ def settings() -> tuple[Any, Any]:
 
 def study() -> Run:
     """What does the work."""
-    from recipes.nv_retriever_v1.pipeline import run
+    from recipes.nv_retriever_v1.study import run
 
     return run
 

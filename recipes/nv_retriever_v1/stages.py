@@ -154,7 +154,8 @@ def _arguments(recipe: NVRetriever, stage: Stage, checkpoints: Path) -> Sentence
         # A batch is of one set, and sets come as often as they are large.
         multi_dataset_batch_sampler=MultiDatasetBatchSamplers.PROPORTIONAL,
         prompts={
-            one.name: {"query": recipe.prompts.query_of(one), "positive": recipe.prompts.passage} for one in stage.sets
+            one.name: {"query": recipe.prompts.query_of(one), "positive": recipe.prompts.passage}
+            for one in recipe.sets_of(stage)
         },
         # What chooses the length limits.
         router_mapping={"query": "query", "positive": "document"},

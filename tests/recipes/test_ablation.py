@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.teachers import DenseTeacher
 from recipes.ablation import paper, study
-from recipes.ablation.comparing import Outcome, resampled, trial_as_a_guide
+from recipes.ablation.comparing import Outcome, trial_as_a_guide
 from recipes.ablation.mining import Mine, Mined
 from recipes.ablation.plan import plan
 from recipes.ablation.recipe import Ablation, Judge, Mining, Student, Sweep, Teacher
@@ -40,6 +40,7 @@ from recipes.ablation.study import run
 from recipes.ablation.training import evaluate, make_student, train, trainer_arguments
 from recipes.common.config import load_recipe, read_yaml
 from recipes.common.data import TestQueries, TestSet, TrainingSet, load_collection, load_test, load_training
+from recipes.common.results import resampled
 from recipes.common.sets import SETS
 from recipes.nv_retriever_v1.model import _random_tokenizer, sees_later_tokens
 from recipes.nv_retriever_v1.recipe import Architecture, Lora

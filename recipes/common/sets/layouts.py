@@ -141,8 +141,8 @@ class Pairs:
         found = found.filter(pc.and_(pc.is_valid(found[self.query]), pc.is_valid(found[self.positive])))
         corpus = None
         if self.also:
-            corpus = pc.unique(pa.concat_arrays([_texts(found[name]) for name in (self.positive, *self.also)]))
-        return PairTable(_texts(found[self.query]), _texts(found[self.positive]), corpus)
+            corpus = pc.unique(pa.concat_arrays([as_texts(found[name]) for name in (self.positive, *self.also)]))
+        return PairTable(as_texts(found[self.query]), as_texts(found[self.positive]), corpus)
 
     @property
     def columns(self) -> str:
@@ -188,7 +188,7 @@ class Beir:
 
     def _queries(self, tables: Tables) -> tuple[pa.ChunkedArray, pa.Array]:
         table = tables.read(self.queries, ["_id", "text"])
-        return table["_id"], _texts(table["text"])
+        return table["_id"], as_texts(table["text"])
 
     @property
     def columns(self) -> str:
@@ -224,9 +224,9 @@ class QuestionsWithIds:
                 if name in known:
                     rows.append(row)
                     places.append(known[name])
-        corpus = _texts(passages[self.passage])
+        corpus = as_texts(passages[self.passage])
         return PairTable(
-            _texts(questions[self.question]).take(pa.array(rows, pa.int64())),
+            as_texts(questions[self.question]).take(pa.array(rows, pa.int64())),
             corpus.take(pa.array(places, pa.int64())),
             pc.unique(corpus),
         )
@@ -253,14 +253,17 @@ class Labelled:
 
     def labelled(self, tables: Tables) -> LabelledTexts:
         """Every text once, with its label. A text with two labels is left out: it would contradict itself."""
-        found = tables.read(self.table, [*self.texts, self.label])
+        found = self._read(tables)
         found = found.filter(pc.is_valid(found[self.label]))
         texts = joined([found[name] for name in self.texts])
         labels = _array(found[self.label].cast(pa.string()))
         by_text = pa.table({"text": texts, "label": labels}).group_by("text")
         grouped = by_text.aggregate([("label", "count_distinct"), ("label", "min")])
         kept = grouped.filter(pc.and_(pc.equal(grouped["label_count_distinct"], 1), pc.not_equal(grouped["text"], "")))
-        return LabelledTexts(_texts(kept["text"]), _array(kept["label_min"]))
+        return LabelledTexts(as_texts(kept["text"]), _array(kept["label_min"]))
+
+    def _read(self, tables: Tables) -> pa.Table:
+        return tables.read(self.table, [*self.texts, self.label])
 
     @property
     def columns(self) -> str:
@@ -287,7 +290,7 @@ class Similar:
     def pairs(self, tables: Tables) -> PairTable:
         """Both directions of every pair that is alike enough; the corpus is all sentences."""
         found = tables.read(self.table, [self.first, self.second, self.score])
-        first, second = _texts(found[self.first]), _texts(found[self.second])
+        first, second = as_texts(found[self.first]), as_texts(found[self.second])
         corpus = pc.unique(pa.concat_arrays([first, second]))
         alike = pc.greater_equal(_array(found[self.score]).cast(pa.float64()), self.at_least)
         first, second = first.filter(alike), second.filter(alike)
@@ -328,7 +331,8 @@ def _places(ids: pa.ChunkedArray, wanted: pa.Array | pa.ChunkedArray, what: str)
     return _array(at)
 
 
-def _texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def as_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column in one piece, large_string."""
     return _array(column.cast(pa.large_string()))
 
 

@@ -63,6 +63,7 @@ def load_set(
     negatives: int = 5,
     seed: int = 0,
     decontaminate: bool = True,
+    passages: int | None = None,
 ) -> LoadedSet:
     """Load a training set.
 
@@ -74,6 +75,7 @@ def load_set(
         negatives: texts of other labels per row, for classes and clusters.
         seed: of every choice.
         decontaminate: drop rows that occur in the set's evaluation set.
+        passages: of the corpus, at most: the same under every seed. None takes all.
 
     Raises:
         InputError: a source that is not there or has other columns, or no row left.
@@ -93,13 +95,21 @@ def load_set(
         columns, found, dropped = _labelled_rows(layout.labelled(tables), samples, negatives, seed, seen)
     else:
         pairs = layout.pairs(tables)
-        corpus = pairs.corpus
+        corpus = pairs.corpus if passages is None else _some(pairs.corpus, passages)
         columns, found, dropped = _pair_rows(pairs, samples, seed, seen, once=training_set.one_positive_per_query)
     require(
         len(columns["query"]) > 0,
         f"{training_set.name}: no row is left of {found:,} after {dropped:,} that occur in the evaluation set",
     )
     return LoadedSet(training_set, in_memory(pa.table(columns)), corpus, found, dropped)
+
+
+def _some(corpus: pa.Array | None, most: int) -> pa.Array | None:
+    """The passages with the lowest random keys, in the order of these."""
+    if corpus is None:
+        return None
+    keys = random_keys(0, text_digests(corpus)[:, 0], np.zeros((len(corpus), 1), dtype=np.uint64))[:, 0]
+    return corpus.take(pa.array(np.argsort(keys, kind="stable")[:most]))
 
 
 def normalised(text: str) -> str:
