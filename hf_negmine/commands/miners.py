@@ -124,10 +124,7 @@ def lists_teacher(candidates: Given, rows: str | None, part: Given, mining: Give
     def make(teacher: Any) -> Any:
         given = open_lists_at(**candidates, **part, rows=rows, corpus=mining.get("corpus"))
         name = None if teacher is not None else Path(source).name if Path(source).exists() else source
-        pool = CandidatePool.from_lists(
-            given.queries, given.documents, given.scores, given.positives, teacher=teacher, name=name, **shared
-        )
-        return pool.list_teacher
+        return CandidatePool.from_lists(*given, teacher=teacher, name=name, **shared).list_teacher
 
     return make
 

@@ -19,9 +19,7 @@ import pyarrow as pa
 
 from hf_negmine.base.checksums import read_sealed
 from hf_negmine.base.errors import StorageError
-from hf_negmine.base.files import (
-    read_array,
-)
+from hf_negmine.base.files import read_array
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import DigestArray, IdArray, PassageArray
 

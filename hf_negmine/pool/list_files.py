@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,6 @@ from hf_negmine.select.judgements import Judgements
 TABLES = ("queries", "documents", "scores")
 
 
-@dataclass(frozen=True)
-class GivenLists:
-    """The arguments of `CandidatePool.from_lists`."""
-
-    queries: Any
-    documents: Any
-    scores: Any
-    positives: Any
-
-
 def open_lists_at(
     source: str,
     *,
@@ -36,8 +25,8 @@ def open_lists_at(
     corpus: str | None = None,
     qrels: str | None = None,
     split: str | None = None,
-) -> GivenLists:
-    """Open scored lists in a folder, on the Hub or in a TREC run.
+) -> tuple[Any, Any, Any, pa.Table | None]:
+    """Open scored lists in a folder, on the Hub or in a TREC run, as the first arguments of `CandidatePool.from_lists`.
 
     Args:
         source: candidates that were scored elsewhere: a folder or a data set id on the Hub with the tables or configs
@@ -59,7 +48,7 @@ def open_lists_at(
             f"{source} has its own queries and documents; leave out the rows and --corpus",
         )
         queries, documents, scores = (_table(source, name, split) for name in TABLES)
-        return GivenLists(queries, documents, scores, judged)
+        return queries, documents, scores, judged
     run = RunFile(Path(source).expanduser())
     if rows is None:
         raise InputError(f"{source}: a run has only ids; give the BEIR folder, or the file of queries, that it ranks")
@@ -67,13 +56,13 @@ def open_lists_at(
         require(corpus is not None, f"{source}: a run has only ids; give --corpus, the file of passages with their ids")
         require(judged is not None, f"{source}: a run does not say which passages are positives; give --qrels")
         require(split is None, f"split: {split!r}, but --qrels has no splits; leave it out")
-        return GivenLists(rows, corpus, run, judged)
+        return rows, corpus, run, judged
     require(corpus is None, f"--corpus: {rows} has its own; leave it out")
     require(judged is None or split is None, f"split: {split!r}, but --qrels has no splits; leave it out")
     if judged is None:
         columns = read_judgements(Path(rows), split, "train")
         judged = pa.table(list(columns), names=[QUERY, "document_id"])
-    return GivenLists(rows, rows, run, judged)
+    return rows, rows, run, judged
 
 
 def _table(source: str, name: str, split: str | None) -> Any:

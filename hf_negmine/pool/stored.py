@@ -25,13 +25,8 @@ from hf_negmine.base.files import (
     write_array,
     write_table,
 )
-from hf_negmine.base.schema import (
-    CANDIDATES_SCHEMA,
-    POSITIVES_SCHEMA,
-    SEGMENTS_SCHEMA,
-    DigestArray,
-    IdArray,
-)
+from hf_negmine.base.schema import CANDIDATES_SCHEMA, POSITIVES_SCHEMA, SEGMENTS_SCHEMA, DigestArray, IdArray
+from hf_negmine.data.checks import whole
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -188,12 +183,7 @@ def arrays_of(lists: CandidateLists) -> list[np.ndarray[Any, Any]]:
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray[Any, Any]:
-    return np.asarray(_array(table, name).to_numpy(zero_copy_only=False))
-
-
-def _array(table: pa.Table, name: str) -> Any:
-    column = table[name]
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # the latter always copies
+    return np.asarray(whole(table[name]).to_numpy(zero_copy_only=False))
 
 
 def _offsets_of_sorted(rows: np.ndarray[Any, Any], n_rows: int) -> IdArray:

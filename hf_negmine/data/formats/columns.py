@@ -14,13 +14,7 @@ from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.data.checks import check_texts
 from hf_negmine.data.formats.cells import elements_of, lists_like, texts_of_elements
-from hf_negmine.data.formats.labelled import (
-    LabelledTexts,
-    RowFormat,
-    check_new_negatives,
-    labelled_texts,
-    locate,
-)
+from hf_negmine.data.formats.labelled import LabelledTexts, RowFormat, check_new_negatives, labelled_texts, locate
 from hf_negmine.data.formats.lists import with_column, with_scores
 
 

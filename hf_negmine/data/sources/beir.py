@@ -116,13 +116,13 @@ def texts_with_ids(table: pa.Table, path: Path | str) -> tuple[pa.Array, pa.Chun
     id_column = next((column for column in ("_id", "id") if column in table.column_names), None)
     if id_column is None or "text" not in table.column_names:
         raise InputError(f"{path} has the columns {table.column_names}, expected _id (or id) and text")
-    ids = _as_text(table, id_column, pa.string(), path).combine_chunks()
+    ids = whole(_as_text(table, id_column, pa.string(), path))
     texts = _as_text(table, "text", pa.large_string(), path)
     if "title" in table.column_names:
         titles = pc.fill_null(_as_text(table, "title", pa.large_string(), path), "")
         texts = after_titles(titles, pc.fill_null(texts, ""))
-    _check_ids(whole(ids), texts, path)
-    return whole(ids), texts
+    _check_ids(ids, texts, path)
+    return ids, texts
 
 
 def _check_ids(ids: pa.Array, texts: pa.ChunkedArray, path: Path | str) -> None:
