@@ -147,13 +147,9 @@ def load_mined(
 
 def rows_of_pairs(data: HubData, query: str, positive: str) -> datasets.Dataset:
     """The texts of every (query, positive) pair, under these names."""
-    assert data.pairs is not None
-    assert data.queries is not None
-    assert data.corpus is not None
-    pairs = data.pairs.with_format("arrow")[:]
     try:
-        queries = data.queries.with_format("arrow")[:]["query"].take(pairs["query_id"])
-        positives = data.corpus.with_format("arrow")[:]["document"].take(pairs["document_id"])
+        queries = _column(data.queries, "query").take(_column(data.pairs, "query_id"))
+        positives = _column(data.corpus, "document").take(_column(data.pairs, "document_id"))
     except (KeyError, pa.ArrowException) as error:
         raise StorageError("the lookup tables are damaged: the pairs name texts that are not there") from error
     return in_memory(pa.table({query: queries, positive: positives}))
@@ -232,8 +228,7 @@ def check_shared_pool(folder: Path, texts: TextSet, data: HubData) -> None:
         # A late-interaction teacher may have candidates without a first stage.
         whole_corpus=not ("candidates" in settings and "stages" in settings),
     )
-    assert data.pairs is not None
-    scores = np.asarray(data.pairs.with_format("arrow")[:]["score"].cast(pa.float32()))
+    scores = np.asarray(_column(data.pairs, "score").cast(pa.float32()))
     if not np.array_equal(scores, pool.positives.scores):
         raise StorageError("the pool is damaged: the scores of its positives are not those of the pairs; push it again")
 
@@ -248,8 +243,13 @@ def _digest_of_file(path: Path) -> str:
 
 def text_set_of(data: HubData, cache_dir: Path) -> TextSet:
     """The mined texts, stored under the cache folder."""
-    assert data.corpus is not None
     rows = rows_of_pairs(data, "query", "positive").with_format("arrow")[:]
-    corpus = data.corpus.with_format("arrow")[:]["document"]
     pairs = [(batch["query"], batch["positive"]) for batch in rows.to_batches()]
-    return build_text_set(cache_dir, pairs, batches_of(corpus), query_column="query", positive_column="positive")
+    corpus = batches_of(_column(data.corpus, "document"))
+    return build_text_set(cache_dir, pairs, corpus, query_column="query", positive_column="positive")
+
+
+def _column(table: datasets.Dataset | None, name: str) -> pa.ChunkedArray:
+    """A column of a lookup table, which is there: what needs it is refused without it."""
+    assert table is not None
+    return table.with_format("arrow")[:][name]
