@@ -100,16 +100,15 @@ def _damage(kind: str, path: Path) -> Damage | None:
 def measure(cache_dir: Path) -> dict[str, tuple[int, int]]:
     """How many entries of each kind a cache holds, and their bytes; last, everything unfinished or damaged."""
     found: dict[str, tuple[int, int]] = {}
-    left_count = left_bytes = 0
+    left_behind: list[Path] = []
     for kind in CHECKED:
         left = [path for path, _ in _left_behind(cache_dir, kind)]
-        left_count, left_of_kind = left_count + len(left), sum(_size(path) for path in left)
-        left_bytes += left_of_kind
+        left_behind += left
         entries = _entries(cache_dir, kind)
         names = {entry.name.partition(".")[0] for entry in entries}
         inside = sum(_size(path) for path in left if path.parent != cache_dir / kind)
-        found[kind] = (len(names), sum(_size(entry) for entry in entries) - inside)
-    return {**found, "unfinished or damaged": (left_count, left_bytes)}
+        found[kind] = (len(names), sum(map(_size, entries)) - inside)
+    return {**found, "unfinished or damaged": (len(left_behind), sum(map(_size, left_behind)))}
 
 
 @dataclass(frozen=True)

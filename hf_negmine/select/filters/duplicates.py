@@ -206,7 +206,8 @@ class _Comparison:
 
         def rows(block: slice) -> AnyArray:
             entries = np.where(stays[:, block], starts[:, None] + np.arange(block.start, block.stop), starts[:, None])
-            return self._shaped(self.space.gather(listed.passages[entries].reshape(-1).astype(np.int64)), entries)
+            flat = listed.passages[entries].reshape(-1).astype(np.int64)
+            return self.space.gather(flat).reshape(*entries.shape, -1)
 
         for number, block in enumerate(blocks):
             here = rows(block)
@@ -237,7 +238,7 @@ class _Comparison:
                 place = np.arange(start, min(start + PLACES, int(counts.max())))
                 there = place < counts[:, None]
                 pairs = np.where(there, first[:, None] + place, 0)
-                positives = self._shaped(rows_of(pairs.reshape(-1)), pairs)
+                positives = rows_of(pairs.reshape(-1)).reshape(*pairs.shape, -1)
                 found |= (self.space.alike(here, positives) & there[:, None]).any(axis=2)
         return found
 
@@ -259,10 +260,6 @@ class _Comparison:
         pairs = np.flatnonzero(self.scene.positive_ids < 0)
         texts = pa.array(self.scene.texts_of_pairs(pairs), pa.large_string()).dictionary_encode()
         return pairs, self.space.of_texts(texts.dictionary.to_pylist())[texts.indices.to_numpy()]
-
-    @staticmethod
-    def _shaped(rows: AnyArray, places: AnyArray) -> AnyArray:
-        return rows.reshape(*places.shape, rows.shape[1])
 
 
 def _unit_length(vectors: AnyArray) -> AnyArray:
