@@ -75,10 +75,7 @@ ESTIMATED = (
 OPTIONS = {
     **miners.DATA,
     None: [argument("rows", str, f"{miners.ROWS} For a run, the texts that it ranks.", "[ROWS]", default=None)],
-    "Candidates": [
-        candidates("source", "--candidates-from", metavar="PATH"),
-        candidates("qrels", **FILE),
-    ],
+    "Candidates": [candidates("source", "--candidates-from", metavar="PATH"), candidates("qrels", **FILE)],
     options.TEACHER: [replace(_teacher, default=None), *_loading],
     options.NEGATIVES: [
         options.METHOD,

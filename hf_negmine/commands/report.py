@@ -46,6 +46,7 @@ EXPLORE_EPILOG = """
 
 [cyan]hf-negmine explore nq-mined --judgements nq-labels.jsonl[/]
 """
+IDS = "BEIR folder with your ids of the texts, under which labels are exported; without it, positions are the ids."
 LABELS = Path("judgements.jsonl")
 
 reporting = Signature("settings", "page.writing", "write_report")
@@ -66,15 +67,9 @@ REPORT = {
     None: [SOURCE],
     options.DATA: FROM,
     options.OUTPUT: [
-        option(
-            "output",
-            Path,
-            "The file to write: .html.",
-            "-o",
-            **FILE,
-            default=Path("report.html"),
-        ),
+        option("output", Path, "The file to write: .html.", "-o", **FILE, default=Path("report.html")),
         reporting("queries", min=1),
+        option("ids", str, IDS, metavar="DIR"),
         option("sweep", Path, f"Settings to show side by side. {options.SWEEP}", **FILE),
     ],
     options.RUNNING: [CACHE],
@@ -92,7 +87,13 @@ EXPLORE = {
 
 @command(REPORT)
 def report(
-    mined: str, source: Given, output: Path, settings: Given, sweep: Path | None, cache_dir: Path | None
+    mined: str,
+    source: Given,
+    output: Path,
+    settings: Given,
+    ids: str | None,
+    sweep: Path | None,
+    cache_dir: Path | None,
 ) -> None:
     """Write a page about DIR."""
     if output.suffix not in (".html", ".htm"):
@@ -101,7 +102,7 @@ def report(
     from hf_negmine.report.sweep import Sweep
 
     table = None if sweep is None else Sweep.read(sweep)
-    written = write_report(_open(mined, source, cache_dir), output, sweep=table, **settings)
+    written = write_report(_open(mined, source, cache_dir), output, sweep=table, ids=ids, **settings)
     typer.echo(f"Written: {written} ({written.stat().st_size / 1e6:.1f} MB). Open it in a browser.")
 
 

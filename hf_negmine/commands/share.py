@@ -83,12 +83,7 @@ PUSH = {
         pushing("license"),
         pushing("languages", "--language", metavar="CODE"),
         pushing("source_datasets", "--source-dataset", metavar="USER/NAME"),
-        option(
-            "sweep",
-            Path,
-            f"A sweep with judgements, whose front the card shows. {options.SWEEP}",
-            **FILE,
-        ),
+        option("sweep", Path, f"A sweep with judgements, whose front the card shows. {options.SWEEP}", **FILE),
     ],
     options.RUNNING: [
         TOKEN,

@@ -21,6 +21,7 @@ from hf_negmine.fitted import Fitted
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.views import Excerpt, View, packed
 from hf_negmine.pool import CandidatePool
+from hf_negmine.pool.ids import POSITIONS, Ids, taken
 from hf_negmine.pool.stored import StoredPool, has_pool, read_pool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import drawn_teachers
@@ -45,6 +46,7 @@ class Shown:
         positive_score: whether a target is a query (``min``) or a pair (``each``).
         summary: how they were mined.
         relevant: query ids and passage ids of the pairs that a judge called relevant; None without one.
+        ids: what the user calls the texts.
     """
 
     texts: TextSet
@@ -53,6 +55,7 @@ class Shown:
     positive_score: PositiveScore
     summary: MiningSummary
     relevant: tuple[IdArray, IdArray] | None = None
+    ids: Ids = POSITIONS
 
     @classmethod
     def of(cls, miner: NegativeMiner) -> Shown:
@@ -136,6 +139,7 @@ class Shown:
         queries = np.unique(np.concatenate([one.queries for one in excerpts]))
         passages = np.unique(np.concatenate([one.passages for one in excerpts]))
         texts, cut = _cut([*_texts(self.texts.queries, queries), *_texts(corpus, passages)], TEXT_BYTES)
+        named = [taken(self.ids.queries, queries), taken(self.ids.documents, passages)]
         flags = [one.flags(self.negatives, self.relevant, len(corpus)) for one in excerpts]
         return {
             "texts": self.texts.fingerprint,
@@ -151,6 +155,7 @@ class Shown:
             "passage_ids": packed(passages, "<i4"),
             "filters": _filters(summary) if self.views[0].filtered else [],
             "judged": self.relevant is not None,
+            "ids": None if self.ids is POSITIONS else [part.to_pylist() for part in named],
             "teachers": [view.teacher for view in self.views],
             "shared": _shared(summary, self.views),
             "agreement": _agreement(summary, self.views),

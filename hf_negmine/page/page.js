@@ -336,7 +336,8 @@
     for (const [name, relevant] of labels) {
       const [one, other] = name.split(":").map(Number), at = queryAt.get(one), place = passageAt.get(other);
       if (at !== undefined && place !== undefined)
-        found.push({ query: data.queries[at], document: data.passages[place], relevant, ...named(at, place), query_id: one, document_id: other });
+        found.push({ query: data.queries[at], document: data.passages[place], relevant, ...named(at, place),
+          query_id: data.ids ? data.ids[0][at] : one, document_id: data.ids ? data.ids[1][place] : other });
     }
     return found;
   }
@@ -436,6 +437,7 @@
     section.querySelector("p").textContent = data.sweep.told;
     section.hidden = false;
   }
+  if (data.ids) at("export-qrels").textContent = "Export labels (qrels)";
   if (!data.judged) at("order").querySelector("[value=relevant]").remove();
   if (!data.filters.length) at("order").querySelector("[value=kept]").remove();
   const count = (number) => number.toLocaleString("en");

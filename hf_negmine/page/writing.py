@@ -6,7 +6,9 @@ import base64
 import gzip
 import hashlib
 import json
+from dataclasses import replace
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,20 @@ from hf_negmine.base.defaults import PAGE_QUERIES
 from hf_negmine.base.errors import require, require_whole
 from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.paths import folder_of
+from hf_negmine.data.sources import is_beir
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.content import Shown
+from hf_negmine.pool.ids import POSITIONS, SPACE, Ids, require_fields
 from hf_negmine.report.sweep import Sweep
 
 
 def write_report(
-    mined: NegativeMiner | Shown, path: Path | str, *, queries: int = PAGE_QUERIES, sweep: Sweep | None = None
+    mined: NegativeMiner | Shown,
+    path: Path | str,
+    *,
+    queries: int = PAGE_QUERIES,
+    sweep: Sweep | None = None,
+    ids: Any = None,
 ) -> Path:
     """Write a page to look at mined negatives: one HTML file that needs no network.
 
@@ -35,23 +44,39 @@ def write_report(
         path: the file to write; an earlier one is replaced.
         queries: how many queries the page holds at most, drawn by their texts; an ensemble's teachers share them.
         sweep: many settings side by side (`NegativeMiner.sweep`), to be shown as a table; None shows none.
+        ids: the texts with your ids, under which labels are exported: a BEIR folder, or queries and documents, each
+            in any form that `CandidatePool.from_lists` takes. None exports positions as ids.
 
     Returns:
         The path.
 
     Raises:
         NotFittedError: the miner is not fitted.
-        InputError: the candidates are no longer in the cache.
+        InputError: the candidates are no longer in the cache, or a text has no id, or one that is not a word.
         StorageError: the file cannot be written.
     """
     require_whole(queries, "queries", at_least=1)
     require(isinstance(mined, NegativeMiner | Shown), f"mined: expected a fitted miner, got {mined!r:.80}")
     require(sweep is None or isinstance(sweep, Sweep), f"sweep: expected miner.sweep(…), got {sweep!r:.80}")
     shown = mined if isinstance(mined, Shown) else Shown.of(mined)
+    if ids is not None:
+        shown = replace(shown, ids=_ids(shown, ids))
     path = folder_of(path, "path")
     with finish_or_nothing(path) as file:
         file.write(page_of(shown.content(shown.sample(queries)), sweep=sweep).encode())
     return path
+
+
+def _ids(shown: Shown, given: Any) -> Ids:
+    if isinstance(given, str | PathLike) and is_beir(Path(given).expanduser()):
+        given = (given, given)
+    require(
+        isinstance(given, tuple | list) and len(given) == 2,
+        f"ids: expected a BEIR folder (corpus, queries), or (queries, documents), got {given!r:.80}",
+    )
+    found = POSITIONS.given(shown.texts, *given)
+    require_fields(found, SPACE, "relevance judgements")
+    return found
 
 
 def page_of(content: dict[str, Any], *, sweep: Sweep | None = None, server: dict[str, Any] | None = None) -> str:

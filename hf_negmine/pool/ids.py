@@ -147,6 +147,8 @@ class Ids:
 
 
 POSITIONS = Ids()
+SPACE = r"[\s\pZ]"
+"""What separates the fields of TREC's files."""
 
 
 def places_in(column: TextColumn, given: TextsById) -> IdArray:

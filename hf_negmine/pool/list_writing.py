@@ -19,7 +19,7 @@ from hf_negmine.base.files import finish_or_nothing
 from hf_negmine.base.ragged import flat_positions, offsets_of_counts, offsets_of_rows, runs
 from hf_negmine.data.checks import TEXTS_A_BATCH
 from hf_negmine.data.texts import TextColumn, TextSet
-from hf_negmine.pool.ids import POSITIONS, Ids, require_fields, taken
+from hf_negmine.pool.ids import POSITIONS, SPACE, Ids, require_fields, taken
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
@@ -103,7 +103,7 @@ def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str,
     """Write the lists as a TREC run, compressed if the path ends in ``.gz``."""
     if not tag or len(tag.split()) != 1:
         raise InputError(f"tag: expected a word without spaces, got {tag!r}")
-    require_fields(ids, r"[\s\pZ]", "a run")
+    require_fields(ids, SPACE, "a run")
     with finish_or_nothing(path) as raw:
         file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
         for table in list_tables(lists, positives, ids):

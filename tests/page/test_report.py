@@ -156,6 +156,37 @@ def test_labels_are_exported(miner: NegativeMiner, page: Path, opened: Callable[
     assert browser.find_element("id", "labelled").text == "3 labeled"
 
 
+def test_labels_are_exported_under_the_users_ids(tmp_path: Path, opened: Callable[[str], Any]) -> None:
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    for name, text in (("corpus", "thing {} is a thing"), ("queries", "what is thing {}")):
+        lines = [json.dumps({"_id": f"{name[0]}/{place}", "text": text.format(place)}) for place in range(20)]
+        (beir / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    judged = "".join(f"q/{place}\tc/{place}\t1\n" for place in range(20))
+    (beir / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}", encoding="utf-8")
+    miner = NegativeMiner("bm25", cache_dir=tmp_path / "cache", progress=False, num_negatives=2).fit(beir)
+    number = {text: name for name, text in ((f"c/{n}", f"thing {n} is a thing") for n in range(20))}
+    for ids in (beir, (beir, beir), ({f"q/{n}": f"what is thing {n}" for n in range(20)}, beir)):
+        browser = opened(write_report(miner, tmp_path / "page.html", ids=ids).as_uri())
+        browser.find_elements("css selector", '.passage.chosen [data-label="true"]')[0].click()
+        (line,) = map(json.loads, browser.execute_script("return hfNegmine.asLines()").splitlines())
+        query, document = f"q/{line['query'].split()[-1]}", number[line["document"]]
+        assert (line["query_id"], line["document_id"]) == (query, document)
+        assert browser.execute_script("return hfNegmine.asQrels()") == f"{query} 0 {document} 1\n"
+        assert browser.find_element("id", "export-qrels").text == "Export labels (qrels)"
+    browser = opened(write_report(miner, tmp_path / "page.html").as_uri())
+    assert browser.find_element("id", "export-qrels").text == "Export labels (qrels, positions as ids)"
+    some = {"q/1": "what is thing 1"}
+    spaced = {f"q {n}": f"what is thing {n}" for n in range(20)}
+    for wrong, words in [
+        (7, r"ids: expected a BEIR folder .*, got 7"),
+        ((some, beir), "queries: 19 of the pool's 20 texts are not among the 1 given ones"),
+        ((spaced, beir), "cannot be a field of relevance judgements, the first is 'q "),
+    ]:
+        with pytest.raises(InputError, match=words):
+            write_report(miner, tmp_path / "page.html", ids=wrong)
+
+
 def test_everything_has_a_name(page: Path, opened: Callable[[str], Any]) -> None:
     """What a screen reader needs: every control and picture has a name, every heading its level."""
     browser = opened(page.as_uri())
@@ -317,7 +348,7 @@ def test_the_command(tmp_path: Path) -> None:
     for arguments, words in [
         (["report", str(tmp_path / "mined"), "-o", "page.pdf"], "ends in .html"),
         (["report", str(tmp_path / "mined"), "--sweep", str(rows)], "is not a sweep"),
-        (["report", str(tmp_path / "mined"), "--sweep", str(tmp_path)], "there is no file"),
+        (["report", str(tmp_path / "mined"), "--ids", str(tmp_path), *cache], "ids: expected a BEIR folder"),
         (["report", str(rows)], "not a folder that hf-negmine mine has written"),
         (["report", str(tmp_path / "mined"), "-o", str(page), "--cache-dir", str(tmp_path / "other")], "mine again"),
     ]:
