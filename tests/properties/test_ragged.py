@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts, offsets_of_rows, runs
 
 rows_of_entries = st.lists(st.lists(st.integers(0, 99), max_size=5), max_size=6)
 
@@ -45,6 +45,16 @@ def test_some_entries(rows: list[list[int]], data: st.DataObject) -> None:
 @given(st.lists(rows_of_entries, min_size=1, max_size=4))
 def test_parts_one_after_another(parts: list[list[list[int]]]) -> None:
     assert listed(Ragged.concatenated([ragged(part) for part in parts])) == [row for part in parts for row in part]
+
+
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 12), st.integers(1, 5))
+def test_runs_are_as_long_as_they_may_be(counts: list[int], most: int, most_rows: int) -> None:
+    found = list(runs(offsets_of_counts(np.array(counts, dtype=np.int64)), most, most_rows))
+    assert [row for first, last in found for row in range(first, last)] == list(range(len(counts)))
+    for first, last in found:
+        assert last - first <= most_rows
+        assert last - first == 1 or sum(counts[first:last]) <= most
+        assert last == len(counts) or last - first == most_rows or sum(counts[first : last + 1]) > most
 
 
 def test_offsets() -> None:
