@@ -165,14 +165,12 @@ class IntraSample(Ensemble):
             ]
             for place in range(n):
                 ids, values = lists[place % len(selections)]
+                rows, column = np.arange(len(ids)), np.full(len(ids), place // len(selections))
                 if self.dedup:
                     taken = (ids[:, :, None] == passages[some, None, :place]).any(axis=2)
-                    column = ((ids >= 0) & ~taken).argmax(axis=1)
-                    new = np.take_along_axis((ids >= 0) & ~taken, column[:, None], axis=1)[:, 0]
-                else:
-                    column, new = np.full(len(ids), place // len(selections)), np.ones(len(ids), dtype=bool)
-                rows = np.arange(len(ids))
-                passages[some, place] = np.where(new, ids[rows, column], -1)
+                    ids = np.where(taken, -1, ids)
+                    column = (ids >= 0).argmax(axis=1)
+                passages[some, place] = ids[rows, column]
                 scores[some, place] = values[rows, column]
         there = passages >= 0
         positive_scores = np.stack([selection.positive_scores for selection in selections])
