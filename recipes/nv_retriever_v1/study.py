@@ -1,8 +1,8 @@
 """The recipe several times: with its own method of mining and with others, under several seeds, beside its base.
 
 The output folder holds a folder for each run, as `pipeline` leaves it, with ``after``: the scores after each stage but
-the last, whose scores are in ``evaluation``. ``before`` and ``bare`` are the base's, with prompts and without;
-``vectors`` are shared by all runs; ``report.md`` has the tables.
+the last, whose scores are in ``evaluation``. The first run's folder also has the base's, ``before`` and ``bare``, with
+prompts and without. ``vectors`` are shared by all runs; ``report.md`` has the tables.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell 
     require(data is not None, "data: 'folders' needs --data DIR with the sets as BEIR folders, DIR/SET")
     assert data is not None
     found, pushed = {}, []
-    for method, seed in runs_of(recipe):
-        one, folder = run_of(recipe, method, seed), output / f"{_slug(method)}-seed-{seed}"
+    folders = {(method, seed): output / f"{_slug(method)}-seed-{seed}" for method, seed in runs_of(recipe)}
+    for (method, seed), folder in folders.items():
+        one = run_of(recipe, method, seed)
 
         def say(line: str, name: str = folder.name) -> None:
             tell(f"{name}: {line}")
@@ -74,9 +75,10 @@ def run(recipe: NVRetriever, output: Path, data: Path | None = None, tell: Tell 
         said = pipeline.run(one, folder, data, say, vectors=output / VECTORS)
         pushed += [line for line in said.splitlines() if line.startswith("Pushed: ")]
         found[method, seed] = _outcome(one, folder, data, say)
-    base = open_base(recipe.base, folder / pipeline.BASE, None)
-    before = evaluate_own(base, recipe, output / BEFORE, data=data, tell=tell)
-    bare = evaluate_own(base, recipe, output / BARE, data=data, tell=tell, prompts=False)
+    first = next(iter(folders.values()))
+    base = open_base(recipe.base, first / pipeline.BASE, None)
+    before = evaluate_own(base, recipe, first / BEFORE, data=data, tell=tell)
+    bare = evaluate_own(base, recipe, first / BARE, data=data, tell=tell, prompts=False)
     report = report_of(recipe, bare, before, found)
     with finish_or_nothing(output / pipeline.REPORT) as file:
         file.write(f"{report}\n".encode())

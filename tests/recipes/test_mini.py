@@ -135,6 +135,18 @@ def test_no_test_query_is_trained_on(study: Study) -> None:
                 assert not asked & {normalised(text) for column in rows.column_names for text in rows[column]}
 
 
+def test_no_test_query_of_the_real_folders_is_trained_on(data_dir: Path) -> None:
+    recipe, asked, trained = mini(), set(), set()
+    for one in recipe.sets:
+        rows = load_set(one, source=data_dir / one.hub_id, evaluation_source=data_dir / one.hub_id, samples=500).rows
+        assert len(rows) == 500
+        trained |= {normalised(text) for name in ("query", "positive") for text in rows[name]}
+        if one.evaluation is not None:
+            asked |= {normalised(query) for query in own_test(recipe, one, data_dir).relevant}
+    assert len(asked) == 500
+    assert not asked & trained
+
+
 def test_articles_of_the_test_are_no_labels(study: Study) -> None:
     lines = [json.loads(line) for line in (study.data / "squad" / "corpus.jsonl").read_text().splitlines()]
     article = {line["text"]: line["title"] for line in lines}
@@ -185,16 +197,16 @@ def by_hand(model: SentenceTransformer, study: Study, name: str) -> dict[str, fl
 
 @pytest.mark.parametrize("name", ["squad", "bioasq_snippets"])
 def test_scores_by_hand(study: Study, name: str) -> None:
-    for folder, scores in (("model", f"{RUNS[1]}/evaluation"), ("base", "before")):
+    for folder, scores in (("model", f"{RUNS[1]}/evaluation"), ("base", f"{RUNS[0]}/before")):
         model = SentenceTransformer(str(study.output / RUNS[1] / folder), device="cpu")
         found = json.loads((study.output / scores / f"{name}.json").read_text())["queries"]
         assert found == pytest.approx(by_hand(model, study, name), abs=1e-6)
-    assert json.loads((study.output / "bare" / f"{name}.json").read_text())["queries"] != found
+    assert json.loads((study.output / RUNS[0] / "bare" / f"{name}.json").read_text())["queries"] != found
 
 
 def test_stages_are_scored_one_by_one(study: Study) -> None:
     folder = study.output / RUNS[0]
-    parts = [study.output / "before", folder / "after" / "stage-1-retrieval", folder / "evaluation"]
+    parts = [folder / "before", folder / "after" / "stage-1-retrieval", folder / "evaluation"]
     scores = [[json.loads((part / f"{name}.json").read_text())["queries"] for name in SETS] for part in parts]
     assert scores[0] != scores[1] != scores[2] != scores[0]
 

@@ -59,11 +59,11 @@ def test_steps_of_the_paper(plan: Plan) -> None:
 def test_steps_keep_their_sets_apart(plan: Plan) -> None:
     for stage in plan.stages:
         for reading in stage.readings:
-            sets = len(stage.stage.sets)
+            sets = len(stage.sets)
             assert reading.apart <= reading.mixed <= reading.apart_kept
             assert reading.apart_kept - reading.apart <= sets
     stage = plan.stages[0]
-    batches = sum(one.samples // 32 for one in stage.stage.sets)
+    batches = sum(one.samples // 32 for one in stage.sets)
     assert stage.steps == -(-batches // (8 * 4)) == 711
 
 

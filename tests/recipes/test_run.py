@@ -158,7 +158,7 @@ def test_the_plan_of_the_tiny_run_holds(first: Run) -> None:
     assert 0.8 * 16 * 32 < rows <= 16 * 32  # some have too few negatives under the ceiling
     assert (
         len(first.losses[0].batches)
-        == sum(math.ceil(len(first.rows(one.name)) / 8) for one in first.recipe.stages[0].sets) * 3
+        == sum(math.ceil(len(first.rows(one.name)) / 8) for one in first.recipe.sets_of(first.recipe.stages[0])) * 3
     )
 
 
@@ -346,7 +346,7 @@ def queries_of(first: Run, batch: Batch, tokenizer: Any) -> list[str]:
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_batch_is_of_one_set_under_its_own_task(first: Run, number: int) -> None:
     stage, tokenizer = first.recipe.stages[number], first.model().tokenizer
-    known = {one.name: set(first.rows(one.name)["query"]) for one in stage.sets}
+    known = {one.name: set(first.rows(one.name)["query"]) for one in first.recipe.sets_of(stage)}
     seen: defaultdict[str, int] = defaultdict(int)
     for batch in first.losses[number].batches:
         assert len(batch.ids) == 2 + stage.hard_negatives
@@ -354,7 +354,7 @@ def test_a_batch_is_of_one_set_under_its_own_task(first: Run, number: int) -> No
         # Sets of the same archive have the same texts: the task tells them apart.
         sets = [
             one.name
-            for one in stage.sets
+            for one in first.recipe.sets_of(stage)
             if all(text.startswith(prompt := first.recipe.prompts.query_of(one)) for text in whole)
             and all(any(query.startswith(text[len(prompt) :]) for query in known[one.name]) for text in whole)
         ]
