@@ -423,7 +423,8 @@ def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
 ) -> None:
     folder = tmp_path / "mistral"
     shape = Architecture(
-        **{field.name: 64 for field in dataclasses.fields(Architecture)} | {"layers": 2, "vocabulary": 600}
+        **{field.name: 64 for field in dataclasses.fields(Architecture) if field.name != "kind"}
+        | {"layers": 2, "vocabulary": 600}
     )
     MistralModel(
         MistralConfig(
