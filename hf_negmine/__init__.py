@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from hf_negmine.pool.beir_writing import write_hard_subset
     from hf_negmine.pool.ensemble_pool import EnsemblePool
     from hf_negmine.report.summary import MiningSummary
-    from hf_negmine.report.sweep import Sweep, SweptSetting
+    from hf_negmine.report.sweep import Sweep
+    from hf_negmine.report.swept_setting import SweptSetting
     from hf_negmine.select import Mixed, Sampled, Selection, SimANS, Top, Top1Sampled
     from hf_negmine.select.chat_judge import ChatJudge
     from hf_negmine.select.ensembles import CrossSample, IntraSample
@@ -127,7 +128,8 @@ _HOMES = {
     "select.ensembles": ("CrossSample", "IntraSample"),
     "select.filters": ("Consistency", "NearDuplicates", "Veto", "Where", "other_value", "same_value"),
     "report.summary": ("MiningSummary",),
-    "report.sweep": ("Sweep", "SweptSetting"),
+    "report.sweep": ("Sweep",),
+    "report.swept_setting": ("SweptSetting",),
     "teachers": (
         "APITeacher",
         "ApproximateTeacher",

@@ -154,7 +154,7 @@ def show(table: Sweep) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hf_negmine.report.sweep import NAMES
+    from hf_negmine.report.swept_setting import NAMES
 
     console = Console()
     plain = str(table)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hf_negmine.base.defaults import TOLERANCE
 from hf_negmine.base.errors import require
@@ -18,76 +16,15 @@ from hf_negmine.figures import html
 from hf_negmine.figures.stats import FrontPoint
 from hf_negmine.report.false_negatives import FEWEST, Labels, Share, shares
 from hf_negmine.report.sweep_files import check_suffix, read_table
+from hf_negmine.report.swept_setting import FALSE, HEADS, NAMES, SweptSetting, percent, with_front
 from hf_negmine.select import Selection
-from hf_negmine.select.ensembles import agreement
 
 if TYPE_CHECKING:
     import datasets
     from matplotlib.figure import Figure
 
-HEADS = ("method", "sampler", "complete", "mean score", "95th percentile", "over positive", "Jaccard")
-FALSE = ("judged", "false, measured", "95 % interval", "false, estimated", "front")
-"""Further columns of a sweep with judgements."""
 ENOUGH = 0.95
 """Share of the queries that must have all their negatives under a setting that is recommended."""
-NAMES = 2
-"""How many of the first columns are names, and not numbers."""
-
-
-@dataclass(frozen=True)
-class SweptSetting:
-    """What one setting selects, in numbers.
-
-    Attributes:
-        method, sampler: the setting.
-        negatives: how many were selected in all.
-        complete: share of the queries (or pairs, with one ceiling per positive) that have n negatives.
-        mean_score, percentile_95: of the negatives, in the teacher's scale; None if there are none.
-        over_positive: share of the negatives that score over the positive that sets their ceiling; None if
-            there are none.
-        jaccard: mean Jaccard similarity to the negatives of the miner's own setting.
-        judged: how many of the negatives are judged.
-        measured, low, high: the share of these that are false, with its 95 % interval (Wilson); None without any.
-        estimated: the share of all that are false, see `Sweep`; None without enough judgements.
-        front: whether no other setting has negatives as hard with a lower share of false ones; None without estimates.
-    """
-
-    method: str
-    sampler: str
-    negatives: int
-    complete: float
-    mean_score: float | None
-    percentile_95: float | None
-    over_positive: float | None
-    jaccard: float
-    judged: int = 0
-    measured: float | None = None
-    low: float | None = None
-    high: float | None = None
-    estimated: float | None = None
-    front: bool | None = None
-
-    @classmethod
-    def of(cls, selection: Selection, reference: Selection, share: Share) -> SweptSetting:
-        """The numbers of a selection; ``reference`` selects for the same targets."""
-        scores = selection.scores.astype(np.float64)
-        return cls(
-            method=str(selection.method),
-            sampler=str(selection.sampler),
-            negatives=len(scores),
-            complete=_mean(selection.complete) or 0.0,
-            mean_score=_mean(scores),
-            percentile_95=round(float(np.quantile(scores, 0.95)), 6) if len(scores) else None,
-            over_positive=_mean(scores > selection.references),
-            jaccard=round(float(agreement([selection, reference])[0, 1]), 6),
-            **asdict(share),
-        )
-
-    @property
-    def name(self) -> str:
-        """Method and sampler."""
-        return f"{self.method} {self.sampler}"
-
 
 ABOUT = {
     "teacher": "string",
@@ -152,7 +89,7 @@ class Sweep:
         found = [Share()] * len(selections) if labels is None else shares(selections, target_queries, labels)
         settings = [SweptSetting.of(one, reference, share) for one, share in zip(selections, found, strict=True)]
         return cls(
-            settings=_with_front(settings),
+            settings=with_front(settings),
             teacher=teacher,
             num_negatives=reference.n,
             queries=queries,
@@ -191,11 +128,11 @@ class Sweep:
         within = (best.estimated or 0.0) <= self.tolerance
         most = f"{100 * self.tolerance:g} %"
         why = (
-            f"its negatives are the hardest of the settings with at most {most} false ones ({_percent(best.estimated)})"
+            f"its negatives are the hardest of the settings with at most {most} false ones ({percent(best.estimated)})"
             if within
-            else f"no setting has at most {most} false negatives, and it has the fewest ({_percent(best.estimated)})"
+            else f"no setting has at most {most} false negatives, and it has the fewest ({percent(best.estimated)})"
         )
-        others = "" if hardest is best else f"; {hardest.name}, the hardest, has {_percent(hardest.estimated)}"
+        others = "" if hardest is best else f"; {hardest.name}, the hardest, has {percent(hardest.estimated)}"
         half = self._best(self.tolerance / 2)
         changed = ""
         if within and half is not None and half is not best and (half.estimated or 0.0) <= self.tolerance / 2:
@@ -204,7 +141,7 @@ class Sweep:
         if within and best.high is not None and best.high > self.tolerance:
             unsure = (
                 f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is "
-                f"at most {_percent(best.high)}."
+                f"at most {percent(best.high)}."
             )
         left_out = ""
         if any(one.estimated is not None and one not in self._eligible for one in self.settings):
@@ -317,10 +254,10 @@ class Sweep:
     def cells(self) -> list[list[str]]:
         """The heads of the columns, then a row for each setting, as people read them."""
         with_judged = any(one.judged or one.estimated is not None for one in self.settings)
-        rows = [_cells(setting) for setting in self.settings]
+        rows = [one.cells for one in self.settings]
         if not with_judged:
             return [list(HEADS), *rows]
-        return [[*HEADS, *FALSE], *(row + _false_cells(one) for row, one in zip(rows, self.settings, strict=True))]
+        return [[*HEADS, *FALSE], *(row + one.false_cells for row, one in zip(rows, self.settings, strict=True))]
 
     def __str__(self) -> str:
         table = self.cells()
@@ -337,39 +274,3 @@ class Sweep:
         """What was swept."""
         queries = f"{self.queries:,} {'query' if self.queries == 1 else 'queries'}"
         return f"{counted(self.num_negatives, 'negative')} per query, {queries}, teacher {self.teacher}"
-
-
-def _with_front(settings: Sequence[SweptSetting]) -> tuple[SweptSetting, ...]:
-    """The settings, marked where no other is as hard with fewer false negatives, or harder with as few."""
-    if any(one.estimated is None for one in settings if one.negatives):
-        return tuple(settings)
-    points = [(one.mean_score or 0.0, -(one.estimated or 0.0)) for one in settings if one.negatives]
-
-    def leads(one: SweptSetting) -> bool:
-        own = (one.mean_score or 0.0, -(one.estimated or 0.0))
-        beaten = any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in points)
-        return one.negatives > 0 and not beaten
-
-    return tuple(replace(one, front=leads(one)) for one in settings) if points else tuple(settings)
-
-
-def _cells(setting: SweptSetting) -> list[str]:
-    complete = _percent(setting.complete)
-    scores = ["-" if value is None else f"{value:.4f}" for value in (setting.mean_score, setting.percentile_95)]
-    over = _percent(setting.over_positive)
-    return [setting.method, setting.sampler, complete, *scores, over, f"{setting.jaccard:.2f}"]
-
-
-def _false_cells(setting: SweptSetting) -> list[str]:
-    interval = "-" if setting.low is None else f"[{_percent(setting.low)}, {_percent(setting.high)}]"
-    marks = {None: "-", True: "*", False: ""}
-    shares = [_percent(setting.measured), interval, _percent(setting.estimated)]
-    return [f"{setting.judged:,}", *shares, marks[setting.front]]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _mean(values: np.ndarray[Any, Any]) -> float | None:
-    return round(float(values.mean(dtype=np.float64)), 6) if len(values) else None
