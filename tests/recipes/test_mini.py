@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -347,3 +348,18 @@ def test_folders_that_are_not_there(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"squad lacks corpus\.jsonl"):
         run(study.recipe, tmp_path / "run", tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+# ---- the committed tables ------------------------------------------------------------------------------------------
+
+
+def test_the_readme_has_every_set_of_the_scale() -> None:
+    shown = (
+        (FOLDER / "README.md").read_text(encoding="utf-8").partition("<!-- mini -->\n")[2].partition("<!-- /mini")[0]
+    )
+    recipe = mini()
+    assert recipe.study is not None
+    assert f"after 2 stages, {len(recipe.study.seeds)} seeds" in shown
+    for name in SETS:
+        assert len(re.findall(rf"^\| {name} \|( 0\.\d{{4}}( ± 0\.\d{{4}})? \|){{6}}$", shown, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^\| {name} \|( \d+ rows, \d+\.\d% \|){{2}}$", shown, re.MULTILINE)) == 1
