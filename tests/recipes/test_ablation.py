@@ -422,10 +422,7 @@ def test_a_causal_student_is_made_bidirectional_and_trains_an_adapter_alone(
     tiny: Ablation, mine: Mine, tmp_path: Path
 ) -> None:
     folder = tmp_path / "mistral"
-    shape = Architecture(
-        **{field.name: 64 for field in dataclasses.fields(Architecture) if field.name != "kind"}
-        | {"layers": 2, "vocabulary": 600}
-    )
+    shape = Architecture(2, hidden_size=64, intermediate_size=64, key_value_size=64, vocabulary=600)
     MistralModel(
         MistralConfig(
             vocab_size=600, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
