@@ -33,6 +33,7 @@ from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.list_writing import SCHEMA, list_tables
 from hf_negmine.pool.stored import is_shared
 from hf_negmine.report.summary import MiningSummary
+from hf_negmine.report.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,6 +58,7 @@ def write_files(
     folder: Path,
     material: Material,
     front: Figure | None = None,
+    sweep: Sweep | None = None,
     *,
     config_name: str,
     split: str,
@@ -84,7 +86,7 @@ def write_files(
         assert material.fitted is not None
         shown = Shown.of_fit(material.fitted, material.fitted.folder.parents[1])
         files["report"] = [f"{about}-report.html"]
-        write_report(replace(shown, summary=summary), folder / files["report"][0])
+        write_report(replace(shown, summary=summary), folder / files["report"][0], sweep=sweep)
     provenance = Provenance(
         config_name=config_name,
         split=split,

@@ -47,7 +47,8 @@ def push_dataset(
             replaces one.
         split: which split of that part.
         miner: the miner that mined them; may be left out for rows that `mine` returned.
-        sweep: a sweep with judgements, whose front the card shows as a picture; None shows none.
+        sweep: a sweep with judgements, whose front the card shows as a picture, and the report as a table; None shows
+            none.
         private: whether the repository is private, if this push creates it; None takes the account's default.
         revision: branch to push to, created if it does not exist; None takes the main one.
         with_pool: whether to push the candidates and scores, too, so that others can select by another method without
@@ -130,7 +131,7 @@ def push_material(
         )
     with push_folder() as folder:
         part = write_files(
-            folder, material, front, config_name=config_name, split=split, with_pool=with_pool, report=report,
+            folder, material, front, sweep, config_name=config_name, split=split, with_pool=with_pool, report=report,
             sources=source_datasets,
         )  # fmt: skip
         parts = [part, *(other for other in there.parts if other.path != part.path)]

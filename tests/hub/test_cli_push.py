@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -111,9 +113,13 @@ def test_the_front_of_a_sweep_goes_along(run: Run, mine: Callable[..., Path], hu
     columns = ("--query-column", "question", "--positive-column", "answer")
     swept = run("sweep", tmp_path / "rows.jsonl", "-t", "random:3", *columns, "--judgements", judged, "-o", table)
     assert swept.exit_code == 0, swept.output
-    pushed = run("push", folder, NAME, *LICENSE, "--sweep", table)
+    pushed = run("push", folder, NAME, *LICENSE, "--sweep", table, "--report")
     assert pushed.exit_code == 0, pushed.output
     assert hub.files("dataset", NAME)["negmine/default/train-sweep.png"].startswith(b"\x89PNG")
+    page = hub.files("dataset", NAME)["negmine/default/train-report.html"].decode()
+    packed = page.split('type="application/gzip">')[1].split("<")[0]
+    content = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert "Take " in content["sweep"]["told"]
     before = len(hub.commits("dataset", NAME))
     refused = run("push", folder, NAME, *LICENSE, "--sweep", judged)
     assert refused.exit_code == EXIT_FAILED
