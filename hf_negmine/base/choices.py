@@ -7,31 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Format: TypeAlias = Literal[
-    "n-tuple",
-    "triplet",
-    "labeled-pair",
-    "labeled-list",
-    "ids",
-    "flagembedding",
-    "tevatron",
-    "dpr",
-    "swift",
-    "swift-flat",
-    "automodel",
-]
+ToolFormat: TypeAlias = Literal["flagembedding", "tevatron", "dpr", "swift", "swift-flat", "automodel"]
+"""The columns of another tool's rows."""
+Format: TypeAlias = Literal["n-tuple", "triplet", "labeled-pair", "labeled-list", "ids", ToolFormat]
 """The layout of mined rows."""
-RowsFormat: TypeAlias = Literal[
-    "n-tuple",
-    "labeled-pair",
-    "labeled-list",
-    "flagembedding",
-    "tevatron",
-    "dpr",
-    "swift",
-    "swift-flat",
-    "automodel",
-]
+RowsFormat: TypeAlias = Literal["n-tuple", "labeled-pair", "labeled-list", ToolFormat]
 """The format of rows that may hold negatives."""
 OnExhausted: TypeAlias = Literal["drop", "keep", "error"]
 """What happens to a row for which the corpus has too few passages."""
