@@ -599,6 +599,25 @@ def test_a_trial_is_held_against_what_the_first_student_gained(small: Ablation) 
     assert trial_as_a_guide(recipe, outcomes, []) == []
 
 
+def test_a_trial_of_the_methods_is_made_once_and_kept(tiny: Ablation, tmp_path: Path) -> None:
+    queries = [f"q w{one} w{another}" for one in range(20, 40) for another in range(40, 58)]
+    passages = [query.replace("q ", "d ") for query in queries]
+    positives = [(place, place) for place in range(len(queries))]
+    write_beir(tmp_path / "pairs", passages, queries, {"train": positives, "test": positives[:5]})
+    methods = (*tiny.methods, Mining("perc_pos:0.95", "sampled:10"))
+    recipe = dataclasses.replace(
+        tiny, training_sets=(TrainingSet("pairs", 360, None),), methods=methods, seeds=(0,), trial=True
+    )
+    made = study._Study(recipe, tmp_path, *study._loaded(recipe, tmp_path, tmp_path))
+    trial = made.trials(0)
+    assert trial["pairs"]["gains"].keys() == {"naive top", "perc_pos:0.95 top", "perc_pos:0.95 sampled:10"}
+    assert trial["pairs"]["gains"]["perc_pos:0.95 top"] == 0.0  # it is compared with itself
+    (kept,) = (tmp_path / study.RESULTS).glob("*.json")
+    before = kept.stat().st_mtime_ns
+    assert made.trials(0) == trial
+    assert kept.stat().st_mtime_ns == before
+
+
 # ---- the study -----------------------------------------------------------------------------------------------------
 
 
