@@ -98,6 +98,7 @@ def report(
     """Write a page about DIR."""
     if output.suffix not in (".html", ".htm"):
         raise InputError(f"--output: {output} is not a name for a page; give one that ends in .html")
+    set_up_libraries(quiet=True)
     from hf_negmine.page import write_report
     from hf_negmine.report.sweep import Sweep
 
@@ -109,6 +110,7 @@ def report(
 @command(EXPLORE)
 def explore(mined: str, source: Given, judgements: Path, settings: Given, cache_dir: Path | None) -> None:
     """Serve the page of DIR."""
+    set_up_libraries(quiet=True)
     from threading import Event
 
     from hf_negmine.page.serving import served
@@ -123,7 +125,6 @@ def explore(mined: str, source: Given, judgements: Path, settings: Given, cache_
 
 def _open(mined: str, source: Given, cache_dir: Path | None) -> Shown:
     """The mined set of a folder or of a data set on the Hub."""
-    set_up_libraries(quiet=True)
     from hf_negmine.base.files import default_cache_dir
     from hf_negmine.commands.output import is_output, open_mined
     from hf_negmine.fitted import Fitted, fit_name

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -339,8 +340,10 @@ def test_the_command(tmp_path: Path) -> None:
     page, table = tmp_path / "page.html", tmp_path / "sweep.jsonl"
     swept = run.invoke(app, ["sweep", str(rows), "-t", "bm25", "-m", "naive", "-o", str(table), "-q", *cache])
     assert swept.exit_code == 0, swept.output
+    datasets.enable_progress_bars()  # as at the beginning of a process
     told = run.invoke(app, ["report", str(tmp_path / "mined"), "-o", str(page), "--sweep", str(table), *cache])
     assert told.exit_code == 0, told.output
+    assert told.stderr == ""
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     packed = page.read_text(encoding="utf-8").split('type="application/gzip">')[1].split("<")[0]
     content = json.loads(gzip.decompress(base64.b64decode(packed)))
