@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from recipes.nv_retriever_v1.model import write_base
 from recipes.nv_retriever_v1.plan import Plan
 from recipes.nv_retriever_v1.recipe import Architecture, NVRetriever
 from recipes.nv_retriever_v1.study import Outcome, report_of, run, runs_of
-from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "nv_retriever_v1"
@@ -94,18 +92,6 @@ class Study:
     output: Path
     report: str
     told: list[str]
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    folder = tmp_path_factory.mktemp("home")
-    with Hub() as running, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_NEGMINE_CACHE", str(folder / "negmine"))
-        point_clients_at(running, folder, patch)
-        yield running
-        forget()
-    assert not running.errors
-    assert not running.strayed
 
 
 @pytest.fixture(scope="module")

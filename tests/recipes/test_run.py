@@ -11,7 +11,6 @@ import math
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +42,6 @@ from recipes.nv_retriever_v1.recipe import NVRetriever
 from recipes.nv_retriever_v1.run import app
 from recipes.nv_retriever_v1.stages import Trained, open_student
 from recipes.nv_retriever_v1.tasks import TASKS, table
-from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 from tests.recipes.hub import SHARED, data_sets
 
@@ -113,18 +111,6 @@ class Run:
 
     def rows(self, name: str) -> datasets.Dataset:
         return datasets.Dataset.from_file(str(self.output / "sets" / f"{name}.arrow"))
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    folder = tmp_path_factory.mktemp("home")
-    with Hub() as running, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_NEGMINE_CACHE", str(folder / "negmine"))
-        point_clients_at(running, folder, patch)
-        yield running
-        forget()
-    assert not running.errors
-    assert not running.strayed
 
 
 @pytest.fixture(scope="module")
