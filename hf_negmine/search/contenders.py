@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from hf_negmine.base.schema import IdArray
-from hf_negmine.search.corpus import COLUMNS_A_GROUP, PassageBlock, lengths
+from hf_negmine.search.corpus import PassageBlock, lengths
+from hf_negmine.search.picking import between, nth_highest, nth_of_groups
 from hf_negmine.search.precision import Precision, exact_accumulation
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 
@@ -76,6 +77,7 @@ class _Entries:
         )
 
     def of(self, chosen: torch.Tensor) -> _Entries:
+        chosen = chosen.nonzero().flatten()
         return _Entries(self.rows[chosen], self.passages[chosen], self.products[chosen])
 
     def padded(
@@ -99,7 +101,7 @@ class Contenders:
             which share its products; at most 32,767 rows.
         limits: ceilings, float32, shape (rows,), perhaps infinite.
         wanted: passages per query.
-        excluded: rows and passages of the pairs that are not candidates.
+        excluded: queries and passages of the pairs that are not candidates.
         precision: number format of the product.
         score: canonical scores.
         buffer: memory for the products.
@@ -129,56 +131,30 @@ class Contenders:
 
     def look_at(self, block: PassageBlock) -> None:
         """Keep the passages of a block that may be among the best."""
-        values, roof = self._values(block)
-        groups = values.shape[1] // COLUMNS_A_GROUP
-        # A group is every `groups`-th column: the maximum of a matrix over rows is faster than over columns.
-        grouped = values.view(len(values), COLUMNS_A_GROUP, groups)
-        best = grouped.amax(dim=1).float() if roof is None else _nearest(grouped) + roof
+        products = self._products(block)
         if len(self._parts) == 1 and not len(self._parts[0].rows):
-            self._raise_least(best, grouped, roof)
-        floor = self._floor()
-        rows, group = (best >= floor[:, None]).nonzero(as_tuple=True)
-        columns = group[:, None] + torch.arange(0, values.shape[1], groups, device=group.device)
-        found = values[rows[:, None], columns].float()
-        if roof is not None:
-            found = found.masked_fill(found >= 0, -torch.inf) + roof[rows]
-        place, member = (found >= floor[rows, None]).nonzero(as_tuple=True)
-        self._parts.append(_Entries(rows[place], columns[place, member] + block.start, found[place, member]))
+            self._raise_least(products)
+        under = self._perhaps_under() if self._limited else None
+        rows, columns = between(products, self._query_of, self._floor(), under)
+        found = products[rows if self._query_of is None else self._query_of[rows], columns].float()
+        self._parts.append(_Entries(rows, columns + block.start, found))
         if sum(len(part.rows) for part in self._parts[1:]) > self._rows * self._wanted:
             self._compare()
 
-    def _values(self, block: PassageBlock) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The products with a block, -inf for pairs that are not candidates; shape (rows, columns).
-
-        With limits, their distances from a roof, shape (rows, 1), are given instead: passages that may be under their
-        limit are below 0. The roof is slightly over the limit, or over everything if there is none.
-        """
-        dtype, device, columns = self._precision.dtype, self._low.device, len(block.vectors)
-        error = self._of_rows(self._precision.error(self._norm, self._residual, self._low.shape[1], block))
-        self._allow(error)
-        values = self._buffer.of("products", dtype, len(self._low), columns, device)
-        multiply(self._low, block.vectors, values)
-        if self._query_of is not None:
-            room = self._buffer.of("rows", dtype, self._rows, columns, device)
-            values = torch.index_select(values, 0, self._query_of, out=room)
-        values[:, block.count :] = -torch.inf
-        values[self._excluded_in(block)] = -torch.inf
-        if not self._limited:
-            return values, None
-        highest = self._of_rows((1.02 * (self._norm + self._residual) * block.max_norm).float() + 1e-30)
-        roof = torch.minimum(self._perhaps_under(), highest)
-        self._allow(error + 2.0**-21 * (roof.abs() + highest))  # going to the roof and back rounds twice in float32
-        if dtype != torch.float32:
-            room = self._buffer.of("distances", torch.float32, self._rows, columns, device)
-            return torch.sub(values, roof[:, None], out=room), roof[:, None]
-        return values.sub_(roof[:, None]), roof[:, None]
+    def _products(self, block: PassageBlock) -> torch.Tensor:
+        """The products with a block, -inf for pairs that are not candidates; shape (queries, columns)."""
+        width, dtype, device = self._low.shape[1], self._precision.dtype, self._low.device
+        # The bound only grows, since products of all blocks are compared.
+        error = self._of_rows(self._precision.error(self._norm, self._residual, width, block))
+        self._error = torch.maximum(self._error, error)
+        products = self._buffer.of("products", dtype, len(self._low), len(block.vectors), device)
+        multiply(self._low, block.vectors, products)
+        products[:, block.count :] = -torch.inf
+        products[self._excluded_in(block)] = -torch.inf
+        return products
 
     def _of_rows(self, of_queries: torch.Tensor) -> torch.Tensor:
         return of_queries if self._query_of is None else of_queries[self._query_of]
-
-    def _allow(self, error: torch.Tensor) -> None:
-        """Let products be that far off. The bound only grows, since products of all blocks are compared."""
-        self._error = torch.maximum(self._error, error)
 
     def best(self, blocks: Iterable[PassageBlock] = ()) -> torch.Tensor:
         """Keys (see `ranking`) of the ``wanted`` best passages under the limits, falling, shape (rows, wanted).
@@ -199,7 +175,7 @@ class Contenders:
             over = entries.products > self._surely_under()[entries.rows]
             lowest = lowest.masked_fill(over, -torch.inf)
         lowest, _ = entries.padded(lowest, self._rows, self._wanted, -torch.inf)
-        self._least = torch.maximum(self._least, _nth(lowest, self._wanted))
+        self._least = torch.maximum(self._least, nth_highest(lowest, self._wanted))
         entries = entries.of(entries.products >= self._floor()[entries.rows])
         counts = torch.bincount(entries.rows, minlength=self._rows)
         if bool((counts > self._wanted + MANY).any()):
@@ -230,17 +206,11 @@ class Contenders:
 
     # ---- what rounding can do ----------------------------------------------------------------------------------
 
-    def _raise_least(self, best: torch.Tensor, grouped: torch.Tensor, roof: torch.Tensor | None) -> None:
-        """Find a first bound from the best products of groups, or from all products where there are few groups."""
-        products = best
-        if products.shape[1] < self._wanted:
-            products = grouped.flatten(1).float()
-            if roof is not None:
-                products = products.masked_fill(products >= 0, -torch.inf) + roof
-        if self._limited:
-            products = products.masked_fill(products > self._surely_under()[:, None], -torch.inf)
+    def _raise_least(self, products: torch.Tensor) -> None:
+        """Find a first bound from the products with the first block."""
         if products.shape[1] >= self._wanted:
-            nth = _nth(products, self._wanted).clamp(min=LOWEST)
+            under = self._surely_under() if self._limited else None
+            nth = nth_of_groups(products, self._query_of, under, self._wanted).clamp(min=LOWEST)
             lowest = nth - self._error - self._precision.rounds_output * nth.abs()
             self._least = torch.maximum(self._least, lowest)
 
@@ -260,11 +230,11 @@ class Contenders:
         return _lower(self._precision.least_product(self._limits - self._error))
 
     def _excluded_in(self, block: PassageBlock) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows and columns of a block's excluded pairs."""
-        rows, passages = self._excluded
+        """Queries and columns of a block's excluded pairs."""
+        queries, passages = self._excluded
         here = (passages >= block.start) & (passages < block.start + block.count)
         device = self._low.device
-        return torch.from_numpy(rows[here]).to(device), torch.from_numpy(passages[here] - block.start).to(device)
+        return torch.from_numpy(queries[here]).to(device), torch.from_numpy(passages[here] - block.start).to(device)
 
 
 def multiply(queries: torch.Tensor, passages: torch.Tensor, out: torch.Tensor) -> None:
@@ -275,20 +245,6 @@ def multiply(queries: torch.Tensor, passages: torch.Tensor, out: torch.Tensor) -
         return
     with exact_accumulation(out.device):
         torch.mm(queries, passages.T, out=out)
-
-
-def _nearest(distances: torch.Tensor) -> torch.Tensor:
-    """The highest of the distances below 0, over the middle dimension; -inf if there are none.
-
-    A negative float, read as an integer, is lower the nearer it is to 0, and lower than every positive one.
-    """
-    lowest = distances.view(torch.int32).amin(dim=1)
-    return lowest.view(torch.float32).masked_fill(lowest >= 0, -torch.inf)
-
-
-def _nth(values: torch.Tensor, n: int) -> torch.Tensor:
-    """The n-th highest value of each row."""
-    return values.kthvalue(values.shape[1] - n + 1, dim=1).values
 
 
 def _lower(values: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from hf_negmine.base.schema import FloatArray
 
 COLUMNS_A_GROUP = 16
-"""Passages of a block that `contenders` compares together."""
+"""Passages of a block of which `picking` looks only at the best for its first bound."""
 PASSAGES_A_BLOCK = 8192
 """On a CPU."""
 PASSAGES_A_BLOCK_ON_A_GPU = 32_768

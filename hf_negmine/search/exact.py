@@ -163,8 +163,8 @@ class _VectorBlock:
 
     def _contenders(self, rows: torch.Tensor, limits: torch.Tensor, wanted: int, precision: Precision) -> Contenders:
         searcher = self.searcher
-        excluded = searcher.exclusions.of(self.queries[rows.cpu().numpy()])
         queries, query_of = torch.unique_consecutive(rows, return_inverse=True)
+        excluded = searcher.exclusions.of(self.queries[queries.cpu().numpy()])
 
         def score(some: torch.Tensor, passages: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
             return list_scores(self.vectors[rows[some]], passages, counts, searcher.corpus.gather)
