@@ -23,7 +23,7 @@ from hf_negmine.search.precision import Precision, exact_accumulation
 from hf_negmine.search.ranking import NOTHING, pack_keys, unpack_keys
 
 LOWEST = torch.finfo(torch.float32).min
-MANY = 1024
+MANY = 256
 """A query that keeps more passages than this beyond those wanted has them scored, so that its list does not grow."""
 
 Score: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

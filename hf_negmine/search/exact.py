@@ -32,9 +32,8 @@ from hf_negmine.search.workers import side_by_side
 
 ROWS_A_GROUP = 1024
 """Queries whose best passages are found together, on a CPU by one thread; on a GPU four times as many."""
-QUERIES_A_BLOCK = 4096
-READS_FEWER = 2
-"""A corpus that is too large for memory is read again for every block of queries, which is then this much larger."""
+QUERIES_A_BLOCK = 8192
+"""A corpus that is too large for memory is read once for each block of queries."""
 
 Result = TypeVar("Result")
 
@@ -75,8 +74,6 @@ class VectorSearcher:
         on_cpu = self.device.type == "cpu"
         self.rows_a_group = ROWS_A_GROUP if on_cpu else 4 * ROWS_A_GROUP
         self.block_size = max(QUERIES_A_BLOCK, self.rows_a_group * (torch.get_num_threads() if on_cpu else 1))
-        if not self.corpus.resident:
-            self.block_size *= READS_FEWER
         self.buffer = ScoreBuffer()
 
     @property

@@ -13,7 +13,7 @@ import torch
 
 from hf_negmine.search.corpus import COLUMNS_A_GROUP
 
-CACHED = 2**18
+CACHED = 2**19
 """Products that a few rows have together on a CPU."""
 SIGN_APART = 0x7FFF
 
