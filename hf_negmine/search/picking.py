@@ -13,6 +13,8 @@ import torch
 
 from hf_negmine.search.corpus import COLUMNS_A_GROUP
 
+GROUPS_A_PLACE = 10
+"""Groups of columns that are looked at for each wanted place."""
 CACHED = 2**19
 """Products that a few rows have together on a CPU."""
 SIGN_APART = 0x7FFF
@@ -53,16 +55,18 @@ def nth_of_groups(
 ) -> torch.Tensor:
     """A number that n products of each row that are at most ``high`` reach; float32, shape (rows,), perhaps -inf.
 
-    It is the n-th highest of the highest products of groups of columns, or of all where there are few groups. A group
-    is every so-manieth column: the maximum of a matrix over rows is faster than over columns.
+    It is the n-th highest of the highest products of groups of columns, or of all where there are few groups, in as
+    many columns as it takes for a good bound. A group has its columns at equal distances: the maximum of a matrix over
+    rows is faster than over columns.
     """
+    products = products[:, : COLUMNS_A_GROUP * GROUPS_A_PLACE * n]
     width = products.shape[1]
     size = COLUMNS_A_GROUP if width // COLUMNS_A_GROUP >= n else 1
     if products.device.type != "cpu":
         values = products if row_of is None else products[row_of]
         if high is not None:
             values = values.masked_fill(values > high[:, None], -torch.inf)
-        return nth_highest(values.view(len(values), size, width // size).amax(dim=1).float(), n)
+        return nth_highest(values.reshape(len(values), size, width // size).amax(dim=1).float(), n)
     lowest = _ordered(torch.full((1,), -torch.inf, dtype=products.dtype))
     nth = []
     for _, values, highest in _few_rows(products, row_of, high):
