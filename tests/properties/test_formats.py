@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ def table_in(name: str, rows: list[tuple[str, list[str], list[str]]]) -> pa.Tabl
         else:
             for text, label in [*((text, 1) for text in positives), *((text, 0) for text in negatives)]:
                 records.append({"query": query, "passage": text, "label": label, "at": len(records)})
+        if not name.startswith("labeled"):
+            more |= {"weights": [number / 2 for number in numbers], "neg_marks": [f"m{number}" for number in numbers]}
         records[-1] |= {} if name == "labeled-pair" else more
     table = pa.Table.from_pylist(records)
     for column, kind in kinds.get(name, {}).items():
@@ -157,6 +160,12 @@ def test_other_negatives_are_read_again_and_kept_ones_keep_what_is_theirs(
     own_marks, marks = marks_of(name, table), marks_of(name, written)
     if marks:
         assert marks == [own_marks[place] if place >= 0 else None for place in places]
+    if "weights" in table.column_names:
+        weights = [weight for row in table["weights"].to_pylist() for weight in row]
+        assert written["weights"].to_pylist() == [
+            [None if place < 0 else weights[place] for place in places[start:stop]]
+            for start, stop in itertools.pairwise(offsets)
+        ]
     if "kept" in table.column_names:
         assert written["kept"].to_pylist() == table["kept"].to_pylist()
 

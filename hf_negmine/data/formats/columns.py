@@ -15,7 +15,7 @@ from hf_negmine.base.schema import BoolArray, IdArray
 from hf_negmine.data.checks import check_texts
 from hf_negmine.data.formats.cells import elements_of, lists_like, texts_of_elements
 from hf_negmine.data.formats.labelled import LabelledTexts, RowFormat, check_new_negatives, labelled_texts, locate
-from hf_negmine.data.formats.lists import with_column, with_scores
+from hf_negmine.data.formats.lists import with_column, with_values
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class NegativeColumns(RowFormat):
 
     Attributes:
         negatives: the columns, the hardest first.
-        scores: a column with one score for the positive and one for each negative.
+        values: see `with_values`.
     """
 
     negatives: tuple[str, ...]
-    scores: str | None = None
+    values: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
         """See `RowFormat`."""
-        return (*self.negatives, *((self.scores,) if self.scores else ()))
+        return (*self.negatives, *self.values)
 
     def read(self, table: pa.Table) -> LabelledTexts:
         """See `RowFormat.read`."""
@@ -45,8 +45,7 @@ class NegativeColumns(RowFormat):
         """See `RowFormat.with_negatives`; there are as many columns as the row with most negatives needs."""
         old = locate(table, self.negatives)
         places = check_new_negatives(negatives, offsets, places, rows=len(table), known=len(old.texts))
-        if self.scores is not None:
-            table = with_scores(table, self.scores, old, offsets, places)
+        table = with_values(table, self.values, old, offsets, places)
         counts = np.diff(offsets)
         first, kind = table.column_names.index(self.negatives[0]), table.schema.field(self.negatives[0]).type
         table = table.drop_columns(list(self.negatives))
