@@ -258,6 +258,8 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
         raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, expected a number for each passage")
     if len(documents) != len(numbers):
         raise InputError(f"a row has {len(documents)} passages and {len(numbers)} {name} for {query[:80]!r}")
+    if name in ("label", "labels") and np.isnan(numbers).any():
+        raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, of which some are not a number")
     if name in ("label", "labels"):
         positives = [place for place, number in enumerate(numbers) if number > 0]
         require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}; leave it out")

@@ -185,3 +185,16 @@ def marks_of(name: str, table: pa.Table) -> list[Any]:
         assert all(row["scores"][0] == 1.0 for row in rows)
         return [score for row in rows for score in row["scores"][1:]]
     return []
+
+
+def test_the_row_of_a_new_negative_holds_what_is_known_of_its_query_alone() -> None:
+    columns = {"score": [0.9, 0.1, 0.8], "source": ["web", "web", None], "none": pa.nulls(3)}
+    texts = {"query": ["a", "a", "b"], "passage": ["p", "n", "q"], "label": [1, 0, 1]}
+    table = pa.table({**texts, **columns, "tags": [["x"], ["x"], ["y"]]})
+    found = format_of(table.schema, "labeled-pair", query_column="query", positive_column="passage")
+    new = pa.array(["n", "new", "new"], pa.large_string())
+    written = found.with_negatives(table, new, np.array([0, 2, 3]), np.array([0, -1, -1]))
+    assert written.schema == table.schema
+    assert written["score"].to_pylist() == [0.9, 0.1, None, 0.8, None]
+    assert written["source"].to_pylist() == ["web", "web", "web", None, None]
+    assert written["tags"].to_pylist() == [["x"], ["x"], None, ["y"], None]

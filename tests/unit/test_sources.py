@@ -410,6 +410,9 @@ def broken_folders() -> Iterator[Any]:
         rewrite("qrels/train.tsv", header + "q1\td1\tyes\n"), r"qrels .*score.*'yes'.*expected a number", id="score"
     )
     yield pytest.param(
+        rewrite("qrels/train.tsv", header + "q1\td1\t1\nq1\td2\tnan\n"), "1 of 2 judgements have no score", id="NaN"
+    )
+    yield pytest.param(
         rewrite("corpus.jsonl", '{"_id": "d1", "body": "x"}\n'),
         r"corpus\.jsonl has the columns \['_id', 'body'\], expected _id \(or id\) and text$",
         id="text column",

@@ -181,7 +181,14 @@ def _judgements(table: pa.Table, where: str) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise InputError(f"qrels of {where}, column score: {error}; expected a number in every line") from error
     ids = (_as_text(table, names[name], pa.string(), f"qrels of {where}") for name in ("query_id", "corpus_id"))
-    return pa.table([*ids, scores], names=["query-id", "corpus-id", "score"])
+    judged = pa.table([*ids, scores], names=["query-id", "corpus-id", "score"])
+    for name in judged.column_names:
+        missing = pc.is_null(judged[name], nan_is_null=True)
+        if pc.any(missing).as_py():
+            raise InputError(
+                f"qrels of {where}: {pc.sum(missing)} of {len(judged)} judgements have no {name}; expected one in each"
+            )
+    return judged
 
 
 def _read_parquet(path: Path) -> pa.Table:
