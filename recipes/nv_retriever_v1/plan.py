@@ -249,8 +249,8 @@ class Plan:
                 f"To draw: {drawn:,} rows x {wanted} = {drawn * wanted:,}, texts of other labels.",
                 f"To embed: at most {self.passages:,} passages and {mined:,} queries.",
                 f"Hours: {in_hours(self.mining_hours)} for the passages at the paper's "
-                f"{PAPER_HOURS_PER_MILLION_PASSAGES:g} per million on 8 A100, a pace that means {implied:,.0f} tokens per passage at our utilisation "
-                f"(limit {teacher.max_length:,}).",
+                f"{PAPER_HOURS_PER_MILLION_PASSAGES:g} per million on 8 A100, a pace that means {implied:,.0f} tokens "
+                f"per passage at our utilisation (limit {teacher.max_length:,}).",
             ]
         )
 

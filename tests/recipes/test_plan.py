@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from recipes.common.command import in_hours
 from recipes.common.config import load_recipe
 from recipes.common.sets import SETS, table_of_sources
-from recipes.common.command import in_hours
 from recipes.nv_retriever_v1.plan import Plan
 from recipes.nv_retriever_v1.recipe import NVRetriever
 from recipes.nv_retriever_v1.run import app
