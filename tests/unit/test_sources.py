@@ -417,6 +417,16 @@ def broken_folders() -> Iterator[Any]:
         r"corpus\.jsonl has the columns \['_id', 'body'\], expected _id \(or id\) and text$",
         id="text column",
     )
+    yield pytest.param(
+        rewrite("corpus.jsonl", '{"_id": "d1", "text": "2020-01-01"}\n'),
+        r"corpus\.jsonl: column 'text' holds timestamp\[s\], expected text or whole numbers; .*as Parquet$",
+        id="dates",
+    )
+    yield pytest.param(
+        rewrite("corpus.jsonl", '{"_id": 12345678901234567890, "text": "a"}\n'),
+        r"corpus\.jsonl: column '_id' holds double, expected text or whole numbers; ",
+        id="long ids",
+    )
 
 
 @pytest.mark.parametrize(("spoil", "message"), list(broken_folders()))

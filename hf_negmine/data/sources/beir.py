@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_rows
-from hf_negmine.data.checks import whole
+from hf_negmine.data.checks import is_text, whole
 from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split
 from hf_negmine.data.sources.files import open_file
@@ -199,10 +199,13 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _as_text(table: pa.Table, name: str, kind: pa.DataType, path: Path | str) -> pa.ChunkedArray:
-    try:
-        return table[name].cast(kind)
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: column {name!r} holds {table[name].type}, expected text") from error
+    own = table[name].type
+    if not (is_text(own) or pa.types.is_integer(own)):  # JSON's readers turn dates into times, and long ids into floats
+        raise InputError(
+            f"{path}: column {name!r} holds {str(own)[:120]}, expected text or whole numbers; if a reader of JSON took "
+            "texts for dates or numbers, save the file as Parquet"
+        )
+    return table[name].cast(kind)
 
 
 def _read_tsv(path: Path) -> pa.Table:
