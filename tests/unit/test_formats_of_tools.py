@@ -312,5 +312,5 @@ def test_automodels_files_that_contradict_themselves_are_refused(tmp_path: Path)
             miner_in(tmp_path).mine(path)
     (tmp_path / "one" / "merlin_metadata.json").write_text("{}")
     path.write_text(json.dumps({"corpus": {"path": "one"}, "data": [row]}))
-    with pytest.raises(InputError, match="merlin_metadata.json does not name a corpus_id"):
+    with pytest.raises(InputError, match="does not name a corpus_id"):
         miner_in(tmp_path).mine(path)
