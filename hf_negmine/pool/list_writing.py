@@ -125,7 +125,7 @@ def write_qrels(path: Path, positives: Positives, ids: Ids) -> None:
 
 
 @contextmanager
-def _fields_of_trec(path: Path, ids: Ids, what: str) -> Iterator[IO[bytes]]:
+def _fields_of_trec(path: Path, ids: Ids, what: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """A file for lines of fields, of which some are ids."""
     require_fields(ids, SPACE, what)
     with finish_or_nothing(path) as raw:
