@@ -36,9 +36,10 @@ def between(
         high: the same, perhaps infinite; None for no upper bound.
     """
     if products.device.type != "cpu":
-        values = products if row_of is None else products[row_of]
-        chosen = values >= low[:, None]
-        return (chosen if high is None else chosen & (values <= high[:, None])).nonzero(as_tuple=True)
+        matrix = products if row_of is None else products[row_of]
+        inside = matrix >= low[:, None]
+        rows_and_columns = (inside if high is None else inside & (matrix <= high[:, None])).nonzero()
+        return rows_and_columns[:, 0], rows_and_columns[:, 1]
     lowest = _bounds(low, products.dtype, up=True)
     found = []
     for some, values, highest in _few_rows(products, row_of, high):
@@ -63,10 +64,10 @@ def nth_of_groups(
     width = products.shape[1]
     size = COLUMNS_A_GROUP if width // COLUMNS_A_GROUP >= n else 1
     if products.device.type != "cpu":
-        values = products if row_of is None else products[row_of]
+        matrix = products if row_of is None else products[row_of]
         if high is not None:
-            values = values.masked_fill(values > high[:, None], -torch.inf)
-        return nth_highest(values.reshape(len(values), size, width // size).amax(dim=1).float(), n)
+            matrix = matrix.masked_fill(matrix > high[:, None], -torch.inf)
+        return nth_highest(matrix.reshape(len(matrix), size, width // size).amax(dim=1).float(), n)
     lowest = _ordered(torch.full((1,), -torch.inf, dtype=products.dtype))
     nth = []
     for _, values, highest in _few_rows(products, row_of, high):
@@ -109,7 +110,8 @@ def _bounds(values: torch.Tensor, dtype: torch.dtype, *, up: bool) -> Numbers:
     ordered = _ordered(near)
     if dtype == torch.float32:
         return ordered
-    return ordered + (near < values).numpy() if up else ordered - (near > values).numpy()
+    rounded: Numbers = ordered + (near < values).numpy() if up else ordered - (near > values).numpy()
+    return rounded
 
 
 def _products(ordered: Numbers) -> torch.Tensor:
@@ -120,4 +122,5 @@ def _products(ordered: Numbers) -> torch.Tensor:
 
 
 def _folded(bits: Numbers) -> Numbers:
-    return bits ^ ((bits >> 15) & SIGN_APART)
+    folded: Numbers = bits ^ ((bits >> 15) & SIGN_APART)
+    return folded

@@ -223,7 +223,8 @@ def test_a_failed_write_leaves_the_earlier_files(
 
 
 def test_an_output_that_is_a_file_is_one_sentence(run: Run, rows_file: Path) -> None:
-    result = run("mine", rows_file, "-t", "random", "-o", rows_file)
+    (taken := rows_file.with_name("taken")).touch()
+    result = run("mine", rows_file, "-t", "random", "-o", taken)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: cannot write")
 
