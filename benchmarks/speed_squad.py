@@ -245,11 +245,11 @@ def report(results: dict[str, list[dict[str, Any]]]) -> None:
         [f"part of hf_negmine in {name}, median", "seconds", "share"],
         [[part, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"] for part, seconds in parts],
     )
-    kinds = ((f"hf_negmine in {name}", runs), ("sentence-transformers", peer))
+    kinds = {**{f"hf_negmine in {name}": runs for name, runs in ours.items()}, "sentence-transformers": peer}
     names = ("idle", "input", "peak", "anonymous")
     print_table(
         ["MiB, median", "idle process", "rows and model", "peak over idle", "peak over idle, anonymous"],
-        [[kind, *(f"{median([run[name] for run in runs]):,.0f}" for name in names)] for kind, runs in kinds],
+        [[kind, *(f"{median([run[name] for run in runs]):,.0f}" for name in names)] for kind, runs in kinds.items()],
     )
 
 
