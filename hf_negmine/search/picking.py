@@ -105,7 +105,11 @@ def _bounds(values: torch.Tensor, dtype: torch.dtype, *, up: bool) -> Numbers:
     ordered = _ordered(near)
     if dtype == torch.float32:
         return ordered
-    return ordered + (near < values).numpy() if up else ordered - (near > values).numpy()
+    if up:  # -0.0 and 0.0 are one number but two patterns of bits, folded into -1 and 0: a bound takes both in
+        rounded = ordered + (near < values).numpy()
+        return rounded - (rounded == 0)
+    rounded = ordered - (near > values).numpy()
+    return rounded + (rounded == -1)
 
 
 def _products(ordered: Numbers) -> torch.Tensor:
