@@ -186,7 +186,7 @@ def test_neighbouring_seeds_queries_and_passages_are_independent() -> None:
         (SimANS(50, 0.5), "simans:50@0.5"),
         (SimANS(50, 200.0, -0.1), "simans:50@200@-0.1"),
         (Sampled(10, 1 / 3), "sampled:10@0.3333333333333333"),  # another number would draw others
-        (SimANS(50, 2e17 / 3, 1 / 3), "simans:50@6.666666666666667e16@0.3333333333333333"),
+        (SimANS(50, 1e20, 1 / 3), "simans:50@1e20@0.3333333333333333"),
         (Mixed(), "mixed:2+2@100"),
         (Mixed(0, 4, 1000), "mixed:0+4@1000"),
     ],
