@@ -1,7 +1,7 @@
 """What mining costs once the vectors exist: hf_negmine, sentence-transformers, and the bare matrix product.
 
 SQuAD's training questions against its paragraphs, 4 negatives per row by TopK-PercPos (95 %), on the CPU. Every run has
-its own process, so that its memory is its own; the three alternate.
+its own process, so that its memory is its own; they alternate. Where bfloat16 is fast, the search runs in both formats.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from common import (
     teacher_folder,
 )
 
+from hf_negmine.base.devices import has_fast_bfloat16
+
+PRODUCT, PEER = "product", "peer"
 NEGATIVES = 4
 QUERIES_A_BLOCK = 1024
 TEXTS, FINGERPRINT = "read and number the texts", "fingerprint the teacher"
@@ -75,7 +78,7 @@ def run_product(cache: Path) -> dict[str, Any]:
     return {**by_torch, "by_numpy": clock.read(), "queries": len(queries), "passages": len(passages)}
 
 
-def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
+def run_ours(arguments: argparse.Namespace, cache: Path, first_pass: str) -> dict[str, Any]:
     """`NegativeMiner.fit` and `mine` with stored vectors and nothing else stored."""
     import sentence_transformers  # noqa: F401 - part of the idle memory on both sides
 
@@ -115,6 +118,7 @@ def run_ours(arguments: argparse.Namespace, cache: Path) -> dict[str, Any]:
                 num_negatives=NEGATIVES,
                 cache_dir=cache,
                 device="cpu",
+                first_pass=first_pass,  # type: ignore[arg-type]
                 query_column="query",
                 positive_column="positive",
                 progress=False,
@@ -215,31 +219,37 @@ def in_child(kind: str, arguments: argparse.Namespace, cache: Path) -> dict[str,
     return result
 
 
-def report(product: list[dict[str, Any]], ours: list[dict[str, Any]], peer: list[dict[str, Any]]) -> None:
-    """Print the three tables."""
+def report(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the three tables; the parts are those of the first kind of search."""
+    product, peer = results[PRODUCT], results[PEER]
+    ours = {name: runs for name, runs in results.items() if name not in (PRODUCT, PEER)}
     base = median([run["seconds"] for run in product])
     size = f"{product[0]['queries']:,} x {product[0]['passages']:,}"
-    mining = [run["seconds"] - run["parts"][TEXTS] - run["parts"][FINGERPRINT] for run in ours]
     by_numpy = [run["by_numpy"] for run in product]
     rows = [
         _row(f"float32 product, {size}", [run["seconds"] for run in product], base, product),
         _row("the same by numpy", [run["seconds"] for run in by_numpy], base, by_numpy),
-        _row("hf_negmine, fit and mine", [run["seconds"] for run in ours], base, ours),
-        _row("hf_negmine, search, select and write alone", mining, base),
-        _row("sentence-transformers mine_hard_negatives", [run["seconds"] for run in peer], base, peer),
     ]
+    for name, runs in ours.items():
+        alone = [run["seconds"] - run["parts"][TEXTS] - run["parts"][FINGERPRINT] for run in runs]
+        rows += [
+            _row(f"hf_negmine in {name}, fit and mine", [run["seconds"] for run in runs], base, runs),
+            _row(f"hf_negmine in {name}, search, select and write alone", alone, base),
+        ]
+    rows.append(_row("sentence-transformers mine_hard_negatives", [run["seconds"] for run in peer], base, peer))
     print_table(["median", "seconds", "range", "products", "CPU seconds", "rows written"], rows)
-    total = median([run["seconds"] for run in ours])
-    parts = [(part, median([run["parts"].get(part, 0.0) for run in ours])) for part in PARTS]
+    name, runs = next(iter(ours.items()))
+    total = median([run["seconds"] for run in runs])
+    parts = [(part, median([run["parts"].get(part, 0.0) for run in runs])) for part in PARTS]
     print_table(
-        ["part of hf_negmine, median", "seconds", "share"],
+        [f"part of hf_negmine in {name}, median", "seconds", "share"],
         [[part, f"{seconds:.2f}", f"{100 * seconds / total:.0f} %"] for part, seconds in parts],
     )
-    kinds = (("hf_negmine", ours), ("sentence-transformers", peer))
+    kinds = {**{f"hf_negmine in {name}": runs for name, runs in ours.items()}, "sentence-transformers": peer}
     names = ("idle", "input", "peak", "anonymous")
     print_table(
         ["MiB, median", "idle process", "rows and model", "peak over idle", "peak over idle, anonymous"],
-        [[kind, *(f"{median([run[name] for run in runs]):,.0f}" for name in names)] for kind, runs in kinds],
+        [[kind, *(f"{median([run[name] for run in runs]):,.0f}" for name in names)] for kind, runs in kinds.items()],
     )
 
 
@@ -255,20 +265,21 @@ def main() -> None:
     options.add_argument(
         "--vectors", type=Path, default=None, help="folder of queries.npy and corpus.npy, rows as in the Parquet files"
     )
-    options.add_argument("--run", choices=("product", "ours", "peer"), default=None, help=argparse.SUPPRESS)
+    options.add_argument("--run", default=None, help=argparse.SUPPRESS)
     arguments = options.parse_args()
     cache = prepare(arguments)
     if arguments.run is not None:
-        runs = {"product": lambda: run_product(cache), "ours": lambda: run_ours(arguments, cache)}
-        print(json.dumps(runs.get(arguments.run, lambda: run_peer(arguments, cache))()))
+        runs = {PRODUCT: lambda: run_product(cache), PEER: lambda: run_peer(arguments, cache)}
+        print(json.dumps(runs.get(arguments.run, lambda: run_ours(arguments, cache, arguments.run))()))
         return
     store_peer(arguments, cache, store_squad(arguments, cache))
     print(f"{machine()}; {arguments.repeats} repeats\n", flush=True)
-    results: dict[str, list[dict[str, Any]]] = {"product": [], "ours": [], "peer": []}
+    formats = ("bfloat16", "float32") if has_fast_bfloat16() else ("float32",)
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in (PRODUCT, *formats, PEER)}
     for _ in range(arguments.repeats):
         for kind, found in results.items():
             found.append(in_child(kind, arguments, cache))
-    report(results["product"], results["ours"], results["peer"])
+    report(results)
 
 
 if __name__ == "__main__":

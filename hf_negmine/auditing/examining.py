@@ -26,6 +26,7 @@ from hf_negmine.data.sources import (
     CorpusSource,
     OpenedRows,
     RowSource,
+    check_classes,
     is_beir,
     open_corpus,
     open_judged_beir,
@@ -87,7 +88,9 @@ def audit(
             "datasets.Dataset.from_list(list(rows))"
         )
     columns = {"query_column": config.query_column, "positive_column": config.positive_column}
-    source = RowsWithNegatives(opened, format_of(opened.features.arrow_schema, config.rows_format, **columns))
+    row_format = format_of(opened.features.arrow_schema, config.rows_format, **columns)
+    check_classes(opened.features, row_format)
+    source = RowsWithNegatives(opened, row_format)
     texts = _text_set(config, source, corpus)
     located = _find(source, texts)
     if not len(located.passages):

@@ -50,8 +50,8 @@ def first_where(starts: IdArray, stops: IdArray, holds: Callable[[IdArray], Bool
     while (open_ := low < high).any():
         middle = np.minimum((low + high) // 2, last)
         held = holds(middle)
-        low[open_ & ~held] = middle[open_ & ~held] + 1
-        high[open_ & held] = middle[open_ & held]
+        np.copyto(low, middle + 1, where=open_ & ~held)
+        np.copyto(high, middle, where=open_ & held)
     return low
 
 

@@ -104,7 +104,7 @@ def audit(
     for flag, path in (("--repair", repair), ("--positives", positives)):
         if path is not None and path.suffix not in SUFFIXES:
             raise InputError(f"{flag} {path}: rows are written as .parquet or .jsonl; end the name of the file so")
-    _require_different(rows, output, repair, positives)
+    _require_different(rows, mining.get("corpus"), output, repair, positives)
     quiet |= as_json
     set_up_libraries(quiet=quiet)
     miner = miners.open_miner(teacher, loading, {**mining, "progress": not quiet}, consistency={}, **filters)
@@ -136,9 +136,12 @@ def _changes_of(repair: Path) -> Path:
     return repair.with_name(f"{repair.stem}.changes.parquet")
 
 
-def _require_different(rows: str, output: Path | None, repair: Path | None, positives: Path | None) -> None:
-    """Raise `InputError` if a file would be written over the rows, or over another output."""
-    files = {"ROWS": Path(rows), "--output": output, "--positives": positives}
+def _require_different(
+    rows: str, corpus: str | None, output: Path | None, repair: Path | None, positives: Path | None
+) -> None:
+    """Raise `InputError` if a file would be written over the rows, the corpus, or another output."""
+    read = {"ROWS": Path(rows), "--corpus": None if corpus is None else Path(corpus)}
+    files = {**read, "--output": output, "--positives": positives}
     if repair is not None:
         files |= {"--repair": repair, "what changed, beside --repair": _changes_of(repair)}
     seen: dict[Path, str] = {}

@@ -135,6 +135,7 @@ def mine(
     require(executor is not None or store is None, "--store: for --executor, which is not given")
     runs = None if executor is None else parse_executor(executor)
     shared = None if store is None else parse_store(store)
+    read = {"ROWS": rows, "--corpus": mining.get("corpus"), "--candidates-from": candidates.get("source")}
     mining = {**mining, "progress": not quiet}
     if shared is not None:
         mining["cache_dir"] = shared.cache_in(mining.get("cache_dir", default_cache_dir()))
@@ -153,7 +154,7 @@ def mine(
         assert rows is not None
         typer.echo(f"{plan_ranks(runs, miner.config, rows, **part)}\n\n{ESTIMATED}")
         return
-    prepare_folder(output, overwrite=overwrite)
+    prepare_folder(output, overwrite=overwrite, read=read)
     finish = partial(_mine_and_save, miner, rows, part, output, quiet, as_json)
     if runs is None:
         finish()

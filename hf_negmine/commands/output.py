@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_negmine.base.errors import ExhaustedError, StorageError, require
+from hf_negmine.base.errors import ExhaustedError, InputError, StorageError, require
 from hf_negmine.base.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
 from hf_negmine.base.wording import counted
 from hf_negmine.data.formats.tools import TOOLS
@@ -23,6 +24,7 @@ DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parq
 POSITIVES = "positives.parquet"
 LINES, LIST = "data.jsonl", "data.json"
 """The rows as other tools load them: an object per line, or for DPR one list."""
+FILES = (DATA, QUERIES, CORPUS, SUMMARY, POSITIVES, LINES, LIST)
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,19 @@ def open_mined(source: str | Path, *, split: str | None = None, config_name: str
     return MinedData(open_file(folder / DATA), lookups, summary)
 
 
-def prepare_folder(folder: Path, *, overwrite: bool = False) -> None:
+def prepare_folder(folder: Path, *, overwrite: bool = False, read: Mapping[str, str | None] | None = None) -> None:
     """Make ``folder`` and check that it can be written to, before any long work.
 
+    ``read`` are paths or names on the Hub that are read, by what the user knows them as.
+
     Raises:
+        InputError: something that is read is the folder, or one of the files that may be replaced.
         StorageError: it holds something that these commands did not write (without ``overwrite``), or is not writable.
     """
+    own = folder.expanduser().resolve()
+    for name, path in (read or {}).items():
+        if path is not None and Path(path).expanduser().resolve() in (own, *(own / file for file in FILES)):
+            raise InputError(f"{name}: {path} may be replaced by what is written into {folder}; give another folder")
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         others = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]

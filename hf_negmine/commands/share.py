@@ -123,7 +123,7 @@ def push(
     set_up_libraries(quiet=quiet)
     from hf_negmine.base.files import default_cache_dir
     from hf_negmine.hub.material import Material
-    from hf_negmine.hub.push import push_material
+    from hf_negmine.hub.push import push_dataset
     from hf_negmine.report.sweep import Sweep
 
     table = None if sweep is None else Sweep.read(sweep)
@@ -138,7 +138,7 @@ def push(
             "reproduce cannot mine them again.",
             err=True,
         )
-    result = push_material(material, repo_id, token=token, sweep=table, **settings)
+    result = push_dataset(material, repo_id, token=token, sweep=table, **settings)
     typer.echo(result)
     if result.commit is not None and not quiet:
         config, split = settings.get("config_name", CONFIG.default), settings.get("split", SPLIT.default)

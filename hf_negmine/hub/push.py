@@ -19,7 +19,7 @@ from hf_negmine.report.sweep import Sweep
 
 
 def push_dataset(
-    mined: datasets.Dataset,
+    mined: datasets.Dataset | Material,
     repo_id: str,
     *,
     config_name: str = "default",
@@ -41,7 +41,8 @@ def push_dataset(
     A second push to the same config and split replaces it; other configs, and text that a user added to the card, stay.
 
     Args:
-        mined: rows from `NegativeMiner.mine`, or from ``rows.map(miner)`` together with ``miner=``.
+        mined: rows from `NegativeMiner.mine`, or from ``rows.map(miner)`` together with ``miner=``; or the `Material`
+            that a folder of mined rows was read into.
         repo_id: the data set on the Hub, ``user/name``.
         config_name: which part of the data set, such as the name of a method: a repository holds several, and each push
             replaces one.
@@ -66,50 +67,7 @@ def push_dataset(
         HubError: the Hub refused, or the connection broke. Nothing has changed there; a second call continues.
         StorageError: the disk is full.
     """
-    _check_rows(mined)
-    material = Material.find(mined, miner)
-    return push_material(
-        material, repo_id, config_name=config_name, split=split, sweep=sweep, private=private, revision=revision,
-        with_pool=with_pool, report=report, license=license, languages=languages, source_datasets=source_datasets,
-        token=token, dry_run=dry_run,
-    )  # fmt: skip
-
-
-def _check_rows(mined: Any) -> None:
-    """Raise `InputError` unless these are the rows of one split."""
-    if isinstance(mined, datasets.DatasetDict | datasets.IterableDatasetDict):
-        raise InputError(
-            f"push_dataset: got a {type(mined).__name__} with the splits {list(mined)}, expected the rows of one; push "
-            "each by itself: for split, rows in mined.items(): push_dataset(rows, repo_id, split=split, miner=miner)"
-        )
-    if isinstance(mined, datasets.IterableDataset):
-        raise InputError(
-            "push_dataset: got an IterableDataset, which holds no rows yet, expected a Dataset; collect it first: "
-            "Dataset.from_list(list(rows), features=rows.features), and give the miner, miner="
-        )
-    if not isinstance(mined, datasets.Dataset):
-        raise InputError(f"push_dataset: expected the Dataset that mine returned, got {type(mined).__name__}")
-    require(len(mined) > 0, "push_dataset: there is no row to push")
-
-
-def push_material(
-    material: Material,
-    repo_id: str,
-    *,
-    config_name: str = "default",
-    split: str = "train",
-    sweep: Sweep | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    with_pool: bool = False,
-    report: bool = False,
-    license: str | None = None,
-    languages: Sequence[str] = (),
-    source_datasets: Sequence[str] = (),
-    token: str | None = None,
-    dry_run: bool = False,
-) -> PushResult:
-    """Like `push_dataset`, but with material that has already been found."""
+    material = mined if isinstance(mined, Material) else Material.find(_checked(mined), miner)
     check_repo_id(repo_id)
     check_name(config_name, "config_name")
     check_name(split, "split")
@@ -145,6 +103,24 @@ def push_material(
         stale = sorted(set(before) & set(there.files) - set(paths_in(folder)))
         message = f"Mined with {material.summary.settings['method']}: {config_name}, {split}"
         return there.send(folder, stale, message, private=private)
+
+
+def _checked(mined: Any) -> datasets.Dataset:
+    """The rows; raises `InputError` unless they are those of one split."""
+    if isinstance(mined, datasets.DatasetDict | datasets.IterableDatasetDict):
+        raise InputError(
+            f"push_dataset: got a {type(mined).__name__} with the splits {list(mined)}, expected the rows of one; push "
+            "each by itself: for split, rows in mined.items(): push_dataset(rows, repo_id, split=split, miner=miner)"
+        )
+    if isinstance(mined, datasets.IterableDataset):
+        raise InputError(
+            "push_dataset: got an IterableDataset, which holds no rows yet, expected a Dataset; collect it first: "
+            "Dataset.from_list(list(rows), features=rows.features), and give the miner, miner="
+        )
+    if not isinstance(mined, datasets.Dataset):
+        raise InputError(f"push_dataset: expected the Dataset that mine returned, got {type(mined).__name__}")
+    require(len(mined) > 0, "push_dataset: there is no row to push")
+    return mined
 
 
 def _check_columns(ours: Sequence[str], parts: Sequence[Provenance], config_name: str, split: str) -> None:

@@ -144,6 +144,7 @@ class Shown:
         return {
             "texts": self.texts.fingerprint,
             "unit": "pairs" if self.positive_score == "each" else "queries",
+            "targets": self.n_targets,
             "title": settings["teacher"],
             "summary": str(summary),
             "settings": {name: settings[name] for name in ("teacher", "method", "sampler", "num_negatives", "seed")},

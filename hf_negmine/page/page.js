@@ -446,6 +446,7 @@
     scale();
     mined = asMined(), minedNumbers = measured(mined);
     at("scope").textContent = (items < view.targets ? `${count(items)} of ${count(view.targets)} ${data.unit}` : `${count(items)} ${data.unit}`)
+      + (view.targets < data.targets ? ` of this teacher (${count(data.targets)} in all)` : "")
       + `, ${data.settings.method}, ${data.settings.sampler}` + (data.cut ? `. Texts are cut to ${data.cut} letters.` : ".");
     if (data.server) {
       const { start, step } = data.server, total = view.targets, ends = Math.min(start + step, total);

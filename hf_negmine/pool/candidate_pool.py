@@ -246,18 +246,20 @@ class CandidatePool(Rankings, Sweeping):
 
         Args:
             path: the file, compressed if its name ends in ``.gz``.
-            qrels: a file for the positives as TREC relevance judgements; None writes none.
+            qrels: a file for the positives as TREC relevance judgements, compressed likewise; None writes none.
             tag: the name of the run.
             queries, documents: see `to_lists`.
 
         Raises:
-            InputError: the tag or an id is not one word, or a text has no id.
+            InputError: the tag or an id is not one word, a text has no id, or both files are the same.
             StorageError: a file cannot be written.
         """
+        run, judgements = folder_of(path, "path"), None if qrels is None else folder_of(qrels, "qrels")
+        require(run != judgements, f"qrels: {run} is the file of the run, too; give another one")
         ids = self.ids.given(self.texts, queries, documents)
-        write_run(folder_of(path, "path"), self.lists, self.positives, tag, ids)
-        if qrels is not None:
-            write_qrels(folder_of(qrels, "qrels"), self.positives, ids)
+        write_run(run, self.lists, self.positives, tag, ids)
+        if judgements is not None:
+            write_qrels(judgements, self.positives, ids)
 
     def to_beir(
         self,

@@ -147,8 +147,8 @@ class Ids:
 
 
 POSITIONS = Ids()
-SPACE = r"[\s\pZ]"
-"""What separates the fields of TREC's files."""
+SPACE = r"[\s\v\x1c-\x1f\x{85}\pZ]"
+"""What separates the fields of TREC's files: all that `str.split` takes for white space."""
 
 
 def places_in(column: TextColumn, given: TextsById) -> IdArray:

@@ -43,11 +43,11 @@ def open_lists_at(
     """
     judged = None if qrels is None else read_qrels(qrels)
     if not is_run(source):
+        queries, documents, scores = (_table(source, name, split) for name in TABLES)  # first: it may not be there
         require(
             rows is None and corpus is None,
             f"{source} has its own queries and documents; leave out the rows and --corpus",
         )
-        queries, documents, scores = (_table(source, name, split) for name in TABLES)
         return queries, documents, scores, judged
     run = RunFile(Path(source).expanduser())
     if rows is None:

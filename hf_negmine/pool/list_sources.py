@@ -297,8 +297,8 @@ def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[st
 
 def _number(path: Path, line: int, text: str) -> float:
     try:
-        if "_" not in text:  # Python reads 1_0 as 10
-            return float(text)
+        if "_" not in text and not np.isnan(number := float(text)):  # Python reads 1_0 as 10
+            return number
     except ValueError:
         pass
     raise InputError(f"{path}: line {line} has {text!r}, expected a number")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -103,9 +105,7 @@ def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str,
     """Write the lists as a TREC run, compressed if the path ends in ``.gz``."""
     if not tag or len(tag.split()) != 1:
         raise InputError(f"tag: expected a word without spaces, got {tag!r}")
-    require_fields(ids, SPACE, "a run")
-    with finish_or_nothing(path) as raw:
-        file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
+    with _fields_of_trec(path, ids, "a run") as file:
         for table in list_tables(lists, positives, ids):
             for query, documents, scores in zip(*(table[name] for name in SCHEMA.names[:3]), strict=True):
                 values = np.asarray(scores.values)  # float32, which print as the shortest text that is read as the same
@@ -114,13 +114,23 @@ def write_run(path: Path, lists: CandidateLists, positives: Positives, tag: str,
                     for rank, (document, score) in enumerate(zip(documents.values.to_pylist(), values, strict=True), 1)
                 )
                 file.write("".join(lines).encode())
-        if file is not raw:
-            file.close()
 
 
 def write_qrels(path: Path, positives: Positives, ids: Ids) -> None:
-    """Write the positives as TREC relevance judgements."""
+    """Write the positives as TREC relevance judgements, compressed if the path ends in ``.gz``."""
     queries, documents = taken(ids.queries, positives.query_of_pair), taken(ids.documents, positives.ids)
-    with finish_or_nothing(path) as file:
+    with _fields_of_trec(path, ids, "judgements") as file:
         for query, document in zip(queries.to_pylist(), documents.to_pylist(), strict=True):
             file.write(f"{query} 0 {document} 1\n".encode())
+
+
+@contextmanager
+def _fields_of_trec(path: Path, ids: Ids, what: str) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """A file for lines of fields, of which some are ids."""
+    require_fields(ids, SPACE, what)
+    with finish_or_nothing(path) as raw:
+        if path.suffix != ".gz":
+            yield raw
+            return
+        with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+            yield file

@@ -2,8 +2,8 @@
 
 The corpus is seen block by block. What has been found so far bounds what can still matter: once ``wanted`` passages
 surely score at least s, a passage whose product shows that it scores less is out. So a block is compared with one
-number per query instead of being sorted, and most of it in groups, by their maxima. What is kept is everything within
-the error bound of the last wanted place, not a fixed number of places: nothing has to be searched a second time.
+number per query instead of being sorted (`picking`). What is kept is everything within the error bound of the last
+wanted place, not a fixed number of places: nothing has to be searched a second time.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ import torch
 
 from hf_negmine.search.corpus import COLUMNS_A_GROUP
 
+GROUPS_A_PLACE = 10
+"""Groups of columns that are looked at for each wanted place."""
 CACHED = 2**19
 """Products that a few rows have together on a CPU."""
 SIGN_APART = 0x7FFF
@@ -34,9 +36,10 @@ def between(
         high: the same, perhaps infinite; None for no upper bound.
     """
     if products.device.type != "cpu":
-        values = products if row_of is None else products[row_of]
-        chosen = values >= low[:, None]
-        return (chosen if high is None else chosen & (values <= high[:, None])).nonzero(as_tuple=True)
+        matrix = products if row_of is None else products[row_of]
+        inside = matrix >= low[:, None]
+        rows_and_columns = (inside if high is None else inside & (matrix <= high[:, None])).nonzero()
+        return rows_and_columns[:, 0], rows_and_columns[:, 1]
     lowest = _bounds(low, products.dtype, up=True)
     found = []
     for some, values, highest in _few_rows(products, row_of, high):
@@ -53,16 +56,18 @@ def nth_of_groups(
 ) -> torch.Tensor:
     """A number that n products of each row that are at most ``high`` reach; float32, shape (rows,), perhaps -inf.
 
-    It is the n-th highest of the highest products of groups of columns, or of all where there are few groups. A group
-    is every so-manieth column: the maximum of a matrix over rows is faster than over columns.
+    It is the n-th highest of the highest products of groups of columns, or of all where there are few groups, in as
+    many columns as it takes for a good bound. A group has its columns at equal distances: the maximum of a matrix over
+    rows is faster than over columns.
     """
+    products = products[:, : COLUMNS_A_GROUP * GROUPS_A_PLACE * n]
     width = products.shape[1]
     size = COLUMNS_A_GROUP if width // COLUMNS_A_GROUP >= n else 1
     if products.device.type != "cpu":
-        values = products if row_of is None else products[row_of]
+        matrix = products if row_of is None else products[row_of]
         if high is not None:
-            values = values.masked_fill(values > high[:, None], -torch.inf)
-        return nth_highest(values.view(len(values), size, width // size).amax(dim=1).float(), n)
+            matrix = matrix.masked_fill(matrix > high[:, None], -torch.inf)
+        return nth_highest(matrix.reshape(len(matrix), size, width // size).amax(dim=1).float(), n)
     lowest = _ordered(torch.full((1,), -torch.inf, dtype=products.dtype))
     nth = []
     for _, values, highest in _few_rows(products, row_of, high):
@@ -105,11 +110,9 @@ def _bounds(values: torch.Tensor, dtype: torch.dtype, *, up: bool) -> Numbers:
     ordered = _ordered(near)
     if dtype == torch.float32:
         return ordered
-    if up:  # -0.0 and 0.0 are one number but two patterns of bits, folded into -1 and 0: a bound takes both in
-        rounded = ordered + (near < values).numpy()
-        return rounded - (rounded == 0)
-    rounded = ordered - (near > values).numpy()
-    return rounded + (rounded == -1)
+    rounded: Numbers = ordered + (near < values).numpy() if up else ordered - (near > values).numpy()
+    # -0.0 and 0.0 are one number, but -1 and 0 here: a bound takes in both.
+    return np.where((rounded == -1) | (rounded == 0), -1 if up else 0, rounded).astype(np.int16)
 
 
 def _products(ordered: Numbers) -> torch.Tensor:
@@ -120,4 +123,5 @@ def _products(ordered: Numbers) -> torch.Tensor:
 
 
 def _folded(bits: Numbers) -> Numbers:
-    return bits ^ ((bits >> 15) & SIGN_APART)
+    folded: Numbers = bits ^ ((bits >> 15) & SIGN_APART)
+    return folded

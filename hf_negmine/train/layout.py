@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
-from hf_negmine.train.reading import WEIGHTS, Feature, RowReader
+from hf_negmine.data.formats.lists import WEIGHTS
+from hf_negmine.train.reading import Feature, RowReader
 from hf_negmine.train.rows import TrainingRow
 
 Layout: TypeAlias = Literal["n-tuple", "labeled-list"]

@@ -11,11 +11,11 @@ import numpy as np
 
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.formats.cells import passage_texts
+from hf_negmine.data.formats.lists import WEIGHTS
 from hf_negmine.data.formats.tools import TOOLS, Tool
 from hf_negmine.train.rows import TrainingRow
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
-WEIGHTS = "weights"
 NOT_TEXT = (*LABEL_COLUMNS, WEIGHTS, "dataset_name")
 NEGATIVES = re.compile(r"((?:hard_)?neg(?:ative)?s?)(?:_?(\d+))?")
 """Names of negative columns: ours, FlagEmbedding's (``neg``) and ``hard_negatives``, numbered or not."""
@@ -137,16 +137,23 @@ class RowReader:
         Raises:
             InputError: no query or positive, or something other than text.
         """
+        if WEIGHTS not in feature:
+            return self._read(feature)
+        if not self.negative_columns:
+            raise InputError(
+                f"column {WEIGHTS!r} holds a weight per negative, for rows with negatives of their own (negative_1 …, "
+                f"or a list), but these have the columns {list(feature)}; remove it"
+            )
+        row = self._read(feature)
+        row.weights = _weights(feature[WEIGHTS], row)
+        return row
+
+    def _read(self, feature: Feature) -> TrainingRow:
         if self.is_ids:
             return self._read_ids(feature)
         if self.tool is not None:
             return self._read_of_tool(feature, self.tool)
         query, positive = feature[self.query_column], feature[self.positive_column]
-        if WEIGHTS in feature and not self.negative_columns:
-            raise InputError(
-                f"column {WEIGHTS!r} holds a weight per negative, for rows with negatives of their own (negative_1 …, "
-                f"or a list), but these have the columns {list(feature)}; remove it"
-            )
         if not isinstance(query, str):
             raise InputError(f"column {self.query_column!r} holds {query!r:.80}, expected the text of a query")
         positives = _texts(positive, self.positive_column)
@@ -164,8 +171,6 @@ class RowReader:
             row.positive_score, row.scores = scores[0], scores[1:]
         else:
             row.scores = [float("nan")] * len(row.negatives)
-        if WEIGHTS in feature:
-            row.weights = _weights(feature[WEIGHTS], row)
         return row
 
     def _read_of_tool(self, feature: Feature, tool: Tool) -> TrainingRow:
@@ -253,6 +258,8 @@ def _split(query: str, documents: Sequence[str], labels: Any, name: str) -> Trai
         raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, expected a number for each passage")
     if len(documents) != len(numbers):
         raise InputError(f"a row has {len(documents)} passages and {len(numbers)} {name} for {query[:80]!r}")
+    if name in ("label", "labels") and np.isnan(numbers).any():
+        raise InputError(f"a row has {name} {labels!r:.80} for {query[:80]!r}, of which some are not a number")
     if name in ("label", "labels"):
         positives = [place for place, number in enumerate(numbers) if number > 0]
         require(bool(positives), f"a row has no passage with a label over 0 for {query[:80]!r}; leave it out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recipes.ablation.recipe import BM25, RANDOM, Ablation
 from recipes.ablation.settings import runs_of
+from recipes.common.command import in_hours
 
 
 def plan(recipe: Ablation) -> str:
@@ -24,6 +25,6 @@ def plan(recipe: Ablation) -> str:
             f"updates with {student.negatives} negatives per query, about {each:,.0f} s each with its evaluation"
         )
     lines.append(f"Evaluation on {', '.join(one.name for one in recipe.test_sets)} ({recipe.harness})")
-    total = ", ".join(f"{name} {value:,.1f}" for name, value in hours.items())
-    lines.append(f"Hours on one device, at the recipe's pace: {total}; together {sum(hours.values()):,.1f}")
+    total = ", ".join(f"{name} {in_hours(value, 1)}" for name, value in hours.items())
+    lines.append(f"Hours on one device, at the recipe's pace: {total}; together {in_hours(sum(hours.values()), 1)}")
     return "\n".join(lines)

@@ -75,3 +75,10 @@ def command(
             typer.echo(study()(loaded, output, data, lambda line: typer.echo(line, err=True)))
 
     return app
+
+
+def in_hours(hours: float, digits: int = 0, unit: str = "") -> str:
+    """Hours, with so many digits and the unit behind them; in minutes where they would round to 0."""
+    if hours < 0.5 / 10**digits:
+        return f"{60 * hours:.2g} min"
+    return f"{hours:,.{digits}f}{unit}"

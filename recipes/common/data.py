@@ -91,12 +91,13 @@ def load_training(wanted: TrainingSet, data: Path | None) -> TrainingRows:
             )
         loaded = load_set(SETS[wanted.name], samples=wanted.rows, seed=CHOICE)
         source, corpus = loaded.rows, loaded.corpus
+        known = datasets.concatenate_datasets([loaded.rows, loaded.others])
     else:
         opened = open_beir(_folder(data, wanted.name), split="train")
         assert isinstance(opened.rows, datasets.Dataset)
-        source, corpus = opened.rows, opened.corpus
+        source, known, corpus = opened.rows, opened.rows, opened.corpus
     rows = _first_rows(source, wanted.rows)
-    relevant = _relevant(_column(source, "query"), _column(source, "positive"))
+    relevant = _relevant(_column(known, "query"), _column(known, "positive"))
     if corpus is None:
         corpus = _column(source, "positive")
     if wanted.passages is not None:

@@ -139,7 +139,7 @@ class NegativeRows:
             **asdict(recipe.mining.miner),
         )
         with teacher.processes() if torch.cuda.device_count() > 1 else nullcontext():
-            miner.fit(loaded.rows, corpus=loaded.corpus)
+            miner.fit(datasets.concatenate_datasets([loaded.rows, loaded.others]), corpus=loaded.corpus)
         rows = self._write_rows(one, miner.mine(loaded.rows))
         if self.vectors is None:
             shutil.rmtree(self.folder / VECTORS)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from recipes.common.command import in_hours
 from recipes.common.sets import KINDS, TrainingSet
 from recipes.nv_retriever_v1.recipe import NVRetriever, Stage
 
@@ -247,9 +248,9 @@ class Plan:
                 f"To mine: {mined:,} rows x {wanted} = {mined * wanted:,} negatives, from retrieval and sts sets.",
                 f"To draw: {drawn:,} rows x {wanted} = {drawn * wanted:,}, texts of other labels.",
                 f"To embed: at most {self.passages:,} passages and {mined:,} queries.",
-                f"Hours: {self.mining_hours:,.0f} for the passages at the paper's {PAPER_HOURS_PER_MILLION_PASSAGES:g} "
-                f"per million on 8 A100, a pace that means {implied:,.0f} tokens per passage at our utilisation (limit "
-                f"{teacher.max_length:,}).",
+                f"Hours: {in_hours(self.mining_hours)} for the passages at the paper's "
+                f"{PAPER_HOURS_PER_MILLION_PASSAGES:g} per million on 8 A100, a pace that means {implied:,.0f} tokens "
+                f"per passage at our utilisation (limit {teacher.max_length:,}).",
             ]
         )
 
@@ -262,7 +263,7 @@ class Plan:
         if paper is not None:
             head += ["paper's rows", "hours of these"]
             for row, reading in zip(rows, plan.readings, strict=True):
-                row += [f"{paper * reading.rows:,}", f"{plan.hours(rows=paper * reading.rows):,.0f}"]
+                row += [f"{paper * reading.rows:,}", in_hours(plan.hours(rows=paper * reading.rows))]
         lines = [
             f"STEPS PER EPOCH of {stage.name!r} ({plan.rows:,} rows)",
             _table(head, rows, right=tuple(range(1, len(head)))),
@@ -305,7 +306,7 @@ class Plan:
             + [
                 text
                 for longest in (True, False)
-                for text in (f"{plan.tokens(longest=longest) / 1e9:.2f}", f"{plan.hours(longest=longest):,.0f}")
+                for text in (f"{plan.tokens(longest=longest) / 1e9:.2f}", in_hours(plan.hours(longest=longest)))
             ]
             for plan in self.stages
         ]
@@ -318,8 +319,9 @@ class Plan:
                 f"HOURS OF TRAINING on {machines.gpus} GPUs, {machines.teraflops:g} teraflops each, "
                 f"{machines.utilisation:.0%} of them used",
                 _table(head, rows, right=(1, 2, 3, 4, 5)),
-                f"In all {longest:,.0f} h with every text at its limit, {mean:,.0f} h at mean lengths without padding "
-                f"({machines.gpus * mean:,.0f} GPU hours); the paper: about {PAPER_TRAINING_HOURS:g} h on 8 A100.",
+                f"In all {in_hours(longest, unit=' h')} with every text at its limit, {in_hours(mean, unit=' h')} at "
+                f"mean lengths without padding ({in_hours(machines.gpus * mean, unit=' GPU hours')}); the paper: about "
+                f"{PAPER_TRAINING_HOURS:g} h on 8 A100.",
                 f"{how} operations per weight and token; attention itself, loss, evaluation and waiting are left out. "
                 "Mean lengths: F2LLM report (arXiv 2510.02294), another tokenizer"
                 + (f"; a guess for {', '.join(guessed)}." if guessed else "."),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hf_negmine.base.wording import counted
+from recipes.common.command import in_hours
 from recipes.reranker.recipe import Reranker
 
 
@@ -80,8 +81,8 @@ class Plan:
                 f"RUNS: {counted(len(recipe.negatives), 'kind')} x {counted(len(recipe.seeds), 'seed')} = {self.runs}",
                 f"STEPS: {self.steps:,} per run ({training.num_train_epochs} epochs of {batch} x {accumulation} rows "
                 f"per step, {self.pairs_trained:,} pairs in all)",
-                f"HOURS: {sum(hours.values()):.1f} at the recipe's pace on one device: "
-                + ", ".join(f"{part} {value:.1f}" for part, value in hours.items()),
+                f"HOURS: {in_hours(sum(hours.values()), 1)} at the recipe's pace on one device: "
+                + ", ".join(f"{part} {in_hours(value, 1)}" for part, value in hours.items()),
             ]
         )
 

@@ -319,7 +319,7 @@ def test_a_token_in_the_words_of_others_is_hidden(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"headers: Bearer {TOKEN}, Bearer {logged_in}; of hf_negmine")
 
-    monkeypatch.setattr("hf_negmine.hub.push.push_material", fail)
+    monkeypatch.setattr("hf_negmine.hub.push.push_dataset", fail)
     result = run("push", folder, NAME, *LICENSE, "--debug")
     assert result.exit_code == EXIT_FAILED
     assert "headers: Bearer hf_…, Bearer hf_…; of hf_negmine" in result.stderr

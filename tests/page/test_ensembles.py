@@ -77,6 +77,9 @@ def test_each_teacher_shows_what_it_chose(ensemble: NegativeMiner, page: Path, o
     whole: set[tuple[int, int]] = set()
     for teacher in range(len(NAMES)):
         set_value(browser, "view", str(teacher), "change")
+        scope = browser.find_element("id", "scope").text
+        of_all = f"queries of this teacher ({N_QUERIES} in all), "
+        assert (of_all in scope) == (ensemble.config.teacher.name.startswith("cross-sample")), scope
         own = [tuple(pair) for pair in browser.execute_script(OWN)]
         assert set(own) == chosen(ensemble, teacher)
         assert len(set(own)) == len(own) > 0

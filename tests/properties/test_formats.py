@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ def table_in(name: str, rows: list[tuple[str, list[str], list[str]]]) -> pa.Tabl
         else:
             for text, label in [*((text, 1) for text in positives), *((text, 0) for text in negatives)]:
                 records.append({"query": query, "passage": text, "label": label, "at": len(records)})
+        if not name.startswith("labeled"):
+            more |= {"weights": [number / 2 for number in numbers], "neg_marks": [f"m{number}" for number in numbers]}
         records[-1] |= {} if name == "labeled-pair" else more
     table = pa.Table.from_pylist(records)
     for column, kind in kinds.get(name, {}).items():
@@ -157,6 +160,12 @@ def test_other_negatives_are_read_again_and_kept_ones_keep_what_is_theirs(
     own_marks, marks = marks_of(name, table), marks_of(name, written)
     if marks:
         assert marks == [own_marks[place] if place >= 0 else None for place in places]
+    if "weights" in table.column_names:
+        weights = [weight for row in table["weights"].to_pylist() for weight in row]
+        assert written["weights"].to_pylist() == [
+            [None if place < 0 else weights[place] for place in places[start:stop]]
+            for start, stop in itertools.pairwise(offsets)
+        ]
     if "kept" in table.column_names:
         assert written["kept"].to_pylist() == table["kept"].to_pylist()
 
@@ -176,3 +185,16 @@ def marks_of(name: str, table: pa.Table) -> list[Any]:
         assert all(row["scores"][0] == 1.0 for row in rows)
         return [score for row in rows for score in row["scores"][1:]]
     return []
+
+
+def test_the_row_of_a_new_negative_holds_what_is_known_of_its_query_alone() -> None:
+    columns = {"score": [0.9, 0.1, 0.8], "source": ["web", "web", None], "none": pa.nulls(3)}
+    texts = {"query": ["a", "a", "b"], "passage": ["p", "n", "q"], "label": [1, 0, 1]}
+    table = pa.table({**texts, **columns, "tags": [["x"], ["x"], ["y"]]})
+    found = format_of(table.schema, "labeled-pair", query_column="query", positive_column="passage")
+    new = pa.array(["n", "new", "new"], pa.large_string())
+    written = found.with_negatives(table, new, np.array([0, 2, 3]), np.array([0, -1, -1]))
+    assert written.schema == table.schema
+    assert written["score"].to_pylist() == [0.9, 0.1, None, 0.8, None]
+    assert written["source"].to_pylist() == ["web", "web", "web", None, None]
+    assert written["tags"].to_pylist() == [["x"], ["x"], None, ["y"], None]

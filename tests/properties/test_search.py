@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hf_negmine.base.choices import FirstPass
 from hf_negmine.base.protocols import QueryBlock
 from hf_negmine.base.schema import FloatArray
-from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, scoring
+from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, picking, scoring
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 from tests.thorough import examples
 
@@ -136,11 +136,20 @@ def assert_best(block: QueryBlock, problem: Problem, ceilings: FloatArray, depth
     passages_a_block=st.sampled_from([1, 7, 64, 1000]),
     first_pass=st.sampled_from(["bfloat16", "float32"]),
     many=st.sampled_from([0, 3, 1024]),
+    cached=st.sampled_from([1, 150, 2**19]),
 )
 def test_vector_search_equals_sorting_every_score(
-    problem: Problem, kind: str, depth: int, skip: int, passages_a_block: int, first_pass: FirstPass, many: int
+    problem: Problem,
+    kind: str,
+    depth: int,
+    skip: int,
+    passages_a_block: int,
+    first_pass: FirstPass,
+    many: int,
+    cached: int,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picking, "CACHED", cached)  # products of the rows that are compared at a time
         patch.setattr(contenders, "MANY", many)  # from how many on a query's passages are scored on the way
         searcher = vector_searcher(problem, passages_a_block=passages_a_block, first_pass=first_pass)
         block = searcher.block(np.arange(len(problem.queries)))
@@ -194,6 +203,7 @@ def test_several_ceilings_of_a_query_are_searched_for_at_once(
     ceilings = np.where(problem.rng.random(len(rows)) < 0.2, np.inf, own).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "ROWS_A_GROUP", 5)
+        patch.setattr(picking, "CACHED", 100)
         searcher = vector_searcher(problem, first_pass=first_pass, passages_a_block=passages_a_block)
         found = rows_of(searcher.block(np.arange(len(problem.queries))).best(rows, ceilings, depth))
     under = [

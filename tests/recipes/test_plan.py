@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from recipes.common.command import in_hours
 from recipes.common.config import load_recipe
 from recipes.common.sets import SETS, table_of_sources
 from recipes.nv_retriever_v1.plan import Plan
@@ -131,3 +132,12 @@ def write_readme() -> None:
 
 if __name__ == "__main__":
     write_readme()
+
+
+@pytest.mark.parametrize(
+    ("hours", "digits", "shown"),
+    [(1258.3, 0, "1,258 h"), (0.6, 0, "1 h"), (0.49, 0, "29 min"), (0.0801, 0, "4.8 min"), (0.06, 1, "0.1 h"),
+     (0.01, 1, "0.6 min")],
+)  # fmt: skip
+def test_hours_that_would_round_to_0_are_minutes(hours: float, digits: int, shown: str) -> None:
+    assert in_hours(hours, digits, " h") == shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,22 @@ def test_a_query_once(hub: Path) -> None:
     assert len(once.rows) == len(once.rows.unique("query")) == 13
     assert len(every.rows) == 26
     assert once.rows["positive"] != every.rows["positive"][:13]
+
+
+@pytest.mark.parametrize(("name", "samples"), [("HotpotQA", None), ("FEVER", 5), ("SciFacts", 6), ("TriviaQA", 5)])
+def test_positives_that_are_no_rows_are_known(hub: Path, name: str, samples: int | None) -> None:
+    one = SETS[name]
+    assert not isinstance(one.layout, Labelled)
+    pairs = one.layout.pairs(Tables(one.hub_id, folder_of(hub, one.hub_id)))
+    relevant = set(zip(pairs.query.to_pylist(), pairs.positive.to_pylist(), strict=True))
+    loaded = load(hub, name, samples=samples)
+    rows, others = (set(zip(part["query"], part["positive"], strict=True)) for part in (loaded.rows, loaded.others))
+    passages = set(loaded.rows["positive"] if loaded.corpus is None else loaded.corpus.to_pylist())
+    asked = set(loaded.rows["query"])
+    assert others == {(query, text) for query, text in relevant if query in asked and text in passages} - rows
+    assert bool(others) == (name != "TriviaQA")
+    hiding = load_set(replace(one, hides_positives=True), source=folder_of(hub, one.hub_id), decontaminate=False)
+    assert not len(hiding.others)
 
 
 def test_titles_stand_before_texts(hub: Path) -> None:

@@ -71,6 +71,7 @@ def test_a_labelled_list_has_every_passage_with_a_label_over_0_as_a_positive() -
     [
         ({"query": "a", "docs": ["b", "c"], "labels": [0, 0]}, "no passage with a label over 0 for 'a'"),
         ({"query": "a", "docs": ["b", "c"], "labels": [1]}, "2 passages and 1 labels for 'a'"),
+        ({"query": "a", "docs": ["b", "c"], "labels": [1, float("nan")]}, "for 'a', of which some are not a number"),
     ],
 )
 def test_a_labelled_list_that_makes_no_sense_is_an_error(feature: dict[str, Any], message: str) -> None:

@@ -31,6 +31,7 @@ def test_a_row_is_read_as_in_a_table(name: str, rows: list[tuple[str, list[str],
     read = [(row.query, row.positives, row.negatives) for row in found]
     expected = as_rows(format_of(table.schema).read(table))
     assert read == expected
+    assert [row.weights for row in found] == table["weights"].to_pylist()
     if name == "flagembedding":  # scores count if the positive has one, too
         assert all(math.isnan(score) for row in found for score in row.scores)
         scored = table.append_column("pos_scores", [[[0.5] * len(row.positives) for row in found]])

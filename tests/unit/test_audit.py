@@ -360,6 +360,7 @@ def test_a_teacher_that_knows_no_word_of_the_positives_is_warned_of(tmp_path: Pa
             "what changed, beside --repair and --output are the same",
         ),
         (("--repair", "rows.jsonl"), "--repair and ROWS are the same file"),
+        (("--corpus", "rows.parquet", "-o", "rows.parquet"), "--output and --corpus are the same file"),
     ],
 )
 def test_no_file_is_written_over_another(

@@ -192,6 +192,18 @@ def test_a_folder_of_an_earlier_run_is_written_again(run: Run, rows_file: Path, 
     assert load(output / "data.parquet").column_names[-1] == "negative_2"
 
 
+def test_what_is_read_is_not_written_over(run: Run, rows_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mined"
+    assert run("mine", rows_file, "-t", "random", "-m", "naive", "-o", output).exit_code == 0
+    before = (output / "data.parquet").read_bytes()
+    for rows, *options in ((output / "data.parquet",), (output,), (rows_file, "--corpus", output / "data.parquet")):
+        result = run("mine", rows, *options, "-t", "random", "-m", "naive", "-o", output, "--overwrite")
+        assert result.exit_code == 1
+        name = "--corpus" if options else "ROWS"
+        assert f"{name}: {(rows, *options)[-1]} may be replaced by what is written into {output}" in result.stderr
+    assert (output / "data.parquet").read_bytes() == before
+
+
 def test_a_failed_write_leaves_the_earlier_files(
     run: Run, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +223,8 @@ def test_a_failed_write_leaves_the_earlier_files(
 
 
 def test_an_output_that_is_a_file_is_one_sentence(run: Run, rows_file: Path) -> None:
-    result = run("mine", rows_file, "-t", "random", "-o", rows_file)
+    (taken := rows_file.with_name("taken")).touch()
+    result = run("mine", rows_file, "-t", "random", "-o", taken)
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: cannot write")
 

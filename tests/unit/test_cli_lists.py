@@ -174,8 +174,14 @@ def test_filters_a_judge_and_a_push_follow(run: Run, tmp_path: Path, monkeypatch
         (["beir", "--candidates-from", "flipped.trec.gz"], "flipped.trec.gz could not be read"),
         (["beir", "--candidates-from", "under.trec"], "under.trec: line 1 has '1_0', expected a number"),
         (["beir", "--candidates-from", "latin.trec"], "latin.trec is not UTF-8"),
+        (
+            ["beir", "--candidates-from", "good.trec", "--qrels", "nan.txt"],
+            "nan.txt: line 1 has 'nan', expected a number",
+        ),
         (["beir", "--candidates-from", "good.trec", "--qrels", "none.txt"], "qrels: there is no file none.txt"),
         (["beir", "--candidates-from", "lists"], "lists has its own queries and documents; leave out the rows"),
+        (["beir", "--candidates-from", "./nowhere"], "./nowhere does not exist"),
+        (["beir", "--candidates-from", "rows.txt"], "rows.txt is a file; a run is named .trec"),
         (["--candidates-from", "lists", "-t", "bm25"], "scores the candidates of the lists differently"),
         (["--candidates-from", "lists", "--executor", "local:2"], "executor: candidates from elsewhere"),
         (["--candidates-from", "lists", "--config", "x"], "--config: the lists are not rows on the Hub"),
@@ -198,6 +204,8 @@ def test_what_is_missing_is_one_sentence(
     (tmp_path / "under.trec").write_text("q1 Q0 a 1 1_0 x\n")
     (tmp_path / "latin.trec").write_bytes("q1 Q0 ü 1 0.9 x\n".encode("latin-1"))
     (tmp_path / "texts.jsonl").write_text('{"id": "q1", "text": "one"}\n')
+    (tmp_path / "rows.txt").write_text(run_lines())
+    (tmp_path / "nan.txt").write_text("q1 0 a nan\n")
     done = run("mine", *arguments, "-o", tmp_path / "mined")
     assert done.exit_code == 1, done.output
     assert message in " ".join(done.stderr.split())

@@ -417,3 +417,25 @@ def test_a_byte_order_mark_is_no_part_of_the_first_passage(tmp_path: Path) -> No
     (tmp_path / "corpus.txt").write_text("tea is hot\nice is cold\n", encoding="utf-8-sig")
     passages = [text for batch in open_corpus(str(tmp_path / "corpus.txt")) for text in batch.to_pylist()]
     assert passages == ["tea is hot", "ice is cold"]
+
+
+# ---- texts that look like numbers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_texts_that_look_like_numbers_stay_as_they_are(
+    separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_negmine.data.sources.files.ROWS_A_PART", 4)
+    rows = [("query", "positive", "id", "grade"), *((f"q{place}", f"p{place}", "007", "2") for place in range(10_000))]
+    numbers = [("1.10", "0050", "010", "3")] * 3  # a part of the file by themselves
+    ending = ".csv" if separator == "," else ".tsv"
+    path = write(tmp_path / f"rows{ending}", lines([*rows, *numbers], separator))
+    found = open_rows(path).rows
+    assert found[-1:] == {"query": ["1.10"], "positive": ["0050"], "id": ["010"], "grade": [3]}
+    assert found[:1] == {"query": ["q0"], "positive": ["p0"], "id": ["007"], "grade": [2]}
+    folder = tmp_path / "several"
+    folder.mkdir()
+    write(folder / f"a{ending}", lines(rows[:5], separator))
+    write(folder / f"b{ending}", lines([rows[0], *numbers], separator))
+    assert rows_of(str(folder))[-1] == {"query": "1.10", "positive": "0050", "id": "010", "grade": 3}

@@ -447,9 +447,13 @@ def test_what_is_not_known_is_neither_same_nor_other(cache: Path) -> None:
     passages = {"text": ["b", "a", "a", "c"], "page": [8, 7, 8, None]}
     assert kept_by(cache, same_value("page"), queries, passages) == [True, False, False, False]
     assert kept_by(cache, other_value("page"), queries, passages) == [False, True, True, True]
-    unknown = {"query": ["someone else"], "page": [7]}
+    unknown = {"query": ["q"], "page": [None]}
     assert kept_by(cache, same_value("page"), unknown, passages) == [False] * 4
     assert kept_by(cache, other_value("page"), unknown, passages) == [True] * 4
+    with pytest.raises(InputError, match="Where: queries: none of the 1 queries is a text in column 'query'"):
+        kept_by(cache, other_value("page"), {"query": ["someone else"], "page": [7]}, passages)
+    with pytest.raises(InputError, match="Where: passages: none of the 4 passages is a text in column 'text'"):
+        kept_by(cache, other_value("page"), queries, {"text": ["title b", None], "page": [7, 8]})
     renamed = {"body": passages["text"], "leaf": passages["page"]}
     assert kept_by(cache, same_value("page", "leaf"), queries, renamed, passage_column="body") == [
         True,

@@ -290,3 +290,27 @@ def test_automodels_rows_with_ids_are_mined_in_their_corpus(tmp_path: Path, inde
     path.write_text(json.dumps({"corpus": {"path": "elsewhere"}, "data": rows}))
     with pytest.raises(InputError, match=r"elsewhere lacks merlin_metadata.json"):
         miner_in(tmp_path).mine(path)
+
+
+def test_automodels_files_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
+    texts = {"one": [("d1", "a text")], "two": [("d1", "a text"), ("d1", "another")]}
+    for folder, passages in texts.items():
+        (tmp_path / folder).mkdir()
+        table = Dataset.from_list([{"id": name, "text": text} for name, text in passages])
+        table.to_parquet(tmp_path / folder / "train.parquet")
+        (tmp_path / folder / "merlin_metadata.json").write_text('{"corpus_id": "wiki"}')
+    row = {"question": "a", "corpus_id": "wiki", "pos_doc": ["d1"]}
+    path = tmp_path / "train.json"
+    for corpora, data, fact in (
+        (["one", "one"], [row], "two folders of passages are named 'wiki'"),
+        (["two"], [row], "two: the id 'd1' has two texts, 'a text' and 'another'"),
+        (["one"], {"a": 1}, "data is {'a': 1}, expected a list of objects"),
+        (["one"], ["row"], "data is ['row'], expected a list of objects"),
+    ):
+        path.write_text(json.dumps({"corpus": [{"path": name} for name in corpora], "data": data}))
+        with pytest.raises(InputError, match=re.escape(fact)):
+            miner_in(tmp_path).mine(path)
+    (tmp_path / "one" / "merlin_metadata.json").write_text("{}")
+    path.write_text(json.dumps({"corpus": {"path": "one"}, "data": [row]}))
+    with pytest.raises(InputError, match="does not name a corpus_id"):
+        miner_in(tmp_path).mine(path)

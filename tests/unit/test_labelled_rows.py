@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 from typer.testing import CliRunner
 
-from hf_negmine import NegativeMiner
+from hf_negmine import NegativeMiner, audit
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.data.sources import open_rows, pair_batches
@@ -52,6 +54,7 @@ REFUSED: dict[str, tuple[Dataset, str]] = {
     "booleans": (labelled("relevant", [True, False] * 4), "column 'relevant' is False for 4 of 8 rows"),
     "floats that are labels": (labelled("label", [1.0, 0.0] * 4), "column 'label' is 0.0 for 4 of 8 rows"),
     "numbers as text": (labelled("label", ["1", "0"] * 4), "column 'label' is '0' for 4 of 8 rows"),
+    "decimals": (labelled("label", [Decimal(1), Decimal(0)] * 4), "column 'label' is 0.0 for 4 of 8 rows"),
     "minus one": (labelled("labels", [1, -1] * 4), "column 'labels' is -1 for 4 of 8 rows"),
     "graded judgements": (labelled("score", [0, 1, 2, 3] * 2), "column 'score' is 0 for 2 of 8 rows"),
     "some null": (labelled("relevance", [None, 0, 1, 1] * 2), "column 'relevance' is 0 for 2 of 6 rows"),
@@ -118,6 +121,41 @@ def test_grades_are_not_labels_and_that_is_said(grades: list[Any], caplog: pytes
     message = record.getMessage()
     assert "column 'score' holds grades from 0 to 0.95, which are not read: all of the 8 rows are mined" in message
     assert suggested(message, rows=rows)["score"] == [grades[1]] * 2
+
+
+def in_lists(rows: Dataset) -> Dataset:
+    """Rows with one label each, as rows with lists of passages and labels."""
+    kind = datasets.List(rows.features["label"])
+    lists = {"passage": [[text] for text in rows["passage"]], "label": [[label] for label in rows["label"]]}
+    features = datasets.Features(
+        {"query": rows.features["query"], "passage": datasets.List(rows.features["passage"]), "label": kind}
+    )
+    made = Dataset.from_dict({"query": rows["query"], **lists}, features=features)
+    return made.rename_column("label", "labels")
+
+
+@pytest.mark.parametrize("name", ["labeled-pair", "labeled-list"])
+@pytest.mark.parametrize(
+    ("rows", "fact"),
+    [
+        (labelled("label", [1.0, float("nan")] * 4), "4 label(s) that are not a number"),
+        (labelled("label", [1, None] * 4), "4 missing label(s)"),
+        (labelled("label", ["yes", "no"] * 4), "holds string that is no label"),
+        (with_classes(["entailment", "neutral", "contradiction"]), "the class 'neutral' under 1"),
+        (with_classes(["relevant", "irrelevant"]), "the class 'irrelevant' under 1"),
+    ],
+    ids=["NaN", "null", "words", "three classes", "the other way round"],
+)
+def test_labels_of_a_format_mean_what_they_say_or_are_refused(
+    name: str, rows: Dataset, fact: str, tmp_path: Path
+) -> None:
+    rows = rows if name == "labeled-pair" else in_lists(rows)
+    for look in (
+        miner_in(tmp_path, rows_format=name).mine,
+        lambda rows: audit(rows, miner_in(tmp_path, rows_format=name)),
+    ):
+        with pytest.raises(InputError, match=re.escape(fact)):
+            look(rows)
 
 
 # ---- every door --------------------------------------------------------------------------------------------------

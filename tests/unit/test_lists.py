@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.list_files import TABLES
+from hf_negmine.pool.list_writing import write_qrels
 from hf_negmine.pool.stored import read_pool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import CrossSample
@@ -466,6 +468,12 @@ def test_runs_and_judgements_are_read_by_their_names(pool_of: Any, tmp_path: Pat
     pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", tag="some")
     again = pool_of(scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
     assert again.folder == pool.folder
+    pool.to_run(tmp_path / "some.run.gz", qrels=tmp_path / "qrels.txt.gz")
+    assert gzip.decompress((tmp_path / "qrels.txt.gz").read_bytes()) == (tmp_path / "qrels.txt").read_bytes()
+    again = pool_of(scores=str(tmp_path / "some.run.gz"), positives=tmp_path / "qrels.txt.gz")
+    assert again.folder == pool.folder
+    with pytest.raises(InputError, match=r"qrels: .*same\.run is the file of the run, too"):
+        pool.to_run(tmp_path / "same.run", qrels=f"{tmp_path}/same.run")
     with pytest.raises(InputError, match="tag: expected a word without spaces, got 'two words'"):
         pool.to_run(tmp_path / "other.run", tag="two words")
     with pytest.raises(InputError, match="to_lists: this pool came without its texts"):
@@ -510,7 +518,7 @@ def test_a_searched_pool_is_written_under_the_ids_of_its_texts(tmp_path: Path) -
         pool.to_lists(tmp_path / "lists", documents=lacking)
 
 
-@pytest.mark.parametrize("wrong", ["two words", "", "a\u00a0b", "tab\tbed"])
+@pytest.mark.parametrize("wrong", ["two words", "", "a\u00a0b", "tab\tbed", "a\x0bb", "a\x1cb", "a\x85b"])
 def test_an_id_that_cannot_stand_in_a_run_is_refused(pool_of: Any, tmp_path: Path, wrong: str) -> None:
     documents = {wrong if name == "f" else name: text for name, text in DOCUMENTS.items()}
     scores = {**SCORES, "q3": {"c": 0.7}}
@@ -519,4 +527,6 @@ def test_an_id_that_cannot_stand_in_a_run_is_refused(pool_of: Any, tmp_path: Pat
         pool.to_run(tmp_path / "some.run")
     assert repr(wrong) in str(caught.value)
     assert not (tmp_path / "some.run").exists()
+    with pytest.raises(InputError, match="documents: 1 of 6 ids cannot be a field of judgements"):
+        write_qrels(tmp_path / "qrels.txt", pool.positives, pool.ids)
     pool.to_lists(tmp_path / "lists")

@@ -21,7 +21,7 @@ from hf_negmine.commands.output import open_mined
 from hf_negmine.commands.signatures import Option, Panels, Parameter, Signature, option, parameters, takes
 from hf_negmine.config import MiningConfig
 from hf_negmine.hub.load import load_mined
-from hf_negmine.hub.push import push_dataset, push_material
+from hf_negmine.hub.push import push_dataset
 from hf_negmine.hub.reproducing import reproduce
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.serving import served
@@ -86,7 +86,7 @@ SET_BY: dict[str, dict[str, Sequence[Callable[..., Any]]]] = {
     },
     "report": {"source": [load_mined], "settings": [page.write_report]},
     "explore": {"source": [load_mined], "settings": [served]},
-    "push": {"settings": [push_dataset, push_material]},
+    "push": {"settings": [push_dataset]},
     "reproduce": {"settings": [reproduce, load_mined]},
 }
 """What is called with each mapping that a command is given."""

@@ -410,9 +410,22 @@ def broken_folders() -> Iterator[Any]:
         rewrite("qrels/train.tsv", header + "q1\td1\tyes\n"), r"qrels .*score.*'yes'.*expected a number", id="score"
     )
     yield pytest.param(
+        rewrite("qrels/train.tsv", header + "q1\td1\t1\nq1\td2\tnan\n"), "1 of 2 judgements have no score", id="NaN"
+    )
+    yield pytest.param(
         rewrite("corpus.jsonl", '{"_id": "d1", "body": "x"}\n'),
         r"corpus\.jsonl has the columns \['_id', 'body'\], expected _id \(or id\) and text$",
         id="text column",
+    )
+    yield pytest.param(
+        rewrite("corpus.jsonl", '{"_id": "d1", "text": "2020-01-01"}\n'),
+        r"corpus\.jsonl: column 'text' holds timestamp\[s\], expected text or whole numbers; .*as Parquet$",
+        id="dates",
+    )
+    yield pytest.param(
+        rewrite("corpus.jsonl", '{"_id": 12345678901234567890, "text": "a"}\n'),
+        r"corpus\.jsonl: column '_id' holds double, expected text or whole numbers; ",
+        id="long ids",
     )
 
 

@@ -135,6 +135,18 @@ def test_ids_beside_texts_are_filled_in(tmp_path: Path) -> None:
         assert row["pos_id"] == [next(one["docid"] for one in TITLED if one["text"] == text) for text in row["pos"]]
 
 
+def test_ids_that_do_not_fit_are_an_error() -> None:
+    rows = [{"query": "a", "pos": ["x"], "neg": [TITLED[0]["text"], "y"], "neg_id": [1, None]}]
+    with pytest.raises(
+        InputError, match=r"with_ids: the ids of the corpus do not fit into ids of int64 .*to text first"
+    ):
+        with_ids(Dataset.from_list(rows), TITLED)
+    with pytest.raises(InputError, match=r"with_ids: column 'neg_id' has 1 id\(s\) in row 0 for 2 in 'neg', expected"):
+        with_ids(Dataset.from_list([{**rows[0], "neg_id": ["d1"]}]), TITLED)
+    none = Dataset.from_list([{**rows[0], "neg_id": ["a"]}] * 2).map(lambda row: {"neg_id": []})
+    assert with_ids(none, TITLED)["neg_id"] == [[TITLED[0]["docid"], None]] * 2
+
+
 def test_a_folder_of_beir_names_them_and_an_unknown_passage_stays(tmp_path: Path) -> None:
     beir = tmp_path / "beir"
     beir.mkdir()

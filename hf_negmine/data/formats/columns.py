@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_rows
 from hf_negmine.base.schema import BoolArray, IdArray
-from hf_negmine.data.checks import check_texts
+from hf_negmine.data.checks import check_texts, whole
 from hf_negmine.data.formats.cells import elements_of, lists_like, texts_of_elements
 from hf_negmine.data.formats.labelled import LabelledTexts, RowFormat, check_new_negatives, labelled_texts, locate
-from hf_negmine.data.formats.lists import with_column, with_scores
+from hf_negmine.data.formats.lists import with_column, with_values
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class NegativeColumns(RowFormat):
 
     Attributes:
         negatives: the columns, the hardest first.
-        scores: a column with one score for the positive and one for each negative.
+        values: see `with_values`.
     """
 
     negatives: tuple[str, ...]
-    scores: str | None = None
+    values: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
         """See `RowFormat`."""
-        return (*self.negatives, *((self.scores,) if self.scores else ()))
+        return (*self.negatives, *self.values)
 
     def read(self, table: pa.Table) -> LabelledTexts:
         """See `RowFormat.read`."""
@@ -45,8 +45,7 @@ class NegativeColumns(RowFormat):
         """See `RowFormat.with_negatives`; there are as many columns as the row with most negatives needs."""
         old = locate(table, self.negatives)
         places = check_new_negatives(negatives, offsets, places, rows=len(table), known=len(old.texts))
-        if self.scores is not None:
-            table = with_scores(table, self.scores, old, offsets, places)
+        table = with_values(table, self.values, old, offsets, places)
         counts = np.diff(offsets)
         first, kind = table.column_names.index(self.negatives[0]), table.schema.field(self.negatives[0]).type
         table = table.drop_columns(list(self.negatives))
@@ -157,7 +156,8 @@ class LabelledPairs(RowFormat):
     ) -> pa.Table:
         """See `RowFormat.with_negatives`; the rows of a query's negatives follow those of its positives.
 
-        The row of a new negative has the other columns of the query's first row.
+        The row of a new negative has the other columns of its query's first row, except that those which differ among
+        the rows of some query, as ids and scores of passages do, are null.
         """
         is_positive, query_of_row, queries = self._grouped(table)
         old = np.flatnonzero(~is_positive)
@@ -175,8 +175,12 @@ class LabelledPairs(RowFormat):
         kind, labels = table.schema.field(self.positive).type, table.schema.field(self.label).type
         texts = pa.concat_arrays([own, negatives]).take(pa.array(order)).cast(kind)
         marks = pa.array((np.arange(len(rows)) < len(positives))[order].astype(np.int64)).cast(labels)
-        table = table.take(pa.array(rows[order]))
-        return with_column(with_column(table, self.positive, texts), self.label, marks)
+        is_new = pa.array(np.concatenate([np.zeros(len(positives), dtype=bool), ~known])[order])
+        same, taken = pa.array(first_row[query_of_row]), table.take(pa.array(rows[order]))
+        for name in {*table.column_names} - {self.query, self.positive, self.label}:
+            if _differ(whole(table[name]), same):
+                taken = with_column(taken, name, pc.if_else(is_new, None, whole(taken[name])))
+        return with_column(with_column(taken, self.positive, texts), self.label, marks)
 
     def _grouped(self, table: pa.Table) -> tuple[BoolArray, IdArray, pa.LargeStringArray]:
         """Which rows hold positives, the number of each row's query, and the distinct queries."""
@@ -186,7 +190,27 @@ class LabelledPairs(RowFormat):
         return is_relevant(table[self.label].combine_chunks(), self.label), numbers, encoded.dictionary
 
 
+def _differ(values: pa.Array, places: pa.Array) -> bool:
+    """Whether a value is not that at its place among them; lists and records, which are not compared, count as such."""
+    if pa.types.is_nested(values.type):
+        return True
+    given = values.take(places)
+    unlike = pc.not_equal(pc.is_null(values), pc.is_null(given))
+    return bool(
+        pc.any(unlike).as_py() or (not pa.types.is_null(values.type) and pc.any(pc.not_equal(values, given)).as_py())
+    )
+
+
 def is_relevant(labels: pa.Array, column: str) -> BoolArray:
     """Whether labels, numbers or booleans, mark a positive. Shape (n,)."""
     require(not labels.null_count, f"column {column!r} has {labels.null_count} missing label(s), expected 0 or 1")
-    return np.asarray(pc.greater(labels.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False), dtype=bool)
+    try:
+        numbers = labels.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, NotImplementedError) as error:
+        raise InputError(
+            f"column {column!r} holds {str(labels.type)[:120]} that is no label ({error}), expected numbers, over 0 "
+            "for a positive"
+        ) from error
+    wrong = int(np.isnan(numbers).sum())
+    require(not wrong, f"column {column!r} has {wrong} label(s) that are not a number (NaN), expected 0 or 1")
+    return np.asarray(numbers > 0)

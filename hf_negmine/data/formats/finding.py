@@ -13,11 +13,13 @@ from hf_negmine.data.checks import is_list, is_text
 from hf_negmine.data.formats.cells import holds_passages
 from hf_negmine.data.formats.columns import LabelledLists, LabelledPairs, NegativeColumns
 from hf_negmine.data.formats.labelled import RowFormat
-from hf_negmine.data.formats.lists import NegativeLists
+from hf_negmine.data.formats.lists import SCORES, WEIGHTS, NegativeLists
 from hf_negmine.data.formats.tools import TEXTS, TOOLS, Tool
 
 NUMBERED = re.compile(r"((?:hard_)?neg(?:ative)?)s?(?:_?(\d+))?")
 """Names of the negative columns of Sentence Transformers' rows."""
+ABOUT_NEGATIVES = re.compile(r"((hard_)?neg(ative)?s?|rejected(_response)?)_[a-z_]+")
+"""Names of what is said about negatives, such as ``neg_weights``."""
 QUERIES = ("query", "anchor", "question")
 POSITIVES = ("positive", "answer", "passage", "passages", "document", "documents")
 Found = RowFormat | None
@@ -39,6 +41,7 @@ def _of_tool(tool: Tool, schema: pa.Schema, query: str | None, positive: str | N
         (tool.negatives[0], *later),
         tool.lists,
         _of(schema, *tool.of_negatives),
+        _values(schema, *tool.negatives, *tool.of_negatives),
         of_positives=_of(schema, *tool.of_positives),
     )
 
@@ -52,10 +55,10 @@ def _n_tuple(schema: pa.Schema, query: str | None, positive: str | None) -> Foun
     columns = _pair(schema, negatives, query, positive)
     if columns is None or not _has(schema, *negatives):
         return None
-    scores = "scores" if "scores" in schema.names and is_list(schema.field("scores").type) else None
+    values = _values(schema, *negatives, scores=True)
     if kinds == {True}:
-        return NegativeLists("n-tuple", *columns, negatives, TEXTS, scores=scores)
-    return NegativeColumns("n-tuple", *columns, negatives, scores=scores)
+        return NegativeLists("n-tuple", *columns, negatives, TEXTS, values=values)
+    return NegativeColumns("n-tuple", *columns, negatives, values=values)
 
 
 def _labeled_list(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
@@ -174,6 +177,12 @@ def _has(schema: pa.Schema, *names: str) -> bool:
 
 def _of(schema: pa.Schema, *names: str) -> tuple[str, ...]:
     return tuple(name for name in names if name in schema.names)
+
+
+def _values(schema: pa.Schema, *others: str, scores: bool = False) -> tuple[str, ...]:
+    """The columns of lists, besides ``others``, that by their names have a value for each negative."""
+    lists = [field.name for field in schema if is_list(field.type) and field.name not in others]
+    return tuple(one for one in lists if one == WEIGHTS or (one == SCORES and scores) or ABOUT_NEGATIVES.fullmatch(one))
 
 
 def _shown(schema: pa.Schema) -> str:

@@ -21,6 +21,10 @@ from hf_negmine.data.formats.labelled import (
     locate,
 )
 
+SCORES = "scores"
+WEIGHTS = "weights"
+"""How much each negative counts in the loss, in rows of any format."""
+
 
 @dataclass(frozen=True)
 class NegativeLists(RowFormat):
@@ -30,18 +34,18 @@ class NegativeLists(RowFormat):
         negatives: columns of negatives, the hardest first; new ones go into the first of them.
         lists: the type of that column if neither it nor the positives, in lists, have one.
         parallel: columns with one value for each element of the first column of negatives, such as scores and ids.
-        scores: a column with one score for the positive and one for each negative.
+        values: see `with_values`.
     """
 
     negatives: tuple[str, ...]
     lists: pa.DataType
     parallel: tuple[str, ...] = ()
-    scores: str | None = None
+    values: tuple[str, ...] = ()
 
     @property
     def of_negatives(self) -> tuple[str, ...]:
         """See `RowFormat`."""
-        return (*self.negatives, *self.parallel, *((self.scores,) if self.scores else ()))
+        return (*self.negatives, *self.parallel, *self.values)
 
     def read(self, table: pa.Table) -> LabelledTexts:
         """See `RowFormat.read`."""
@@ -55,12 +59,12 @@ class NegativeLists(RowFormat):
         table = self._with_lists(table)
         old = locate(table, self.negatives)
         places = check_new_negatives(negatives, offsets, places, rows=len(table), known=len(old.texts))
-        if self.scores is not None:
-            table = with_scores(table, self.scores, old, offsets, places)
         rows = np.repeat(np.arange(len(table)), np.diff(offsets))
         columns, elements = np.zeros(len(places), dtype=np.int64), np.full(len(places), -1, dtype=np.int64)
         known = places >= 0
         columns[known], elements[known] = old.columns[places[known]], old.elements[places[known]]
+        as_read = np.lexsort((columns, rows))
+        table = with_values(table, self.values, old, offsets, places[as_read])
         for column, name in enumerate(self.negatives):
             some = np.flatnonzero(columns == column)
             cells = Cells(elements[some], offsets_of_rows(rows[some], len(table)))
@@ -145,21 +149,30 @@ def with_column(table: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) 
     return table.set_column(table.column_names.index(name), name, column)
 
 
-def with_scores(table: pa.Table, name: str, old: Located, offsets: IdArray, places: IdArray) -> pa.Table:
-    """The table with lists of the positive's score and one for each new negative, null for those not scored yet."""
-    values, bounds = elements_of(table[name])
-    before = np.bincount(old.rows, minlength=len(table))
-    wrong = np.flatnonzero(np.diff(bounds) != before + 1)
-    if len(wrong):
-        raise InputError(
-            f"column {name!r} has {np.diff(bounds)[wrong[0]]} score(s) in row {wrong[0]}, expected one for the "
-            f"positive and one for each of its {before[wrong[0]]} negative(s); remove the column or mend it"
-        )
-    at = np.full(len(places) + len(table), -1, dtype=np.int64)
+def with_values(table: pa.Table, names: tuple[str, ...], old: Located, offsets: IdArray, places: IdArray) -> pa.Table:
+    """The table with columns of lists that have one value for each negative, null for a new one.
+
+    Among them, `SCORES` has one for the positive, before the others.
+    """
     rows = np.repeat(np.arange(len(table)), np.diff(offsets))
     known = places >= 0
-    score_of_old = np.arange(len(old.rows)) + old.rows + 1  # each row has one score more than negatives
-    at[offsets[:-1] + np.arange(len(table))] = bounds[:-1]
-    at[(np.arange(len(places)) + rows + 1)[known]] = score_of_old[places[known]]
-    lists = lists_like(table[name].type, values.take(pa.array(at, mask=at < 0)), offsets + np.arange(len(offsets)))
-    return with_column(table, name, lists)
+    for name in names:
+        ahead = int(name == SCORES)
+        values, bounds = elements_of(table[name])
+        expected = np.bincount(old.rows, minlength=len(table)) + ahead
+        wrong = np.flatnonzero(np.diff(bounds) != expected)
+        if len(wrong):
+            raise InputError(
+                f"column {name!r} has {np.diff(bounds)[wrong[0]]} value(s) in row {wrong[0]}, expected one for "
+                f"{'the positive and one for ' * ahead}each of its {expected[wrong[0]] - ahead} negative(s); remove "
+                "the column or mend it"
+            )
+        at = np.full(len(places) + ahead * len(table), -1, dtype=np.int64)
+        if ahead:
+            at[offsets[:-1] + np.arange(len(table))] = bounds[:-1]
+        value_of_old = np.arange(len(old.rows)) + ahead * (old.rows + 1)
+        at[(np.arange(len(places)) + ahead * (rows + 1))[known]] = value_of_old[places[known]]
+        elements = values.take(pa.array(at, mask=at < 0))
+        ends = offsets + ahead * np.arange(len(offsets))
+        table = with_column(table, name, lists_like(table[name].type, elements, ends))
+    return table

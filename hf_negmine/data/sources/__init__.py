@@ -25,7 +25,7 @@ from hf_negmine.data.sources.columns import (
 )
 from hf_negmine.data.sources.corpora import CorpusSource, OpenedCorpus, open_corpus
 from hf_negmine.data.sources.files import open_file
-from hf_negmine.data.sources.labels import check_labels, label_columns
+from hf_negmine.data.sources.labels import check_classes, check_labels, label_columns
 from hf_negmine.data.sources.reading import Reading, find_format
 from hf_negmine.data.sources.rows import RowSource, open_rows
 
@@ -36,6 +36,7 @@ __all__ = [
     "Reading",
     "RowSource",
     "Rows",
+    "check_classes",
     "check_labels",
     "choose_columns",
     "choose_split",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.base.ragged import offsets_of_rows
-from hf_negmine.data.checks import whole
+from hf_negmine.data.checks import is_text, whole
 from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources.columns import TRAIN, OpenedRows, choose_split
 from hf_negmine.data.sources.files import open_file
@@ -181,7 +181,14 @@ def _judgements(table: pa.Table, where: str) -> pa.Table:
     except pa.ArrowInvalid as error:
         raise InputError(f"qrels of {where}, column score: {error}; expected a number in every line") from error
     ids = (_as_text(table, names[name], pa.string(), f"qrels of {where}") for name in ("query_id", "corpus_id"))
-    return pa.table([*ids, scores], names=["query-id", "corpus-id", "score"])
+    judged = pa.table([*ids, scores], names=["query-id", "corpus-id", "score"])
+    for name in judged.column_names:
+        missing = pc.is_null(judged[name], nan_is_null=True)
+        if pc.any(missing).as_py():
+            raise InputError(
+                f"qrels of {where}: {pc.sum(missing)} of {len(judged)} judgements have no {name}; expected one in each"
+            )
+    return judged
 
 
 def _read_parquet(path: Path) -> pa.Table:
@@ -192,10 +199,13 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _as_text(table: pa.Table, name: str, kind: pa.DataType, path: Path | str) -> pa.ChunkedArray:
-    try:
-        return table[name].cast(kind)
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: column {name!r} holds {table[name].type}, expected text") from error
+    own = table[name].type
+    if not (is_text(own) or pa.types.is_integer(own)):  # JSON's readers turn dates into times, and long ids into floats
+        raise InputError(
+            f"{path}: column {name!r} holds {str(own)[:120]}, expected text or whole numbers; if a reader of JSON took "
+            "texts for dates or numbers, save the file as Parquet"
+        )
+    return table[name].cast(kind)
 
 
 def _read_tsv(path: Path) -> pa.Table:

@@ -76,9 +76,14 @@ def _of_automodel(content: Mapping[str, Any], path: str) -> OpenedRows:
     corpora = {}
     for folder in folders:
         name, passages = _passages(folder)
+        require(name not in corpora, f"{path}: two folders of passages are named {name!r}; give each a name of its own")
         corpora[name] = passages
-    rows = []
-    for row in content["data"]:
+    rows, data = [], content["data"]
+    require(
+        isinstance(data, list) and all(isinstance(row, dict) for row in data),
+        f"{path}: data is {str(data)[:80]}, expected a list of objects",
+    )
+    for row in data:
         name = row.get("corpus_id")
         require(name in corpora, f"{path}: the corpus_id {name!r} is not among {list(corpora)}")
         ids = [str(_id_of(one)) for one in row.get("pos_doc") or []]
@@ -92,14 +97,21 @@ def _passages(folder: Path) -> tuple[str, dict[str, str]]:
     """The name of a corpus folder, and its texts by id."""
     about = folder / "merlin_metadata.json"
     require(about.is_file(), f"{folder} lacks merlin_metadata.json, which names the corpus")
-    name = json.loads(about.read_text(encoding="utf-8")).get("corpus_id")
+    try:
+        name = json.loads(about.read_text(encoding="utf-8"))["corpus_id"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{about} does not name a corpus_id ({error}); write {{"corpus_id": NAME}}') from error
     try:
         table = datasets.load_dataset(str(folder), split="train")
     except Exception as error:  # from datasets or whatever reads the files
         raise InputError(f"{folder} could not be read: {' '.join(str(error).split())[:300]}") from error
     for column in ("id", "text"):
         require(column in table.column_names, f"{folder} has the columns {table.column_names}, expected id and text")
-    return name, {str(key): text for key, text in zip(table["id"], table["text"], strict=True)}
+    passages: dict[str, str] = {}
+    for key, text in zip(map(str, table["id"]), table["text"], strict=True):
+        if passages.setdefault(key, text) != text:
+            raise InputError(f"{folder}: the id {key!r} has two texts, {passages[key]!r:.60} and {text!r:.60}")
+    return name, passages
 
 
 def _id_of(passage: Any) -> Any:

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
-from hf_negmine.data.checks import in_code, is_list
+from hf_negmine.data.checks import in_code, is_list, is_text
+from hf_negmine.data.formats import RowFormat
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,20 @@ def check_labels(batch: pa.Table, query: str, positive: str) -> None:
     labels = Labels.of(label_columns(batch.column_names, query, positive), None)
     labels.add(batch, positive)
     labels.check(positive, "rows", tell_grades=False)
+
+
+def check_classes(features: datasets.Features | None, row_format: RowFormat) -> None:
+    """Raise `InputError` if a format reads a class over 0 as a positive whose name says that it is none."""
+    name = row_format.of_negatives[0]
+    kind = (features or {}).get(name) if row_format.name.startswith("labeled") else None
+    kind = getattr(kind, "feature", kind)
+    classes = kind.names if isinstance(kind, datasets.ClassLabel) else []
+    wrong = next((number for number, word in enumerate(classes) if number > 0 and _says_no(word)), None)
+    if wrong is not None:
+        raise InputError(
+            f"column {name!r} has the class {classes[wrong]!r} under {wrong}, but {row_format.name!r} takes labels "
+            "over 0 for positives; put 1 for the positives and 0 for all others into the column first"
+        )
 
 
 @dataclass
@@ -126,9 +141,11 @@ class _Column:
             self.in_lists |= len(labels) > 0
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
+        if pa.types.is_decimal(labels.type):
+            labels = labels.cast(pa.float64())
         labels = labels.drop_null()
-        if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-            self._add_words(labels)
+        if is_text(labels.type):
+            self._add_words(labels.cast(pa.large_string()))
         elif pa.types.is_boolean(labels.type) or pa.types.is_integer(labels.type) or pa.types.is_floating(labels.type):
             self._add_numbers(labels)
 

@@ -138,8 +138,16 @@ def _with_values(table: pa.Table, name: str, beside: str, known: _Known) -> pa.A
     """A column of ids beside one of texts, with those that were missing."""
     texts, offsets = elements_of(table[name])
     ids, of_ids = elements_of(table[beside])
-    if not np.array_equal(offsets, of_ids):
+    if pa.types.is_null(ids.type):
         return table[beside]
+    if not of_ids[-1]:  # no row has any yet
+        ids, of_ids = pa.nulls(len(texts), ids.type), offsets
+    if not np.array_equal(offsets, of_ids):
+        row = int(np.flatnonzero(np.diff(offsets) != np.diff(of_ids))[0])
+        raise InputError(
+            f"with_ids: column {beside!r} has {np.diff(of_ids)[row]} id(s) in row {row} for {np.diff(offsets)[row]} in "
+            f"{name!r}, expected one each; remove the column or mend it"
+        )
     places, _ = known.find(texts_of_elements(texts, name))
     return lists_like(table.schema.field(beside).type, _filled(ids, known.ids, places, pc.is_null(ids)), offsets)
 
@@ -149,6 +157,8 @@ def _filled(old: pa.Array, values: pa.Array, places: IdArray, where: pa.BooleanA
     new = values.take(pa.array(places, mask=places < 0))
     try:
         new = new.cast(old.type)
-    except pa.ArrowInvalid:  # ids that are no numbers, in a column of numbers
-        return old
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"with_ids: the ids of the corpus do not fit into ids of {old.type} ({error}); cast these to text first"
+        ) from error
     return pc.if_else(pc.and_(where, pc.is_valid(new)), new, old)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from hf_negmine.data.formats import RowFormat, format_of, recognized_format
 from hf_negmine.data.formats.cells import have_titles, holds_texts
 from hf_negmine.data.sources.columns import Rows, choose_columns, table_of
+from hf_negmine.data.sources.labels import check_classes
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Reading:
         found = None if schema is None else find_format(schema, query, positive, rows_format)
         if schema is None or found is None:
             return cls(*choose_columns(rows, query, positive))
+        check_classes(rows.features, found)
         are_texts = [holds_texts(schema.field(name).type) for name in (found.query, found.positive)]
         query = query or (found.query if are_texts[0] else QUERY)
         titled = have_titles(schema.field(found.positive).type)

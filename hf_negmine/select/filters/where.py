@@ -85,9 +85,16 @@ class Where:
         }
 
     def bind(self, scene: Scene) -> BoundFilter:
-        """See `Filter`."""
+        """See `Filter`.
+
+        Raises:
+            InputError: a table has none of the queries or none of the passages, unless the rows came after the fit.
+        """
         queries, passages = self._metadata("queries"), self._metadata("passages")
         row_of_query = queries.find(scene.queries.digests)
+        if scene.known_offsets is None:
+            queries.require_some(row_of_query)
+            passages.require_some(passages.find(scene.corpus.digests))
 
         def keep(listed: Listed) -> BoolArray:
             kept = np.empty(len(listed.passages), dtype=bool)
@@ -180,7 +187,15 @@ class _Metadata:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
         require(any(is_kind(kind) for is_kind in texts), f"{argument}: column {column!r} holds {kind}, expected text")
-        self._table, self._column = table, column
+        self._table, self._column, self._argument = table, column, argument
+
+    def require_some(self, rows: IdArray) -> None:
+        """Raise `InputError` if texts are there, but none has a row."""
+        require(
+            not len(rows) or bool((rows >= 0).any()),
+            f"{self._argument}: none of the {len(rows):,} {self._argument.split()[-1]} is a text in column "
+            f"{self._column!r}, so nothing would be known of any; give their table, with the texts as they are mined",
+        )
 
     def find(self, digests: DigestArray) -> IdArray:
         """The row of each text digest, -1 if there is none."""

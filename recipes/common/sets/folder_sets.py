@@ -73,6 +73,7 @@ def _retrieval(
         tokens_known=False,
         corpus_size=passages,
         one_positive_per_query=once,
+        hides_positives=once,
         verified=True,
     )
 

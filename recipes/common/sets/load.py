@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from hf_negmine.base.errors import InputError, require, require_whole
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.randomness import random_keys, uniform
-from hf_negmine.base.schema import IdArray
+from hf_negmine.base.schema import DigestArray, IdArray
+from hf_negmine.data.texts import find_digests, sort_digests
 from hf_negmine.data.writing import in_memory
 from recipes.common.sets import TrainingSet
 from recipes.common.sets.layouts import Labelled, LabelledTexts, PairTable, Tables
@@ -38,6 +39,8 @@ class LoadedSet:
         set: what was loaded.
         rows: query and positive; for classes and clusters also ``negatives``, texts of other labels.
         corpus: passages to mine from, unique; None: the positives of the rows.
+        others: further positives of the rows' queries among these passages, query and positive: they were not sampled,
+            and are no negatives either.
         found: rows before decontamination and sampling, equal ones counted once.
         dropped: rows among those looked at that occur in the evaluation set.
     """
@@ -45,6 +48,7 @@ class LoadedSet:
     set: TrainingSet
     rows: datasets.Dataset
     corpus: pa.Array | None
+    others: datasets.Dataset
     found: int
     dropped: int
 
@@ -91,17 +95,20 @@ def load_set(
     tables = Tables(training_set.hub_id, source, training_set.revision)
     layout = training_set.layout
     corpus = None
+    others: dict[str, pa.Array] = dict.fromkeys(("query", "positive"), pa.array([], pa.large_string()))
     if isinstance(layout, Labelled):
         columns, found, dropped = _labelled_rows(layout.labelled(tables), samples, negatives, seed, seen)
     else:
         pairs = layout.pairs(tables)
         corpus = pairs.corpus if passages is None else _some(pairs.corpus, passages)
         columns, found, dropped = _pair_rows(pairs, samples, seed, seen, once=training_set.one_positive_per_query)
+        if not training_set.hides_positives:
+            others = _other_positives(pairs, columns, corpus)
     require(
         len(columns["query"]) > 0,
         f"{training_set.name}: no row is left of {found:,} after {dropped:,} that occur in the evaluation set",
     )
-    return LoadedSet(training_set, in_memory(pa.table(columns)), corpus, found, dropped)
+    return LoadedSet(training_set, in_memory(pa.table(columns)), corpus, in_memory(pa.table(others)), found, dropped)
 
 
 def _some(corpus: pa.Array | None, most: int) -> pa.Array | None:
@@ -162,6 +169,25 @@ def _pair_rows(
             break
     taken = pa.array(kept, pa.int64())
     return {"query": pairs.query.take(taken), "positive": pairs.positive.take(taken)}, len(order), dropped
+
+
+def _other_positives(pairs: PairTable, rows: dict[str, pa.Array], corpus: pa.Array | None) -> dict[str, pa.Array]:
+    """The pairs of the rows' queries that are no rows, and whose positives are among the passages to mine from."""
+    here = [text_digests(rows[name]) for name in ("query", "positive")]
+    passages = here[1] if corpus is None else text_digests(corpus)
+    queries, positives = text_digests(pairs.query), text_digests(pairs.positive)
+    some = np.flatnonzero((_places(here[0], queries) >= 0) & (_places(passages, positives) >= 0))
+    both = [np.concatenate(one, axis=1) for one in ((here[0], here[1]), (queries[some], positives[some]))]
+    taken = {tuple(pair) for pair in both[0].tolist()}
+    left = pa.array(
+        [place for place, pair in zip(some.tolist(), both[1].tolist(), strict=True) if tuple(pair) not in taken],
+        pa.int64(),
+    )
+    return {"query": pairs.query.take(left), "positive": pairs.positive.take(left)}
+
+
+def _places(known: DigestArray, digests: DigestArray) -> IdArray:
+    return find_digests(sort_digests(known)[1], digests)
 
 
 # ---- labels --------------------------------------------------------------------------------------------------------

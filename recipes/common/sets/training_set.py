@@ -76,6 +76,8 @@ class TrainingSet:
         tokens_known: whether they are not a guess.
         corpus_size: passages that negatives are mined from, rounded; None: the positives of the rows.
         one_positive_per_query: whether a query is taken once, with one of its positives.
+        hides_positives: whether the miner is not told the other positives of a row's query, so that a study can count
+            how many of them it takes for negatives.
         verified: whether the set was loaded and its columns seen. None has been: the recipe was written offline. All
             columns were read in the cards of the sets or in public code that uses them.
         revision: commit on the Hub; None takes the newest.
@@ -94,6 +96,7 @@ class TrainingSet:
     tokens_known: bool = True
     corpus_size: int | None = None
     one_positive_per_query: bool = False
+    hides_positives: bool = False
     verified: bool = False
     revision: str | None = None
     note: str = ""
