@@ -95,6 +95,13 @@ class Method:
     first_rank: int | float = 0
     last_rank: int | float | None = None
 
+    def __post_init__(self) -> None:
+        first, last = self.first_rank, self.last_rank
+        require(not np.isnan(self.floor), f"Method: floor is a number, got {self.floor!r}")
+        require(
+            first >= 0 and (last is None or first < last), f"Method: 0 <= first_rank < last_rank; got {first}, {last}"
+        )
+
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
         """The ceiling for each positive score (exclusive; +inf for none), float32, same shape."""
         limits = np.full(positive_scores.shape, np.inf, dtype=np.float32)

@@ -137,6 +137,9 @@ def test_the_highest_floor_counts() -> None:
         (lambda: TopKPercPos(float("nan")), ["percentage is a finite number", "nan"]),
         (lambda: TopKAbs("high"), ["TopKAbs: threshold is a finite number", "'high'"]),  # type: ignore[arg-type]
         (lambda: TopKMarginPos(None), ["TopKMarginPos: margin is a finite number", "None"]),  # type: ignore[arg-type]
+        (lambda: Method(floor=float("nan")), ["Method: floor is a number", "got nan"]),
+        (lambda: Method(first_rank=-3), ["0 <= first_rank", "got -3"]),
+        (lambda: Method(first_rank=10, last_rank=5), ["first_rank < last_rank", "got 10, 5"]),
         (lambda: TopKPercPos(True), ["percentage is a finite number", "got True"]),
         (lambda: parse_method("band:3%-40"), ["'band:3%-40' is not understood", "band:3%-4%"]),
         (lambda: TopKAbs(float("inf")), ["TopKAbs: threshold is a finite number", "inf"]),
