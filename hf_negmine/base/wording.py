@@ -1,4 +1,4 @@
-"""Numbers in sentences."""
+"""Numbers in sentences and specs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Sequence
 def counted(count: int, noun: str) -> str:
     """A count with its noun, such as ``1 row`` or ``1,200 rows``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def number_text(value: float) -> str:
+    """A number in a spec: with all its digits, so that reading it gives the very same, and without a plus."""
+    return repr(float(value)).removesuffix(".0").replace("e+", "e")
 
 
 def numbered(names: Sequence[str]) -> list[str]:

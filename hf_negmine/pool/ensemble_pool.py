@@ -101,7 +101,7 @@ class EnsemblePool(Sweeping):
     ) -> None:
         """Search every pool for what selections by all these settings will need."""
         for pool in self.pools:
-            pool.look_ahead(settings, n, positive_score)
+            pool.look_ahead(settings, self.ensemble.negatives_a_teacher(n), positive_score)
 
     def plot(self, method: Method | str = "perc_pos:0.95", n: int = 4) -> Figure:
         """How much the teachers agree, as a heat map (table 6 of NV-Retriever); a notebook shows it.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hf_negmine.base.choices import PositiveScore
-from hf_negmine.base.errors import require
+from hf_negmine.base.errors import require, require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.select.filters import BoundFilter, Filter
 from hf_negmine.select.methods import Method, resolve_method
@@ -49,6 +49,8 @@ class Sweeping:
             ShallowPoolError, InputError: as in `select`.
         """
         settings = _settings(methods, samplers)
+        require_whole(n, "n", at_least=1)
+        require_whole(seed, "seed")
         self.look_ahead(settings, n, positive_score)
         options: dict[str, Any] = {"seed": seed, "positive_score": positive_score, "filters": filters}
         return [self.select(method, sampler, n, **options) for method, sampler in settings]

@@ -111,7 +111,8 @@ def _bounds(values: torch.Tensor, dtype: torch.dtype, *, up: bool) -> Numbers:
     if dtype == torch.float32:
         return ordered
     rounded: Numbers = ordered + (near < values).numpy() if up else ordered - (near > values).numpy()
-    return rounded
+    # -0.0 and 0.0 are one number, but -1 and 0 here: a bound takes in both.
+    return np.where((rounded == -1) | (rounded == 0), -1 if up else 0, rounded).astype(np.int16)
 
 
 def _products(ordered: Numbers) -> torch.Tensor:

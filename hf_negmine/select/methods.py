@@ -17,6 +17,7 @@ import numpy as np
 from hf_negmine.base.errors import MOST, InputError, require
 from hf_negmine.base.protocols import Ceiling
 from hf_negmine.base.schema import FloatArray
+from hf_negmine.base.wording import number_text
 
 
 def perc_pos_ceiling(positive_scores: FloatArray, percentage: float) -> FloatArray:
@@ -49,8 +50,8 @@ class PercentileCeiling:
         """See `Rule.formula`."""
         if self.threshold is None:
             raise InputError(
-                f"percentile:{_number(percentile)} depends on the scores of all positives; select from a pool, or take "
-                "method.settled(scores)"
+                f"percentile:{number_text(percentile)} depends on the scores of all positives; select from a pool, or "
+                "take method.settled(scores)"
             )
         return abs_ceiling(positive_scores, self.threshold)
 
@@ -74,7 +75,7 @@ class Rule:
         return self.formula(positive_scores, self.value)
 
     def __str__(self) -> str:
-        return f"{self.name}:{_number(self.value)}"
+        return f"{self.name}:{number_text(self.value)}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ class Method:
     floor: float = -float("inf")
     first_rank: int | float = 0
     last_rank: int | float | None = None
+
+    def __post_init__(self) -> None:
+        first, last = self.first_rank, self.last_rank
+        require(not np.isnan(self.floor), f"Method: floor is a number, got {self.floor!r}")
+        require(
+            first >= 0 and (last is None or first < last), f"Method: 0 <= first_rank < last_rank; got {first}, {last}"
+        )
 
     def ceilings(self, positive_scores: FloatArray) -> FloatArray:
         """The ceiling for each positive score (exclusive; +inf for none), float32, same shape."""
@@ -139,7 +147,7 @@ class Method:
         elif self.first_rank:
             parts.append(f"shifted:{_rank_text(self.first_rank)}")
         if self.floor > -np.inf:
-            parts.append(f"min:{_number(self.floor)}")
+            parts.append(f"min:{number_text(self.floor)}")
         return "+".join(parts) or "naive"
 
 
@@ -256,9 +264,9 @@ def _parse_part(name: str, value: str, spec: str) -> Method:
         return NaiveTopK()
     if name == "band" and (match := re.fullmatch(f"{_RANK}-{_RANK}", value)):
         first, first_unit, last, last_unit = match.groups()
-        if first_unit or last_unit:
+        if last_unit:
             return RankBand(float(first) / 100, float(last) / 100)
-        if first.isdecimal() and last.isdecimal():
+        if first.isdecimal() and last.isdecimal() and not first_unit:
             return RankBand(int(first), int(last))
     if name == "shifted" and value.isdecimal():
         return TopKShifted(int(value))
@@ -284,11 +292,7 @@ def _rank(rank: int | float, n_passages: int) -> int:
 
 
 def _rank_text(rank: int | float) -> str:
-    return f"{rank * 100:.10g}%" if isinstance(rank, float) else str(rank)
-
-
-def _number(value: float) -> str:
-    return repr(float(value)).removesuffix(".0").replace("e+", "e")
+    return f"{rank * 100:.15g}%" if isinstance(rank, float) else str(rank)
 
 
 def _whole(value: object) -> bool:
@@ -300,5 +304,5 @@ def _finite(value: float, argument: str) -> float:
         number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    require(bool(np.isfinite(number)), f"{argument} is a finite number; got {value!r}")
+    require(bool(np.isfinite(number)) and not isinstance(value, bool), f"{argument} is a finite number; got {value!r}")
     return number

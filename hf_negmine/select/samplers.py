@@ -7,14 +7,16 @@ order or number of processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError, require, require_finite
 from hf_negmine.base.protocols import PositiveSampler, Sampler
 from hf_negmine.base.randomness import KeyArray, uniform
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
+from hf_negmine.base.wording import number_text
 
 _Float64: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -49,7 +51,8 @@ class Sampled:
 
     def __post_init__(self) -> None:
         _check_k(self, self.k)
-        require(self.temperature > 0, f"{type(self).__name__}: temperature is positive; got {self.temperature!r}")
+        valid = _number(self.temperature) and self.temperature > 0
+        require(valid, f"{type(self).__name__}: temperature is positive; got {self.temperature!r}")
 
     def depth(self, n: int) -> int:
         """See `protocols.Sampler`."""
@@ -65,7 +68,7 @@ class Sampled:
         return _noisy(np.where(present, scores, 0.0).astype(np.float64) / self.temperature, present, keys)
 
     def __str__(self) -> str:
-        return f"sampled:{self.k}" + ("" if self.temperature == 1.0 else f"@{self.temperature:.10g}")
+        return f"sampled:{self.k}" + ("" if self.temperature == 1.0 else f"@{number_text(self.temperature)}")
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,9 @@ class SimANS:
 
     def __post_init__(self) -> None:
         _check_k(self, self.k)
-        require(0 <= self.a < np.inf, f"SimANS: a is a finite number, 0 or more; got {self.a!r}")
-        require(bool(np.isfinite(self.b)), f"SimANS: b is a finite number; got {self.b!r}")
+        valid = _number(self.a) and 0 <= self.a < np.inf
+        require(valid, f"SimANS: a is a finite number, 0 or more; got {self.a!r}")
+        require_finite(self.b, "SimANS: b")
 
     def depth(self, n: int) -> int:
         """See `protocols.PositiveSampler`."""
@@ -129,7 +133,7 @@ class SimANS:
         return _best_columns(_noisy(-self.a * (distances - self.b) ** 2, present, keys), n)
 
     def __str__(self) -> str:
-        return f"simans:{self.k}@{self.a:.10g}" + (f"@{self.b:.10g}" if self.b else "")
+        return f"simans:{self.k}@{number_text(self.a)}" + (f"@{number_text(self.b)}" if self.b else "")
 
 
 @dataclass(frozen=True)
@@ -239,6 +243,10 @@ def _enough(sampler: object, k: int, n: int) -> int:
 
 def _check_k(sampler: object, k: int) -> None:
     require(_whole(k) and k >= 1, f"{type(sampler).__name__}: k is a whole number of candidates, 1 or more; got {k!r}")
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _whole(value: object) -> bool:

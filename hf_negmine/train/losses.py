@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor
 
 from hf_negmine.base.arguments import with_arguments_of
+from hf_negmine.base.errors import require_whole
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.softmax import LossSettings, PositiveAwareSoftmax, SoftmaxSettings
 
@@ -86,6 +87,9 @@ class CachedPositiveAwareMNRL(CachedMultipleNegativesRankingLoss):
         show_progress_bar: bool = False,
         **settings: Unpack[LossSettings],
     ) -> None:
+        require_whole(mini_batch_size, "mini_batch_size", at_least=1)
+        if mini_batch_num_tokens is not None:
+            require_whole(mini_batch_num_tokens, "mini_batch_num_tokens", at_least=1)
         softmax = SoftmaxSettings(**settings)
         super().__init__(
             model,

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim, get_rank
 from torch import Tensor
 
-from hf_negmine.base.errors import InputError, require, require_choice, require_finite
+from hf_negmine.base.errors import InputError, require, require_choice, require_finite, require_flag
 from hf_negmine.train.collator import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives, false_negatives_by_direction
 
@@ -72,10 +72,16 @@ class SoftmaxSettings:
     partition_mode: Partition = "joint"
 
     def __post_init__(self) -> None:
+        require_finite(self.scale, "scale")
+        require(self.scale > 0, f"scale: over 0, the inverse of the temperature; got {self.scale!r}")
+        require(callable(self.similarity_fct), f"similarity_fct: a function of embeddings, got {self.similarity_fct!r}")
+        require_flag(self.gather_across_devices, "gather_across_devices")
+        require_flag(self.in_batch_negatives, "in_batch_negatives")
         if self.hardness_mode is not None:
             require_choice(self.hardness_mode, get_args(Hardness), argument="hardness_mode")
         strength = self.hardness_strength
-        require(0 <= strength < np.inf, f"hardness_strength: a finite number, 0 or more; got {strength!r}")
+        require_finite(strength, "hardness_strength")
+        require(strength >= 0, f"hardness_strength: a finite number, 0 or more; got {strength!r}")
         require(
             (strength > 0) == (self.hardness_mode is not None),
             f"hardness_mode {self.hardness_mode!r} and hardness_strength {strength!r} come together, such as "

@@ -98,3 +98,12 @@ def test_the_nth_highest_is_that_of_a_sorted_row(seed: int, rows: int, columns: 
     n = data.draw(st.integers(1, columns))
     expected = values.sort(dim=1, descending=True).values[:, n - 1]
     assert picking.nth_highest(values, n).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_zeros_are_one_number(dtype: torch.dtype) -> None:
+    products, zeros = torch.tensor([[0.0, -0.0] * 8] * 4).to(dtype), torch.tensor([0.0, 0.0, -0.0, -0.0])
+    rows, _ = picking.between(products, None, zeros, zeros[[0, 2, 0, 2]])
+    assert torch.bincount(rows).tolist() == [16] * 4
+    for high in (zeros, -zeros):
+        assert picking.nth_of_groups(products, None, high, 16).tolist() == [0.0] * 4

@@ -148,6 +148,33 @@ def test_the_model_card_can_be_told_the_settings(model: SentenceTransformer, kin
     assert (config["scale"], config["in_batch_negatives"], config["similarity_fct"]) == (50.0, False, "cos_sim")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"scale": 0.0}, "scale: over 0, the inverse of the temperature; got 0.0"),
+        ({"scale": -20.0}, "scale: over 0.* got -20.0"),
+        ({"scale": float("nan")}, "scale: a finite number, got nan"),
+        ({"in_batch_negatives": "False"}, "in_batch_negatives: True or False, got 'False'"),
+        ({"gather_across_devices": 1}, "gather_across_devices: True or False, got 1"),
+        ({"similarity_fct": "cos_sim"}, "similarity_fct: a function of embeddings, got 'cos_sim'"),
+        ({"hardness_mode": "all_negatives", "hardness_strength": "5"}, "hardness_strength: a finite number, got '5'"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PositiveAwareMNRL, CachedPositiveAwareMNRL])
+def test_settings_that_would_train_something_else_are_errors(
+    frozen: SentenceTransformer, kind: Any, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        kind(frozen, HardNegativeCollator(frozen, num_negatives=2), **settings)
+
+
+@pytest.mark.parametrize("name", ["mini_batch_size", "mini_batch_num_tokens"])
+def test_a_mini_batch_holds_something(frozen: SentenceTransformer, name: str) -> None:
+    collator = HardNegativeCollator(frozen, num_negatives=2)
+    with pytest.raises(InputError, match=f"{name}: a whole number, at least 1, got -1"):
+        CachedPositiveAwareMNRL(frozen, collator, **{name: -1})
+
+
 def test_it_learns(models: Path, tmp_path: Path) -> None:
     model = load_model(models)
     collator = HardNegativeCollator(model, make_miner(tmp_path).fit(rows()))

@@ -93,6 +93,7 @@ def test_a_method_and_its_spec(method: Method, spec: str) -> None:
 
 def test_percentiles_of_a_huge_corpus_have_a_spec() -> None:
     assert parse_method(str(RankBand(1e-7, 2e-7))).ranks(10**8) == (10, 20)
+    assert parse_method(str(RankBand(1 / 3, 2 / 3))).ranks(3 * 10**8) == (10**8, 2 * 10**8)
 
 
 def test_spaces_around_a_plus_do_not_matter() -> None:
@@ -136,6 +137,11 @@ def test_the_highest_floor_counts() -> None:
         (lambda: TopKPercPos(float("nan")), ["percentage is a finite number", "nan"]),
         (lambda: TopKAbs("high"), ["TopKAbs: threshold is a finite number", "'high'"]),  # type: ignore[arg-type]
         (lambda: TopKMarginPos(None), ["TopKMarginPos: margin is a finite number", "None"]),  # type: ignore[arg-type]
+        (lambda: Method(floor=float("nan")), ["Method: floor is a number", "got nan"]),
+        (lambda: Method(first_rank=-3), ["0 <= first_rank", "got -3"]),
+        (lambda: Method(first_rank=10, last_rank=5), ["first_rank < last_rank", "got 10, 5"]),
+        (lambda: TopKPercPos(True), ["percentage is a finite number", "got True"]),
+        (lambda: parse_method("band:3%-40"), ["'band:3%-40' is not understood", "band:3%-4%"]),
         (lambda: TopKAbs(float("inf")), ["TopKAbs: threshold is a finite number", "inf"]),
         (lambda: ScoreFloor(float("-inf")), ["ScoreFloor: minimum is a finite number", "-inf"]),
         (lambda: TopKShifted(-1), ["0 or more", "got -1"]),

@@ -185,6 +185,8 @@ def test_neighbouring_seeds_queries_and_passages_are_independent() -> None:
         (SimANS(), "simans:100@100"),
         (SimANS(50, 0.5), "simans:50@0.5"),
         (SimANS(50, 200.0, -0.1), "simans:50@200@-0.1"),
+        (Sampled(10, 1 / 3), "sampled:10@0.3333333333333333"),  # another number would draw others
+        (SimANS(50, 1e20, 1 / 3), "simans:50@1e20@0.3333333333333333"),
         (Mixed(), "mixed:2+2@100"),
         (Mixed(0, 4, 1000), "mixed:0+4@1000"),
     ],
@@ -207,6 +209,10 @@ def test_a_sampler_looks_at_k_and_top_at_n() -> None:
         (lambda: Top1Sampled(2.5), ["Top1Sampled: k", "got 2.5"]),  # type: ignore[arg-type]
         (lambda: Sampled(10, 0.0), ["temperature is positive", "got 0.0"]),
         (lambda: Sampled(10, float("nan")), ["temperature is positive", "got nan"]),
+        (lambda: Sampled(10, "0.5"), ["temperature is positive", "got '0.5'"]),  # type: ignore[arg-type]
+        (lambda: Sampled(10, True), ["temperature is positive", "got True"]),
+        (lambda: SimANS(a="1"), ["SimANS: a", "got '1'"]),  # type: ignore[arg-type]
+        (lambda: SimANS(b="1"), ["SimANS: b", "got '1'"]),  # type: ignore[arg-type]
         (lambda: parse_sampler("sampled:10@-1"), ["temperature is positive", "got -1.0"]),
         (lambda: SimANS(3).depth(4), ["simans:3", "4 negatives", "k >= 4"]),
         (lambda: SimANS(a=-1.0), ["SimANS: a", "0 or more", "got -1.0"]),
