@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -80,6 +80,12 @@ def require_flag(value: Any, argument: str) -> None:
     import numpy as np  # imported here because this module is imported to show help
 
     require(isinstance(value, bool | np.bool_), f"{argument}: True or False, got {value!r}")
+
+
+def require_list(value: Any, argument: str, example: str) -> None:
+    """Raise `InputError` unless ``value`` is a list or the like; a text, which has a length too, is none."""
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    require(listed, f"{argument}: expected a list such as {example}, got {value!r:.80}")
 
 
 def require_choice(value: Any, choices: Iterable[str], *, argument: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from hf_negmine.base.choices import PositiveScore
-from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.errors import InputError, require, require_choice, require_list, require_whole
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import FloatArray
@@ -192,7 +192,7 @@ class CandidatePool(Rankings, Sweeping):
         Raises:
             InputError: something is not a filter of candidates, or the pool came without the texts that a filter needs.
         """
-        require(isinstance(filters, Sequence), f"filters: expected a list such as [Veto('bm25')], got {filters}")
+        require_list(filters, "filters", "[Veto('bm25')]")
         bound: list[BoundFilter] = []
         for one in filters:
             if isinstance(one, BoundFilter):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hf_negmine.base.choices import PositiveScore
-from hf_negmine.base.errors import require, require_whole
+from hf_negmine.base.errors import require, require_list, require_whole
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.select.filters import BoundFilter, Filter
 from hf_negmine.select.methods import Method, resolve_method
@@ -61,7 +61,6 @@ def _settings(
 ) -> list[tuple[Method, Sampler]]:
     """Every method with every sampler, resolved."""
     for name, given, example in (("methods", methods, "naive"), ("samplers", samplers, "top")):
-        listed = isinstance(given, Sequence) and not isinstance(given, str)
-        require(listed, f"{name}: expected a list such as [{example!r}], got {given!r}")
+        require_list(given, name, f"[{example!r}]")
         require(len(given) > 0, f"{name}: give one or more, such as [{example!r}]; the list is empty")
     return [(resolve_method(method), resolve_sampler(sampler)) for method in methods for sampler in samplers]

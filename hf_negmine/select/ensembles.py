@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError, require, require_list
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.base.ragged import Ragged, offsets_of_counts
@@ -35,6 +35,7 @@ class Ensemble(ABC):
     teachers: Sequence[Any]
 
     def __post_init__(self) -> None:
+        require_list(self.teachers, f"{type(self).__name__}: teachers", "['bm25', 'intfloat/e5-base-v2']")
         require(len(self.teachers) >= 2, f"{type(self).__name__}: two teachers or more, got {len(self.teachers)}")
         object.__setattr__(self, "teachers", tuple(resolve_teacher(teacher) for teacher in self.teachers))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.errors import InputError, require, require_list
 from hf_negmine.select.filters import Consistency, Filter, NearDuplicates, Veto
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judgements import Judgements
@@ -30,9 +30,7 @@ def ordered_filters(
     filters: Sequence[Filter | Consistency | Judge],
 ) -> tuple[Filter | Consistency | Judge, ...]:
     """Filters of candidates in the given order, then the rule for rows, then the judge, which has the last word."""
-    given: Any = filters  # a text is a sequence, too
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise InputError(f"filters: expected a list of filters such as [Veto('bm25')], got {filters!r}")
+    require_list(filters, "filters", "[Veto('bm25')]")
     candidates, rows, judges = [], [], []
     for one in filters:
         if isinstance(one, Judge):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError, require, require_choice, require_whole
+from hf_negmine.base.errors import InputError, require, require_choice, require_list, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role
 from hf_negmine.base.schema import FloatArray
@@ -39,8 +39,12 @@ class Fusion:
         rank_constant: int = 60,
     ) -> None:
         require_choice(how, ("rrf", "sum"), argument="Fusion: how")
+        require_list(teachers, "Fusion: teachers", "['bm25', 'intfloat/e5-base-v2']")
         require(len(teachers) >= 2, f"Fusion: two teachers or more, got {len(teachers)}")
-        given = np.ones(len(teachers)) if weights is None else np.asarray(weights, dtype=np.float64)
+        try:
+            given = np.ones(len(teachers)) if weights is None else np.asarray(weights, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.empty(0)
         if given.shape != (len(teachers),) or not np.isfinite(given).all() or (given <= 0).any():
             raise InputError(f"Fusion: {len(teachers)} teachers need as many positive weights, got {weights!r}")
         require_whole(rank_constant, "Fusion: rank_constant", at_least=0)

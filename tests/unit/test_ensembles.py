@@ -460,6 +460,8 @@ def test_the_pools_are_selected_from_again(folder: Path, ensemble: Ensemble) -> 
 
 
 def test_an_ensemble_needs_two_teachers_and_shares_their_pools(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"IntraSample: teachers: expected a list such as .*, got 'bm25'"):
+        IntraSample("bm25")
     with pytest.raises(InputError, match="CrossSample: two teachers or more, got 1"):
         CrossSample(TEACHERS[:1])
     cross, intra_ = (miner_in(folder, ensemble).fit(ROWS) for ensemble in (ENSEMBLES["cross"], ENSEMBLES["intra"]))

@@ -911,7 +911,7 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
 
 
 def test_filters_that_are_no_list_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"filters: expected a list of filters .*, got Veto\("):
+    with pytest.raises(InputError, match=r"filters: expected a list .*, got Veto\("):
         NegativeMiner("bm25", filters=Veto("random", "perc_pos:0.95"), cache_dir=tmp_path)  # type: ignore[arg-type]
 
 

@@ -471,6 +471,10 @@ def test_a_fusion_needs_the_score_of_every_passage(make: Callable[[], Any]) -> N
     ("arguments", "message"),
     [
         ({"teachers": ["bm25"]}, "Fusion: two teachers or more, got 1"),
+        ({"teachers": "bm25"}, r"Fusion: teachers: expected a list such as \['bm25', .*, got 'bm25'"),
+        ({"teachers": None}, "Fusion: teachers: expected a list such as"),
+        ({"weights": 3}, "2 teachers need as many positive weights, got 3"),
+        ({"weights": ["a", 1]}, r"2 teachers need as many positive weights, got \['a', 1\]"),
         ({"how": "mean"}, "Fusion: how: 'mean' is not among"),
         ({"weights": [1]}, r"2 teachers need as many positive weights, got \[1\]"),
         ({"weights": [1, 0]}, r"positive weights, got \[1, 0\]"),
@@ -478,7 +482,7 @@ def test_a_fusion_needs_the_score_of_every_passage(make: Callable[[], Any]) -> N
         ({"rank_constant": -1}, "rank_constant: a whole number, at least 0, got -1"),
         ({"rank_constant": 1.5}, "rank_constant: a whole number, at least 0, got 1.5"),
     ],
-    ids=["one", "how", "few weights", "zero", "nan", "negative", "half"],
+    ids=["one", "text", "none", "number", "words", "how", "few weights", "zero", "nan", "negative", "half"],
 )
 def test_a_fusion_says_what_it_cannot_be(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
