@@ -208,10 +208,10 @@ def test_ids_and_lists_are_read_with_their_tables(run: Run, rows_file: Path, tin
         assert run("mine", rows_file, "-t", "bm25", "-m", "naive", "-n", "3", "-f", format, "-o", folder).exit_code == 0
         output = tmp_path / f"{format}-model"
         result = run(
-            "train", "--mined", folder, "--model", tiny, "--loss", "mnrl", "-s", "sampled:3", "-n", "2", "-o", output
+            "train", "--mined", folder, "--model", tiny, "--loss", "mnrl", "-n", "2", "-o", output, "-s", "sampled:3@inf"
         )
         assert result.exit_code == 0, result.output
-        assert "- **Every epoch:** redrawn by `sampled:3` from the mined ones" in card_of(output)
+        assert "- **Every epoch:** redrawn by `sampled:3@inf` from the mined ones" in card_of(output)
 
 
 def test_rows_beside_mined_rows_choose_among_them(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:

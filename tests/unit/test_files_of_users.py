@@ -447,7 +447,8 @@ def test_a_number_that_would_be_written_otherwise_is_a_text_wherever_it_stands(
     late: str, in_another_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hf_negmine.data.sources.files.ROWS_A_PART", 4)
-    names, rows = ("query", "positive", "id", "grade"), [(f"q{place}", f"p{place}", str(place), "-2") for place in range(9)]
+    names = ("query", "positive", "id", "grade")
+    rows = [(f"q{place}", f"p{place}", str(place), "-2") for place in range(9)]
     last = ("q9", "p9", late, "3")
     if in_another_file:
         write(tmp_path / "a.csv", lines([names, *rows], ","))
