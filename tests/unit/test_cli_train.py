@@ -207,9 +207,8 @@ def test_ids_and_lists_are_read_with_their_tables(run: Run, rows_file: Path, tin
         folder = tmp_path / format
         assert run("mine", rows_file, "-t", "bm25", "-m", "naive", "-n", "3", "-f", format, "-o", folder).exit_code == 0
         output = tmp_path / f"{format}-model"
-        result = run(
-            "train", "--mined", folder, "--model", tiny, "--loss", "mnrl", "-n", "2", "-o", output, "-s", "sampled:3@inf"
-        )
+        given = ["--mined", folder, "--model", tiny, "--loss", "mnrl", "-s", "sampled:3@inf", "-n", "2"]
+        result = run("train", *given, "-o", output)
         assert result.exit_code == 0, result.output
         assert "- **Every epoch:** redrawn by `sampled:3@inf` from the mined ones" in card_of(output)
 
