@@ -246,6 +246,16 @@ def test_what_is_known_of_negatives_is_trained_with_from_a_shell_too() -> None:
         assert (read.positive_score, read.scores, read.weights) == (0.9, [0.5, 0.4], [1.0, 0.25])
 
 
+def test_rows_labeled_as_not_relevant_are_refused_though_no_fit_saw_them(
+    frozen: SentenceTransformer, tmp_path: Path
+) -> None:
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows(0, 8)))
+    labeled = rows().add_column("label", [1] * 15 + [0])  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="column 'label' is 0 for 1 of 16 rows, which marks them as not relevant"):
+        collator._check(labeled, progress=False)
+    collator._check(rows().add_column("label", [1] * 16), progress=False)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("label", [{"label": 1}, {"labels": [1, 0]}])
 def test_weights_without_columns_of_negatives_are_refused(frozen: SentenceTransformer, label: dict[str, Any]) -> None:
     passages = POSITIVES[0] if "label" in label else [POSITIVES[0], CORPUS[30]]
