@@ -152,6 +152,7 @@ class CandidatePool(Rankings, Sweeping):
         """
         method, sampler = resolve_method(method), resolve_sampler(sampler)
         require_whole(n, "n", at_least=1)
+        require_whole(seed, "seed")
         require_enough_passages(n, self.n_passages, "n", include_positives=self.with_positives)
         positive_score = self.positive_score if positive_score is None else positive_score
         require_choice(positive_score, get_args(PositiveScore), argument="positive_score")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from hf_negmine.base.errors import InputError, TeacherError, require, require_choice
+from hf_negmine.base.errors import InputError, TeacherError, require, require_choice, require_whole
 from hf_negmine.base.files import digest_of, text_digests
 from hf_negmine.base.paths import folder_of
 from hf_negmine.base.protocols import Role, Similarity
@@ -154,6 +154,9 @@ class RandomTeacher:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_whole(self.seed, "RandomTeacher: seed")
 
     @property
     def name(self) -> str:

@@ -123,6 +123,21 @@ def test_a_sweep_over_more_passages_than_a_block_is_each_setting_alone(first_pas
     )
 
 
+@pytest.mark.parametrize("seed", [1.5, "3", None, True])
+@pytest.mark.parametrize("kind", ["one", "cross"])
+def test_a_seed_that_would_be_read_as_another_is_refused(kind: str, seed: Any, tmp_path: Path) -> None:
+    pool = miner_of(kind, 17, np.random.default_rng(1), tmp_path, num_negatives=2).pool
+    with pytest.raises(InputError, match="seed: a whole number, got"):
+        pool.select("naive", "sampled:6", 2, seed=seed)
+    with pytest.raises(InputError, match="seed: a whole number, got"):
+        pool.sweep(["naive"], ["sampled:6"], 2, seed=seed)
+    with pytest.raises(InputError, match="RandomTeacher: seed: a whole number, got"):
+        RandomTeacher(seed)
+    seeds = [np.int64(3), 3]
+    first, second = (told(pool.select("naive", "sampled:6", 2, seed=one)) for one in seeds)
+    assert first == second
+
+
 @examples(40)
 @given(seed=st.integers(0, 2**32 - 1), methods=st.lists(st.sampled_from(METHODS), min_size=1, max_size=4, unique=True))
 def test_a_sweep_of_lists_is_each_setting_alone(seed: int, methods: list[str]) -> None:
