@@ -20,7 +20,7 @@ def random_keys(seed: int, query_keys: KeyArray, passage_keys: KeyArray) -> KeyA
     Returns:
         uint64, shape (rows, k).
     """
-    row = _mix(query_keys ^ _mix(np.full(1, seed % 2**64, dtype=np.uint64)))
+    row = _mix(query_keys ^ _mix(np.full(1, int(seed) % 2**64, dtype=np.uint64)))
     return _mix(passage_keys + row[:, None])
 
 
@@ -28,7 +28,7 @@ def seed_of_epoch(seed: int, epoch: int) -> int:
     """The seed for the draws of an epoch; epoch 0 uses ``seed`` itself."""
     if epoch == 0:
         return seed
-    both = np.array([seed % 2**64, epoch], dtype=np.uint64)
+    both = np.array([int(seed) % 2**64, epoch], dtype=np.uint64)
     return int(_mix(_mix(both[:1]) ^ both[1:])[0])
 
 

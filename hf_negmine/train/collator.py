@@ -15,6 +15,7 @@ from hf_negmine.base.errors import InputError, require, require_choice, require_
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.randomness import seed_of_epoch
+from hf_negmine.data.sources import pair_batches
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.select import resolve_sampler
@@ -204,7 +205,17 @@ class HardNegativeCollator(TrainerCallback):
         return rows.select([place for place in range(len(rows)) if place not in lacking])
 
     def _check(self, rows: datasets.Dataset, *, progress: bool) -> None:
-        """Check that all rows have a negative; one without would stop the run at its batch."""
+        """Check that all rows have a negative; one without would stop the run at its batch.
+
+        Rows that take another's negatives may not have been part of a fit, which would refuse those labeled as not
+        relevant.
+        """
+        first = next(feature_batches(rows), [])[:1]
+        if first and self._row_sources.of(first[0].get("dataset_name")):
+            reader = self._reader(first[0])
+            if reader.tool is None and not reader.holds_negatives(first[0]):
+                for _ in pair_batches(rows, reader.query_column, reader.positive_column):
+                    pass
         lacking = self._lacking(rows, progress=progress)
         if lacking:
             raise InputError(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
+from hf_negmine.data.formats.lists import WEIGHTS
 from hf_negmine.data.sources import choose_columns, open_rows, pair_batches
 from hf_negmine.data.writing import in_memory
 from hf_negmine.miner import NegativeMiner
@@ -131,8 +132,8 @@ def _rows_with_negatives(rows: datasets.Dataset, reader: RowReader) -> datasets.
         return rows.select_columns([name for name in ("query_id", "document_ids", "scores") if name in columns])
     pair = [reader.query_column, reader.positive_column]
     if reader.negative_columns:
-        scores = ["scores"] if "scores" in columns else []
-        return rows.select_columns([*pair, *reader.negative_columns, *scores])
+        about = [name for name in (*reader.score_columns, WEIGHTS) if name in columns]
+        return rows.select_columns([*pair, *reader.negative_columns, *about])
     if reader.label_column is None:
         raise InputError(
             f"the rows have no negatives, their columns are {columns}; give --teacher, so that they are mined first, "

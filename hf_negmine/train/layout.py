@@ -66,7 +66,8 @@ def _scores(row: TrainingRow) -> list[float]:
     scores = [row.positive_score, *row.scores]
     if not np.isfinite(scores).all():
         raise InputError(
-            f"labels='scores' needs the teacher's scores, but a row has none, its query is {row.query[:80]!r}; "
-            "mine with include_scores=True, or give the miner"
+            "labels='scores' needs a finite score of the teacher for the positive and one for each negative, and the "
+            f"row with the query {row.query[:80]!r} lacks them, or has another number of scores than passages; mine "
+            "with include_scores=True, or give the miner"
         )
     return scores

@@ -89,6 +89,11 @@ class RowReader:
         self.tool = tool_of(columns, query_column, positive_column)
         self.negative_columns = negative_columns(columns) if self.tool is None else own_columns(self.tool, columns)
         self.label_column = next((name for name in LABEL_COLUMNS if name in columns), None)
+        require(
+            WEIGHTS not in columns or bool(self.negative_columns),
+            f"column {WEIGHTS!r} holds a weight per negative, for rows with negatives of their own (negative_1 …, or a "
+            f"list), but these have the columns {list(columns)}; remove it",
+        )
         if self.is_ids:
             require("query_id" in columns, f"rows with document_ids need query_id, too; got {list(columns)}")
             if lookups is None:
@@ -115,6 +120,11 @@ class RowReader:
         self.query_column = query_column if query_column is not None else others.pop(0)
         self.positive_column = positive_column if positive_column is not None else others.pop(0)
 
+    @property
+    def score_columns(self) -> tuple[str, ...]:
+        """The columns that may hold the teacher's scores beside columns of negatives."""
+        return ("scores",) if self.tool is None else (*self.tool.of_positives[:1], *self.tool.of_negatives[:1])
+
     def n_of(self, rows: Sequence[TrainingRow]) -> int:
         """The number of negatives per row that the columns hold: that of the columns, or the length of every list.
 
@@ -137,15 +147,9 @@ class RowReader:
         Raises:
             InputError: no query or positive, or something other than text.
         """
-        if WEIGHTS not in feature:
-            return self._read(feature)
-        if not self.negative_columns:
-            raise InputError(
-                f"column {WEIGHTS!r} holds a weight per negative, for rows with negatives of their own (negative_1 …, "
-                f"or a list), but these have the columns {list(feature)}; remove it"
-            )
         row = self._read(feature)
-        row.weights = _weights(feature[WEIGHTS], row)
+        if WEIGHTS in feature:
+            row.weights = _weights(feature[WEIGHTS], row)
         return row
 
     def _read(self, feature: Feature) -> TrainingRow:
@@ -184,10 +188,11 @@ class RowReader:
         for name in self.negative_columns:
             row.negatives += passage_texts(feature[name], name)
         row.room = len(row.negatives)
-        scores = [_numbers(feature.get(name)) for name in (*tool.of_positives[:1], *tool.of_negatives[:1])]
+        scores = [_numbers(feature.get(name)) for name in self.score_columns]
         row.scores = [float("nan")] * len(row.negatives)
-        if len(scores) == 2 and scores[0] and scores[1] is not None and len(scores[1]) == len(row.negatives):
-            row.positive_score, row.scores = scores[0][0], scores[1]
+        if [one and len(one) for one in scores] == [len(row.positives), len(row.negatives)]:
+            row.positive_scores, row.scores = (one or [] for one in scores)
+            row.positive_score = row.positive_scores[0]
         return row
 
     def is_labeled_pair(self, feature: Feature) -> bool:

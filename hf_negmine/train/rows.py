@@ -12,7 +12,7 @@ from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
 from hf_negmine.base.protocols import PositiveSampler, Sampler
 from hf_negmine.base.randomness import KeyArray, random_keys, uniform
-from hf_negmine.select.samplers import draw
+from hf_negmine.select.samplers import Mixed, Sampled, Top, draw
 
 
 @dataclass
@@ -24,7 +24,8 @@ class TrainingRow:
         positives: its positives in this row; one of them is trained on at a time.
         negatives: texts, the hardest first.
         scores: the teacher's score of each negative, NaN if unknown.
-        positive_score: the teacher's score of the positive, NaN if unknown.
+        positive_score: the teacher's score of the first positive, NaN if unknown.
+        positive_scores: that of each positive; empty if at most the first one's is known.
         weights: how much each negative counts in the loss; None for all alike.
         room: how many negatives the columns have room for, counting nulls in columns of one text each.
     """
@@ -35,6 +36,7 @@ class TrainingRow:
     scores: list[float] = field(default_factory=list)
     positive_score: float = float("nan")
     weights: list[float] | None = None
+    positive_scores: list[float] = field(default_factory=list)
     room: int = 0
 
     def keep(self, places: Sequence[int]) -> None:
@@ -78,10 +80,12 @@ class TrainingRow:
         keys = random_keys(seed, _keys([self.query]), _keys(self.negatives)[None, : sampler.depth(n)])
         scores = np.array([self.scores[: sampler.depth(n)]], dtype=np.float32)
         positive_score = np.array([self.positive_score], dtype=np.float32)
-        if isinstance(sampler, PositiveSampler) and np.isnan([*positive_score, *scores[0]]).any():
+        lacking = np.isnan(scores).any() or (isinstance(sampler, PositiveSampler) and np.isnan(positive_score).any())
+        if lacking and not _draws_without_scores(sampler):
             raise InputError(
-                f"{sampler} draws by the teacher's scores, and the row with the query {self.query[:80]!r} lacks them; "
-                "mine with include_scores=True, or take a sampler such as 'sampled:10'"
+                f"{sampler} draws by the teacher's scores, and the row with the query {self.query[:80]!r} lacks them: "
+                "one for the positive and one for each negative; mine with include_scores=True, or take a sampler that "
+                "needs none, such as 'sampled:10@inf'"
             )
         self.keep(draw(sampler, positive_score, np.nan_to_num(scores, nan=0.0), keys, n)[0].tolist())
 
@@ -91,6 +95,12 @@ class TrainingRow:
             number = uniform(random_keys(seed, _keys([self.query]), np.zeros((1, 1), dtype=np.uint64)))
             chosen = int(number[0, 0] * len(self.positives))
             self.positives.insert(0, self.positives.pop(chosen))
+            if chosen:
+                self.positive_score = self.positive_scores[chosen] if self.positive_scores else float("nan")
+
+
+def _draws_without_scores(sampler: Sampler) -> bool:
+    return isinstance(sampler, Top | Mixed) or (isinstance(sampler, Sampled) and sampler.temperature == np.inf)
 
 
 def _keys(texts: Sequence[str]) -> KeyArray:

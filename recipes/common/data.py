@@ -105,7 +105,7 @@ def load_training(wanted: TrainingSet, data: Path | None) -> TrainingRows:
         positives = pc.unique(_column(rows, "positive"))
         others = texts.filter(pc.invert(pc.is_in(texts, value_set=positives)))
         room = max(wanted.passages - len(positives), 0)
-        corpus = pa.concat_arrays([positives, others.take(pa.array(_chosen(others, room)))])
+        corpus = pa.concat_arrays([positives, others.take(pa.array(_chosen(others, room), pa.int64()))])
     hidden = {
         query: relevant[query] - {positive} for query, positive in zip(rows["query"], rows["positive"], strict=True)
     }

@@ -44,6 +44,7 @@ def run(recipe: Reranker, output: Path, data: Path | None = None, tell: Tell = p
     about = {
         "settings": {name: value for name, value in asdict(recipe).items() if name not in MAY_GROW},
         "rows": {one.name: one.digest for one in sets},
+        "other_positives": {one.name: sum(map(len, one.hidden.values())) for one in sets},
         "queries": {one.name: one.digest for one in tests},
     }
     results = open_results(output / RESULTS, about, recipe.negatives)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from sentence_transformers import (
     CrossEncoder,
@@ -19,6 +21,7 @@ from transformers import set_seed
 
 from hf_negmine import HardNegativeCollator, NegativeMiner
 from hf_negmine.base.devices import best_device
+from hf_negmine.data.writing import in_memory
 from recipes.common.data import TrainingRows
 from recipes.common.offline import first_layers
 from recipes.common.training import Trained, arguments, run_trainer
@@ -45,7 +48,7 @@ def make_reranker(model: str, base: Base, seed: int) -> CrossEncoder:
 
 
 def mine(recipe: Reranker, teacher: Any, kind: Negatives, sets: Sequence[TrainingRows], cache: Path) -> dict[str, Any]:
-    """A fitted miner for each set.
+    """A fitted miner for each set, which knows all positives of its queries, so that none becomes a negative.
 
     Args:
         recipe: says how many negatives.
@@ -60,13 +63,22 @@ def mine(recipe: Reranker, teacher: Any, kind: Negatives, sets: Sequence[Trainin
             method=kind.method,
             sampler=kind.sampler,
             num_negatives=recipe.num_negatives,
+            positive_score="each",  # a row's ceiling is that of its own label
             corpus=one.corpus,
             on_exhausted="keep",
             cache_dir=cache,
             progress=False,
-        ).fit(one.rows)
+        ).fit(datasets.concatenate_datasets([one.rows, _others(one)]))
         for one in sets
     }
+
+
+def _others(one: TrainingRows) -> datasets.Dataset:
+    """The positives of the corpus that are no rows."""
+    texts = pa.array([text for own in one.hidden.values() for text in sorted(own)], pa.large_string())
+    queries = pa.array([query for query, own in one.hidden.items() for _ in own], pa.large_string())
+    others = pa.table({"query": queries, "positive": texts}).filter(pc.is_in(texts, value_set=one.corpus))
+    return in_memory(others).cast(one.rows.features)
 
 
 def train(

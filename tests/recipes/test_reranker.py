@@ -30,7 +30,7 @@ from recipes.reranker.plan import Plan
 from recipes.reranker.recipe import Base, FirstStage, Negatives, Reranker
 from recipes.reranker.run import app
 from recipes.reranker.study import run
-from recipes.reranker.training import make_reranker
+from recipes.reranker.training import make_reranker, mine
 from tests.recipes.helpers import assert_documented, changed, write_beir
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES
 
@@ -253,6 +253,23 @@ def test_a_wrong_data_folder_is_one_error(folder: str, message: str, data: Path,
 def test_the_small_scale_says_that_it_needs_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"training_sets: 'nfcorpus' is not among .* as a BEIR folder with --data"):
         run(load("small"), tmp_path)
+
+
+@pytest.mark.parametrize("passages", [None, 12])
+def test_no_positive_of_a_query_becomes_its_negative(
+    passages: int | None, tiny: Reranker, data: Path, tmp_path: Path
+) -> None:
+    words = load_training(TrainingSet("words", 12, passages), data)
+    assert words.hidden == {QUERIES[0]: frozenset({CORPUS[39]})}
+    for kind in (tiny.negatives[0], Negatives("naive", "teacher", "naive", "top")):
+        miner = mine(tiny, DenseTeacher(tiny.teacher.model), kind, [words], tmp_path)["words"]
+        assert len(miner.corpus) == len(words.corpus)
+        every = miner.pool.select("naive", "top", len(words.corpus) - 2, positive_score="min")
+        query = miner.queries["query"].index(QUERIES[0])
+        chosen = every.passages[every.offsets[query] : every.offsets[query + 1]].tolist()
+        negatives = {miner.corpus["document"][place] for place in chosen}
+        assert len(negatives) == len(words.corpus) - 2
+        assert not negatives & {POSITIVES[0], CORPUS[39]}
 
 
 # ---- the study ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -28,14 +29,16 @@ from typer.testing import CliRunner
 
 from hf_negmine.base.errors import InputError, StorageError
 from hf_negmine.data.sources import read_beir_texts
+from hf_negmine.data.writing import in_memory
 from hf_negmine.train.losses import PositiveAwareMNRL
 from recipes.common.config import load_recipe, read_yaml
 from recipes.common.sets import SETS
 from recipes.common.sets.layouts import folder_of
-from recipes.common.sets.load import normalised
+from recipes.common.sets.load import LoadedSet, normalised
 from recipes.nv_retriever_v1 import stages
 from recipes.nv_retriever_v1.fixtures import tables
 from recipes.nv_retriever_v1.model import cut_spaces_off, sees_later_tokens
+from recipes.nv_retriever_v1.negatives import NegativeRows
 from recipes.nv_retriever_v1.pipeline import run
 from recipes.nv_retriever_v1.plan import Plan
 from recipes.nv_retriever_v1.recipe import NVRetriever
@@ -301,6 +304,20 @@ def test_mined_negatives_are_under_the_ceiling_of_the_teacher_with_its_own_promp
             scores = passages @ vectors([row["query"]], prompt, query=True)[0]
             assert (scores[1:] < 0.95 * scores[0] + 1e-5).all()
             assert (np.diff(scores[1:]) < 1e-5).all()  # sampler top: from the best down
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_positive_that_was_not_sampled_is_no_negative(known: bool, encoder: str, tmp_path: Path) -> None:
+    mining = tiny().mining
+    recipe = replace(tiny(), mining=replace(mining, miner=replace(mining.miner, method="naive", on_exhausted="keep")))
+    texts = pa.array([f"d w{place} w{place + 1}" for place in range(20, 60, 8)])  # as many as are wanted
+    columns = [pa.array(["q w0 w1 w3"]), pa.array(["d w60 w61"])]
+    others = pa.table([columns[0], texts[:1]], ["query", "positive"])[: int(known)]
+    rows = in_memory(pa.table(columns, ["query", "positive"]))
+    loaded = LoadedSet(SETS["FEVER"], rows, pa.concat_arrays([texts, columns[1]]), in_memory(others), 1, 0)
+    mined, _ = NegativeRows(recipe, tmp_path)._mine(loaded, Path(encoder))
+    (row,) = mined
+    assert (texts[0].as_py() in row.values()) != known
 
 
 def test_what_is_short_of_negatives_is_dropped_and_counted(first: Run) -> None:

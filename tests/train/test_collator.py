@@ -353,7 +353,7 @@ def test_scores_as_labels_come_from_mined_rows(tmp_path: Path, frozen: SentenceT
     collator.set_epoch(0)
     assert collator(list(mined))["label"].tolist() == [pytest.approx(row) for row in mined["scores"]]
     without = make_miner(tmp_path / "without").mine(rows())
-    with pytest.raises(InputError, match=r"labels='scores' needs the teacher's scores.*q w0 w1"):
+    with pytest.raises(InputError, match=r"labels='scores' needs a finite score of the teacher.*q w0 w1"):
         collator(list(without))
 
 

@@ -196,7 +196,7 @@ def test_what_is_no_list_of_scores_is_no_score(frozen: SentenceTransformer, scor
     assert np.isnan(RowReader(list(row)).read(row).scores).all()
     collator = HardNegativeCollator(frozen, labels="scores")
     collator.set_epoch(0)
-    with pytest.raises(InputError, match="labels='scores' needs the teacher's scores"):
+    with pytest.raises(InputError, match="labels='scores' needs a finite score of the teacher"):
         collator([row])
 
 

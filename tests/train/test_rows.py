@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.train import HardNegativeCollator
+from hf_negmine.train.data import TrainingData
 from hf_negmine.train.reading import LookupTables, RowReader, negative_columns
 from hf_negmine.train.rows import TrainingRow
 from tests.train.helpers import CORPUS, POSITIVES, QUERIES, columns_of, make_miner, rows, rows_of
@@ -194,11 +195,74 @@ def test_several_positives_take_turns_by_epoch(frozen: SentenceTransformer) -> N
     assert set(seen) == set(POSITIVES[:3])
 
 
+def test_the_positive_that_is_trained_on_has_its_own_score(frozen: SentenceTransformer) -> None:
+    texts, scores = POSITIVES[:3], [0.9, 0.8, 0.7]
+    of_tool = {"query": QUERIES[0], "pos": texts, "pos_scores": scores, "neg": CORPUS[30:31], "neg_scores": [0.5]}
+    first_only = {"query": QUERIES[0], "positive": texts, "negatives": CORPUS[30:31], "scores": [0.9, 0.5]}
+    collator = HardNegativeCollator(frozen, labels="scores")
+    seen = set()
+    for epoch in range(12):
+        collator.set_epoch(epoch)
+        batch = collator([of_tool])
+        place = texts.index(rows_of(columns_of(batch, frozen))[QUERIES[0]][0])
+        assert batch["label"].tolist()[0] == pytest.approx([scores[place], 0.5])
+        if place:
+            with pytest.raises(InputError, match="labels='scores' needs a finite score"):
+                collator([first_only])
+        else:
+            assert collator([first_only])["label"].tolist() == batch["label"].tolist()
+        seen.add(place)
+    assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize("scores", [None, 0.7, [0.9], [0.9, 0.8, 0.7], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]])
+@pytest.mark.parametrize("sampler", ["sampled:5", "sampled:5@0.01", "top1_sampled:5@0.1", "simans:5"])
+def test_a_draw_by_scores_is_refused_where_the_row_has_others(
+    frozen: SentenceTransformer, scores: object, sampler: str
+) -> None:
+    feature = {"query": QUERIES[0], "positive": POSITIVES[0], "negatives": CORPUS[16:21], "scores": scores}
+    collator = HardNegativeCollator(frozen, num_negatives=2, sampler=sampler)
+    collator.set_epoch(0)
+    with pytest.raises(InputError, match=r"draws by the teacher's scores, and the row .* lacks them"):
+        collator([feature])
+
+
 def test_the_sampler_draws_from_the_hardest_of_a_rows_own_negatives(frozen: SentenceTransformer) -> None:
     feature = {"query": QUERIES[0], "positive": POSITIVES[0], "negatives": CORPUS[16:40]}
-    collator = HardNegativeCollator(frozen, num_negatives=2, sampler="sampled:5")
+    collator = HardNegativeCollator(frozen, num_negatives=2, sampler="sampled:5@inf")
     seen: set[str] = set()
     for epoch in range(30):
         collator.set_epoch(epoch)
         seen.update(rows_of(columns_of(collator([feature]), frozen))[QUERIES[0]][1:])
     assert seen == set(CORPUS[16:21])
+
+
+def test_what_is_known_of_negatives_is_trained_with_from_a_shell_too() -> None:
+    ours = {"query": QUERIES[0], "positive": POSITIVES[0], "negatives": CORPUS[30:32], "scores": [0.9, 0.5, 0.4]}
+    tool = {"query": QUERIES[0], "pos": POSITIVES[:1], "pos_scores": [0.9], "neg": CORPUS[30:32]}
+    for row in (ours, {**tool, "neg_scores": [0.5, 0.4]}):
+        given = datasets.Dataset.from_list([{**row, "weights": [1.0, 0.25]}])
+        (read,) = read_all(TrainingData.of_mined(given).rows)
+        assert (read.positive_score, read.scores, read.weights) == (0.9, [0.5, 0.4], [1.0, 0.25])
+
+
+def test_rows_labeled_as_not_relevant_are_refused_though_no_fit_saw_them(
+    frozen: SentenceTransformer, tmp_path: Path
+) -> None:
+    collator = HardNegativeCollator(frozen, make_miner(tmp_path).fit(rows(0, 8)))
+    labeled = rows().add_column("label", [1] * 15 + [0])  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="column 'label' is 0 for 1 of 16 rows, which marks them as not relevant"):
+        collator._check(labeled, progress=False)
+    collator._check(rows().add_column("label", [1] * 16), progress=False)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("label", [{"label": 1}, {"labels": [1, 0]}])
+def test_weights_without_columns_of_negatives_are_refused(frozen: SentenceTransformer, label: dict[str, Any]) -> None:
+    passages = POSITIVES[0] if "label" in label else [POSITIVES[0], CORPUS[30]]
+    row = {"query": QUERIES[0], "positive": passages, **label, "weights": [0.5]}
+    collator = HardNegativeCollator(frozen, num_negatives=1)
+    collator.set_epoch(0)
+    with pytest.raises(InputError, match="column 'weights' holds a weight per negative"):
+        collator([row])
+    with pytest.raises(InputError, match="column 'weights' holds a weight per negative"):
+        TrainingData.of_mined(datasets.Dataset.from_list([row]))

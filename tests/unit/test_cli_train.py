@@ -207,11 +207,10 @@ def test_ids_and_lists_are_read_with_their_tables(run: Run, rows_file: Path, tin
         folder = tmp_path / format
         assert run("mine", rows_file, "-t", "bm25", "-m", "naive", "-n", "3", "-f", format, "-o", folder).exit_code == 0
         output = tmp_path / f"{format}-model"
-        result = run(
-            "train", "--mined", folder, "--model", tiny, "--loss", "mnrl", "-s", "sampled:3", "-n", "2", "-o", output
-        )
+        given = ["--mined", folder, "--model", tiny, "--loss", "mnrl", "-s", "sampled:3@inf", "-n", "2"]
+        result = run("train", *given, "-o", output)
         assert result.exit_code == 0, result.output
-        assert "- **Every epoch:** redrawn by `sampled:3` from the mined ones" in card_of(output)
+        assert "- **Every epoch:** redrawn by `sampled:3@inf` from the mined ones" in card_of(output)
 
 
 def test_rows_beside_mined_rows_choose_among_them(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:

@@ -439,3 +439,22 @@ def test_texts_that_look_like_numbers_stay_as_they_are(
     write(folder / f"a{ending}", lines(rows[:5], separator))
     write(folder / f"b{ending}", lines([rows[0], *numbers], separator))
     assert rows_of(str(folder))[-1] == {"query": "1.10", "positive": "0050", "id": "010", "grade": 3}
+
+
+@pytest.mark.parametrize("late", ["007", "+7", "-0", "-07"])
+@pytest.mark.parametrize("in_another_file", [False, True])
+def test_a_number_that_would_be_written_otherwise_is_a_text_wherever_it_stands(
+    late: str, in_another_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_negmine.data.sources.files.ROWS_A_PART", 4)
+    names = ("query", "positive", "id", "grade")
+    rows = [(f"q{place}", f"p{place}", str(place), "-2") for place in range(9)]
+    last = ("q9", "p9", late, "3")
+    if in_another_file:
+        write(tmp_path / "a.csv", lines([names, *rows], ","))
+        write(tmp_path / "b.csv", lines([names, last], ","))
+    else:
+        write(tmp_path / "a.csv", lines([names, *rows, last], ","))
+    found = rows_of(str(tmp_path))
+    assert [row["id"] for row in found] == [*map(str, range(9)), late]
+    assert [row["grade"] for row in found] == [-2] * 9 + [3]  # written as they are printed, so numbers

@@ -20,6 +20,8 @@ from hf_negmine.data.sources.separated import reading_options
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 ROWS_A_PART = 10_000
 """Rows of a CSV file that `datasets` reads at a time."""
+AS_WRITTEN = r"\s*(?:0|-?[1-9]\d*)\s*"
+"""Whole numbers as they are printed: not 007, +7 or -0."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 
 
@@ -143,7 +145,7 @@ def read_file(path: str, *, named: Iterable[str] = (), as_corpus: bool = False) 
             raise InputError(f"{path}: {files[0]} and {files[other]} have other columns or endings; give one kind")
         options = prepared[0][2]
         local = [glob.escape(file) for file, *_ in prepared]
-        features = _first_features(prepared[0][0], options) if builder == "csv" else None
+        features = _features([file for file, *_ in prepared], options) if builder == "csv" else None
         rows = datasets.load_dataset(builder, data_files=local, split="train", features=features, **options)
     except InputError:
         raise
@@ -175,17 +177,21 @@ def _prepared(path: str, named: list[str], as_corpus: bool) -> tuple[str, str, d
         return local, builder, options, "" if "column_names" in options else file.readline().rstrip("\n")
 
 
-def _first_features(local: str, options: dict[str, Any]) -> datasets.Features:
-    """The features of the first rows of a CSV file, as `datasets` finds them, but with numbers such as 007 as texts.
+def _features(files: list[str], options: dict[str, Any]) -> datasets.Features:
+    """The features of a CSV file's first rows, as `datasets` finds them, but with numbers such as 007 as texts.
 
     Without features it reads every part of a file anew: where a text column holds numbers alone, 1.10 would become 1.1.
+    Whole numbers are read as such if every cell of every file would be written like that again.
     """
     names = {"names": options["column_names"]} if "column_names" in options else {}
-    others = {name: value for name, value in options.items() if name != "column_names"}
-    frame, cells = (pd.read_csv(local, nrows=ROWS_A_PART, dtype=kind, **names, **others) for kind in (None, str))
-    for name, kind in frame.dtypes.items():
-        if pd.api.types.is_integer_dtype(kind) and cells[name].str.match(r"\s*[+-]?0\d").any():
-            frame[name] = cells[name]
+    others = names | {name: value for name, value in options.items() if name != "column_names"}
+    frame = pd.read_csv(files[0], nrows=ROWS_A_PART, **others)
+    whole = [name for name, kind in frame.dtypes.items() if pd.api.types.is_integer_dtype(kind)]
+    for file in files if whole else ():
+        with pd.read_csv(file, dtype=str, usecols=whole, chunksize=ROWS_A_PART, **others) as parts:
+            for part in parts:
+                as_text = [name for name in whole if not part[name].str.fullmatch(AS_WRITTEN).all()]
+                frame = frame.astype(dict.fromkeys(as_text, str))
     return datasets.Features.from_arrow_schema(pa.Table.from_pandas(frame, preserve_index=False).schema)
 
 
