@@ -245,7 +245,7 @@ CASES = {
     "positive column without a name": Case(make(positive_column=""), ["positive_column: expected a name, got ''"]),
     "corpus column without a name": Case(make(corpus_column=""), ["corpus_column: expected a name, got ''"]),
     "config without a name": Case(make(corpus_config_name=""), ["corpus_config_name: expected a name, got ''"]),
-    "a text as filters": Case(make(filters="bm25"), ["a list of filters such as [Veto('bm25')]", "got 'bm25'"]),
+    "a text as filters": Case(make(filters="bm25"), ["a list such as [Veto('bm25')]", "got 'bm25'"]),
     "teacher without a name": Case(lambda folder: DenseTeacher(" "), ["model: it is empty", "id or folder"]),
     "a dictionary as configuration": Case(
         lambda folder: NegativeMiner.from_config({"method": "naive"}),  # type: ignore[arg-type]
