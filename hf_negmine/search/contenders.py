@@ -34,13 +34,13 @@ class ScoreBuffer(threading.local):
     """Memory for a block of products, one per thread, reused because fresh pages cost as much as a product."""
 
     def __init__(self) -> None:
-        self._memory: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self._memory: dict[torch.dtype, torch.Tensor] = {}
 
-    def of(self, name: str, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
-        """A part of the memory of that name, not cleared."""
-        memory = self._memory.get((name, dtype))
+    def of(self, dtype: torch.dtype, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """A part of the memory, not cleared."""
+        memory = self._memory.get(dtype)
         if memory is None or memory.numel() < rows * columns:
-            memory = self._memory[name, dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
+            memory = self._memory[dtype] = torch.empty(rows * columns, dtype=dtype, device=device)
         return memory[: rows * columns].view(rows, columns)
 
 
@@ -147,7 +147,7 @@ class Contenders:
         # The bound only grows, since products of all blocks are compared.
         error = self._of_rows(self._precision.error(self._norm, self._residual, width, block))
         self._error = torch.maximum(self._error, error)
-        products = self._buffer.of("products", dtype, len(self._low), len(block.vectors), device)
+        products = self._buffer.of(dtype, len(self._low), len(block.vectors), device)
         multiply(self._low, block.vectors, products)
         products[:, block.count :] = -torch.inf
         products[self._excluded_in(block)] = -torch.inf
