@@ -83,7 +83,7 @@ def require_flag(value: Any, argument: str) -> None:
 
 
 def require_list(value: Any, argument: str, example: str) -> None:
-    """Raise `InputError` unless ``value`` is a list or the like; a text, which has a length too, is none."""
+    """Raise `InputError` unless ``value`` is a list or another sequence, but not a text."""
     listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     require(listed, f"{argument}: expected a list such as {example}, got {value!r:.80}")
 

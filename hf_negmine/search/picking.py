@@ -16,8 +16,9 @@ from hf_negmine.search.corpus import COLUMNS_A_GROUP
 GROUPS_A_PLACE = 10
 """Groups of columns that are looked at for each wanted place."""
 CACHED = 2**19
-"""Products that a few rows have together on a CPU."""
+"""Products that are compared at a time on a CPU."""
 SIGN_APART = 0x7FFF
+"""The bits of a number of 16 bits without its sign."""
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Rows: TypeAlias = tuple[slice, Numbers, Numbers | None]

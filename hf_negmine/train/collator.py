@@ -215,7 +215,7 @@ class HardNegativeCollator(TrainerCallback):
             reader = self._reader(first[0])
             if reader.tool is None and not reader.holds_negatives(first[0]):
                 for _ in pair_batches(rows, reader.query_column, reader.positive_column):
-                    pass
+                    pass  # reading the rows checks their labels
         lacking = self._lacking(rows, progress=progress)
         if lacking:
             raise InputError(

@@ -74,7 +74,7 @@ def mine(recipe: Reranker, teacher: Any, kind: Negatives, sets: Sequence[Trainin
 
 
 def _others(one: TrainingRows) -> datasets.Dataset:
-    """The positives of the corpus that are no rows."""
+    """The positives in the corpus, besides those of the rows."""
     texts = pa.array([text for own in one.hidden.values() for text in sorted(own)], pa.large_string())
     queries = pa.array([query for query, own in one.hidden.items() for _ in own], pa.large_string())
     others = pa.table({"query": queries, "positive": texts}).filter(pc.is_in(texts, value_set=one.corpus))

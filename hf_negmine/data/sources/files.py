@@ -180,7 +180,8 @@ def _prepared(path: str, named: list[str], as_corpus: bool) -> tuple[str, str, d
 def _features(files: list[str], options: dict[str, Any]) -> datasets.Features:
     """The features of a CSV file's first rows, as `datasets` finds them, but with numbers such as 007 as texts.
 
-    Without features it reads every part of a file anew: where a text column holds numbers alone, 1.10 would become 1.1.
+    Without features it guesses again for every part of a file: a part of a text column with numbers alone would turn
+    1.10 into 1.1.
     Whole numbers are read as such if every cell of every file would be written like that again.
     """
     names = {"names": options["column_names"]} if "column_names" in options else {}

@@ -47,7 +47,7 @@ def check_labels(batch: pa.Table, query: str, positive: str) -> None:
 
 
 def check_classes(features: datasets.Features | None, row_format: RowFormat) -> None:
-    """Raise `InputError` if a format reads a class over 0 as a positive whose name says that it is none."""
+    """Raise `InputError` if a format reads a class over 0 as a positive whose name says the opposite."""
     name = row_format.of_negatives[0]
     kind = (features or {}).get(name) if row_format.name.startswith("labeled") else None
     kind = getattr(kind, "feature", kind)

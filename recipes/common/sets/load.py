@@ -39,8 +39,8 @@ class LoadedSet:
         set: what was loaded.
         rows: query and positive; for classes and clusters also ``negatives``, texts of other labels.
         corpus: passages to mine from, unique; None: the positives of the rows.
-        others: further positives of the rows' queries among these passages, query and positive: they were not sampled,
-            and are no negatives either.
+        others: further positives of the rows' queries among these passages, query and positive: they were not
+            sampled, and must not become negatives.
         found: rows before decontamination and sampling, equal ones counted once.
         dropped: rows among those looked at that occur in the evaluation set.
     """
@@ -172,18 +172,20 @@ def _pair_rows(
 
 
 def _other_positives(pairs: PairTable, rows: dict[str, pa.Array], corpus: pa.Array | None) -> dict[str, pa.Array]:
-    """The pairs of the rows' queries that are no rows, and whose positives are among the passages to mine from."""
+    """The other pairs of the rows' queries, as far as their positives are among the passages to mine from."""
     here = [text_digests(rows[name]) for name in ("query", "positive")]
     passages = here[1] if corpus is None else text_digests(corpus)
     queries, positives = text_digests(pairs.query), text_digests(pairs.positive)
     some = np.flatnonzero((_places(here[0], queries) >= 0) & (_places(passages, positives) >= 0))
-    both = [np.concatenate(one, axis=1) for one in ((here[0], here[1]), (queries[some], positives[some]))]
-    taken = {tuple(pair) for pair in both[0].tolist()}
-    left = pa.array(
-        [place for place, pair in zip(some.tolist(), both[1].tolist(), strict=True) if tuple(pair) not in taken],
-        pa.int64(),
-    )
+    left = pa.array(some[~np.isin(_joined(queries[some], positives[some]), _joined(*here))])
     return {"query": pairs.query.take(left), "positive": pairs.positive.take(left)}
+
+
+def _joined(queries: DigestArray, positives: DigestArray) -> np.ndarray[Any, Any]:
+    """One comparable value for each pair of digests, shape (pairs,)."""
+    both = np.concatenate([queries, positives], axis=1)
+    joined: np.ndarray[Any, Any] = both.view([("", both.dtype)] * both.shape[1]).reshape(-1)
+    return joined
 
 
 def _places(known: DigestArray, digests: DigestArray) -> IdArray:
