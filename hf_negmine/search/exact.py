@@ -35,6 +35,7 @@ ROWS_A_GROUP = 1024
 QUERIES_A_BLOCK = 8192
 """A corpus that is too large for memory is read once for each block of queries."""
 
+Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
@@ -87,9 +88,9 @@ class VectorSearcher:
         other.queries, other.exclusions = queries, exclusions
         return other
 
-    def each(self, work: Callable[[Contenders], Result], groups: Sequence[Contenders]) -> list[Result]:
-        """Do ``work`` for all groups of queries: on a CPU in a thread each."""
-        return side_by_side(work, groups) if self.device.type == "cpu" else [work(group) for group in groups]
+    def each(self, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+        """Do ``work`` for all pieces, such as groups of queries: on a CPU in a thread each."""
+        return side_by_side(work, pieces) if self.device.type == "cpu" else [work(piece) for piece in pieces]
 
     def block(self, queries: IdArray) -> _VectorBlock:
         """Load the given query ids; see `protocols.Searcher`."""
@@ -133,14 +134,18 @@ class _VectorBlock:
         limits = torch.from_numpy(np.asarray(ceilings, dtype=np.float32)).to(device)
         local = torch.from_numpy(rows).to(device)
         size = searcher.rows_a_group
-        pieces = zip(torch.split(local, size), torch.split(limits, size), strict=True)
+        pieces = list(zip(torch.split(local, size), torch.split(limits, size), strict=True))
         precision = self._precision(rows)
-        groups = [self._contenders(some, below, wanted, precision) for some, below in pieces]
         corpus, dtype = searcher.corpus, precision.dtype
+
+        def group(piece: tuple[torch.Tensor, torch.Tensor]) -> Contenders:
+            return self._contenders(*piece, wanted, precision)
+
         with threadpool_limits(limits=1, user_api="blas"):  # numpy's products stay in the thread that asks for them
             if corpus.resident:  # one thread takes a group from its first product to its last
-                keys = searcher.each(lambda group: group.best(corpus.blocks(dtype)), groups)
+                keys = searcher.each(lambda piece: group(piece).best(corpus.blocks(dtype)), pieces)
             else:
+                groups = searcher.each(group, pieces)
                 for block in corpus.blocks(dtype):
                     searcher.each(functools.partial(Contenders.look_at, block=block), groups)
                 keys = searcher.each(Contenders.best, groups)
