@@ -15,7 +15,7 @@ from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
-from hf_negmine.cluster.shares import encode_share, search_share
+from hf_negmine.cluster.shares import encode_share, needs_slices, search_share, search_slices
 from hf_negmine.cluster.store import Store
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
@@ -23,7 +23,7 @@ from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
 
 WORKS: dict[str, Callable[[MiningConfig, TextSet, int, int], None]] = {
-    work.__name__: work for work in (encode_share, search_share)
+    work.__name__: work for work in (encode_share, search_slices, search_share)
 }
 
 ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
@@ -111,7 +111,8 @@ def mine_in_ranks(
         store.claim(_run(config, texts))
         store.send(config.cache_dir)
         finish = partial(_fetch_and, finish, store, config.cache_dir)
-    stages = [Stage(work, config, texts.folder, store) for work in WORKS.values()]
+    works = [work for work in WORKS.values() if work is not search_slices or needs_slices(config, texts)]
+    stages = [Stage(work, config, texts.folder, store) for work in works]
     return executor.run(stages, finish, config.cache_dir / "cluster")
 
 
@@ -139,7 +140,8 @@ def run_rank(address: str, work: str, rank: int, world_size: int, cache_dir: Pat
 
     Args:
         address: of the store, in which `mine_in_ranks` has noted the run.
-        work: ``encode_share``, or, once all ranks have done that, ``search_share``.
+        work: ``encode_share``; once all ranks have done that, for a large corpus ``search_slices``; and then
+            ``search_share``.
         rank: from 0.
         world_size: the number of ranks.
         cache_dir: a folder of this machine.

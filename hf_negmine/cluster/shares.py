@@ -6,15 +6,13 @@ again, so running a rank twice, or after it was killed, changes nothing.
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow as pa
-
 from hf_negmine.base.protocols import Role, SparseTeacher, TokenTeacher, VectorTeacher
-from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.texts import TextColumn, TextSet
-from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.pool.builder import PoolBuilder, ranks_by_slice
+from hf_negmine.pool.retrieving import slices
 from hf_negmine.teachers import models_stay_the_same, vector_store, with_stages
+from hf_negmine.teachers.vector_store import VectorStore
 
 
 def encode_share(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
@@ -22,13 +20,12 @@ def encode_share(config: MiningConfig, texts: TextSet, rank: int, world_size: in
 
     Shards hold the same texts as those of one process, so the vectors are the same, too.
     """
-    store = vector_store.VectorStore(config.cache_dir, progress=config.progress)
+    store = VectorStore(config.cache_dir, progress=config.progress)
     columns: list[tuple[TextColumn, Role]] = [(texts.corpus, "passage"), (texts.queries, "query")]
     with models_stay_the_same():
         for teacher in (stage for member in config.members for stage in with_stages(member)):
             for column, role in columns:
-                shard_of = np.arange(len(column)) // vector_store.TEXTS_A_SHARD
-                own = _Some(column, np.flatnonzero(shard_of % world_size == rank))
+                own = column.slice(*share_of(column, rank, world_size))
                 if not len(own):
                     continue
                 if isinstance(teacher, VectorTeacher):
@@ -39,18 +36,27 @@ def encode_share(config: MiningConfig, texts: TextSet, rank: int, world_size: in
                     store.tokens(teacher, own, role)
 
 
+def share_of(column: TextColumn, rank: int, world_size: int) -> tuple[int, int]:
+    """The first text of a rank's shards, and the one after the last."""
+    size = vector_store.TEXTS_A_SHARD
+    shards = -(-len(column) // size)
+    start, stop = (shards * number // world_size * size for number in (rank, rank + 1))
+    return min(start, len(column)), min(stop, len(column))
+
+
+def search_slices(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
+    """Search this rank's slices of a large corpus, once all ranks have encoded theirs; see `needs_slices`."""
+    if needs_slices(config, texts):
+        with models_stay_the_same():
+            PoolBuilder(config).search_slices(texts, rank, world_size)
+
+
+def needs_slices(config: MiningConfig, texts: TextSet) -> bool:
+    """Whether the corpus is so large that ranks search slices of it, for a teacher that allows it."""
+    return len(slices(len(texts.corpus))) > 1 and any(map(ranks_by_slice, config.members))
+
+
 def search_share(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
-    """Search the whole corpus for this rank's parts of the queries, once all ranks have encoded theirs."""
+    """Search the whole corpus for this rank's parts of the queries, or join what `search_slices` has found for them."""
     with models_stay_the_same():
         PoolBuilder(config).search_share(texts, slice(rank, None, world_size))
-
-
-class _Some(TextColumn):
-    """Some of the texts of a column, which stay where they are."""
-
-    def __init__(self, column: TextColumn, ids: IdArray) -> None:
-        self.folder, self.digests = column.folder, column.digests[ids]
-        self._column, self._ids = column, ids
-
-    def take(self, ids: AnyArray) -> pa.LargeStringArray:
-        return self._column.take(self._ids[ids])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,20 @@ from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
 from hf_negmine.base.errors import require
 from hf_negmine.base.files import only_writer, read_arrays, write_arrays
 from hf_negmine.base.progress import bar
-from hf_negmine.base.protocols import Searcher
+from hf_negmine.base.protocols import Ranking, Searcher
+from hf_negmine.base.schema import FloatArray
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.stored import ABOUT, StoredPool, arrays_of, has_pool, write_pool
 from hf_negmine.search import open_index
+from hf_negmine.search.ranking import merged
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
 QUERIES_A_PART = 8192
+PASSAGES_A_SLICE = 2**22
+"""A multiple of the texts of a shard, so that a slice's vectors are whole shards; 12.9 GB of them 768 wide."""
 
 
 def retrieve(
@@ -85,6 +89,67 @@ def search_share(
         _fill(texts, cache(open_searcher), paths, depth, progress)
 
 
+def search_slices(
+    texts: TextSet,
+    open_searcher: Callable[[TextSet], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    depth: int,
+    rank: int,
+    world_size: int,
+    progress: bool = True,
+) -> None:
+    """Search only some slices of the corpus for some parts of the queries; `search_share` joins what is found.
+
+    Slices are the same for any number of ranks. A rank goes through all parts of a slice before the next, so that it
+    reads few slices, each once if the device can hold it.
+
+    Args:
+        open_searcher: makes a searcher over a slice, which `TextSet.slice` gives.
+    """
+    if has_pool(folder, about=about):
+        return
+    parts = _parts(texts, folder / "parts")
+    units = [(first, start) for first in slices(len(texts.corpus)) for start in parts]
+    own = units[len(units) * rank // world_size : len(units) * (rank + 1) // world_size]
+    for first in sorted({first for first, _ in own}):
+        some = texts.slice(first, first + PASSAGES_A_SLICE)
+        paths = {start: _of_slice(parts[start], first) for at, start in own if at == first}
+        lacking = {start: path for start, path in paths.items() if not _has_part(parts[start])}
+        _fill(some, cache(partial(open_searcher, some)), lacking, depth, progress)
+
+
+def slices(passages: int) -> range:
+    """The first passage of each slice of a corpus."""
+    return range(0, passages, PASSAGES_A_SLICE)
+
+
+def _of_slice(part: Path, first: int) -> Path:
+    """The file of what a part of the queries finds in the slice that begins with the passage ``first``."""
+    return part.with_name(f"{part.stem}-{first:012d}.npy")
+
+
+def _join_slices(texts: TextSet, part: Path, start: int, depth: int) -> bool:
+    """Whether a part was found slice by slice; then it is written."""
+    found = {first: _of_slice(part, first) for first in slices(len(texts.corpus))}
+    if len(found) < 2 or not all(map(_has_part, found.values())):
+        return False
+    stop = min(start + QUERIES_A_PART, len(texts.queries))
+    positives = texts.positive_ids[texts.positive_offsets[start] : texts.positive_offsets[stop]]
+    scores, joined = np.empty(len(positives), dtype=np.float32), None
+    for first, path in found.items():
+        lists, here = _read_part(path)
+        scores[(positives >= first) & (positives < first + PASSAGES_A_SLICE)] = here
+        offsets = np.append(lists.starts, len(lists.passages))
+        ranking = Ranking(offsets, lists.passages + np.int32(first), lists.scores, lists.exhausted)
+        joined = ranking if joined is None else merged(joined, ranking, depth)
+    assert joined is not None
+    no_ceiling = np.full(stop - start, np.inf, dtype=np.float32)
+    _write_part(part, CandidateLists.from_ranking(joined, no_ceiling), scores)
+    return True
+
+
 def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
     """The file of each part, by its first query."""
     return {start: folder / f"{start:012d}.npy" for start in range(0, len(texts.queries), QUERIES_A_PART)}
@@ -95,7 +160,9 @@ def _fill(
 ) -> None:
     """Search the parts that are missing; the bar counts those of an earlier run as done, but not for the rate."""
     parts = {start: np.arange(start, min(start + QUERIES_A_PART, len(texts.queries))) for start in paths}
-    missing = [start for start, path in paths.items() if not _has_part(path)]
+    missing = [
+        start for start, path in paths.items() if not _has_part(path) and not _join_slices(texts, path, start, depth)
+    ]
     if missing:
         open_index(open_searcher())  # encodes and indexes, with their own bars
     total = sum(map(len, parts.values()))
@@ -106,8 +173,7 @@ def _fill(
             rows = np.repeat(np.arange(len(parts[start])), np.diff(bounds))
             passages = texts.positive_ids[bounds[0] : bounds[-1]]
             lists, scores = search_in_blocks(open_searcher(), parts[start], rows, passages, depth, searched.update)
-            write_arrays(paths[start], [*arrays_of(lists), scores])
-            write_sealed(paths[start].with_suffix(".json"), {}, [paths[start]])
+            _write_part(paths[start], lists, scores)
 
 
 def _candidates(
@@ -118,11 +184,21 @@ def _candidates(
     paths = _parts(texts, folder)
     _fill(texts, open_searcher, paths, depth, progress)
     for path in paths.values():
-        *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
-        lists_of_parts.append(CandidateLists(*arrays))
+        lists, scores = _read_part(path)
+        lists_of_parts.append(lists)
         scores_of_parts.append(scores)
     positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))
     return CandidateLists.concatenated(lists_of_parts), positives
+
+
+def _write_part(path: Path, lists: CandidateLists, scores: FloatArray) -> None:
+    write_arrays(path, [*arrays_of(lists), scores])
+    write_sealed(path.with_suffix(".json"), {}, [path])
+
+
+def _read_part(path: Path) -> tuple[CandidateLists, FloatArray]:
+    *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
+    return CandidateLists(*arrays), scores
 
 
 def _has_part(path: Path) -> bool:

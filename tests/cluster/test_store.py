@@ -40,6 +40,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFA
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_negmine.teachers.vector_store, "TEXTS_A_SHARD", 16)
     monkeypatch.setattr(hf_negmine.pool.retrieving, "QUERIES_A_PART", 10)
+    monkeypatch.setattr(hf_negmine.pool.retrieving, "PASSAGES_A_SLICE", 32)
 
 
 @pytest.fixture(scope="module")

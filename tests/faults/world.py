@@ -57,6 +57,7 @@ def small() -> None:
     disable_progress_bars()
     hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
     hf_negmine.pool.retrieving.QUERIES_A_PART = 10
+    hf_negmine.pool.retrieving.PASSAGES_A_SLICE = 32
 
 
 def vectors_of(texts: Sequence[str]) -> Any:
