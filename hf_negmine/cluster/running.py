@@ -15,16 +15,14 @@ from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
-from hf_negmine.cluster.shares import encode_share, needs_slices, search_share, search_slices
+from hf_negmine.cluster.shares import Work, encode_share, needs_slices, search_share, search_slices, shards_read
 from hf_negmine.cluster.store import Store
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
 
-WORKS: dict[str, Callable[[MiningConfig, TextSet, int, int], None]] = {
-    work.__name__: work for work in (encode_share, search_slices, search_share)
-}
+WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share)}
 
 ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
 """Executors whose ranks are processes of their own."""
@@ -39,7 +37,7 @@ class Stage:
 
     def __init__(
         self,
-        work: Callable[[MiningConfig, TextSet, int, int], None],
+        work: Work,
         config: MiningConfig,
         texts: Path,
         store: Store | None = None,
@@ -52,7 +50,9 @@ class Stage:
         if config.device is None and torch.cuda.device_count() > 1:  # else each rank has, or all share, the only one
             config = replace(config, device=f"cuda:{rank % torch.cuda.device_count()}")
         if self.store is not None:
-            self.store.fetch(config.cache_dir)
+            self.store.fetch(config.cache_dir, shards=set())
+            shards = shards_read(self.work, config, open_text_set(self.texts), rank, world_size)
+            self.store.fetch(config.cache_dir, shards=shards)
             self.store.claim(_run(config, open_text_set(self.texts)))  # a model that has changed would fill other parts
         with nullcontext() if self.store is None else self.store.sending(config.cache_dir):
             self.work(config, open_text_set(self.texts), rank, world_size)

@@ -6,13 +6,19 @@ again, so running a rank twice, or after it was killed, changes nothing.
 
 from __future__ import annotations
 
-from hf_negmine.base.protocols import Role, SparseTeacher, TokenTeacher, VectorTeacher
+from collections.abc import Callable
+from typing import TypeAlias
+
+from hf_negmine.base.protocols import Role, SparseTeacher, StreamingTeacher, TokenTeacher, VectorTeacher
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.texts import TextColumn, TextSet
-from hf_negmine.pool.builder import PoolBuilder, ranks_by_slice
-from hf_negmine.pool.retrieving import slices
+from hf_negmine.pool.builder import PoolBuilder, has_slices
+from hf_negmine.pool.retrieving import slices_of_rank
 from hf_negmine.teachers import models_stay_the_same, vector_store, with_stages
 from hf_negmine.teachers.vector_store import VectorStore
+
+Work: TypeAlias = Callable[[MiningConfig, TextSet, int, int], None]
+"""What a rank does in a stage, given its rank and the number of ranks."""
 
 
 def encode_share(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
@@ -51,12 +57,29 @@ def search_slices(config: MiningConfig, texts: TextSet, rank: int, world_size: i
             PoolBuilder(config).search_slices(texts, rank, world_size)
 
 
-def needs_slices(config: MiningConfig, texts: TextSet) -> bool:
-    """Whether the corpus is so large that ranks search slices of it, for a teacher that allows it."""
-    return len(slices(len(texts.corpus))) > 1 and any(map(ranks_by_slice, config.members))
-
-
 def search_share(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
-    """Search the whole corpus for this rank's parts of the queries, or join what `search_slices` has found for them."""
+    """Search the corpus for this rank's parts of the queries, or join what `search_slices` has found for them."""
     with models_stay_the_same():
         PoolBuilder(config).search_share(texts, slice(rank, None, world_size))
+
+
+def needs_slices(config: MiningConfig, texts: TextSet) -> bool:
+    """Whether some teacher's ranks search slices of the corpus."""
+    return any(has_slices(teacher, texts) for teacher in config.members)
+
+
+def shards_read(work: Work, config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> set[str] | None:
+    """The names of the shards of vectors that a rank reads; None for all.
+
+    Ranks that search slices need few of a large corpus, and joining what they have found needs none.
+    """
+    streaming = any(isinstance(teacher, StreamingTeacher) for teacher in config.members)  # it has shards of any texts
+    if streaming or not all(has_slices(teacher, texts) for teacher in config.members):
+        return None
+    columns = []
+    if work is encode_share:
+        columns = [column.slice(*share_of(column, rank, world_size)) for column in (texts.corpus, texts.queries)]
+    elif work is search_slices:
+        own = slices_of_rank(texts, rank, world_size)
+        columns = [texts.queries, *(texts.corpus.slice(*one) for one in own)]
+    return {name for column in columns for name in vector_store.shard_names(column)}

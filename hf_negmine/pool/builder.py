@@ -22,6 +22,7 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.pool.parts import slices
 from hf_negmine.pool.retrieving import search_share, search_slices
 from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
@@ -123,11 +124,12 @@ class PoolBuilder:
         for teacher in self.config.members:
             folder, about, searcher = self._stored(teacher, texts)
             depth, progress = self._depth(teacher), self.config.progress
-            search_share(texts, searcher, folder, about, depth=depth, share=share, progress=progress)
+            opened = None if has_slices(teacher, texts) else searcher
+            search_share(texts, opened, folder, about, depth=depth, share=share, progress=progress)
 
     def search_slices(self, texts: TextSet, rank: int, world_size: int) -> None:
-        """Search this rank's slices of the corpus with the teachers that allow it; see `retrieving.search_slices`."""
-        for teacher in filter(ranks_by_slice, self.config.members):
+        """Search this rank's slices of the corpus with the teachers that have some; see `retrieving.search_slices`."""
+        for teacher in (one for one in self.config.members if has_slices(one, texts)):
             folder, about, _ = self._stored(teacher, texts)
             search_slices(
                 texts,
@@ -285,9 +287,10 @@ class PoolBuilder:
         return EnsemblePool(teacher, pools) if isinstance(teacher, Ensemble) else pools[0]
 
 
-def ranks_by_slice(teacher: Teacher) -> bool:
-    """Whether a passage's score and place depend on no other passage, and every passage is looked at."""
-    return isinstance(teacher, VectorTeacher) and not isinstance(teacher, ApproximateTeacher)
+def has_slices(teacher: Teacher, texts: TextSet) -> bool:
+    """Whether ranks search slices of the corpus: it is large, and a passage's score depends on no other passage."""
+    dense = isinstance(teacher, VectorTeacher) and not isinstance(teacher, ApproximateTeacher)
+    return dense and len(slices(len(texts.corpus))) > 1
 
 
 def _known_positives(texts: TextSet, pairs: RowPairs) -> tuple[IdArray, IdArray]:

@@ -5,7 +5,6 @@ It writes one part per `QUERIES_A_PART` queries, whole or not at all, so that a 
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable
 from functools import cache, partial
@@ -14,24 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.checksums import require_writable
 from hf_negmine.base.errors import require
-from hf_negmine.base.files import only_writer, read_arrays, write_arrays
+from hf_negmine.base.files import only_writer
 from hf_negmine.base.progress import bar
-from hf_negmine.base.protocols import Ranking, Searcher
-from hf_negmine.base.schema import FloatArray
+from hf_negmine.base.protocols import Searcher
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
-from hf_negmine.pool.stored import ABOUT, StoredPool, arrays_of, has_pool, write_pool
+from hf_negmine.pool.parts import has_part, join_slices, of_slice, read_part, slices, write_part
+from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.search import open_index
-from hf_negmine.search.ranking import merged
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
 
 QUERIES_A_PART = 8192
-PASSAGES_A_SLICE = 2**22
-"""A multiple of the texts of a shard, so that a slice's vectors are whole shards; 12.9 GB of them 768 wide."""
 
 
 def retrieve(
@@ -71,7 +67,7 @@ def retrieve(
 
 def search_share(
     texts: TextSet,
-    open_searcher: Callable[[], Searcher],
+    open_searcher: Callable[[], Searcher] | None,
     folder: Path,
     about: dict[str, Any],
     *,
@@ -82,10 +78,14 @@ def search_share(
     """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
 
     ``share`` says which parts, by number. Processes with shares of their own need no lock: nobody else writes their
-    parts.
+    parts. Without ``open_searcher`` they are joined from slices (`search_slices`), as far as these are there.
     """
-    if not has_pool(folder, about=about):
-        paths = dict(list(_parts(texts, folder / "parts").items())[share])
+    if has_pool(folder, about=about):
+        return
+    paths = dict(list(_parts(texts, folder / "parts").items())[share])
+    if open_searcher is None:
+        _missing(texts, paths, depth)
+    else:
         _fill(texts, cache(open_searcher), paths, depth, progress)
 
 
@@ -100,7 +100,7 @@ def search_slices(
     world_size: int,
     progress: bool = True,
 ) -> None:
-    """Search only some slices of the corpus for some parts of the queries; `search_share` joins what is found.
+    """Search only the slices of a rank for its parts of the queries; `search_share` joins what all have found.
 
     Slices are the same for any number of ranks. A rank goes through all parts of a slice before the next, so that it
     reads few slices, each once if the device can hold it.
@@ -111,43 +111,21 @@ def search_slices(
     if has_pool(folder, about=about):
         return
     parts = _parts(texts, folder / "parts")
-    units = [(first, start) for first in slices(len(texts.corpus)) for start in parts]
-    own = units[len(units) * rank // world_size : len(units) * (rank + 1) // world_size]
-    for first in sorted({first for first, _ in own}):
-        some = texts.slice(first, first + PASSAGES_A_SLICE)
-        paths = {start: _of_slice(parts[start], first) for at, start in own if at == first}
-        lacking = {start: path for start, path in paths.items() if not _has_part(parts[start])}
+    for (first, stop), starts in slices_of_rank(texts, rank, world_size).items():
+        some = texts.slice(first, stop)
+        paths = {start: of_slice(parts[start], first) for start in starts}
+        lacking = {start: path for start, path in paths.items() if not has_part(parts[start])}
         _fill(some, cache(partial(open_searcher, some)), lacking, depth, progress)
 
 
-def slices(passages: int) -> range:
-    """The first passage of each slice of a corpus."""
-    return range(0, passages, PASSAGES_A_SLICE)
-
-
-def _of_slice(part: Path, first: int) -> Path:
-    """The file of what a part of the queries finds in the slice that begins with the passage ``first``."""
-    return part.with_name(f"{part.stem}-{first:012d}.npy")
-
-
-def _join_slices(texts: TextSet, part: Path, start: int, depth: int) -> bool:
-    """Whether a part was found slice by slice; then it is written."""
-    found = {first: _of_slice(part, first) for first in slices(len(texts.corpus))}
-    if len(found) < 2 or not all(map(_has_part, found.values())):
-        return False
-    stop = min(start + QUERIES_A_PART, len(texts.queries))
-    positives = texts.positive_ids[texts.positive_offsets[start] : texts.positive_offsets[stop]]
-    scores, joined = np.empty(len(positives), dtype=np.float32), None
-    for first, path in found.items():
-        lists, here = _read_part(path)
-        scores[(positives >= first) & (positives < first + PASSAGES_A_SLICE)] = here
-        offsets = np.append(lists.starts, len(lists.passages))
-        ranking = Ranking(offsets, lists.passages + np.int32(first), lists.scores, lists.exhausted)
-        joined = ranking if joined is None else merged(joined, ranking, depth)
-    assert joined is not None
-    no_ceiling = np.full(stop - start, np.inf, dtype=np.float32)
-    _write_part(part, CandidateLists.from_ranking(joined, no_ceiling), scores)
-    return True
+def slices_of_rank(texts: TextSet, rank: int, world_size: int) -> dict[tuple[int, int], list[int]]:
+    """The slices that a rank searches (see `slices`), and the first query of each part that it searches there for."""
+    starts = range(0, len(texts.queries), QUERIES_A_PART)
+    every = [(one, start) for one in slices(len(texts.corpus)) for start in starts]
+    own: dict[tuple[int, int], list[int]] = {}
+    for one, start in every[len(every) * rank // world_size : len(every) * (rank + 1) // world_size]:
+        own.setdefault(one, []).append(start)
+    return own
 
 
 def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
@@ -160,9 +138,7 @@ def _fill(
 ) -> None:
     """Search the parts that are missing; the bar counts those of an earlier run as done, but not for the rate."""
     parts = {start: np.arange(start, min(start + QUERIES_A_PART, len(texts.queries))) for start in paths}
-    missing = [
-        start for start, path in paths.items() if not _has_part(path) and not _join_slices(texts, path, start, depth)
-    ]
+    missing = _missing(texts, paths, depth)
     if missing:
         open_index(open_searcher())  # encodes and indexes, with their own bars
     total = sum(map(len, parts.values()))
@@ -173,7 +149,14 @@ def _fill(
             rows = np.repeat(np.arange(len(parts[start])), np.diff(bounds))
             passages = texts.positive_ids[bounds[0] : bounds[-1]]
             lists, scores = search_in_blocks(open_searcher(), parts[start], rows, passages, depth, searched.update)
-            _write_part(paths[start], lists, scores)
+            write_part(paths[start], lists, scores)
+
+
+def _missing(texts: TextSet, paths: dict[int, Path], depth: int) -> list[int]:
+    """The first query of each part that must still be searched for, once those found in slices are joined."""
+    ends = {start: min(start + QUERIES_A_PART, len(texts.queries)) for start in paths}
+    lacking = [start for start, path in paths.items() if not has_part(path)]
+    return [start for start in lacking if not join_slices(texts, paths[start], start, ends[start], depth)]
 
 
 def _candidates(
@@ -184,22 +167,8 @@ def _candidates(
     paths = _parts(texts, folder)
     _fill(texts, open_searcher, paths, depth, progress)
     for path in paths.values():
-        lists, scores = _read_part(path)
+        lists, scores = read_part(path)
         lists_of_parts.append(lists)
         scores_of_parts.append(scores)
     positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))
     return CandidateLists.concatenated(lists_of_parts), positives
-
-
-def _write_part(path: Path, lists: CandidateLists, scores: FloatArray) -> None:
-    write_arrays(path, [*arrays_of(lists), scores])
-    write_sealed(path.with_suffix(".json"), {}, [path])
-
-
-def _read_part(path: Path) -> tuple[CandidateLists, FloatArray]:
-    *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
-    return CandidateLists(*arrays), scores
-
-
-def _has_part(path: Path) -> bool:
-    return is_whole(path.with_suffix(".json"), aside=path.with_suffix(".json"))

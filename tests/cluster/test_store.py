@@ -21,6 +21,7 @@ import pytest
 from datasets import Dataset
 from typer.testing import CliRunner
 
+import hf_negmine.pool.parts
 import hf_negmine.pool.retrieving
 import hf_negmine.teachers.vector_store
 from hf_negmine import InputError, NegativeMiner, StorageError
@@ -40,7 +41,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFA
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_negmine.teachers.vector_store, "TEXTS_A_SHARD", 16)
     monkeypatch.setattr(hf_negmine.pool.retrieving, "QUERIES_A_PART", 10)
-    monkeypatch.setattr(hf_negmine.pool.retrieving, "PASSAGES_A_SLICE", 32)
+    monkeypatch.setattr(hf_negmine.pool.parts, "PASSAGES_A_SLICE", 32)
 
 
 @pytest.fixture(scope="module")
