@@ -134,6 +134,18 @@ def test_every_kind_of_teacher(tmp_path: Path, run: str) -> None:
         fsspec.filesystem("memory").store.clear()
 
 
+def test_a_rank_fetches_only_the_vectors_that_it_reads(tmp_path: Path) -> None:
+    mine_with(Store(f"file://{tmp_path}/store"), "dense", tmp_path)
+    shards = {
+        stage: [len(list(home.glob("vectors/*/shard-*"))) for home in sorted(tmp_path.glob(f"{stage}-*"))]
+        for stage in ("encode_share", "search_slices", "search_share")
+    }
+    # 5 shards of 70 passages, and 2 of 24 queries, which every rank compares with the 2 shards of a slice, or with 1.
+    assert sum(shards["encode_share"]) == 7
+    assert sorted(shards["search_slices"]) == [3, 4, 4]
+    assert shards["search_share"] == [0, 0, 0]
+
+
 def test_a_run_that_stopped_continues_from_the_store(tmp_path: Path, address: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         mine_with(Store(address), "dense", tmp_path, stop=lambda stage, rank: (stage, rank) == ("search_share", 1))
