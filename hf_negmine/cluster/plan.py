@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from hf_negmine.pool.parts import PASSAGES_A_SLICE
 from hf_negmine.pool.retrieving import QUERIES_A_PART
 from hf_negmine.teachers.vector_store import TEXTS_A_SHARD
 
 FILES_A_SHARD = 3
 """The vectors, the digests of their texts, and the JSON with their checksums."""
 BYTES_A_TEXT = 48
-"""In the memory of each rank: a digest, sorted, and where the vector is, by digest and by id."""
+"""In memory: a digest, sorted, and where the vector is, by digest and by id."""
 HELD = 1 / 4
-"""The part of a GPU's memory that a corpus may take; a larger one is read again for each part of the queries."""
+"""The part of a GPU's memory that a slice of the corpus may take; a larger one is read for each part of the queries."""
 BYTES_A_CANDIDATE = 8
 """A passage id and a score."""
 
@@ -55,18 +56,18 @@ class Plan:
 
     Attributes:
         encode_hours: hours of each rank to encode its share.
-        product_hours: hours of each rank to compute the products of its queries and all passages.
-        read_hours: hours of each rank to read the corpus, once for each of its parts of the queries unless the GPU
-            holds it. Reading and computing do not overlap, so a search takes the sum of both.
-        check_hours: hours of each rank to verify all vectors, once as it ends encoding and once before it searches.
-        last_hours: hours of the last step, in which one process searches deeper for some queries.
+        product_hours: hours of the rank with most to do, for the products of parts of the queries with slices.
+        read_hours: its hours to read its slices of the corpus, each once, or for each part of the queries if the GPU
+            cannot hold it. Reading and computing do not overlap, so a search takes the sum of both.
+        check_hours: its hours to verify the vectors that it has encoded, and those that it searches.
+        last_hours: hours of the last step, in which one process searches the corpus deeper for some queries.
         gpu_hours: of all ranks, and the last step.
         stored_gigabytes: vectors in the shared folder.
-        moved_gigabytes: what all ranks read from it.
+        moved_gigabytes: what is read from it, and what ranks find in slices, written and read.
         pool_gigabytes: candidates, which the last step joins in memory.
         files: files of the vectors.
-        maps: files that a process maps to read all vectors; Linux allows 65,530 by default (``vm.max_map_count``).
-        memory_gigabytes: memory of each rank for the places of vectors, without what sorting them takes for a while.
+        maps: files that the last step maps to read all vectors; Linux allows 65,530 by default (``vm.max_map_count``).
+        memory_gigabytes: its memory for the places of vectors, without what sorting them takes for a while.
     """
 
     encode_hours: float
@@ -92,28 +93,33 @@ def plan(work: Workload) -> Plan:
     """The arithmetic of mining with a model that makes one vector per text."""
     texts = work.passages + work.queries
     shards = math.ceil(work.passages / TEXTS_A_SHARD) + math.ceil(work.queries / TEXTS_A_SHARD)
-    corpus, stored = (4 * work.width * count / 1e9 for count in (work.passages, texts))
+    corpus, queries = (4 * work.width * count / 1e9 for count in (work.passages, work.queries))
     operations, read = 3600e12 * work.teraflops, 3600 * work.gigabytes_per_second  # per hour
-    parts = math.ceil(work.queries / QUERIES_A_PART)
-    turns = math.ceil(parts / work.ranks)  # of the rank with most parts
-    again = math.ceil(work.deepened * parts)
-    held = corpus <= HELD * work.gpu_gigabytes
-    reads, more_reads = (min(turns, 1), min(again, 1)) if held else (turns, again)
-    all_reads = min(parts, work.ranks) if held else parts
+    parts, slices = math.ceil(work.queries / QUERIES_A_PART), math.ceil(work.passages / PASSAGES_A_SLICE)
+    again, pool = math.ceil(work.deepened * parts), BYTES_A_CANDIDATE * work.depth * work.queries / 1e9
+    turns = math.ceil(slices * parts / work.ranks)  # searches of a slice for a part, of the rank with most
+    visits = min(slices, math.ceil((turns - 1) / parts) + 1)  # of slices, most of them for one part after another
+    all_visits = min(slices * parts, slices + work.ranks - 1)
+    held = corpus / slices <= HELD * work.gpu_gigabytes
+    reads, all_reads = (visits, all_visits) if held else (turns, slices * parts)
+    more_reads = min(again, 1) if held and slices == 1 else again
     encode = 2 * work.parameters * work.tokens * texts / work.ranks / operations
-    product_of_part = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations
-    last = again * product_of_part + more_reads * corpus / read + stored / read
-    each = encode + turns * product_of_part + reads * corpus / read + 2 * stored / read
+    product = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations
+    check = (corpus + queries) / work.ranks + visits * corpus / slices + queries
+    last = again * product + (more_reads * corpus + corpus + queries) / read
+    each = encode + turns * product / slices + (reads * corpus / slices + check) / read
+    searched = (all_reads + all_visits) * corpus / slices + work.ranks * queries
+    found = 2 * slices * pool if slices > 1 else 0
     return Plan(
         encode_hours=encode,
-        product_hours=turns * product_of_part,
-        read_hours=reads * corpus / read,
-        check_hours=2 * stored / read,
+        product_hours=turns * product / slices,
+        read_hours=reads * corpus / slices / read,
+        check_hours=check / read,
         last_hours=last,
         gpu_hours=work.ranks * each + last,
-        stored_gigabytes=stored,
-        moved_gigabytes=(all_reads + more_reads) * corpus + (2 * work.ranks + 1) * stored,
-        pool_gigabytes=BYTES_A_CANDIDATE * work.depth * work.queries / 1e9,
+        stored_gigabytes=corpus + queries,
+        moved_gigabytes=searched + found + (more_reads + 2) * corpus + 2 * queries,
+        pool_gigabytes=pool,
         files=FILES_A_SHARD * shards,
         maps=shards,
         memory_gigabytes=BYTES_A_TEXT * texts / 1e9,

@@ -15,16 +15,14 @@ from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
-from hf_negmine.cluster.shares import encode_share, search_share
+from hf_negmine.cluster.shares import Work, encode_share, needs_slices, search_share, search_slices, shards_read
 from hf_negmine.cluster.store import Store
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
 
-WORKS: dict[str, Callable[[MiningConfig, TextSet, int, int], None]] = {
-    work.__name__: work for work in (encode_share, search_share)
-}
+WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share)}
 
 ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
 """Executors whose ranks are processes of their own."""
@@ -39,7 +37,7 @@ class Stage:
 
     def __init__(
         self,
-        work: Callable[[MiningConfig, TextSet, int, int], None],
+        work: Work,
         config: MiningConfig,
         texts: Path,
         store: Store | None = None,
@@ -52,7 +50,9 @@ class Stage:
         if config.device is None and torch.cuda.device_count() > 1:  # else each rank has, or all share, the only one
             config = replace(config, device=f"cuda:{rank % torch.cuda.device_count()}")
         if self.store is not None:
-            self.store.fetch(config.cache_dir)
+            self.store.fetch(config.cache_dir, shards=set())
+            shards = shards_read(self.work, config, open_text_set(self.texts), rank, world_size)
+            self.store.fetch(config.cache_dir, shards=shards)
             self.store.claim(_run(config, open_text_set(self.texts)))  # a model that has changed would fill other parts
         with nullcontext() if self.store is None else self.store.sending(config.cache_dir):
             self.work(config, open_text_set(self.texts), rank, world_size)
@@ -111,7 +111,8 @@ def mine_in_ranks(
         store.claim(_run(config, texts))
         store.send(config.cache_dir)
         finish = partial(_fetch_and, finish, store, config.cache_dir)
-    stages = [Stage(work, config, texts.folder, store) for work in WORKS.values()]
+    works = [work for work in WORKS.values() if work is not search_slices or needs_slices(config, texts)]
+    stages = [Stage(work, config, texts.folder, store) for work in works]
     return executor.run(stages, finish, config.cache_dir / "cluster")
 
 
@@ -139,7 +140,8 @@ def run_rank(address: str, work: str, rank: int, world_size: int, cache_dir: Pat
 
     Args:
         address: of the store, in which `mine_in_ranks` has noted the run.
-        work: ``encode_share``, or, once all ranks have done that, ``search_share``.
+        work: ``encode_share``; once all ranks have done that, for a large corpus ``search_slices``; and then
+            ``search_share``.
         rank: from 0.
         world_size: the number of ranks.
         cache_dir: a folder of this machine.

@@ -26,9 +26,9 @@ from hf_negmine.base.files import digest_of, publish_folder, read_versioned_json
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
+SHARD = "vectors/*/shard-*/shard.json"
 SEALS = (
-    "texts/*/texts.json", "vectors/*/store.json", "vectors/*/shard-*/shard.json", "vectors/*/part-*/shard.json",
-    "pools/*/parts/*.json",
+    "texts/*/texts.json", "vectors/*/store.json", SHARD, "vectors/*/part-*/shard.json", "pools/*/parts/*.json",
 )  # fmt: skip
 PAIRS = "pairs/*/*.pairs"
 """Scores of pairs are appended to; each record has a checksum of its own, so that they need no seal."""
@@ -139,11 +139,16 @@ class Store:
                 sent.result()
                 self.send(cache, known)
 
-    def fetch(self, cache: Path) -> None:
-        """Fetch what the store holds and a cache folder lacks; what is fetched appears whole."""
+    def fetch(self, cache: Path, *, shards: set[str] | None = None) -> None:
+        """Fetch what the store holds and a cache folder lacks; what is fetched appears whole.
+
+        Of the vectors, fetch only the shards with these names; None for all.
+        """
         sizes = self._sizes()
         with scratch_folder(cache) as scratch, self._opened() as (files, root):
-            missing = [name for name in sizes if _is_missing(cache, PurePosixPath(name), sizes[name])]
+            names = [name for name in sizes if _is_missing(cache, PurePosixPath(name), sizes[name])]
+            missing = [name for name in names if shards is None or not _is_one(PurePosixPath(name), SHARD)]
+            missing += [name for name in names if shards and PurePosixPath(name).parent.name in shards]
             with ThreadPoolExecutor(AT_ONCE) as threads:
                 list(threads.map(partial(self._fetch, files, root, cache, scratch), missing))
 

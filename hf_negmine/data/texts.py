@@ -51,6 +51,13 @@ class TextColumn:
         """The texts with these ids, in this order."""
         return self.texts.take(pa.array(ids))
 
+    def slice(self, start: int, stop: int) -> TextColumn:
+        """The texts from ``start`` to ``stop`` as a column of their own, with ids from 0; they stay where they are."""
+        part = object.__new__(TextColumn)
+        part.folder = self.folder / f"{start}-{stop}"  # it names the column, and is not there
+        part.digests, part.texts = self.digests[start:stop], self.texts[start:stop]
+        return part
+
     def find(self, digests: DigestArray) -> IdArray:
         """Ids of the texts with these digests, -1 where there is none. Shape (n,)."""
         order, ordered = self._sorted_digests
@@ -112,6 +119,20 @@ class TextSet:
         )
         pairs = np.unique(pairs, axis=1)
         return offsets_of_rows(pairs[0], len(self.queries)), pairs[1].astype(np.int32)
+
+    def slice(self, start: int, stop: int) -> TextSet:
+        """The same queries, and the passages from ``start`` to ``stop``, with ids from 0, as the whole corpus."""
+        inside = (self.positive_ids >= start) & (self.positive_ids < stop)
+        rows = np.repeat(np.arange(len(self.queries)), np.diff(self.positive_offsets))[inside]
+        own_text = np.where((self.own_text >= start) & (self.own_text < stop), self.own_text - start, -1)
+        return TextSet(
+            folder=self.folder / f"{start}-{stop}",
+            queries=self.queries,
+            corpus=self.corpus.slice(start, stop),
+            positive_offsets=offsets_of_rows(rows, len(self.queries)),
+            positive_ids=(self.positive_ids[inside] - start).astype(np.int32),
+            own_text=own_text,
+        )
 
 
 def open_text_set(folder: Path) -> TextSet:

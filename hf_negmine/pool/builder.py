@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,7 +22,8 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
-from hf_negmine.pool.retrieving import search_share
+from hf_negmine.pool.parts import slices
+from hf_negmine.pool.retrieving import search_share, search_slices
 from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
@@ -123,7 +124,23 @@ class PoolBuilder:
         for teacher in self.config.members:
             folder, about, searcher = self._stored(teacher, texts)
             depth, progress = self._depth(teacher), self.config.progress
-            search_share(texts, searcher, folder, about, depth=depth, share=share, progress=progress)
+            opened = None if has_slices(teacher, texts) else searcher
+            search_share(texts, opened, folder, about, depth=depth, share=share, progress=progress)
+
+    def search_slices(self, texts: TextSet, rank: int, world_size: int) -> None:
+        """Search this rank's slices of the corpus with the teachers that have some; see `retrieving.search_slices`."""
+        for teacher in (one for one in self.config.members if has_slices(one, texts)):
+            folder, about, _ = self._stored(teacher, texts)
+            search_slices(
+                texts,
+                partial(self.searcher, teacher),
+                folder,
+                about,
+                depth=self._depth(teacher),
+                rank=rank,
+                world_size=world_size,
+                progress=self.config.progress,
+            )
 
     def _stored(self, teacher: Teacher, texts: TextSet) -> tuple[Path, dict[str, Any], Callable[[], Searcher]]:
         """A teacher's pool on disk: its folder and its identity; and what opens the searcher that fills it."""
@@ -268,6 +285,12 @@ class PoolBuilder:
     def _joined(self, pools: list[CandidatePool]) -> CandidatePool | EnsemblePool:
         teacher = self.config.teacher
         return EnsemblePool(teacher, pools) if isinstance(teacher, Ensemble) else pools[0]
+
+
+def has_slices(teacher: Teacher, texts: TextSet) -> bool:
+    """Whether ranks search slices of the corpus: it is large, and a passage's score depends on no other passage."""
+    dense = isinstance(teacher, VectorTeacher) and not isinstance(teacher, ApproximateTeacher)
+    return dense and len(slices(len(texts.corpus))) > 1
 
 
 def _known_positives(texts: TextSet, pairs: RowPairs) -> tuple[IdArray, IdArray]:

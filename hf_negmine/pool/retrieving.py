@@ -5,24 +5,24 @@ It writes one part per `QUERIES_A_PART` queries, whole or not at all, so that a 
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_negmine.base.checksums import is_whole, require_writable, write_sealed
+from hf_negmine.base.checksums import require_writable
 from hf_negmine.base.errors import require
-from hf_negmine.base.files import only_writer, read_arrays, write_arrays
+from hf_negmine.base.files import only_writer
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Searcher
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
-from hf_negmine.pool.stored import ABOUT, StoredPool, arrays_of, has_pool, write_pool
+from hf_negmine.pool.parts import has_part, join_slices, of_slice, read_part, slices, write_part
+from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.search import open_index
 from hf_negmine.select.candidates import CandidateLists
 from hf_negmine.select.selection import Positives
@@ -67,7 +67,7 @@ def retrieve(
 
 def search_share(
     texts: TextSet,
-    open_searcher: Callable[[], Searcher],
+    open_searcher: Callable[[], Searcher] | None,
     folder: Path,
     about: dict[str, Any],
     *,
@@ -78,11 +78,54 @@ def search_share(
     """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
 
     ``share`` says which parts, by number. Processes with shares of their own need no lock: nobody else writes their
-    parts.
+    parts. Without ``open_searcher`` they are joined from slices (`search_slices`), as far as these are there.
     """
-    if not has_pool(folder, about=about):
-        paths = dict(list(_parts(texts, folder / "parts").items())[share])
+    if has_pool(folder, about=about):
+        return
+    paths = dict(list(_parts(texts, folder / "parts").items())[share])
+    if open_searcher is None:
+        _missing(texts, paths, depth)
+    else:
         _fill(texts, cache(open_searcher), paths, depth, progress)
+
+
+def search_slices(
+    texts: TextSet,
+    open_searcher: Callable[[TextSet], Searcher],
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    depth: int,
+    rank: int,
+    world_size: int,
+    progress: bool = True,
+) -> None:
+    """Search only the slices of a rank for its parts of the queries; `search_share` joins what all have found.
+
+    Slices are the same for any number of ranks. A rank goes through all parts of a slice before the next, so that it
+    reads few slices, each once if the device can hold it.
+
+    Args:
+        open_searcher: makes a searcher over a slice, which `TextSet.slice` gives.
+    """
+    if has_pool(folder, about=about):
+        return
+    parts = _parts(texts, folder / "parts")
+    for (first, stop), starts in slices_of_rank(texts, rank, world_size).items():
+        some = texts.slice(first, stop)
+        paths = {start: of_slice(parts[start], first) for start in starts}
+        lacking = {start: path for start, path in paths.items() if not has_part(parts[start])}
+        _fill(some, cache(partial(open_searcher, some)), lacking, depth, progress)
+
+
+def slices_of_rank(texts: TextSet, rank: int, world_size: int) -> dict[tuple[int, int], list[int]]:
+    """The slices that a rank searches (see `slices`), and the first query of each part that it searches there for."""
+    starts = range(0, len(texts.queries), QUERIES_A_PART)
+    every = [(one, start) for one in slices(len(texts.corpus)) for start in starts]
+    own: dict[tuple[int, int], list[int]] = {}
+    for one, start in every[len(every) * rank // world_size : len(every) * (rank + 1) // world_size]:
+        own.setdefault(one, []).append(start)
+    return own
 
 
 def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
@@ -95,7 +138,7 @@ def _fill(
 ) -> None:
     """Search the parts that are missing; the bar counts those of an earlier run as done, but not for the rate."""
     parts = {start: np.arange(start, min(start + QUERIES_A_PART, len(texts.queries))) for start in paths}
-    missing = [start for start, path in paths.items() if not _has_part(path)]
+    missing = _missing(texts, paths, depth)
     if missing:
         open_index(open_searcher())  # encodes and indexes, with their own bars
     total = sum(map(len, parts.values()))
@@ -106,8 +149,14 @@ def _fill(
             rows = np.repeat(np.arange(len(parts[start])), np.diff(bounds))
             passages = texts.positive_ids[bounds[0] : bounds[-1]]
             lists, scores = search_in_blocks(open_searcher(), parts[start], rows, passages, depth, searched.update)
-            write_arrays(paths[start], [*arrays_of(lists), scores])
-            write_sealed(paths[start].with_suffix(".json"), {}, [paths[start]])
+            write_part(paths[start], lists, scores)
+
+
+def _missing(texts: TextSet, paths: dict[int, Path], depth: int) -> list[int]:
+    """The first query of each part that must still be searched for, once those found in slices are joined."""
+    ends = {start: min(start + QUERIES_A_PART, len(texts.queries)) for start in paths}
+    lacking = [start for start, path in paths.items() if not has_part(path)]
+    return [start for start in lacking if not join_slices(texts, paths[start], start, ends[start], depth)]
 
 
 def _candidates(
@@ -118,12 +167,8 @@ def _candidates(
     paths = _parts(texts, folder)
     _fill(texts, open_searcher, paths, depth, progress)
     for path in paths.values():
-        *arrays, scores = read_arrays(path, len(dataclasses.fields(CandidateLists)) + 1)
-        lists_of_parts.append(CandidateLists(*arrays))
+        lists, scores = read_part(path)
+        lists_of_parts.append(lists)
         scores_of_parts.append(scores)
     positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))
     return CandidateLists.concatenated(lists_of_parts), positives
-
-
-def _has_part(path: Path) -> bool:
-    return is_whole(path.with_suffix(".json"), aside=path.with_suffix(".json"))

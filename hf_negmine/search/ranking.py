@@ -50,6 +50,26 @@ def ranking_of_keys(keys: torch.Tensor, depth: int, skip: int) -> Ranking:
     )
 
 
+def merged(one: Ranking, other: Ranking, depth: int) -> Ranking:
+    """The best ``depth`` of two rankings of the same queries over different passages, each at least that deep.
+
+    It is associative: however many are merged, in whatever order, the result is that of searching all their passages.
+    """
+    counts = np.diff(one.offsets) + np.diff(other.offsets)
+    rows = np.concatenate([np.repeat(np.arange(len(counts)), np.diff(part.offsets)) for part in (one, other)])
+    passages = np.concatenate([one.passages, other.passages])
+    scores = np.concatenate([one.scores, other.scores])
+    order = np.lexsort((passages, -scores, rows))
+    places = np.arange(len(order)) - offsets_of_counts(counts)[rows[order]]
+    kept = order[places < depth]
+    return Ranking(
+        offsets=offsets_of_counts(np.minimum(counts, depth)),
+        passages=passages[kept],
+        scores=scores[kept],
+        exhausted=one.exhausted & other.exhausted & (counts <= depth),
+    )
+
+
 @dataclass(frozen=True)
 class Exclusions:
     """Passages that are never candidates of a query, as CSR over query ids (`TextSet.excluded`)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,8 @@ class VectorStore:
         """The shards, with everything that was missing, and the shard and row of each text."""
         folder = self._open_folder(teacher, kind, role)
         _join_parts(folder, names)  # left by a killed run; there may be more than a process can map
-        shards, index = self._read_shards(folder, names)
+        own = [folder / name for name in shard_names(texts)]
+        shards, index = self._read_shards(folder, names, own)
         missing = np.flatnonzero(index.find(texts.digests)[0] < 0)
         if len(missing):
             require_writable(folder / f"shard of {len(missing):,} {role} texts")
@@ -136,7 +137,7 @@ class VectorStore:
                 folder, texts, missing, role, encode, step or TEXTS_A_SHARD, shards[0] if shards else None
             )
             _join_parts(folder, names)
-            shards, index = self._read_shards(folder, names)
+            shards, index = self._read_shards(folder, names, own)
         if not shards:
             raise InputError(f"no {role} texts to encode")
         shard_of, row_of = index.find(texts.digests)
@@ -154,16 +155,17 @@ class VectorStore:
             write_sealed(folder / ABOUT, about)
         return folder
 
-    def _read_shards(self, folder: Path, names: tuple[str, ...]) -> tuple[list[Arrays], _ShardIndex]:
+    def _read_shards(self, folder: Path, names: tuple[str, ...], own: list[Path]) -> tuple[list[Arrays], _ShardIndex]:
+        """The shards ``own`` if all are there, and else all shards, among which the texts may be spread."""
         shards: list[Arrays] = []
         digests: list[DigestArray] = []
-        for path in _whole_shards(folder):
+        for path in _whole_shards(folder, own):
             try:
                 shard, its_digests = _read_shard(path, names)
             except StorageError:
                 if path.exists():
                     raise
-                return self._read_shards(folder, names)  # another run has joined it with others meanwhile
+                return self._read_shards(folder, names, own)  # another run has joined it with others meanwhile
             width = shard.get("vectors", its_digests).shape[1]
             if shards and "vectors" in shard and width != shards[0]["vectors"].shape[1]:
                 raise StorageError(
@@ -203,10 +205,21 @@ def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) 
         publish_sealed(shard, folder / f"{kind}-{digest_of(digests)}", SHARD, {})
 
 
-def _whole_shards(folder: Path) -> list[Path]:
-    """The shards of a folder, then the parts; damaged ones are set aside, so that their texts count as missing."""
+def shard_names(texts: TextColumn) -> list[str]:
+    """The names of the shards of a column whose texts were all encoded for it, and none for another column."""
+    starts = range(0, len(texts), TEXTS_A_SHARD)
+    return [f"shard-{digest_of(texts.digests[start : start + TEXTS_A_SHARD])}" for start in starts]
+
+
+def _whole_shards(folder: Path, own: Sequence[Path] = ()) -> list[Path]:
+    """The shards ``own`` if all are there, and else all shards of the folder, then the parts.
+
+    Damaged ones are set aside, so that their texts count as missing.
+    """
     while True:
-        paths = [path for kind in ("shard-*", "part-*") for path in sorted(folder.glob(kind))]
+        paths = list(own)
+        if not paths or not all(path.exists() for path in paths):
+            paths = [path for kind in ("shard-*", "part-*") for path in sorted(folder.glob(kind))]
         if not [path for path in paths if not is_whole(path / SHARD, aside=path)]:  # else look again at what is left
             return paths
 

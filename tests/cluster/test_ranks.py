@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import steps
-from hf_negmine.cluster import encode_share, search_share
+from hf_negmine.cluster import encode_share, search_share, search_slices
 from hf_negmine.data.texts import open_text_set
 from tests.faults.world import ROWS, RUNS, miner_of, small
 from tests.forks import exit_of, exits_of, forks
@@ -22,7 +22,7 @@ from tests.thorough import sample
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), forks]
 
-STAGES = (encode_share, search_share)
+STAGES = (encode_share, search_slices, search_share)
 WHAT_COUNTS = ["pools", "fits", "mined"]
 MAY_DIFFER = ("fit.json",)
 """It holds times."""
@@ -95,9 +95,12 @@ def test_ranks_give_the_bytes_of_one_process(
     assert read(run, tmp_path) == 0
     for stage in STAGES:
         assert in_ranks(run, tmp_path, stage, range(world_size), world_size) == [0] * world_size
-    parts = len(list((tmp_path / "pools").glob("*/parts/*.npy")))
-    assert parts % 3 == 0  # of 24 queries, 10 a part, for each teacher
+    names = [path.stem for path in (tmp_path / "pools").glob("*/parts/*.npy")]
+    parts = [name for name in names if "-" not in name]
+    assert len(parts) % 3 == 0  # of 24 queries, 10 a part, for each teacher
     assert parts
+    if run == "dense":
+        assert len(names) - len(parts) == 3 * 3  # slices of 32 of 70 passages
     kinds = WHAT_COUNTS if run in ("streaming", "pairs") else [*WHAT_COUNTS, "vectors"]
     before = contents(tmp_path, ["vectors"])
     assert exit_of(lambda: fit(run, tmp_path)) == 0
@@ -106,7 +109,7 @@ def test_ranks_give_the_bytes_of_one_process(
         assert contents(tmp_path, ["vectors"]) == before
 
 
-@pytest.mark.parametrize("stage", range(2))
+@pytest.mark.parametrize("stage", range(3))
 @pytest.mark.parametrize("dies_at", sample(range(12), 4))
 def test_a_rank_that_is_killed_and_started_again_changes_nothing(
     tmp_path: Path, stage: int, dies_at: int, of_one_process: Callable[[str], Path]

@@ -21,6 +21,7 @@ import pytest
 from datasets import Dataset
 from typer.testing import CliRunner
 
+import hf_negmine.pool.parts
 import hf_negmine.pool.retrieving
 import hf_negmine.teachers.vector_store
 from hf_negmine import InputError, NegativeMiner, StorageError
@@ -40,6 +41,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFA
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_negmine.teachers.vector_store, "TEXTS_A_SHARD", 16)
     monkeypatch.setattr(hf_negmine.pool.retrieving, "QUERIES_A_PART", 10)
+    monkeypatch.setattr(hf_negmine.pool.parts, "PASSAGES_A_SLICE", 32)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,18 @@ def test_every_kind_of_teacher(tmp_path: Path, run: str) -> None:
         assert contents(miner.config.cache_dir, WHAT_COUNTS) == alone(run, tmp_path / "alone")
     finally:
         fsspec.filesystem("memory").store.clear()
+
+
+def test_a_rank_fetches_only_the_vectors_that_it_reads(tmp_path: Path) -> None:
+    mine_with(Store(f"file://{tmp_path}/store"), "dense", tmp_path)
+    shards = {
+        stage: [len(list(home.glob("vectors/*/shard-*"))) for home in sorted(tmp_path.glob(f"{stage}-*"))]
+        for stage in ("encode_share", "search_slices", "search_share")
+    }
+    # 5 shards of 70 passages, and 2 of 24 queries, which every rank compares with the 2 shards of a slice, or with 1.
+    assert sum(shards["encode_share"]) == 7
+    assert sorted(shards["search_slices"]) == [3, 4, 4]
+    assert shards["search_share"] == [0, 0, 0]
 
 
 def test_a_run_that_stopped_continues_from_the_store(tmp_path: Path, address: str) -> None:

@@ -27,6 +27,7 @@ import torch
 from datasets import Dataset, disable_progress_bars
 
 import hf_negmine.data.texts
+import hf_negmine.pool.parts
 import hf_negmine.pool.retrieving
 import hf_negmine.search.faiss_index
 import hf_negmine.teachers.vector_store
@@ -57,6 +58,7 @@ def small() -> None:
     disable_progress_bars()
     hf_negmine.teachers.vector_store.TEXTS_A_SHARD = 16
     hf_negmine.pool.retrieving.QUERIES_A_PART = 10
+    hf_negmine.pool.parts.PASSAGES_A_SLICE = 32
 
 
 def vectors_of(texts: Sequence[str]) -> Any:

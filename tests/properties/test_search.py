@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_negmine.base.choices import FirstPass
-from hf_negmine.base.protocols import QueryBlock
-from hf_negmine.base.schema import FloatArray
+from hf_negmine.base.protocols import QueryBlock, Ranking
+from hf_negmine.base.schema import FloatArray, IdArray
 from hf_negmine.search import ScoreSearcher, VectorSearcher, contenders, corpus, exact, picking, scoring
+from hf_negmine.search.ranking import merged
+from tests import reference
 from tests.reference import ArraySource, exclusions_of, ranked, rows_of, score_matrix
 from tests.thorough import examples
 
@@ -265,3 +267,23 @@ def test_a_score_depends_on_its_two_vectors_only(seed: int, width: int, rows: in
     )
     assert torch.equal(together.view(-1), pairs)
     assert torch.equal(pairs, single)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 12))
+def test_merging_in_any_order_gives_what_one_search_gives(seed: int, pieces: int, depth: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(-2, 3, (4, int(rng.integers(1, 40)))).astype(np.float32)  # many ties
+    of_piece = rng.integers(0, pieces, scores.shape[1])
+    everyone, no_ceiling = range(len(scores)), np.full(len(scores), np.inf, dtype=np.float32)
+
+    def found(passages: IdArray) -> Ranking:
+        left_out = np.setdiff1d(np.arange(scores.shape[1]), passages)
+        return reference.search([ranked(row, left_out.tolist()) for row in scores], everyone, no_ceiling, depth)
+
+    parts = [found(np.flatnonzero(of_piece == piece)) for piece in rng.permutation(pieces)]
+    while len(parts) > 1:  # not only from one end to the other
+        at = int(rng.integers(len(parts) - 1))
+        parts[at : at + 2] = [merged(*parts[at : at + 2], depth)]
+    whole = found(np.arange(scores.shape[1]))
+    assert rows_of(parts[0]) == rows_of(whole)
+    assert parts[0].exhausted.tolist() == whole.exhausted.tolist()
