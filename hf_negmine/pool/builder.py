@@ -23,7 +23,7 @@ from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
 from hf_negmine.pool.parts import slices
-from hf_negmine.pool.retrieving import search_share, search_slices
+from hf_negmine.pool.retrieving import OpenSlice, search_share, search_slices
 from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
 from hf_negmine.search import Exclusions, Indexes, Queries, open_index, recall_of
 from hf_negmine.select import Positives
@@ -124,16 +124,16 @@ class PoolBuilder:
         for teacher in self.config.members:
             folder, about, searcher = self._stored(teacher, texts)
             depth, progress = self._depth(teacher), self.config.progress
-            opened = None if has_slices(teacher, texts) else searcher
+            opened = None if has_slices(teacher, texts) else partial(searcher, texts)
             search_share(texts, opened, folder, about, depth=depth, share=share, progress=progress)
 
     def search_slices(self, texts: TextSet, rank: int, world_size: int) -> None:
         """Search this rank's slices of the corpus with the teachers that have some; see `retrieving.search_slices`."""
         for teacher in (one for one in self.config.members if has_slices(one, texts)):
-            folder, about, _ = self._stored(teacher, texts)
+            folder, about, searcher = self._stored(teacher, texts)
             search_slices(
                 texts,
-                partial(self.searcher, teacher),
+                searcher,
                 folder,
                 about,
                 depth=self._depth(teacher),
@@ -142,13 +142,13 @@ class PoolBuilder:
                 progress=self.config.progress,
             )
 
-    def _stored(self, teacher: Teacher, texts: TextSet) -> tuple[Path, dict[str, Any], Callable[[], Searcher]]:
-        """A teacher's pool on disk: its folder and its identity; and what opens the searcher that fills it."""
+    def _stored(self, teacher: Teacher, texts: TextSet) -> tuple[Path, dict[str, Any], OpenSlice]:
+        """A teacher's pool on disk: its folder and its identity; and what opens the searchers that fill it."""
         about = self.about(teacher, texts)  # computed once: it reads a whole model each time
 
-        def searcher() -> Searcher:
+        def searcher(some: TextSet) -> Searcher:
             _require_same(self.about(teacher, texts) == about, teacher)
-            return self.searcher(teacher, texts)
+            return self.searcher(teacher, some)
 
         return self.config.cache_dir / "pools" / self._pool_name(about), about, searcher
 
@@ -162,10 +162,11 @@ class PoolBuilder:
         approximate = [one for one in with_stages(teacher) if isinstance(one, ApproximateTeacher)]
         pool = retrieve(
             texts,
-            searcher,
+            partial(searcher, texts),
             folder,
             about,
             depth=self._depth(teacher),
+            open_slice=searcher if has_slices(teacher, texts) else None,
             notes=recall if approximate else None,
             progress=self.config.progress,
         )
@@ -288,7 +289,7 @@ class PoolBuilder:
 
 
 def has_slices(teacher: Teacher, texts: TextSet) -> bool:
-    """Whether ranks search slices of the corpus: it is large, and a passage's score depends on no other passage."""
+    """Whether the corpus is searched in slices: it is large, and a passage's score depends on no other passage."""
     dense = isinstance(teacher, VectorTeacher) and not isinstance(teacher, ApproximateTeacher)
     return dense and len(slices(len(texts.corpus))) > 1
 

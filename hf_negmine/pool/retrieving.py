@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from hf_negmine.select.selection import Positives
 
 QUERIES_A_PART = 8192
 
+OpenSlice: TypeAlias = Callable[[TextSet], Searcher]
+
 
 def retrieve(
     texts: TextSet,
@@ -37,6 +39,7 @@ def retrieve(
     about: dict[str, Any],
     *,
     depth: int,
+    open_slice: OpenSlice | None = None,
     notes: Callable[[], dict[str, Any]] | None = None,
     progress: bool = True,
 ) -> CandidatePool:
@@ -49,6 +52,8 @@ def retrieve(
         progress: whether to show bars.
         about: provenance that is stored with the pool.
         depth: candidates per query at first; selections deepen the pool where they need more.
+        open_slice: makes the searcher over a slice of the corpus (`TextSet.slice`). Then one slice after another is
+            searched for all queries, so that a large corpus is read once.
         notes: provenance that is only known once the pool is made.
     """
     require(depth >= 1, f"pool_depth: at least 1 candidate per query, got {depth}")
@@ -56,8 +61,10 @@ def retrieve(
         require_writable(folder / ABOUT)
         with only_writer(folder):  # one process searches; those that need the same pool wait for it
             if not has_pool(folder, about=about, locked=True, aside=folder / ABOUT):
-                parts, opened = folder / "parts", cache(open_searcher)
-                lists, positives = _candidates(texts, opened, parts, depth, progress)
+                parts = folder / "parts"
+                if open_slice is not None:
+                    search_slices(texts, open_slice, folder, about, depth=depth, progress=progress)
+                lists, positives = _candidates(texts, open_searcher, parts, depth, progress)
                 about = {**about, "depth": depth, **({} if notes is None else notes())}
                 keys = texts.queries.digests[:, 0], texts.corpus.digests[:, 0]
                 write_pool(folder, StoredPool(lists, positives, *keys, about))
@@ -78,7 +85,7 @@ def search_share(
     """Search only a share of the parts of the pool in ``folder``; `retrieve` finds them there and joins them.
 
     ``share`` says which parts, by number. Processes with shares of their own need no lock: nobody else writes their
-    parts. Without ``open_searcher`` they are joined from slices (`search_slices`), as far as these are there.
+    parts. Without ``open_searcher`` they are only merged, if all their slices have been searched (`search_slices`).
     """
     if has_pool(folder, about=about):
         return
@@ -86,36 +93,32 @@ def search_share(
     if open_searcher is None:
         _missing(texts, paths, depth)
     else:
-        _fill(texts, cache(open_searcher), paths, depth, progress)
+        _fill(texts, open_searcher, paths, depth, progress)
 
 
 def search_slices(
     texts: TextSet,
-    open_searcher: Callable[[TextSet], Searcher],
+    open_slice: OpenSlice,
     folder: Path,
     about: dict[str, Any],
     *,
     depth: int,
-    rank: int,
-    world_size: int,
+    rank: int = 0,
+    world_size: int = 1,
     progress: bool = True,
 ) -> None:
-    """Search only the slices of a rank for its parts of the queries; `search_share` joins what all have found.
+    """Search only the slices of a rank for its parts of the queries; `search_share` merges what all have found.
 
     Slices are the same for any number of ranks. A rank goes through all parts of a slice before the next, so that it
     reads few slices, each once if the device can hold it.
-
-    Args:
-        open_searcher: makes a searcher over a slice, which `TextSet.slice` gives.
     """
     if has_pool(folder, about=about):
         return
-    parts = _parts(texts, folder / "parts")
-    for (first, stop), starts in slices_of_rank(texts, rank, world_size).items():
-        some = texts.slice(first, stop)
-        paths = {start: of_slice(parts[start], first) for start in starts}
-        lacking = {start: path for start, path in paths.items() if not has_part(parts[start])}
-        _fill(some, cache(partial(open_searcher, some)), lacking, depth, progress)
+    parts, every = _parts(texts, folder / "parts"), slices(len(texts.corpus))
+    for one, starts in slices_of_rank(texts, rank, world_size).items():
+        some, what = texts.slice(*one), f"Searching slice {every.index(one) + 1} of {len(every)}"
+        paths = {start: of_slice(parts[start], one[0]) for start in starts if not has_part(parts[start])}
+        _fill(some, partial(open_slice, some), paths, depth, progress, what)
 
 
 def slices_of_rank(texts: TextSet, rank: int, world_size: int) -> dict[tuple[int, int], list[int]]:
@@ -134,21 +137,28 @@ def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
 
 
 def _fill(
-    texts: TextSet, open_searcher: Callable[[], Searcher], paths: dict[int, Path], depth: int, progress: bool
+    texts: TextSet,
+    open_searcher: Callable[[], Searcher],
+    paths: dict[int, Path],
+    depth: int,
+    progress: bool,
+    what: str = "Searching",
 ) -> None:
     """Search the parts that are missing; the bar counts those of an earlier run as done, but not for the rate."""
     parts = {start: np.arange(start, min(start + QUERIES_A_PART, len(texts.queries))) for start in paths}
     missing = _missing(texts, paths, depth)
-    if missing:
-        open_index(open_searcher())  # encodes and indexes, with their own bars
+    if not missing:
+        return
+    searcher = open_searcher()
+    open_index(searcher)  # encodes and indexes, with their own bars
     total = sum(map(len, parts.values()))
     done = total - sum(len(parts[start]) for start in missing)
-    with bar("Searching", "queries", total, done=done, shown=progress) as searched:
+    with bar(what, "queries", total, done=done, shown=progress) as searched:
         for start in missing:
             bounds = texts.positive_offsets[start : parts[start][-1] + 2]
             rows = np.repeat(np.arange(len(parts[start])), np.diff(bounds))
             passages = texts.positive_ids[bounds[0] : bounds[-1]]
-            lists, scores = search_in_blocks(open_searcher(), parts[start], rows, passages, depth, searched.update)
+            lists, scores = search_in_blocks(searcher, parts[start], rows, passages, depth, searched.update)
             write_part(paths[start], lists, scores)
 
 

@@ -16,6 +16,7 @@ from datasets import Dataset
 from hf_negmine import steps
 from hf_negmine.cluster import encode_share, search_share, search_slices
 from hf_negmine.data.texts import open_text_set
+from hf_negmine.pool import parts
 from tests.faults.world import ROWS, RUNS, miner_of, small
 from tests.forks import exit_of, exits_of, forks
 from tests.thorough import sample
@@ -37,8 +38,10 @@ def contents(cache: Path, kinds: list[str]) -> dict[str, bytes]:
     }
 
 
-def fit(run: str, cache: Path) -> None:
+def fit(run: str, cache: Path, *, in_slices: bool = True) -> None:
     small()
+    if not in_slices:
+        parts.PASSAGES_A_SLICE = 2**22
     miner_of(run, cache).mine(Dataset.from_dict(ROWS))
 
 
@@ -79,7 +82,7 @@ def of_one_process(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     def cache_of(run: str) -> Path:
         if run not in made:
             made[run] = tmp_path_factory.mktemp(run)
-            assert exit_of(lambda: fit(run, made[run])) == 0
+            assert exit_of(lambda: fit(run, made[run], in_slices=False)) == 0
         return made[run]
 
     return cache_of
@@ -96,17 +99,23 @@ def test_ranks_give_the_bytes_of_one_process(
     for stage in STAGES:
         assert in_ranks(run, tmp_path, stage, range(world_size), world_size) == [0] * world_size
     names = [path.stem for path in (tmp_path / "pools").glob("*/parts/*.npy")]
-    parts = [name for name in names if "-" not in name]
-    assert len(parts) % 3 == 0  # of 24 queries, 10 a part, for each teacher
-    assert parts
+    whole = [name for name in names if "-" not in name]
+    assert len(whole) % 3 == 0  # of 24 queries, 10 a part, for each teacher
+    assert whole
     if run == "dense":
-        assert len(names) - len(parts) == 3 * 3  # slices of 32 of 70 passages
+        assert len(names) - len(whole) == 3 * 3  # slices of 32 of 70 passages
     kinds = WHAT_COUNTS if run in ("streaming", "pairs") else [*WHAT_COUNTS, "vectors"]
     before = contents(tmp_path, ["vectors"])
     assert exit_of(lambda: fit(run, tmp_path)) == 0
     assert contents(tmp_path, kinds) == contents(of_one_process(run), kinds)
     if run not in ("judged", "streaming"):  # there a veto's teacher is asked, and parts are joined
         assert contents(tmp_path, ["vectors"]) == before
+
+
+def test_slices_change_nothing(tmp_path: Path, of_one_process: Callable[[str], Path]) -> None:
+    assert exit_of(lambda: fit("dense", tmp_path)) == 0
+    kinds = [*WHAT_COUNTS, "vectors"]
+    assert contents(tmp_path, kinds) == contents(of_one_process("dense"), kinds)
 
 
 @pytest.mark.parametrize("stage", range(3))
