@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from hf_negmine.pool.parts import PASSAGES_A_SLICE
 from hf_negmine.pool.retrieving import QUERIES_A_PART
+from hf_negmine.search.exact import QUERIES_A_BLOCK_ON_A_GPU
 from hf_negmine.teachers.vector_store import TEXTS_A_SHARD
 
 FILES_A_SHARD = 3
@@ -96,17 +97,17 @@ def plan(work: Workload) -> Plan:
     corpus, queries = (4 * work.width * count / 1e9 for count in (work.passages, work.queries))
     operations, read = 3600e12 * work.teraflops, 3600 * work.gigabytes_per_second  # per hour
     parts, slices = math.ceil(work.queries / QUERIES_A_PART), math.ceil(work.passages / PASSAGES_A_SLICE)
-    again, pool = math.ceil(work.deepened * parts), BYTES_A_CANDIDATE * work.depth * work.queries / 1e9
+    again, pool = work.deepened * work.queries, BYTES_A_CANDIDATE * work.depth * work.queries / 1e9
     turns = math.ceil(slices * parts / work.ranks)  # searches of a slice for a part, of the rank with most
     visits = min(slices, math.ceil((turns - 1) / parts) + 1)  # of slices, most of them for one part after another
     all_visits = min(slices * parts, slices + work.ranks - 1)
     held = corpus / slices <= HELD * work.gpu_gigabytes
     reads, all_reads = (visits, all_visits) if held else (turns, slices * parts)
-    more_reads = min(again, 1) if held and slices == 1 else again
+    more_reads = math.ceil(again / QUERIES_A_BLOCK_ON_A_GPU)
     encode = 2 * work.parameters * work.tokens * texts / work.ranks / operations
-    product = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations
+    product = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations  # for a part
     check = (corpus + queries) / work.ranks + visits * corpus / slices + queries
-    last = again * product + (more_reads * corpus + corpus + queries) / read
+    last = product * again / min(QUERIES_A_PART, work.queries) + (more_reads * corpus + corpus + queries) / read
     each = encode + turns * product / slices + (reads * corpus / slices + check) / read
     searched = (all_reads + all_visits) * corpus / slices + work.ranks * queries
     found = 2 * slices * pool if slices > 1 else 0

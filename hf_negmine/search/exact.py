@@ -32,8 +32,8 @@ from hf_negmine.search.workers import side_by_side
 
 ROWS_A_GROUP = 1024
 """Queries whose best passages are found together, on a CPU by one thread; on a GPU four times as many."""
-QUERIES_A_BLOCK = 8192
-"""A corpus that is too large for memory is read once for each block of queries."""
+QUERIES_A_BLOCK, QUERIES_A_BLOCK_ON_A_GPU = 8192, 65_536
+"""A corpus that is too large for memory is read once for each block of queries, and reading is what a GPU waits for."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -74,7 +74,8 @@ class VectorSearcher:
         self.corpus = Corpus(passages, self.device, passages_a_block)
         on_cpu = self.device.type == "cpu"
         self.rows_a_group = ROWS_A_GROUP if on_cpu else 4 * ROWS_A_GROUP
-        self.block_size = max(QUERIES_A_BLOCK, self.rows_a_group * (torch.get_num_threads() if on_cpu else 1))
+        of_threads = max(QUERIES_A_BLOCK, self.rows_a_group * torch.get_num_threads())
+        self.block_size = of_threads if on_cpu else QUERIES_A_BLOCK_ON_A_GPU
         self.buffer = ScoreBuffer()
 
     @property

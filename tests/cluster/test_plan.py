@@ -21,6 +21,9 @@ def test_the_figures_of_a_billion_passages() -> None:
     # 239 slices of 2**22 passages by 123 parts of 8,192 queries: 460 searches a rank, in five slices at most.
     assert found.read_hours == pytest.approx(5 * 3072 / 239 / 2 / 3600)
     assert found.product_hours == pytest.approx(460 * 2 * 768 * 8192 * 1e9 / 239 / 200e12 / 3600)
+    # The last step verifies everything, and reads the corpus twice for 70,000 queries.
+    product = 2 * 768 * 70_000 * 1e9 / 200e12
+    assert found.last_hours == pytest.approx((product + (3072 + 3.072 + 2 * 3072) / 2) / 3600)
     assert found.pool_gigabytes == pytest.approx(0.8)
 
 
