@@ -175,7 +175,8 @@ class _Auditor:
         if np.isfinite(config.method.floor):
             reasons[f"floor of {config.method}"] = scores < config.method.floor
         for one in config.candidate_filters:
-            reasons[str(one)] = self._dropped_by(one.bind(scene), targets, scores, settled)
+            dropped = self._dropped_by(one.bind(scene), targets, scores, settled)
+            reasons[str(one)] = np.logical_or(dropped, reasons.get(str(one), False))  # two may have the same name
         judged = None
         if config.judge is not None:
             relevant, judged = self._judged(scores, settled)

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -847,8 +847,30 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
         def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[tuple[int, bool]]:
             yield 0, False
 
-    with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
+    with pytest.raises(TeacherError, match=r"judge 'bench' gave no verdict on \d+ of \d+ pairs"):
         miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("say", "told"),
+    [
+        (lambda count: [(place % 5, True) for place in range(count)], r"\(0, True\)"),  # as if each batch began at 0
+        (lambda count: [(place + 1, True) for place in range(count)], r"\(\d+, True\)"),
+        (lambda count: [(-1, True)], r"\(-1, True\)"),
+        (lambda count: [(0, "no")], r"\(0, 'no'\)"),
+        (lambda count: [(0, 0.7)], r"\(0, 0.7\)"),
+        (lambda count: [(0, None)], r"\(0, None\)"),
+        (lambda count: [True] * count, "True"),
+        (lambda count: None, r"no verdict on (\d+) of \1 pairs"),
+    ],
+)
+def test_what_is_no_verdict_about_a_pair_is_an_error(say: Callable[[int], Any], told: str, cache: Path) -> None:
+    class Odd(Bench):
+        def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Any:
+            return say(len(queries))
+
+    with pytest.raises(TeacherError, match=f"judge 'bench' gave {told}"):
+        miner_in(cache, filters=[Judge(Odd())]).fit(ROWS)
 
 
 # ---- what filters= takes -----------------------------------------------------------------------------------------

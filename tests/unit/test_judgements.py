@@ -166,6 +166,9 @@ def test_an_audit_finds_what_was_judged_relevant(tmp_path: Path) -> None:
     assert found.reasons[str(given)].tolist() == [True, False]
     assert np.flatnonzero(found.doubtful).tolist() == [0]
     assert "are dropped by 2 judgements" in str(found)
+    apart = [Judgements([line("q", text, True)]) for text in ("yes", "no")]
+    both = audit(rows, NegativeMiner(RandomTeacher(1), filters=apart, method="naive", cache_dir=tmp_path))
+    assert both.doubtful.all(), "two files of labels have the same name if they are as long"
 
 
 def test_the_command_takes_a_file(tmp_path: Path) -> None:
