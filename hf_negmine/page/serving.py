@@ -55,10 +55,16 @@ class LabelFile:
             "document": texts.corpus.take(np.array([document]))[0].as_py(),
             "relevant": relevant,
         }
-        with self._writing, storage_errors(self._path), self._path.open("ab") as file:
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        rest = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        with self._writing, storage_errors(self._path), self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:  # a full disk; the next label must not be joined to half of this one
+                file.truncate(size)
+                raise
             self.labels[query, document] = relevant
 
     def _read(self) -> dict[tuple[int, int], bool]:

@@ -179,13 +179,15 @@ def digests_of(rows: Sequence[Mapping[str, Any]], side: str) -> DigestArray:
 
 def _lines(path: Path) -> Iterator[Any]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line in filter(str.strip, file):
-                yield json.loads(line)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield json.loads(line)
     except OSError as error:
         raise InputError(f"Judgements: {path} cannot be read ({error.strerror}); give a file of JSON lines") from error
     except ValueError as error:
-        raise InputError(f"Judgements: {path} does not hold JSON lines ({error}); {EXPECTED} in each") from error
+        why = f"line {number}: {getattr(error, 'msg', error)}"
+        raise InputError(f"Judgements: {path} does not hold JSON lines ({why}); {EXPECTED} in each") from error
 
 
 def _named(source: Any) -> str:

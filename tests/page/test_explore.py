@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hf_negmine import InputError, NegativeMiner
+from hf_negmine import InputError, NegativeMiner, StorageError
 from hf_negmine.page import Shown
 from hf_negmine.page.serving import LabelFile, served
 
@@ -133,6 +134,22 @@ def test_the_last_label_counts_and_a_cut_line_is_no_harm(miner: NegativeMiner, l
     lines = [json.loads(line) for line in labels.read_bytes().split(b"\n")[:-1]]
     assert [line["relevant"] for line in lines] == [True, False, True]
     assert LabelFile(labels, shown).labels == {(3, 4): False, (5, 6): True}
+
+
+def test_a_label_that_a_full_disk_cuts_off_leaves_the_others_readable(miner: NegativeMiner, labels: Path) -> None:
+    kept = LabelFile(labels, Shown.of(miner))
+    kept.add(3, 4, True)
+    whole = labels.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+    try:
+        with pytest.raises(StorageError):
+            kept.add(5, 6, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert labels.read_bytes() == whole
+    kept.add(7, 8, False)
+    assert LabelFile(labels, Shown.of(miner)).labels == kept.labels == {(3, 4): True, (7, 8): False}
 
 
 @pytest.mark.parametrize("content", NOT_LABELS)

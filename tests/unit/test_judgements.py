@@ -122,7 +122,8 @@ def test_other_texts_are_told_and_nothing_at_all_is_refused(tmp_path: Path, verd
     ("content", "message"),
     [
         ("", "holds no judgement"),
-        ("{", "does not hold JSON lines"),
+        ("{", r"does not hold JSON lines \(line 1: Expecting property name"),
+        (f"{json.dumps(line('a', 'b', True))}\r\n\n" + '{"query": "c', r"JSON lines \(line 3: Unterminated string"),
         ("[1]", r"judgement 1 is \[1\]; expected"),
         ('{"query": "a", "document": "b"}', "judgement 1 is"),
         ('{"query": "a", "document": "b", "relevant": 1}', "judgement 1 is"),
