@@ -182,12 +182,16 @@ def _lines(path: Path) -> Iterator[Any]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield json.loads(line)
+                    yield _parsed(line, f"Judgements: {path} does not hold JSON lines (line {number}")
     except OSError as error:
         raise InputError(f"Judgements: {path} cannot be read ({error.strerror}); give a file of JSON lines") from error
+
+
+def _parsed(line: bytes, what: str) -> Any:
+    try:
+        return json.loads(line)
     except ValueError as error:
-        why = f"line {number}: {getattr(error, 'msg', error)}"
-        raise InputError(f"Judgements: {path} does not hold JSON lines ({why}); {EXPECTED} in each") from error
+        raise InputError(f"{what}: {getattr(error, 'msg', error)}); {EXPECTED} in each") from error
 
 
 def _named(source: Any) -> str:
