@@ -346,6 +346,17 @@ def test_the_command_writes_the_table_and_the_repaired_rows(tmp_path: Path) -> N
     assert run(repaired, *given_options, "--fail-over", 0, "-q").exit_code == 0
 
 
+def test_the_command_takes_what_mine_has_written(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"query": query, "positive": text} for query, text in zip(QUERIES, PASSAGES[:12], strict=True)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = ["-t", "random", "-m", "perc_pos:0.9", "--cache-dir", str(tmp_path / "cache"), "-q"]
+    mined = CliRunner().invoke(app, ["mine", str(rows), *settings, "-n", "2", "-o", str(tmp_path / "mined")])
+    assert mined.exit_code == 0, mined.output
+    result = run(tmp_path / "mined", *settings, "--fail-over", 0)
+    assert result.exit_code == 0, result.output
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
