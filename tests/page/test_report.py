@@ -326,6 +326,20 @@ def test_frequent_negatives_without_a_space_are_shown(tmp_path: Path) -> None:
     assert all(text.startswith("第") and text.endswith("…") for text, _ in hubs)
 
 
+@pytest.mark.parametrize(
+    ("method", "start"), [("perc_pos:0.9+shifted:2", 0.9), ("percentile:25+shifted:2", 0.95), ("abs:0.2+min:0.1", 0.2)]
+)
+def test_the_slider_begins_at_the_ceiling_of_a_combined_method(
+    method: str, start: float, miner: NegativeMiner, tmp_path: Path, opened: Callable[[str], Any]
+) -> None:
+    page = write_report(miner.with_(method=method, on_exhausted="keep").fit(miner.labeled_rows), tmp_path / "page.html")
+    browser = opened(page.as_uri())
+    low, high, value, number = browser.execute_script(
+        "return [slider.min, slider.max, slider.value, number.value].map(parseFloat)"
+    )
+    assert low <= value == number == start <= high < 100
+
+
 def test_a_ceiling_of_ones_own(tmp_path: Path) -> None:
     class Half:
         def ceilings(self, positive_scores: Any) -> Any:
