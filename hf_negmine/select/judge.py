@@ -61,7 +61,9 @@ class Judge:
         object.__setattr__(self, "judge", tuple(map(resolve_judge, given)))
         if self.budget is not None:
             require_whole(self.budget, "Judge: budget", at_least=0)
+            object.__setattr__(self, "budget", int(self.budget))
         require_flag(self.relabel, "Judge: relabel")
+        object.__setattr__(self, "relabel", bool(self.relabel))
 
     @property
     def settings(self) -> dict[str, Any]:

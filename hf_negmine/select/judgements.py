@@ -54,6 +54,7 @@ class Judgements:
     def __post_init__(self) -> None:
         require_flag(self.relabel, "Judgements: relabel")
         require_flag(self.complete, "Judgements: complete")
+        object.__setattr__(self, "relabel", bool(self.relabel))
         require(len(self.relevant) > 0, f"Judgements: {_named(self.source)} holds no judgement; {EXPECTED}")
 
     @cached_property
@@ -161,7 +162,7 @@ def check_judgement(one: Any, where: str) -> None:
     """Raise `InputError` unless this is a judgement: texts, a verdict, and perhaps digests of the whole texts."""
     require(isinstance(one, Mapping) and all(key in one for key in KEYS), f"{where} is {one!r:.120}; {EXPECTED}")
     texts = all(isinstance(one[key], str) for key in KEYS[:2])
-    require(texts and isinstance(one["relevant"], bool), f"{where} is {one!r:.120}; {EXPECTED}")
+    require(texts and isinstance(one["relevant"], bool | np.bool_), f"{where} is {one!r:.120}; {EXPECTED}")
     for side in KEYS[:2]:
         written = one.get(f"{side}_digest")
         whole = written is None or (isinstance(written, str) and DIGEST.fullmatch(written) is not None)
