@@ -17,7 +17,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
-from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
+from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher, audit
 from hf_negmine.base.errors import ColumnError, InputError, TeacherError
 from hf_negmine.base.files import digest_of
 from hf_negmine.search import Indexes, Queries
@@ -920,10 +920,12 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
 
     assert isinstance(Mine(None), Filter)
     for answer, got in ((lambda n: np.ones(n), "float64"), (lambda n: np.ones(n + 1, dtype=bool), "bool with shape")):
-        with pytest.raises(
-            InputError, match=f"filter mine returned an array of {got}.*expected one bool per candidate"
-        ):
-            miner_in(cache, filters=[Mine(answer)]).fit(ROWS)
+        message = f"filter mine returned an array of {got}.*expected one bool per candidate"
+        miner = miner_in(cache, filters=[Mine(answer)])
+        with pytest.raises(InputError, match=message):
+            miner.fit(ROWS)
+        with pytest.raises(InputError, match=message):
+            audit(ROWS.add_column("negative", CORPUS[: len(ROWS)]), miner)
     assert miner_in(cache, filters=[Mine(lambda n: np.zeros(n, dtype=bool))]).fit(ROWS).summary.complete == 0
     nothing = np.empty(0, dtype=np.int64)
     empty = Listed(nothing, nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32), nothing.astype(np.float32))
