@@ -193,7 +193,8 @@ class _Server(ThreadingHTTPServer):
         every = self.shown.views[teacher].targets
         start = min(max(start, 0), max(len(every) - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
         content = self.shown.content({teacher: every[start : start + QUERIES_A_SLICE]})
-        labels = [[f"{query}:{document}", label] for (query, document), label in self.kept.labels.items()]
+        known = list(self.kept.labels.items())  # at once: another browser may be labeling
+        labels = [[f"{query}:{document}", label] for (query, document), label in known]
         return page_of(
             content,
             server={"judgements": "judgements", "labels": labels, "start": start, "step": QUERIES_A_SLICE},

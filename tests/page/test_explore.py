@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import resource
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,38 @@ def test_labels_of_a_cut_page_are_found_and_others_are_kept(miner: NegativeMiner
     labels.write_text(content, encoding="utf-8")
     assert LabelFile(labels, Shown.of(miner)).labels == {(7, 9): True}
     assert labels.read_text(encoding="utf-8") == content
+
+
+def test_pages_are_read_while_others_are_labelled(miner: NegativeMiner, labels: Path) -> None:
+    shown = Shown.of(miner)
+    sizes = len(shown.texts.queries), len(shown.texts.corpus)
+    digests = [column.digests.astype("<u8") for column in (shown.texts.queries, shown.texts.corpus)]
+    lines = [
+        {"query": "", "document": "", "relevant": True, "query_digest": one.tobytes().hex(), "document_digest": two}
+        for one in digests[0][:-1]
+        for two in [other.tobytes().hex() for other in digests[1]]
+    ]
+    labels.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    failed: list[int] = []
+
+    def read(found: str) -> None:
+        for _ in range(20):
+            status, body = ask(found)
+            failed.extend([status] * (status != 200 or not body))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with served(shown, labels) as found:
+            reading = threading.Thread(target=read, args=(found,))
+            reading.start()
+            for place in range(sizes[1]):
+                label = {"query_id": sizes[0] - 1, "document_id": place, "relevant": False}
+                assert ask(found, urlsplit(found).path + "judgements", label, Origin=origin(found))[0] == 204
+            reading.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed
 
 
 def test_a_place_for_labels_that_is_not_there(miner: NegativeMiner, tmp_path: Path) -> None:
