@@ -88,7 +88,7 @@ def _replacements(audit: Audit, lost: IdArray) -> tuple[IdArray, IdArray]:
     some, wanted = np.unique(group[slots], return_counts=True)
     present = group[found.row_of] * n_passages + found.passages
     # Even if all that a group has are among the best, there are enough others.
-    most = max(1, min(2 * int(np.bincount(group[found.row_of]).max()), n_passages - 1))
+    most = max(1, min(int((np.bincount(group[found.row_of])[some] + wanted).max()), n_passages - 1))
     filters = [one for one in config.filters if not isinstance(one, Consistency)]
     config = with_changes(config, num_negatives=most, sampler=Top(), filters=filters, on_exhausted="keep")
     builder = PoolBuilder(config)
