@@ -298,7 +298,7 @@ def sweep(
         target_queries=pool.positives.targets(config.positive_score)[0],
         queries=pool.n_queries,
         labels=labels,
-        tolerance=tolerance,
+        tolerance=float(tolerance),
     )
 
 

@@ -38,7 +38,7 @@ from hf_negmine.pool.builder import PoolBuilder
 from hf_negmine.search import pair_scores
 from hf_negmine.select import Positives
 from hf_negmine.select.ensembles import Ensemble
-from hf_negmine.select.filters import BoundFilter, Listed, Scene
+from hf_negmine.select.filters import BoundFilter, Listed, Scene, kept_by
 from hf_negmine.select.judge import verdicts_of, verdicts_on
 from hf_negmine.teachers import models_stay_the_same
 
@@ -175,7 +175,8 @@ class _Auditor:
         if np.isfinite(config.method.floor):
             reasons[f"floor of {config.method}"] = scores < config.method.floor
         for one in config.candidate_filters:
-            reasons[str(one)] = self._dropped_by(one.bind(scene), targets, scores, settled)
+            dropped = self._dropped_by(one.bind(scene), targets, scores, settled)
+            reasons[str(one)] = np.logical_or(dropped, reasons.get(str(one), False))  # two may have the same name
         judged = None
         if config.judge is not None:
             relevant, judged = self._judged(scores, settled)
@@ -219,7 +220,7 @@ class _Auditor:
             passages = found.passages[entries].astype(np.int32)
             some = slice(start, stop)
             listed = Listed(targets[some], found.queries[some], offsets_of_counts(counts), passages, scores[entries])
-            dropped[entries] = ~one.keep(listed)
+            dropped[entries] = ~kept_by(one, listed)
         return dropped
 
     def _judged(self, scores: FloatArray, settled: BoolArray) -> tuple[BoolArray, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from typing import TYPE_CHECKING
@@ -10,14 +11,14 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine import steps
-from hf_negmine.base.ragged import Ragged, offsets_of_counts
+from hf_negmine.base.ragged import Ragged, flat_positions, offsets_of_counts
 from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import counted
 from hf_negmine.data.writing import in_memory
 from hf_negmine.pool.builder import PoolBuilder
-from hf_negmine.select import Top
-from hf_negmine.select.filters import Consistency
+from hf_negmine.select import Selection, Top
+from hf_negmine.select.filters import BoundFilter, Consistency
+from hf_negmine.select.judge import judged_selection
 
 if TYPE_CHECKING:
     from hf_negmine.auditing.result import Audit
@@ -57,8 +58,7 @@ def repair(audit: Audit, *, replace: bool) -> Repaired:
     lost = np.bincount(found.row_of[doubtful], minlength=n_rows)
     filled = np.zeros(n_rows, dtype=np.int64)
     if replace and doubtful.any():
-        some = np.flatnonzero(lost)
-        new_rows, new_passages = _replacements(audit, some, lost[some])
+        new_rows, new_passages = _replacements(audit, lost)
         filled = np.bincount(new_rows, minlength=n_rows)
         # They come after the others of their row, best first.
         order = len(doubtful) + np.arange(len(new_rows))
@@ -73,20 +73,39 @@ def repair(audit: Audit, *, replace: bool) -> Repaired:
     return Repaired(in_memory(repaired), in_memory(pa.table(changes)), n_rows)
 
 
-def _replacements(audit: Audit, rows: IdArray, lost: IdArray) -> tuple[IdArray, IdArray]:
-    """For each of these rows as many passages as it has lost, or as there are: row (rising) and passage of each."""
-    found, texts, config = audit.found, audit.texts, audit.config
-    # As many as the longest row: even if all that a row keeps are among them, there are enough others.
-    most = max(1, min(int(np.diff(found.offsets).max()), len(texts.corpus) - 1))
+def _replacements(audit: Audit, lost: IdArray) -> tuple[IdArray, IdArray]:
+    """For each row as many passages as it has lost, or as there are: the row and the passage of each.
+
+    Rows with the same query and positive, such as triplets, are one group: no passage goes to two of them, and none
+    that one of them has or had.
+    """
+    found, texts, config, n_passages = audit.found, audit.texts, audit.config, len(audit.texts.corpus)
+    pairs = np.stack([audit.targets, found.pairs.arrays[0][found.pairs.offsets[:-1]]])
+    _, first_row, group = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
+    group = group.reshape(-1)
+    slots = np.repeat(np.arange(len(lost)), lost)
+    slots = slots[np.argsort(group[slots], kind="stable")]
+    some, wanted = np.unique(group[slots], return_counts=True)
+    present = group[found.row_of] * n_passages + found.passages
+    # Even if all that a group has are among the best, there are enough others.
+    most = max(1, min(int((np.bincount(group[found.row_of])[some] + wanted).max()), n_passages - 1))
     filters = [one for one in config.filters if not isinstance(one, Consistency)]
     config = with_changes(config, num_negatives=most, sampler=Top(), filters=filters, on_exhausted="keep")
     builder = PoolBuilder(config)
-    selection, _ = steps.select(builder, builder.pool(texts, ("query", "positive")), texts)
-    chosen = selection.ragged.take(audit.targets[rows])
-    (passages, _), row = chosen.arrays, chosen.rows
-    keys, present = rows[row] * len(texts.corpus) + passages, found.row_of * len(texts.corpus) + found.passages
-    fresh = np.flatnonzero(~np.isin(keys, present))  # what it had and lost does not come back either
-    row = row[fresh]
-    first = np.searchsorted(row, np.arange(len(rows)))
-    taken = np.arange(len(row)) - first[row] < lost[row]
-    return rows[row[taken]], passages[fresh[taken]].astype(np.int64)
+    pool = builder.pool(texts, ("query", "positive"))
+
+    def select(more: Sequence[BoundFilter] = ()) -> Selection:
+        best = pool.select(config.method, Top(), most, positive_score=config.positive_score, filters=more)
+        listed = best.ragged.take(audit.targets[first_row[some]])
+        fresh = listed.kept(~np.isin(some[listed.rows] * n_passages + listed.arrays[0], present))
+        place = np.arange(len(fresh.rows)) - fresh.offsets[fresh.rows]
+        taken = fresh.kept(place < wanted[fresh.rows])
+        return with_changes(best, offsets=taken.offsets, passages=taken.arrays[0], scores=taken.arrays[1])
+
+    if config.judge is None:
+        chosen = select()
+    else:
+        queries = found.queries[first_row[some]]
+        chosen, _ = judged_selection(select, queries, config.judge, texts, builder.indexes.store)
+    places, _ = flat_positions(offsets_of_counts(wanted)[:-1], chosen.counts)
+    return slots[places], chosen.passages.astype(np.int64)

@@ -40,8 +40,8 @@ Others in the place of doubtful ones, from a corpus:
 """
 ROWS = (
     "Rows with a query, positives and negatives, in the format of Sentence Transformers, FlagEmbedding or another "
-    "tool: a data set id on the Hub, a file, a folder of save_to_disk, or a BEIR folder, whose judgements of 0 are "
-    "negatives."
+    "tool: what mine has written, a data set id on the Hub, a file, a folder of save_to_disk, or a BEIR folder, whose "
+    "judgements of 0 are negatives."
 )
 SUFFIXES = (".parquet", ".jsonl")
 
@@ -104,6 +104,10 @@ def audit(
     for flag, path in (("--repair", repair), ("--positives", positives)):
         if path is not None and path.suffix not in SUFFIXES:
             raise InputError(f"{flag} {path}: rows are written as .parquet or .jsonl; end the name of the file so")
+    from hf_negmine.commands.output import DATA, is_output
+
+    if is_output(Path(rows)):
+        rows = str(Path(rows) / DATA)
     _require_different(rows, mining.get("corpus"), output, repair, positives)
     quiet |= as_json
     set_up_libraries(quiet=quiet)

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from hf_negmine.base.ragged import Ragged
 from hf_negmine.base.schema import IdArray
 from hf_negmine.base.wording import numbered
 from hf_negmine.data.texts import TextColumn, TextSet
+from hf_negmine.figures import html
 from hf_negmine.fitted import Fitted
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.page.views import Excerpt, View, packed
@@ -25,14 +25,14 @@ from hf_negmine.pool.ids import POSITIONS, Ids, taken
 from hf_negmine.pool.stored import StoredPool, has_pool, read_pool
 from hf_negmine.report.summary import MiningSummary
 from hf_negmine.select.ensembles import drawn_teachers
-from hf_negmine.select.methods import parse_method
+from hf_negmine.select.methods import Method, parse_method
 
 CROSS_SAMPLE = "cross-sample"
 TEXT_BYTES = 6_500_000
 """Texts of one page at most; if they are longer, the long ones are cut to one length."""
 SHORTEST_CUT = 80
-HUBS, HUB_LETTERS = 10, 200
-"""The passages shown that are negatives of most queries, and how much of each."""
+HUBS = 10
+"""How many of the passages that are negatives of most queries are shown."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Shown:
             NotFittedError: before `fit`.
             InputError: there is nothing to show; see `of_fit`.
         """
-        return cls.of_fit(miner.fitted, miner.config.cache_dir)
+        return cls.of_fit(miner.fitted, miner.config.cache_dir, miner.config.method)
 
     @classmethod
-    def of_fit(cls, fitted: Fitted, cache_dir: Path) -> Shown:
-        """The set of a fit, whose pools are in the cache.
+    def of_fit(cls, fitted: Fitted, cache_dir: Path, method: Method | None = None) -> Shown:
+        """The set of a fit, whose pools are in the cache; a ``method`` with a ceiling of one's own must be given.
 
         Raises:
             InputError: the fit has no queries, or a pool is no longer in the cache.
@@ -82,7 +82,8 @@ class Shown:
                 raise InputError(f"report: the candidates are no longer in {folder}; mine again, and then report")
         relevant = None if fitted.relevant is None else fitted.relevant[:2]
         negatives = Ragged(fitted.offsets, (fitted.passages, fitted.scores))
-        views = tuple(_views(fitted, [read_pool(folder) for folder in folders]))
+        method = method or parse_method(fitted.summary.settings["method"])
+        views = tuple(_views(fitted, [read_pool(folder) for folder in folders], method))
         return cls(fitted.texts, views, negatives, fitted.positive_score, fitted.summary, relevant)
 
     @classmethod
@@ -178,11 +179,11 @@ class Shown:
         counts = np.bincount(once % n_passages, minlength=1)
         top = np.argsort(-counts, kind="stable")[:HUBS]
         top = top[counts[top] > 1]
-        texts = (shorten(text, HUB_LETTERS, placeholder="…") for text in _texts(self.texts.corpus, top))
-        return [[text, int(count)] for text, count in zip(texts, counts[top], strict=True)]
+        texts = _texts(self.texts.corpus, top)
+        return [[html.shown(text), int(count)] for text, count in zip(texts, counts[top], strict=True)]
 
 
-def _views(fitted: Fitted, pools: Sequence[StoredPool]) -> Iterator[View]:
+def _views(fitted: Fitted, pools: Sequence[StoredPool], method: Method) -> Iterator[View]:
     """What each teacher of a fit has found and chosen."""
     settings = fitted.summary.settings
     wanted, names = settings["num_negatives"], [settings["teacher"]]
@@ -199,8 +200,7 @@ def _views(fitted: Fitted, pools: Sequence[StoredPool]) -> Iterator[View]:
     filtered = bool(_filters(fitted.summary)) and settings["sampler"] == "top"
     for name, pool, of in zip(names, pools, targets, strict=True):
         positives = replace(pool.positives, counted=fitted.consistent) if drops else pool.positives
-        method = parse_method(settings["method"]).settled(positives.deciding)
-        yield View(name, pool.lists, positives, method, wanted, of, filtered)
+        yield View(name, pool.lists, positives, method.settled(positives.deciding), wanted, of, filtered)
 
 
 def _filters(summary: MiningSummary) -> list[str]:

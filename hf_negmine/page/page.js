@@ -480,7 +480,7 @@
       }))));
   }
   function begin() {
-    const [rule, value] = data.settings.method.split(":");
+    const [rule, value] = data.settings.method.split("+")[0].split(":");  // of several rules, the first
     at("rule").value = RULES[rule] && (rule === "naive" || isFinite(+value)) ? rule : "perc_pos";
     if (at("rule").value === rule && value !== undefined) {
       RULES[rule].start = +value;

@@ -55,10 +55,16 @@ class LabelFile:
             "document": texts.corpus.take(np.array([document]))[0].as_py(),
             "relevant": relevant,
         }
-        with self._writing, storage_errors(self._path), self._path.open("ab") as file:
-            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        rest = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        with self._writing, storage_errors(self._path), self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:  # a full disk; the next label must not be joined to half of this one
+                file.truncate(size)
+                raise
             self.labels[query, document] = relevant
 
     def _read(self) -> dict[tuple[int, int], bool]:
@@ -187,7 +193,8 @@ class _Server(ThreadingHTTPServer):
         every = self.shown.views[teacher].targets
         start = min(max(start, 0), max(len(every) - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
         content = self.shown.content({teacher: every[start : start + QUERIES_A_SLICE]})
-        labels = [[f"{query}:{document}", label] for (query, document), label in self.kept.labels.items()]
+        known = list(self.kept.labels.items())  # at once: another browser may be labeling
+        labels = [[f"{query}:{document}", label] for (query, document), label in known]
         return page_of(
             content,
             server={"judgements": "judgements", "labels": labels, "start": start, "step": QUERIES_A_SLICE},

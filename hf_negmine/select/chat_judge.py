@@ -81,8 +81,8 @@ class ChatJudge:
         self._prompt = prompt
         self._prompt_version = prompt_version
         self._temperature = temperature
-        self._max_tokens = max_tokens
-        self._max_characters = max_characters
+        self._max_tokens = None if max_tokens is None else int(max_tokens)
+        self._max_characters = int(max_characters)
         self._name = name
 
     def __repr__(self) -> str:

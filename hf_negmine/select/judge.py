@@ -21,6 +21,7 @@ from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Teacher
 from hf_negmine.base.ragged import flat_positions
 from hf_negmine.base.schema import AnyArray, BoolArray, FloatArray, IdArray
+from hf_negmine.base.wording import counted
 from hf_negmine.data.texts import TextSet
 from hf_negmine.select import Selection
 from hf_negmine.select.filters import Bound, BoundFilter, Listed
@@ -60,7 +61,9 @@ class Judge:
         object.__setattr__(self, "judge", tuple(map(resolve_judge, given)))
         if self.budget is not None:
             require_whole(self.budget, "Judge: budget", at_least=0)
+            object.__setattr__(self, "budget", int(self.budget))
         require_flag(self.relabel, "Judge: relabel")
+        object.__setattr__(self, "relabel", bool(self.relabel))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -172,12 +175,19 @@ def _verdicts(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArra
     def ask(places: IdArray) -> Iterator[tuple[IdArray, FloatArray]]:
         query_texts = texts.queries.take(queries[places]).to_pylist()
         passage_texts = texts.corpus.take(passages[places]).to_pylist()
-        said = 0
-        for place, relevant in judge.judge(query_texts, passage_texts):
-            said += 1
-            yield np.array([place]), np.array([relevant], dtype=np.float32)
-        if said != len(places):
-            raise TeacherError(f"judge {judge.name!r} gave {said} verdicts on {len(places)} pairs")
+        waiting = set(range(len(places)))
+        given = judge.judge(query_texts, passage_texts)
+        for verdict in () if given is None else given:
+            place, relevant = verdict if isinstance(verdict, tuple) and len(verdict) == 2 else (None, verdict)
+            if place not in waiting or not isinstance(relevant, bool | np.bool_):
+                raise TeacherError(
+                    f"judge {judge.name!r} gave {verdict!r:.80} for {counted(len(places), 'pair')}, expected "
+                    "(position, True or False) for each of them once"
+                )
+            waiting.remove(place)
+            yield np.array([place], dtype=np.int64), np.array([relevant], dtype=np.float32)
+        if waiting:
+            raise TeacherError(f"judge {judge.name!r} gave no verdict on {len(waiting)} of {len(places)} pairs")
 
     pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
     return np.asarray(kept.complete(pairs, ask) > 0.5)

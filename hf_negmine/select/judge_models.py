@@ -17,6 +17,7 @@ from hf_negmine.base.protocols import PairTeacher
 from hf_negmine.base.wording import counted
 from hf_negmine.search.pairwise import check_scores
 from hf_negmine.select.chat_judge import ChatJudge, require_pairs
+from hf_negmine.select.filters.where import code_digest
 from hf_negmine.teachers import resolve_teacher
 
 SCORERS = "cross-encoder:"
@@ -144,7 +145,8 @@ def resolve_judge(
 
     Args:
         judge: the name of a chat model; a cross-encoder with the lowest score of a relevant passage,
-            ``"cross-encoder:MODEL@0.9"``; a `PairJudge`; or a function with a name.
+            ``"cross-encoder:MODEL@0.9"``; a `PairJudge`; or a function with a name, under which its verdicts are
+            stored until its own body changes.
         server: arguments for a chat model, see `ChatJudge`.
     """
     if isinstance(judge, str) and judge.startswith(SCORERS):
@@ -164,7 +166,7 @@ def resolve_judge(
         name = getattr(judge, "__name__", "<none>")
         if name.startswith("<"):  # verdicts are stored under it
             raise InputError(f"judge {judge!r} has no name of its own; give it one, FunctionJudge(function, name=...)")
-        return FunctionJudge(judge, name=name)
+        return FunctionJudge(judge, name=name, version=code_digest(judge) or "1")
     raise InputError(
         f"judge {judge!r} is neither the name of a chat model nor a function of queries and passages, and lacks what a "
         "judge needs: name, fingerprint() and judge(queries, passages)"

@@ -54,6 +54,7 @@ class Judgements:
     def __post_init__(self) -> None:
         require_flag(self.relabel, "Judgements: relabel")
         require_flag(self.complete, "Judgements: complete")
+        object.__setattr__(self, "relabel", bool(self.relabel))
         require(len(self.relevant) > 0, f"Judgements: {_named(self.source)} holds no judgement; {EXPECTED}")
 
     @cached_property
@@ -161,7 +162,7 @@ def check_judgement(one: Any, where: str) -> None:
     """Raise `InputError` unless this is a judgement: texts, a verdict, and perhaps digests of the whole texts."""
     require(isinstance(one, Mapping) and all(key in one for key in KEYS), f"{where} is {one!r:.120}; {EXPECTED}")
     texts = all(isinstance(one[key], str) for key in KEYS[:2])
-    require(texts and isinstance(one["relevant"], bool), f"{where} is {one!r:.120}; {EXPECTED}")
+    require(texts and isinstance(one["relevant"], bool | np.bool_), f"{where} is {one!r:.120}; {EXPECTED}")
     for side in KEYS[:2]:
         written = one.get(f"{side}_digest")
         whole = written is None or (isinstance(written, str) and DIGEST.fullmatch(written) is not None)
@@ -179,13 +180,19 @@ def digests_of(rows: Sequence[Mapping[str, Any]], side: str) -> DigestArray:
 
 def _lines(path: Path) -> Iterator[Any]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line in filter(str.strip, file):
-                yield json.loads(line)
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _parsed(line, f"Judgements: {path} does not hold JSON lines (line {number}")
     except OSError as error:
         raise InputError(f"Judgements: {path} cannot be read ({error.strerror}); give a file of JSON lines") from error
+
+
+def _parsed(line: bytes, what: str) -> Any:
+    try:
+        return json.loads(line)
     except ValueError as error:
-        raise InputError(f"Judgements: {path} does not hold JSON lines ({error}); {EXPECTED} in each") from error
+        raise InputError(f"{what}: {getattr(error, 'msg', error)}); {EXPECTED} in each") from error
 
 
 def _named(source: Any) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hf_negmine import InputError, NegativeMiner
+from hf_negmine import InputError, NegativeMiner, StorageError
 from hf_negmine.page import Shown
 from hf_negmine.page.serving import LabelFile, served
 
@@ -135,6 +138,22 @@ def test_the_last_label_counts_and_a_cut_line_is_no_harm(miner: NegativeMiner, l
     assert LabelFile(labels, shown).labels == {(3, 4): False, (5, 6): True}
 
 
+def test_a_label_that_a_full_disk_cuts_off_leaves_the_others_readable(miner: NegativeMiner, labels: Path) -> None:
+    kept = LabelFile(labels, Shown.of(miner))
+    kept.add(3, 4, True)
+    whole = labels.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+    try:
+        with pytest.raises(StorageError):
+            kept.add(5, 6, True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert labels.read_bytes() == whole
+    kept.add(7, 8, False)
+    assert LabelFile(labels, Shown.of(miner)).labels == kept.labels == {(3, 4): True, (7, 8): False}
+
+
 @pytest.mark.parametrize("content", NOT_LABELS)
 def test_a_file_of_something_else_is_not_written_to(content: str, miner: NegativeMiner, labels: Path) -> None:
     labels.write_text(content, encoding="utf-8")
@@ -155,6 +174,38 @@ def test_labels_of_a_cut_page_are_found_and_others_are_kept(miner: NegativeMiner
     labels.write_text(content, encoding="utf-8")
     assert LabelFile(labels, Shown.of(miner)).labels == {(7, 9): True}
     assert labels.read_text(encoding="utf-8") == content
+
+
+def test_pages_are_read_while_others_are_labelled(miner: NegativeMiner, labels: Path) -> None:
+    shown = Shown.of(miner)
+    sizes = len(shown.texts.queries), len(shown.texts.corpus)
+    digests = [column.digests.astype("<u8") for column in (shown.texts.queries, shown.texts.corpus)]
+    lines = [
+        {"query": "", "document": "", "relevant": True, "query_digest": one.tobytes().hex(), "document_digest": two}
+        for one in digests[0][:-1]
+        for two in [other.tobytes().hex() for other in digests[1]]
+    ]
+    labels.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    failed: list[int] = []
+
+    def read(found: str) -> None:
+        for _ in range(20):
+            status, body = ask(found)
+            failed.extend([status] * (status != 200 or not body))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with served(shown, labels) as found:
+            reading = threading.Thread(target=read, args=(found,))
+            reading.start()
+            for place in range(sizes[1]):
+                label = {"query_id": sizes[0] - 1, "document_id": place, "relevant": False}
+                assert ask(found, urlsplit(found).path + "judgements", label, Origin=origin(found))[0] == 204
+            reading.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed
 
 
 def test_a_place_for_labels_that_is_not_there(miner: NegativeMiner, tmp_path: Path) -> None:

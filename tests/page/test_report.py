@@ -19,6 +19,7 @@ from hf_negmine import InputError, Judgements, NegativeMiner, NotFittedError, Sw
 from hf_negmine.commands.cli import app
 from hf_negmine.page import Shown, write_report
 from hf_negmine.pool import CandidatePool
+from hf_negmine.select.methods import Method
 from tests.page.conftest import HOSTILE, N_QUERIES
 
 NOW = """
@@ -315,6 +316,42 @@ def test_long_texts_are_cut_to_fit(miner: NegativeMiner, monkeypatch: pytest.Mon
     assert 10 < content["cut"] < max(len(text) for text in miner.fitted.texts.corpus.texts.to_pylist())
     assert max(len(text) for text in texts) == content["cut"] + 1
     assert sum(len(text.encode()) for text in texts) < 8000 * 1.2
+
+
+def test_frequent_negatives_without_a_space_are_shown(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"query": [*"abcdef"], "positive": [f"第{place}段" * 99 for place in range(6)]})
+    miner = NegativeMiner("random", method="naive", cache_dir=tmp_path, progress=False).fit(rows)
+    hubs = Shown.of(miner).content({0: np.arange(1)})["hubs"]
+    assert len({text for text, _ in hubs}) == 6
+    assert all(text.startswith("第") and text.endswith("…") for text, _ in hubs)
+
+
+@pytest.mark.parametrize(
+    ("method", "start"), [("perc_pos:0.9+shifted:2", 0.9), ("percentile:25+shifted:2", 0.95), ("abs:0.2+min:0.1", 0.2)]
+)
+def test_the_slider_begins_at_the_ceiling_of_a_combined_method(
+    method: str, start: float, miner: NegativeMiner, tmp_path: Path, opened: Callable[[str], Any]
+) -> None:
+    page = write_report(miner.with_(method=method, on_exhausted="keep").fit(miner.labeled_rows), tmp_path / "page.html")
+    browser = opened(page.as_uri())
+    low, high, value, number = browser.execute_script(
+        "return [slider.min, slider.max, slider.value, number.value].map(parseFloat)"
+    )
+    assert low <= value == number == start <= high < 100
+
+
+def test_a_ceiling_of_ones_own(tmp_path: Path) -> None:
+    class Half:
+        def ceilings(self, positive_scores: Any) -> Any:
+            return positive_scores / 2
+
+        def __str__(self) -> str:
+            return "half"
+
+    rows = datasets.Dataset.from_dict({"query": [*"abcdef"], "positive": [*"ghijkl"]})
+    miner = NegativeMiner("random", method=Method((Half(),)), cache_dir=tmp_path, progress=False).fit(rows)
+    (view,) = Shown.of(miner).views
+    assert view.method.ceilings(np.ones(1)).tolist() == [0.5]
 
 
 def test_a_miner_that_is_not_fitted(tmp_path: Path) -> None:

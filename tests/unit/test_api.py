@@ -854,6 +854,13 @@ def test_judges_from_what_users_write() -> None:
     function = resolve_judge(long_enough)
     assert isinstance(function, FunctionJudge)
     assert function.name == "long_enough"
+    assert function.fingerprint() == resolve_judge(long_enough).fingerprint()
+
+    def changed(queries: Sequence[str], passages: Sequence[str]) -> list[bool]:
+        return [len(passage) < len(query) for query, passage in zip(queries, passages, strict=True)]
+
+    changed.__name__ = "long_enough"
+    assert function.fingerprint() != resolve_judge(changed).fingerprint(), "its verdicts are others"
     with pytest.raises(InputError, match=r"has no name of its own; give it one, FunctionJudge\(function, name=...\)"):
         resolve_judge(lambda queries, passages: [True])
     named = resolve_judge("gpt")

@@ -265,6 +265,42 @@ def test_replacements_are_the_hardest_that_the_miner_allows(tmp_path: Path) -> N
 # ---- what is refused, and the command --------------------------------------------------------------------------------
 
 
+def test_triplets_of_a_pair_get_different_replacements(tmp_path: Path) -> None:
+    lists = Dataset.from_list([row for row in rows_of(4) if len(row["pos"]) == 1 and len(set(row["neg"])) > 1])
+    lists = lists.map(lambda row: {"neg": list(dict.fromkeys(row["neg"]))})
+    triplets = [
+        {"query": row["query"], "positive": row["pos"][0], "negative": text} for row in lists for text in row["neg"]
+    ]
+    own = miner(tmp_path, method="perc_pos:0.5", corpus=PASSAGES)
+    repaired = audit(Dataset.from_list(triplets), own).repair()
+    found = {row["query"]: set[str]() for row in lists}
+    for row in repaired.rows.filter(lambda row: row["negative"]):
+        found[row["query"]].add(row["negative"])
+    assert found == {row["query"]: set(row["neg"]) for row in audit(lists, own).repair().rows}
+    assert len(repaired.changes) > len(lists)
+
+
+def test_a_judge_reads_only_what_takes_a_place(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def relevant(queries: Any, passages: Any) -> list[bool]:
+        asked.extend(zip(queries, passages, strict=True))
+        return [passage.endswith(("1", "3")) for passage in passages]
+
+    judge = Judge(FunctionJudge(relevant, name="by its last digit"))
+    done = audit(rows_of(3), miner(tmp_path, method="naive", filters=[judge], corpus=PASSAGES))
+    asked.clear()
+    repaired = done.repair()
+    given = [
+        (new["query"], text)
+        for old, new in zip(done.source.rows, repaired.rows, strict=True)
+        for text in new["neg"]
+        if text not in old["neg"]
+    ]
+    assert {pair for pair in asked if not pair[1].endswith(("1", "3"))} == set(given) != set()
+    assert len(asked) == len(set(asked))
+
+
 def test_what_cannot_be_audited_is_refused_in_a_sentence(tmp_path: Path) -> None:
     plain = Dataset.from_dict({"query": QUERIES, "positive": PASSAGES[:12]})
     refused: dict[str, tuple[Any, Any]] = {
@@ -308,6 +344,17 @@ def test_the_command_writes_the_table_and_the_repaired_rows(tmp_path: Path) -> N
     assert again["query"] == rows["query"]
     assert pq.read_table(tmp_path / "repaired.changes.parquet").column_names == ["row", "kept", "replaced", "dropped"]
     assert run(repaired, *given_options, "--fail-over", 0, "-q").exit_code == 0
+
+
+def test_the_command_takes_what_mine_has_written(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"query": query, "positive": text} for query, text in zip(QUERIES, PASSAGES[:12], strict=True)]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = ["-t", "random", "-m", "perc_pos:0.9", "--cache-dir", str(tmp_path / "cache"), "-q"]
+    mined = CliRunner().invoke(app, ["mine", str(rows), *settings, "-n", "2", "-o", str(tmp_path / "mined")])
+    assert mined.exit_code == 0, mined.output
+    result = run(tmp_path / "mined", *settings, "--fail-over", 0)
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 from datasets.fingerprint import Hasher
 
-from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher
+from hf_negmine import BM25Teacher, NegativeMiner, RandomTeacher, audit
 from hf_negmine.base.errors import ColumnError, InputError, TeacherError
 from hf_negmine.base.files import digest_of
 from hf_negmine.search import Indexes, Queries
@@ -847,8 +847,30 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
         def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[tuple[int, bool]]:
             yield 0, False
 
-    with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
+    with pytest.raises(TeacherError, match=r"judge 'bench' gave no verdict on \d+ of \d+ pairs"):
         miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("say", "told"),
+    [
+        (lambda count: [(place % 5, True) for place in range(count)], r"\(0, True\)"),  # as if each batch began at 0
+        (lambda count: [(place + 1, True) for place in range(count)], r"\(\d+, True\)"),
+        (lambda count: [(-1, True)], r"\(-1, True\)"),
+        (lambda count: [(0, "no")], r"\(0, 'no'\)"),
+        (lambda count: [(0, 0.7)], r"\(0, 0.7\)"),
+        (lambda count: [(0, None)], r"\(0, None\)"),
+        (lambda count: [True] * count, "True"),
+        (lambda count: None, r"no verdict on (\d+) of \1 pairs"),
+    ],
+)
+def test_what_is_no_verdict_about_a_pair_is_an_error(say: Callable[[int], Any], told: str, cache: Path) -> None:
+    class Odd(Bench):
+        def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Any:
+            return say(len(queries))
+
+    with pytest.raises(TeacherError, match=f"judge 'bench' gave {told}"):
+        miner_in(cache, filters=[Judge(Odd())]).fit(ROWS)
 
 
 # ---- what filters= takes -----------------------------------------------------------------------------------------
@@ -898,10 +920,12 @@ def test_a_filter_of_ones_own_must_answer_for_every_candidate(cache: Path) -> No
 
     assert isinstance(Mine(None), Filter)
     for answer, got in ((lambda n: np.ones(n), "float64"), (lambda n: np.ones(n + 1, dtype=bool), "bool with shape")):
-        with pytest.raises(
-            InputError, match=f"filter mine returned an array of {got}.*expected one bool per candidate"
-        ):
-            miner_in(cache, filters=[Mine(answer)]).fit(ROWS)
+        message = f"filter mine returned an array of {got}.*expected one bool per candidate"
+        miner = miner_in(cache, filters=[Mine(answer)])
+        with pytest.raises(InputError, match=message):
+            miner.fit(ROWS)
+        with pytest.raises(InputError, match=message):
+            audit(ROWS.add_column("negative", CORPUS[: len(ROWS)]), miner)
     assert miner_in(cache, filters=[Mine(lambda n: np.zeros(n, dtype=bool))]).fit(ROWS).summary.complete == 0
     nothing = np.empty(0, dtype=np.int64)
     empty = Listed(nothing, nothing, np.zeros(1, dtype=np.int64), nothing.astype(np.int32), nothing.astype(np.float32))

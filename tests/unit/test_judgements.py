@@ -122,7 +122,8 @@ def test_other_texts_are_told_and_nothing_at_all_is_refused(tmp_path: Path, verd
     ("content", "message"),
     [
         ("", "holds no judgement"),
-        ("{", "does not hold JSON lines"),
+        ("{", r"does not hold JSON lines \(line 1: Expecting property name"),
+        (f"{json.dumps(line('a', 'b', True))}\r\n\n" + '{"query": "c', r"JSON lines \(line 3: Unterminated string"),
         ("[1]", r"judgement 1 is \[1\]; expected"),
         ('{"query": "a", "document": "b"}', "judgement 1 is"),
         ('{"query": "a", "document": "b", "relevant": 1}', "judgement 1 is"),
@@ -166,6 +167,9 @@ def test_an_audit_finds_what_was_judged_relevant(tmp_path: Path) -> None:
     assert found.reasons[str(given)].tolist() == [True, False]
     assert np.flatnonzero(found.doubtful).tolist() == [0]
     assert "are dropped by 2 judgements" in str(found)
+    apart = [Judgements([line("q", text, True)]) for text in ("yes", "no")]
+    both = audit(rows, NegativeMiner(RandomTeacher(1), filters=apart, method="naive", cache_dir=tmp_path))
+    assert both.doubtful.all(), "two files of labels have the same name if they are as long"
 
 
 def test_the_command_takes_a_file(tmp_path: Path) -> None:

@@ -44,6 +44,12 @@ def test_shards_are_one_set_of_rows_and_one_corpus(source: str, folder: Path) ->
     assert texts == [row["positive"] for row in ROWS]
 
 
+def test_a_summary_beside_the_rows_is_not_taken_for_them(folder: Path) -> None:
+    (folder / "parquet" / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"give a pattern, such as .*/parquet/\*\.parquet$"):
+        open_rows(str(folder / "parquet"))
+
+
 def test_a_file_may_be_named_like_a_pattern(folder: Path) -> None:
     odd = folder / "rows[1].parquet"
     pq.write_table(pa.Table.from_pylist(ROWS[:1]), odd)

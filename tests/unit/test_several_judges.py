@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from hf_negmine import (
     BM25Teacher,
+    ChatJudge,
     CrossEncoderTeacher,
     InputError,
     Judge,
+    Judgements,
     NegativeMiner,
     ScoreFunction,
     ScoreJudge,
@@ -95,6 +98,21 @@ def test_a_strong_judge_that_is_struck_goes_on(tmp_path: Path, verdicts: int) ->
     assert mined("b", second, rested) == expected
     assert sorted([*first.heard, *second.heard]) == sorted(cheap.heard)
     assert sorted([*struck.heard, *rested.heard]) == sorted(strong.heard)
+
+
+def test_numbers_of_numpy_are_numbers(cache: Path) -> None:
+    def fit(judge: Judge, judgements: Judgements) -> NegativeMiner:
+        return miner_in(cache, filters=[judgements, judge], on_exhausted="keep").fit(ROWS)
+
+    said = {"query": ROWS[0]["query"], "document": ROWS[1]["positive"]}
+    yes = np.bool_(True)
+    miner = fit(Judge(Every(3), np.int64(9), relabel=yes), Judgements([said | {"relevant": yes}], relabel=yes))
+    plain = fit(Judge(Every(3), 9, relabel=True), Judgements([said | {"relevant": True}], relabel=True))
+    assert miner.fitted.folder == plain.fitted.folder
+    table = miner.sweep(["naive"], ["top"], tolerance=np.float32(0.5))
+    assert json.loads(json.dumps(table.as_dict()))["tolerance"] == 0.5
+    chats = [ChatJudge("m", max_tokens=kind(9), max_characters=kind(9)) for kind in (int, np.int64)]
+    assert chats[0].fingerprint() == chats[1].fingerprint()
 
 
 def test_mined_positives_have_the_teachers_scores(cache: Path) -> None:

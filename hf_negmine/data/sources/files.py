@@ -71,9 +71,10 @@ def files_of(path: str, *, as_corpus: bool = False) -> list[str]:
             f"{path} holds no data files: none ends in {_known(as_corpus)}; expected these, a BEIR folder (corpus, "
             "queries, qrels), or one from Dataset.save_to_disk",
         )
+        likely = max(kinds, key=lambda kind: kind != ".json")  # JSON often describes the others
         require(
             len(kinds) == 1,
-            f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{kinds[0]}",
+            f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{likely}",
         )
         return found
     if not is_pattern(path):

@@ -7,7 +7,7 @@ filter's depth is reached.
 
 from __future__ import annotations
 
-from hf_negmine.select.filters.base import Bound, BoundFilter, Filter, Listed, Scene, keep_all
+from hf_negmine.select.filters.base import Bound, BoundFilter, Filter, Listed, Scene, keep_all, kept_by
 from hf_negmine.select.filters.consistency import Consistency
 from hf_negmine.select.filters.duplicates import NearDuplicates
 from hf_negmine.select.filters.veto import Veto
@@ -24,6 +24,7 @@ __all__ = [
     "Veto",
     "Where",
     "keep_all",
+    "kept_by",
     "other_value",
     "same_value",
 ]

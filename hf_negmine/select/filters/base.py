@@ -168,6 +168,21 @@ class Filter(Protocol):
         """The same filter, bound to the data set."""
 
 
+def kept_by(one: BoundFilter, listed: Listed) -> BoolArray:
+    """Which candidates a filter keeps.
+
+    Raises:
+        InputError: it does not return a bool per candidate.
+    """
+    keep = np.asarray(one.keep(listed))
+    if keep.dtype != bool or keep.shape != listed.passages.shape:
+        raise InputError(
+            f"filter {one} returned an array of {keep.dtype} with shape {keep.shape} for {len(listed.passages)} "
+            "candidates, expected one bool per candidate"
+        )
+    return keep
+
+
 def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, dict[str, IdArray], BoolArray]:
     """What all filters keep, how many candidates of each target each filter dropped, and which targets are finished.
 
@@ -180,12 +195,7 @@ def keep_all(filters: Sequence[BoundFilter], listed: Listed) -> tuple[Listed, di
         if one.depth is not None:
             ended |= np.diff(listed.offsets) >= one.depth
             listed = listed.best(np.arange(len(listed.targets)), one.depth)
-        keep = np.asarray(one.keep(listed))
-        if keep.dtype != bool or keep.shape != listed.passages.shape:
-            raise InputError(
-                f"filter {one} returned an array of {keep.dtype} with shape {keep.shape} for {len(listed.passages)} "
-                "candidates, expected one bool per candidate"
-            )
+        keep = kept_by(one, listed)
         taken = np.bincount(listed.target_of[~keep], minlength=len(listed.targets))
         removed[str(one)] = removed.get(str(one), 0) + taken
         listed = listed.kept(keep)

@@ -79,7 +79,7 @@ class Where:
         return {
             "filter": str(self),
             "version": self.version,
-            "code": _code_digest(self.predicate),
+            "code": code_digest(self.predicate),
             "queries": self._metadata("queries").digest,
             "passages": self._metadata("passages").digest,
         }
@@ -245,7 +245,8 @@ class _Metadata:
         return batches, np.cumsum([0, *(len(batch) for batch in batches)])[:-1]
 
 
-def _code_digest(predicate: Predicate) -> str | None:
+def code_digest(predicate: Callable[..., Any]) -> str | None:
+    """Digest of the body of a ``def``; None for a lambda or an object."""
     code = getattr(predicate, "__code__", None)
     if not isinstance(code, CodeType) or code.co_name == "<lambda>":
         return None
