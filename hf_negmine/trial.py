@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as _normalize
 
 from hf_negmine.base.defaults import SWEPT_METHODS, SWEPT_SAMPLERS
-from hf_negmine.base.errors import InputError, require_whole
+from hf_negmine.base.errors import InputError, require, require_whole
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler, VectorTeacher
 from hf_negmine.base.schema import FloatArray, IdArray
@@ -158,6 +158,7 @@ def try_settings(
         InputError: there is no dense teacher, or there are too few queries.
     """
     require_whole(seeds, "seeds", at_least=1)
+    require(isinstance(miner, NegativeMiner), f"miner: expected a fitted miner, got {miner!r:.80}")
     config, texts, pool = miner.config, miner.fitted.texts, miner.pool
     teacher = without_index(config.teacher if student is None else resolve_teacher(student))
     if not isinstance(teacher, VectorTeacher):

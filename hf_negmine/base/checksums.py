@@ -25,6 +25,7 @@ from hf_negmine.base.errors import DamagedError, StorageError
 from hf_negmine.base.files import (
     TEMPORARY_PREFIX,
     is_read_only,
+    plain,
     publish_folder,
     read_versioned_json,
     storage_errors,
@@ -58,7 +59,9 @@ def write_sealed(
     """Write ``content`` as a JSON that seals ``files``, which lie below its folder, and carries over ``kept`` sums."""
     sums = {**(kept or {}), **{file.relative_to(path.parent).as_posix(): _sum_of(file) for file in files}}
     # As it will be read back: every key is a string.
-    body = json.loads(json.dumps({**content, VERSION: FORMAT_VERSION, FILES: dict(sorted(sums.items()))}))
+    body = json.loads(
+        json.dumps({**content, VERSION: FORMAT_VERSION, FILES: dict(sorted(sums.items()))}, default=plain)
+    )
     write_json(path, {**body, CHECKSUM: _checksum(body)})
 
 

@@ -61,18 +61,29 @@ MOST = 2**62
 """The largest count allowed; numpy could not compute with a larger one."""
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a real number of Python or numpy, other than True and False."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> bool:
+    """Whether it is a whole number of Python or numpy, other than True and False."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def require_whole(value: Any, argument: str, *, at_least: int | None = None) -> None:
     """Raise `InputError` unless ``value`` is a whole number; with ``at_least``, one between it and `MOST`."""
     least = "" if at_least is None else f", at least {at_least}"
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    require(whole and (at_least is None or value >= at_least), f"{argument}: a whole number{least}, got {value!r}")
+    require(
+        is_integer(value) and (at_least is None or value >= at_least),
+        f"{argument}: a whole number{least}, got {value!r}",
+    )
     require(at_least is None or value <= MOST, f"{argument}: a whole number, at most {MOST}, got {value!r}")
 
 
 def require_finite(value: Any, argument: str) -> None:
     """Raise `InputError` unless ``value`` is a finite number."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    require(number and math.isfinite(value), f"{argument}: a finite number, got {value!r}")
+    require(is_number(value) and math.isfinite(value), f"{argument}: a finite number, got {value!r}")
 
 
 def require_flag(value: Any, argument: str) -> None:

@@ -164,7 +164,14 @@ def only_writer(folder: Path) -> Iterator[None]:
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON with sorted keys, finish-or-nothing."""
     with finish_or_nothing(path) as file:
-        file.write((json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, default=plain) + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy as one of Python, which JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def write_array(path: Path, array: np.ndarray[Any, Any]) -> None:
@@ -291,7 +298,7 @@ def digest_of(*parts: Any) -> str:
         elif isinstance(part, bytes | memoryview):
             header, content = b"bytes", part
         else:
-            header, content = b"json", json.dumps(part, sort_keys=True).encode()
+            header, content = b"json", json.dumps(part, sort_keys=True, default=plain).encode()
         state.update(len(header).to_bytes(8, "little"))
         state.update(header)
         state.update(len(content).to_bytes(8, "little"))

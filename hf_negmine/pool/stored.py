@@ -19,6 +19,7 @@ from hf_negmine.base.files import (
     digest_of,
     is_read_only,
     only_writer,
+    plain,
     read_array,
     read_table,
     read_versioned_json,
@@ -134,7 +135,7 @@ def has_pool(
     try:
         if (folder / ABOUT).exists():
             found = read_pool(folder, locked=locked).about
-            wanted = json.loads(json.dumps(about or {}))
+            wanted = json.loads(json.dumps(about or {}, default=plain))
             if any(found.get(name) != value for name, value in wanted.items()):
                 raise DamagedError(
                     f"{folder / ABOUT} is damaged: it belongs to another teacher or other texts; run fit again"

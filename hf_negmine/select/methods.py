@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, cast
 
 import numpy as np
 
-from hf_negmine.base.errors import MOST, InputError, require
+from hf_negmine.base.errors import MOST, InputError, is_integer, require
 from hf_negmine.base.protocols import Ceiling
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.base.wording import number_text
@@ -158,7 +158,7 @@ def NaiveTopK() -> Method:
 
 def TopKShifted(n: int = 10) -> Method:
     """Leave out the first ``n`` non-positives of the ranking (section 3.1; table 3: N = 10)."""
-    require(_whole(n) and 0 <= n <= MOST, f"TopKShifted: n is a number of ranks, 0 or more; got {n!r}")
+    require(is_integer(n) and 0 <= n <= MOST, f"TopKShifted: n is a number of ranks, 0 or more; got {n!r}")
     return Method(first_rank=int(n))
 
 
@@ -209,7 +209,7 @@ def RankBand(first: int | float, last: int | float) -> Method:
         valid = 0 <= first < last <= 1 and (isinstance(first, float) or first == 0)
         require(valid, f"RankBand: percentiles are fractions with 0 <= first < last <= 1; got {first!r} and {last!r}")
         return Method(first_rank=float(first), last_rank=float(last))
-    valid = _whole(first) and _whole(last) and 0 <= first < last <= MOST
+    valid = is_integer(first) and is_integer(last) and 0 <= first < last <= MOST
     require(valid, f"RankBand: ranks are whole numbers with 0 <= first < last; got {first!r} and {last!r}")
     return Method(first_rank=int(first), last_rank=int(last))
 
@@ -293,10 +293,6 @@ def _rank(rank: int | float, n_passages: int) -> int:
 
 def _rank_text(rank: int | float) -> str:
     return f"{rank * 100:.15g}%" if isinstance(rank, float) else str(rank)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _finite(value: float, argument: str) -> float:

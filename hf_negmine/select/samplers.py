@@ -7,12 +7,11 @@ order or number of processes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
-from hf_negmine.base.errors import InputError, require, require_finite
+from hf_negmine.base.errors import InputError, is_integer, is_number, require, require_finite
 from hf_negmine.base.protocols import PositiveSampler, Sampler
 from hf_negmine.base.randomness import KeyArray, uniform
 from hf_negmine.base.schema import BoolArray, FloatArray, IdArray
@@ -51,7 +50,7 @@ class Sampled:
 
     def __post_init__(self) -> None:
         _check_k(self, self.k)
-        valid = _number(self.temperature) and self.temperature > 0
+        valid = is_number(self.temperature) and self.temperature > 0
         require(valid, f"{type(self).__name__}: temperature is positive; got {self.temperature!r}")
 
     def depth(self, n: int) -> int:
@@ -110,7 +109,7 @@ class SimANS:
 
     def __post_init__(self) -> None:
         _check_k(self, self.k)
-        valid = _number(self.a) and 0 <= self.a < np.inf
+        valid = is_number(self.a) and 0 <= self.a < np.inf
         require(valid, f"SimANS: a is a finite number, 0 or more; got {self.a!r}")
         require_finite(self.b, "SimANS: b")
 
@@ -154,7 +153,9 @@ class Mixed:
     def __post_init__(self) -> None:
         for name in ("top", "random"):
             count = getattr(self, name)
-            require(_whole(count) and count >= 0, f"Mixed: {name} is a number of negatives, 0 or more; got {count!r}")
+            require(
+                is_integer(count) and count >= 0, f"Mixed: {name} is a number of negatives, 0 or more; got {count!r}"
+            )
         require(self.top + self.random > 0, "Mixed: top and random: together 1 or more negatives; got 0")
         _check_k(self, self.k)
         _enough(self, self.k, self.top + self.random)
@@ -242,12 +243,6 @@ def _enough(sampler: object, k: int, n: int) -> int:
 
 
 def _check_k(sampler: object, k: int) -> None:
-    require(_whole(k) and k >= 1, f"{type(sampler).__name__}: k is a whole number of candidates, 1 or more; got {k!r}")
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    require(
+        is_integer(k) and k >= 1, f"{type(sampler).__name__}: k is a whole number of candidates, 1 or more; got {k!r}"
+    )

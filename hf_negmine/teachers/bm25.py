@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from hf_negmine.base.errors import InputError, StorageError, TeacherError, require, require_choice
+from hf_negmine.base.errors import InputError, StorageError, TeacherError, is_number, require, require_choice
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Role
@@ -66,10 +66,9 @@ class BM25Teacher:
                 )
         require_choice(self.variant, FORMULAS, argument="BM25: variant")
         for name, value, most in (("k1", self.k1, math.inf), ("b", self.b, 1.0)):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             limit = "" if most == math.inf else f" and at most {most:g}"
             require(
-                is_number and math.isfinite(value) and 0 <= value <= most,
+                is_number(value) and math.isfinite(value) and 0 <= value <= most,
                 f"BM25: {name}: a number of at least 0{limit}, got {value!r}",
             )
         if self.tokenizer is None:

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any, ClassVar, TypedDict, TypeVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from hf_negmine.base.errors import InputError, TeacherError, require, require_whole
+from hf_negmine.base.errors import InputError, TeacherError, is_number, require, require_whole
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +113,10 @@ class Endpoint:
         )
         require_whole(self.concurrency, "concurrency", at_least=1)
         require_whole(self.retries, "retries", at_least=0)
-        number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
-        require(number and 0 < self.timeout < math.inf, f"timeout: a number of seconds over 0, got {self.timeout!r}")
+        require(
+            is_number(self.timeout) and 0 < self.timeout < math.inf,
+            f"timeout: a number of seconds over 0, got {self.timeout!r}",
+        )
         if self.base_url is None:
             object.__setattr__(self, "base_url", os.environ.get("OPENAI_BASE_URL") or OPENAI)
         try:

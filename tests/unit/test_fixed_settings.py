@@ -13,10 +13,12 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import (
+    BM25Teacher,
     Consistency,
     CrossSample,
     EncodeFunction,
     FixedTeacher,
+    Mixed,
     NearDuplicates,
     NegativeMiner,
     RandomTeacher,
@@ -268,6 +270,23 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     for more in ({}, {"filters": [Consistency(top_k=np.int64(20)), Veto("bm25", abstain_at=0, depth=np.int64(9))]}):
         mined = words(tmp_path / "numpy", **settings, **more).mine(ROWS)
         assert mined[:] == words(tmp_path / "plain", **plain, **more).mine(ROWS)[:]
+
+
+def test_numbers_of_numpy_are_numbers_to_teachers_and_samplers_too(tmp_path: Path) -> None:
+    k, seed, b = np.int64(3), np.int64(5), np.float64(0.5)
+    for numpy, plain in [
+        ({"sampler": Sampled(k, np.float32(0.5))}, {"sampler": "sampled:3@0.5"}),
+        ({"sampler": Mixed(np.int64(1), np.int64(1), k)}, {"sampler": Mixed(1, 1, 3)}),
+        ({"teacher": RandomTeacher(seed)}, {"teacher": RandomTeacher(5)}),
+        ({"teacher": BM25Teacher(b=b)}, {"teacher": BM25Teacher(b=0.5)}),
+    ]:
+        options: dict[str, Any] = {"teacher": WordTeacher(), "method": "naive", "num_negatives": 2, "progress": False}
+        options |= {"query_column": "query", "positive_column": "positive"}
+        mined = [
+            NegativeMiner(**options | some, cache_dir=tmp_path / name).mine(ROWS)[:]
+            for name, some in (("numpy", numpy), ("plain", plain))
+        ]
+        assert mined[0] == mined[1]
 
 
 @pytest.mark.parametrize(
