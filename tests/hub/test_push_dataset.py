@@ -181,6 +181,25 @@ def test_rows_of_map_need_their_miner(hub: Hub, tmp_path: Path) -> None:
     assert load_dataset(NAME, split="train").to_list() == mapped.to_list()
 
 
+def test_rows_go_with_the_texts_that_they_were_mined_from(hub: Hub, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache")
+    mined = {split: miner.fit(some).mine(some) for split, some in (("train", rows(0, 6)), ("test", rows(6, 12)))}
+    for split, some in mined.items():  # the miner is fitted on the last ones now
+        push_dataset(some, NAME, split=split, miner=miner, license="mit")
+        queries = load_mined(NAME, split=split).queries
+        assert queries is not None
+        assert queries["query"][:] == some["query"][:]
+
+
+def test_rows_that_the_miner_was_not_fitted_on(hub: Hub, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows(0, 6))
+    mapped = rows(0, 6).map(miner, batched=True)
+    for some in (miner.mine(rows(3, 12)), mapped):
+        with pytest.raises(InputError, match=r"6 of \d rows have a 'query' that is none of the 6 queries"):
+            push_dataset(some, NAME, miner=miner.fit(rows(6, 12)) if some is mapped else None, license="mit")
+    assert not hub.requests
+
+
 def test_columns_of_other_kinds(hub: Hub, tmp_path: Path) -> None:
     dated = rows().add_column("day", [datetime.date(2026, 1, 1 + number) for number in range(12)])
     push_dataset(
