@@ -150,6 +150,33 @@ def test_a_users_own_text_and_metadata_survive(hub: Hub, mined: Dataset) -> None
     assert hub.files("dataset", NAME)["notes/mine.txt"] == b"kept"
 
 
+def test_a_split_that_datasets_has_pushed_stays(hub: Hub, tmp_path: Path, mined: Dataset) -> None:
+    push_dataset(mined, NAME, license="mit", with_pool=True)
+    rows().push_to_hub(NAME, split="validation")  # writes into the card which columns the config has
+    more = rows(0, 2).add_column("negative_1", CORPUS[4:6])
+    more.push_to_hub(NAME, split="validation")
+    more.push_to_hub(NAME, "extra")
+    push_dataset(mine(tmp_path / "cache", num_negatives=1), NAME)
+    loaded = datasets.load_dataset(NAME)
+    assert loaded["validation"].to_list() == more.to_list()
+    assert loaded["train"].column_names == ["query", "positive", "negative_1"]
+    assert load_dataset(NAME, "extra", split="train").to_list() == more.to_list()
+    assert "scores" not in {config["config_name"] for config in card_of(hub)[0]["configs"]}
+
+
+@pytest.mark.parametrize("license", ["mit", ["mit"], ["mit", "cc-by-4.0"]])
+def test_a_license_may_be_a_list(hub: Hub, mined: Dataset, license: str | list[str]) -> None:
+    hub.create("dataset", "tester/source", {"README.md": f"---\nlicense: {license}\n---\n".encode()})
+    hub.create("dataset", NAME, {"README.md": f"---\nlicense: {license}\n---\n".encode()})
+    for name, sources in ((NAME, ()), ("tester/new", ["tester/source"])):
+        if len(license) == 2:
+            with pytest.raises(InputError, match="under which license"):
+                push_dataset(mined, name, source_datasets=sources)
+            continue
+        push_dataset(mined, name, source_datasets=sources)
+        assert read_card(hub.files("dataset", name)["README.md"])[0]["license"] == "mit"
+
+
 def test_a_branch(hub: Hub, tmp_path: Path, mined: Dataset) -> None:
     push_dataset(mined, NAME, license="mit")
     main = hub.files("dataset", NAME)
