@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from hf_negmine import HubError, load_mined, push_dataset
 from hf_negmine.base.errors import InputError
 from hf_negmine.hub import data_files
+from hf_negmine.hub.provenance import rows_digest
 from tests.hub.conftest import draw
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, code_blocks, make_miner, mine, multi_rows, read_card, rows
@@ -228,14 +229,29 @@ def test_rows_that_the_miner_was_not_fitted_on(hub: Hub, tmp_path: Path) -> None
 
 
 def test_columns_of_other_kinds(hub: Hub, tmp_path: Path) -> None:
-    dated = rows().add_column("day", [datetime.date(2026, 1, 1 + number) for number in range(12)])
+    given = rows().add_column("day", [datetime.date(2026, 1, 1 + number) for number in range(12)])
+    day = datetime.datetime(2026, 1, 1)
+    for value in (
+        float("nan"),
+        0.1,
+        2**63 - 1,
+        b"\xff",
+        day,
+        datetime.timedelta(1),
+        datetime.time(1),
+        {"a": [{"b": 1}]},
+    ):
+        given = given.add_column(f"{value!r}", [value] * 12)
+    given = given.cast_column("0.1", datasets.Value("float32"))
     push_dataset(
-        make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(dated),
+        make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(given),
         NAME,
         license="mit",
     )
-    assert load_dataset(NAME, split="train")["day"][:] == dated["day"][:]
+    assert load_dataset(NAME, split="train")["day"][:] == given["day"][:]
     assert "- **day**: 2026-01-01" in card_of(hub)[1]
+    loaded = load_mined(NAME)
+    assert rows_digest(loaded.rows) == loaded.provenance.rows_digest
 
 
 def test_rows_with_several_positives(hub: Hub, tmp_path: Path) -> None:
