@@ -254,6 +254,19 @@ def test_columns_of_other_kinds(hub: Hub, tmp_path: Path) -> None:
     assert rows_digest(loaded.rows) == loaded.provenance.rows_digest
 
 
+def test_images_go_along_and_their_paths_do_not(hub: Hub, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (4, 4)).save(tmp_path / "one.png")
+    given = rows().add_column("image", [str(tmp_path / "one.png")] * 12).cast_column("image", datasets.Image())
+    mined = make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(given)
+    push_dataset(mined, NAME, license="mit")
+    assert not [path for path, data in hub.files("dataset", NAME).items() if str(tmp_path).encode() in data]
+    (tmp_path / "one.png").unlink()
+    assert load_dataset(NAME, split="train")[0]["image"].size == (4, 4)
+    with pytest.raises(InputError, match="a file that a row names cannot be read"):
+        push_dataset(mined.select(range(3)), NAME)
+
+
 def test_rows_with_several_positives(hub: Hub, tmp_path: Path) -> None:
     mined = make_miner(tmp_path / "cache", format="labeled-list").mine(multi_rows())
     push_dataset(mined, NAME, license="mit")
