@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
 
 from hf_negmine.base.errors import NegmineError
 
-TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
 
 AGAIN = "nothing half-finished is on the Hub; run the same again, finished uploads are kept"
 REASONS = {

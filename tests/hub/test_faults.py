@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset
 from hf_negmine import load_mined, push_dataset
 from hf_negmine.base.errors import StorageError
 from hf_negmine.hub import data_files
-from hf_negmine.hub.network import HubError
+from hf_negmine.hub.network import HubError, hub_errors
 from tests.hub.server import Hub
 from tests.hub.world import NAME, mine
 
@@ -250,3 +250,12 @@ class TestLoad:
         for step in (lambda: load_mined(NAME), lambda: push_dataset(mined, NAME, license="mit")):
             with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set|not in the cache"):
                 step()
+
+
+def test_an_upload_that_xet_refuses() -> None:
+    kind = pytest.importorskip("hf_xet").XetAuthenticationError  # a PermissionError
+    with (
+        pytest.raises(HubError, match="pushing to tester/one: the connection broke off"),
+        hub_errors(NAME, "pushing to"),
+    ):
+        raise kind("https://cas-server.xethub.hf.co")

@@ -73,7 +73,7 @@ def files_of(path: str, *, as_corpus: bool = False) -> list[str]:
         )
         require(
             len(kinds) == 1,
-            f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{kinds[0]}",
+            f"{path} holds files that end in {' and '.join(kinds)}; give a pattern, such as {path}/*{kinds[-1]}",
         )
         return found
     if not is_pattern(path):
