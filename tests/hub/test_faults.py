@@ -245,6 +245,17 @@ class TestLoad:
                 load_mined(NAME)
         assert load_mined(NAME).pool is not None
 
+    @pytest.mark.parametrize("cache", ["huggingface_hub.constants.HF_HUB_CACHE", "datasets.config.HF_DATASETS_CACHE"])
+    def test_a_cache_that_cannot_be_written(
+        self, cache: str, hub: Hub, mined: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push_dataset(mined, NAME, license="mit")
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(cache, tmp_path / "file" / "cache")
+        with pytest.raises(HubError, match="Not a directory; set HF_HOME") as caught:
+            load_mined(NAME)
+        check_message(caught.value, hub)
+
     def test_offline(self, hub: Hub, mined: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         for step in (lambda: load_mined(NAME), lambda: push_dataset(mined, NAME, license="mit")):
