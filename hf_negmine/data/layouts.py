@@ -102,8 +102,9 @@ class Layout:
 
     def check_new_columns(self, available: Sequence[str]) -> None:
         """Raise `InputError` if rows already have a column that the format writes."""
-        own = (self.positive_column, *self.replaced_columns, *self.filled_columns)
-        if clash := [name for name in available if name not in own and self.writes(name)]:
+        own = (*self.replaced_columns, *self.filled_columns)
+        besides = replace(self, positive_column="\0")  # the positives, which keep their name
+        if clash := [name for name in available if name not in own and besides.writes(name)]:
             raise InputError(
                 f"the data set already has the column(s) {clash}, which format {self.format!r} writes; remove or "
                 "rename them"

@@ -127,7 +127,10 @@ def in_their_types(mined: datasets.Dataset, anchor: str, positive: str, output_f
         if name in features:
             float64 = datasets.Value("float64")
             features[name] = float64 if name == "score" else datasets.List(float64)
-    return mined.select_columns(names).cast(features) if features != mined.features else mined.select_columns(names)
+    mined = mined.select_columns(names)
+    if not len(mined):  # which `cast` returns as they are
+        return _without_rows(datasets.Features({name: features[name] for name in names}))
+    return mined.cast(features) if features != mined.features else mined
 
 
 def no_tuples(mined: datasets.Dataset, n: int) -> datasets.Dataset:
@@ -135,7 +138,10 @@ def no_tuples(mined: datasets.Dataset, n: int) -> datasets.Dataset:
     text = datasets.Value("string")
     last = {name: kind for name, kind in mined.features.items() if name == "scores"}
     first = dict.fromkeys((*mined.column_names[:2], *(f"negative_{place}" for place in range(1, n + 1))), text)
-    features = datasets.Features({**first, **last})
+    return _without_rows(datasets.Features({**first, **last}))
+
+
+def _without_rows(features: datasets.Features) -> datasets.Dataset:
     return datasets.Dataset.from_dict({name: [] for name in features}, features=features)
 
 

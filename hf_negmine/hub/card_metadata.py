@@ -105,6 +105,17 @@ def merged_metadata(
     gone = {f"{part.config_name}-{name}" for part in parts for name in (*LOOKUPS, POSITIVES)}
     gone |= {list_config(part.config_name, name) for part in parts for name in LIST_TABLES}
     kept = [config for config in before if config.get("config_name") not in names | gone]
+    # What `Dataset.push_to_hub` has added to a config of ours: its splits stay, the column types may be out of date.
+    theirs = {config.get("config_name"): as_list(config.get("data_files")) for config in before}
+    for config in ours:
+        if config["config_name"] in {part.config_name for part in parts}:
+            splits = [file["split"] for file in config["data_files"]]
+            found = theirs.get(config["config_name"], [])
+            more = [file for file in found if isinstance(file, dict) and file.get("split") not in splits]
+            config["data_files"] = [*config["data_files"], *more]
+    infos = as_list(merged.pop("dataset_info", None))
+    if infos := [one for one in infos if not isinstance(one, dict) or one.get("config_name", "default") not in names]:
+        merged["dataset_info"] = infos
     there = {*names, *(config.get("config_name") for config in kept)}
     if "default" not in there:  # keep the same config as the one that loads without a name
         earlier = next((config.get("config_name") for config in before if config.get("default")), None)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+from datasets.features.features import require_storage_embed
+from datasets.table import embed_table_storage
 
 from hf_negmine.base.checksums import read_sealed, sums_in, write_sealed
 from hf_negmine.base.errors import InputError
@@ -68,6 +70,7 @@ def write_files(
 ) -> Provenance:
     """Write all files of the repository except the card."""
     (folder / FOLDER / config_name).mkdir(parents=True)
+    material = replace(material, rows=_with_files(material.rows))
     about = f"{FOLDER}/{config_name}/{split}"
     files = {"data": _write_shards(folder, material.rows, f"data/{config_name}/{split}")}
     for name, table in material.lookups.items():
@@ -130,6 +133,16 @@ def _holds_pairs(part: Provenance) -> str:
     drawn = part.summary.settings["teacher_settings"]["kind"] == "cross-sample"
     whose = "the score of every positive by the teacher that its query drew"
     return f"`query_id`, `document_id` and {whose if drawn else FIRST_SCORES}"
+
+
+def _with_files(rows: datasets.Dataset) -> datasets.Dataset:
+    """Rows with the content of images and the like in the place of paths on this machine."""
+    if not require_storage_embed(rows.features):
+        return rows
+    try:
+        return rows.with_format("arrow").map(embed_table_storage, batched=True, batch_size=100).with_format(None)
+    except OSError as error:
+        raise InputError(f"push_dataset: a file that a row names cannot be read ({error.strerror or error})") from error
 
 
 def _write_shards(folder: Path, table: datasets.Dataset, stem: str) -> list[str]:

@@ -173,11 +173,14 @@ def check_lookups(tables: Mapping[str, datasets.Dataset], where: str) -> None:
 def read_parquet(paths: Sequence[Path], where: str) -> datasets.Dataset:
     """Rows of Parquet files, or `StorageError`."""
     try:
-        loaded = datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+        with hub_errors(where, "reading"):
+            loaded = datasets.load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
         assert isinstance(loaded, datasets.Dataset)
         for batch in loaded.data.table.to_batches():
             batch.validate(full=True)  # Parquet does not check that text is UTF-8
-    except Exception as error:  # the builder has many exceptions; all of them mean an unreadable file
+    except NegmineError:
+        raise
+    except Exception as error:  # the builder has many exceptions; all others mean an unreadable file
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise StorageError(f"{where} is not a Parquet file, or a damaged one ({reason})") from error
     return loaded

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from hf_negmine.base.checksums import read_sealed
-from hf_negmine.base.errors import InputError
+from hf_negmine.base.errors import InputError, require
+from hf_negmine.base.files import text_digests
+from hf_negmine.data.sources import table_batches
 from hf_negmine.data.writing import in_memory, lookup_table
 from hf_negmine.fitted import Fitted, fit_name
 from hf_negmine.hub.provenance import LOOKUPS, POSITIVES
@@ -18,6 +20,8 @@ from hf_negmine.hub.settings import check_settings, is_ensemble, require_setting
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool.stored import has_pool
 from hf_negmine.report.summary import MiningSummary
+
+TEXTS = (datasets.Value("string"), datasets.Value("large_string"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,22 @@ class Material:
         """Whether everything that `reproduce` needs is here."""
         return set(LOOKUPS) <= set(self.lookups)
 
+    def require_fitted_queries(self) -> None:
+        """Raise `InputError` if a row has a query that was not part of the fit, whose texts would be pushed with it."""
+        column = self.columns[0]
+        if self.fitted is None or self.rows.features.get(column) not in TEXTS:
+            return
+        queries, unknown = self.fitted.texts.queries, 0
+        for table in table_batches(self.rows, [column]):
+            texts = table[column].combine_chunks().drop_null()
+            unknown += int((queries.find(text_digests(texts)) < 0).sum())
+        require(
+            not unknown,
+            f"push_dataset: {unknown} of {len(self.rows)} rows have a {column!r} that is none of the {len(queries)} "
+            "queries that their miner was fitted on, so what they were mined from cannot be pushed with them; push "
+            "rows as they were mined, with the miner that was fitted on them (miner=)",
+        )
+
     @classmethod
     def of_fit(cls, rows: datasets.Dataset, fitted: Fitted, cache_dir: Path, summary: MiningSummary) -> Material:
         """Take it from a miner's fit."""
@@ -69,16 +89,18 @@ class Material:
 
     @classmethod
     def find(cls, mined: datasets.Dataset, miner: NegativeMiner | None) -> Material:
-        """Take it from the miner, or from the note that `NegativeMiner.mine` leaves beside its rows.
+        """Take it from the note that `NegativeMiner.mine` leaves beside its rows, or else from the miner.
+
+        The note comes first, as the miner may have been fitted on other rows since.
 
         Raises:
             InputError: the rows have no note, and no miner was given.
         """
-        if miner is not None:
-            return cls.of_fit(mined, miner.fitted, miner.config.cache_dir, miner.summary)
         files = [Path(file["filename"]) for file in mined.cache_files]
         note = files[0].with_suffix(".json") if len(files) == 1 else None
         if note is None or not note.exists():
+            if miner is not None:
+                return cls.of_fit(mined, miner.fitted, miner.config.cache_dir, miner.summary)
             raise InputError(
                 "push_dataset: how these rows were mined is not recorded beside them (they come from map, or from "
                 "another program); give the miner, miner="

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ from huggingface_hub.errors import (
 
 from hf_negmine.base.errors import NegmineError
 
-TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
 
 AGAIN = "nothing half-finished is on the Hub; run the same again, finished uploads are kept"
 REASONS = {
@@ -53,7 +54,7 @@ def hub_errors(repo_id: str, doing: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, repo_id: str) -> str | None:
-    """The reason for an error; None if the Hub has nothing to do with it."""
+    """The reason for an error; None if neither the Hub nor the folder for its files has to do with it."""
     for kind, reason in SAID.items():
         if isinstance(error, kind):
             return reason
@@ -70,6 +71,8 @@ def _reason(error: Exception, repo_id: str) -> str | None:
             return "HF_HUB_OFFLINE is set, so the Hub is not asked"
         if type(cause).__module__.split(".")[0] in TRANSPORT or isinstance(cause, ConnectionError | TimeoutError):
             return f"the connection broke off ({type(cause).__name__}); {AGAIN}"
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"{os.strerror(cause.errno)}; set HF_HOME to a folder that can be written to, on a disk with room"
         cause = cause.__cause__
     if isinstance(error, LocalEntryNotFoundError):
         return "the Hub cannot be reached, and the file is not in the cache"

@@ -47,7 +47,7 @@ def push_dataset(
         config_name: which part of the data set, such as the name of a method: a repository holds several, and each push
             replaces one.
         split: which split of that part.
-        miner: the miner that mined them; may be left out for rows that `mine` returned.
+        miner: the miner that mined them, for rows from ``map``; rows that `mine` returned know theirs.
         sweep: a sweep with judgements, whose front the card shows as a picture, and the report as a table; None shows
             none.
         private: whether the repository is private, if this push creates it; None takes the account's default.
@@ -78,6 +78,7 @@ def push_dataset(
         not report or material.fitted is not None,
         "report: what these rows were mined from is no longer in the cache; mine again",
     )
+    material.require_fitted_queries()
     front = None if sweep is None else sweep.plot()
     there = Repository(repo_id, "dataset", revision=revision, token=token, dry_run=dry_run)
     _check_columns(material.rows.column_names, there.parts, config_name, split)

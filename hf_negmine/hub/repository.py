@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from hf_negmine.hub.card_metadata import decoded_card, split_card
+from hf_negmine.hub.card_metadata import as_list, decoded_card, split_card
 from hf_negmine.hub.network import HubError, hub_errors
 from hf_negmine.hub.provenance import FOLDER, Provenance, read_provenance
 from hf_negmine.hub.staging import PushResult, kept, paths_in
@@ -68,8 +68,7 @@ class Repository:
     @property
     def license(self) -> str | None:
         """The license that the card names."""
-        found = split_card(self.card)[0].get("license")
-        return found if isinstance(found, str) else None
+        return _only(split_card(self.card)[0].get("license"))
 
     def license_of(self, sources: Sequence[str]) -> str | None:
         """The license of other data sets, if they share one; None for a dry run."""
@@ -77,9 +76,8 @@ class Repository:
         for source in [] if self._dry_run else sources:
             with hub_errors(source, "reading the license of"):
                 info = self._api.dataset_info(source)
-            found.add(getattr(info.card_data, "license", None))
-        only = found.pop() if len(found) == 1 else None
-        return only if isinstance(only, str) else None
+            found.add(_only(getattr(info.card_data, "license", None)))
+        return _only(list(found))
 
     def send(self, folder: Path, stale: Sequence[str], message: str, *, private: bool | None) -> PushResult:
         """Send the files of a folder in one commit that also deletes the stale ones; a dry run keeps them here."""
@@ -117,3 +115,9 @@ class Repository:
                 self._repo_id, path, repo_type=self._kind, revision=self.head, local_dir=folder
             )
             return Path(local).read_bytes()
+
+
+def _only(license: Any) -> str | None:
+    """The license, if it is a single one: a card may have it as a list."""
+    found = as_list(license)
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None

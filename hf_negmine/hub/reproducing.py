@@ -17,7 +17,7 @@ from hf_negmine.base.protocols import Role, Teacher
 from hf_negmine.config import MiningConfig
 from hf_negmine.hub.comparing import columns_of_mining, compared
 from hf_negmine.hub.load import HubData, load_mined, rows_of_pairs
-from hf_negmine.hub.provenance import KEPT, LOOKUPS
+from hf_negmine.hub.provenance import KEPT, LOOKUPS, rows_digest
 from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.list_writing import SCHEMA, list_tables
@@ -45,6 +45,7 @@ class Reproduction:
         teacher_differs: roles in which the weights or settings of the teacher, or of one that it builds on, have
             changed since.
         filters_differ: whether the filters, or the teachers of vetoes, have changed since.
+        rows_differ: whether the rows are not those that were pushed.
     """
 
     identical: bool
@@ -55,6 +56,7 @@ class Reproduction:
     not_compared: list[str]
     teacher_differs: list[str]
     filters_differ: bool = False
+    rows_differ: bool = False
 
     def __str__(self) -> str:
         columns = ", ".join(map(repr, self.not_compared))
@@ -71,11 +73,16 @@ class Reproduction:
         if self.repeated:
             return (
                 f"different: {self.repeated:,} of {self.rows:,} rows are copies that did not come out again; rows were "
-                "repeated before they were pushed"
+                f"repeated {self._when} they were pushed"
             )
         return (
-            f"different: all {self.rows:,} rows came out again, plus others; rows were left out before they were pushed"
+            f"different: all {self.rows:,} rows came out again, plus others; rows were left out {self._when} they were "
+            "pushed"
         )
+
+    @property
+    def _when(self) -> str:
+        return "after" if self.rows_differ else "before"
 
     @property
     def _why(self) -> str:
@@ -83,6 +90,8 @@ class Reproduction:
             return f"the teacher has changed since (as {' and '.join(self.teacher_differs)} encoder)"
         if self.filters_differ:
             return "the filters have changed since"
+        if self.rows_differ:
+            return "the rows were changed after they were pushed"
         return (
             "the teacher is the same; its vectors may differ on this processor, or the rows were changed before they "
             "were pushed"
@@ -169,6 +178,7 @@ def mine_again(
         teacher_differs=_roles_that_differ(identity_of(config.teacher), settings),
         filters_differ=_as_json(public_content(settings_of_filters(config.filters), kept=KEPT))
         != _as_json(settings.get("filters", [])),
+        rows_differ=rows_digest(data.rows) != data.provenance.rows_digest,
     )
 
 

@@ -16,7 +16,7 @@ from datasets import Dataset, load_dataset
 from hf_negmine import load_mined, push_dataset
 from hf_negmine.base.errors import StorageError
 from hf_negmine.hub import data_files
-from hf_negmine.hub.network import HubError
+from hf_negmine.hub.network import HubError, hub_errors
 from tests.hub.server import Hub
 from tests.hub.world import NAME, mine
 
@@ -245,8 +245,28 @@ class TestLoad:
                 load_mined(NAME)
         assert load_mined(NAME).pool is not None
 
+    @pytest.mark.parametrize("cache", ["huggingface_hub.constants.HF_HUB_CACHE", "datasets.config.HF_DATASETS_CACHE"])
+    def test_a_cache_that_cannot_be_written(
+        self, cache: str, hub: Hub, mined: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push_dataset(mined, NAME, license="mit")
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(cache, tmp_path / "file" / "cache")
+        with pytest.raises(HubError, match="Not a directory; set HF_HOME") as caught:
+            load_mined(NAME)
+        check_message(caught.value, hub)
+
     def test_offline(self, hub: Hub, mined: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         for step in (lambda: load_mined(NAME), lambda: push_dataset(mined, NAME, license="mit")):
             with pytest.raises(HubError, match=r"HF_HUB_OFFLINE is set|not in the cache"):
                 step()
+
+
+def test_an_upload_that_xet_refuses() -> None:
+    kind = pytest.importorskip("hf_xet").XetAuthenticationError  # a PermissionError
+    with (
+        pytest.raises(HubError, match="pushing to tester/one: the connection broke off"),
+        hub_errors(NAME, "pushing to"),
+    ):
+        raise kind("https://cas-server.xethub.hf.co")

@@ -13,6 +13,7 @@ from datasets import Dataset, load_dataset
 from hf_negmine import HubError, load_mined, push_dataset
 from hf_negmine.base.errors import InputError
 from hf_negmine.hub import data_files
+from hf_negmine.hub.provenance import rows_digest
 from tests.hub.conftest import draw
 from tests.hub.server import Hub
 from tests.hub.world import CORPUS, NAME, QUERIES, code_blocks, make_miner, mine, multi_rows, read_card, rows
@@ -150,6 +151,33 @@ def test_a_users_own_text_and_metadata_survive(hub: Hub, mined: Dataset) -> None
     assert hub.files("dataset", NAME)["notes/mine.txt"] == b"kept"
 
 
+def test_a_split_that_datasets_has_pushed_stays(hub: Hub, tmp_path: Path, mined: Dataset) -> None:
+    push_dataset(mined, NAME, license="mit", with_pool=True)
+    rows().push_to_hub(NAME, split="validation")  # writes into the card which columns the config has
+    more = rows(0, 2).add_column("negative_1", CORPUS[4:6])
+    more.push_to_hub(NAME, split="validation")
+    more.push_to_hub(NAME, "extra")
+    push_dataset(mine(tmp_path / "cache", num_negatives=1), NAME)
+    loaded = datasets.load_dataset(NAME)
+    assert loaded["validation"].to_list() == more.to_list()
+    assert loaded["train"].column_names == ["query", "positive", "negative_1"]
+    assert load_dataset(NAME, "extra", split="train").to_list() == more.to_list()
+    assert "scores" not in {config["config_name"] for config in card_of(hub)[0]["configs"]}
+
+
+@pytest.mark.parametrize("license", ["mit", ["mit"], ["mit", "cc-by-4.0"]])
+def test_a_license_may_be_a_list(hub: Hub, mined: Dataset, license: str | list[str]) -> None:
+    hub.create("dataset", "tester/source", {"README.md": f"---\nlicense: {license}\n---\n".encode()})
+    hub.create("dataset", NAME, {"README.md": f"---\nlicense: {license}\n---\n".encode()})
+    for name, sources in ((NAME, ()), ("tester/new", ["tester/source"])):
+        if len(license) == 2:
+            with pytest.raises(InputError, match="under which license"):
+                push_dataset(mined, name, source_datasets=sources)
+            continue
+        push_dataset(mined, name, source_datasets=sources)
+        assert read_card(hub.files("dataset", name)["README.md"])[0]["license"] == "mit"
+
+
 def test_a_branch(hub: Hub, tmp_path: Path, mined: Dataset) -> None:
     push_dataset(mined, NAME, license="mit")
     main = hub.files("dataset", NAME)
@@ -181,15 +209,62 @@ def test_rows_of_map_need_their_miner(hub: Hub, tmp_path: Path) -> None:
     assert load_dataset(NAME, split="train").to_list() == mapped.to_list()
 
 
+def test_rows_go_with_the_texts_that_they_were_mined_from(hub: Hub, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache")
+    mined = {split: miner.fit(some).mine(some) for split, some in (("train", rows(0, 6)), ("test", rows(6, 12)))}
+    for split, some in mined.items():  # the miner is fitted on the last ones now
+        push_dataset(some, NAME, split=split, miner=miner, license="mit")
+        queries = load_mined(NAME, split=split).queries
+        assert queries is not None
+        assert queries["query"][:] == some["query"][:]
+
+
+def test_rows_that_the_miner_was_not_fitted_on(hub: Hub, tmp_path: Path) -> None:
+    miner = make_miner(tmp_path / "cache").fit(rows(0, 6))
+    mapped = rows(0, 6).map(miner, batched=True)
+    for some in (miner.mine(rows(3, 12)), mapped):
+        with pytest.raises(InputError, match=r"6 of \d rows have a 'query' that is none of the 6 queries"):
+            push_dataset(some, NAME, miner=miner.fit(rows(6, 12)) if some is mapped else None, license="mit")
+    assert not hub.requests
+
+
 def test_columns_of_other_kinds(hub: Hub, tmp_path: Path) -> None:
-    dated = rows().add_column("day", [datetime.date(2026, 1, 1 + number) for number in range(12)])
+    given = rows().add_column("day", [datetime.date(2026, 1, 1 + number) for number in range(12)])
+    day = datetime.datetime(2026, 1, 1)
+    for value in (
+        float("nan"),
+        0.1,
+        2**63 - 1,
+        b"\xff",
+        day,
+        datetime.timedelta(1),
+        datetime.time(1),
+        {"a": [{"b": 1}]},
+    ):
+        given = given.add_column(f"{value!r}", [value] * 12)
+    given = given.cast_column("0.1", datasets.Value("float32"))
     push_dataset(
-        make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(dated),
+        make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(given),
         NAME,
         license="mit",
     )
-    assert load_dataset(NAME, split="train")["day"][:] == dated["day"][:]
+    assert load_dataset(NAME, split="train")["day"][:] == given["day"][:]
     assert "- **day**: 2026-01-01" in card_of(hub)[1]
+    loaded = load_mined(NAME)
+    assert rows_digest(loaded.rows) == loaded.provenance.rows_digest
+
+
+def test_images_go_along_and_their_paths_do_not(hub: Hub, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (4, 4)).save(tmp_path / "one.png")
+    given = rows().add_column("image", [str(tmp_path / "one.png")] * 12).cast_column("image", datasets.Image())
+    mined = make_miner(tmp_path / "cache", query_column="query", positive_column="positive").mine(given)
+    push_dataset(mined, NAME, license="mit")
+    assert not [path for path, data in hub.files("dataset", NAME).items() if str(tmp_path).encode() in data]
+    (tmp_path / "one.png").unlink()
+    assert load_dataset(NAME, split="train")[0]["image"].size == (4, 4)
+    with pytest.raises(InputError, match="a file that a row names cannot be read"):
+        push_dataset(mined.select(range(3)), NAME)
 
 
 def test_rows_with_several_positives(hub: Hub, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine import DenseTeacher, FixedTeacher, ScoreFunction, push_dataset, push_model, reproduce
@@ -66,6 +66,20 @@ def test_changed_rows_and_rows_left_out(hub: Hub, tmp_path: Path) -> None:
     found = reproduce(NAME, progress=False)
     assert (found.identical, found.missing, found.teacher_differs) == (False, 1, [])
     assert str(found).startswith("different: 1 of 12 rows did not come out again; the teacher is the same")
+
+
+def test_rows_that_somebody_has_changed_on_the_hub(hub: Hub, tmp_path: Path) -> None:
+    mined = mine(tmp_path / "cache")
+    push_dataset(mined, NAME, license="mit")
+    for change, sentence in (
+        (mined.select(range(7)), "plus others; rows were left out after they were pushed"),
+        (concatenate_datasets([mined, mined]), "rows were repeated after they were pushed"),
+        (mined.map(lambda row: {"negative_1": "another"}), "the rows were changed after they were pushed"),
+    ):
+        change.to_parquet(tmp_path / "changed.parquet")
+        content = (tmp_path / "changed.parquet").read_bytes()
+        hub.commit("dataset", NAME, {"data/default/train-00000-of-00001.parquet": content})
+        assert str(reproduce(NAME, progress=False)).endswith(sentence)
 
 
 def test_another_teacher(hub: Hub, tmp_path: Path) -> None:

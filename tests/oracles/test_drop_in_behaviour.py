@@ -85,6 +85,16 @@ def test_more_negatives_than_there_are_give_the_same_short_rows(
     assert contents(mined) == contents(expected)
 
 
+@pytest.mark.parametrize("output_format", ["triplet", "n-tuple", "labeled-list"])
+def test_a_result_without_rows_has_the_types_of_one_with_rows(output_format: Any, model: SentenceTransformer) -> None:
+    empty, full = (
+        ours(ROWS, model, corpus=CORPUS, max_score=most, output_format=output_format, output_scores=True, verbose=False)
+        for most in (-0.9, 1.1)
+    )
+    assert len(full) > len(empty) == 0
+    assert empty.features == full.features
+
+
 @pytest.mark.parametrize("n", [9, 10, 11])  # of ten passages
 def test_a_ranking_of_the_whole_corpus(n: int, model: SentenceTransformer) -> None:
     common = {

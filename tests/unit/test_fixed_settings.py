@@ -231,6 +231,27 @@ def test_a_column_that_the_format_writes_is_refused(tmp_path: Path, column: str,
         words(tmp_path, num_negatives=n, format=form).mine(ROWS.rename_column("id", column))
 
 
+@pytest.mark.parametrize(
+    ("column", "form", "kept"),
+    [
+        ("negative", "triplet", False),
+        ("labels", "labeled-list", False),
+        ("negative", "n-tuple", True),
+        ("negatives", "triplet", True),
+    ],
+)
+def test_positives_in_a_column_with_a_name_of_negatives_are_kept_or_refused(
+    tmp_path: Path, column: str, form: Any, kept: bool
+) -> None:
+    rows = ROWS.rename_column("positive", column)
+    miner = words(tmp_path, num_negatives=1, format=form).with_(positive_column=column)
+    if kept:
+        assert set(miner.mine(rows)[column]) == set(rows[column])
+        return
+    with pytest.raises(InputError, match=rf"already has the column\(s\) \['{column}'\]"):
+        miner.mine(rows)
+
+
 @pytest.mark.parametrize("column", ["negative_3", "negative_10", "negative_01", "negative_0", "negative_", "2"])
 def test_a_column_that_the_format_does_not_write_is_kept(tmp_path: Path, column: str) -> None:
     assert column in words(tmp_path, num_negatives=2).mine(ROWS.rename_column("id", column)).column_names

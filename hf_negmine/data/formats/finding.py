@@ -47,7 +47,8 @@ def _of_tool(tool: Tool, schema: pa.Schema, query: str | None, positive: str | N
 
 
 def _n_tuple(schema: pa.Schema, query: str | None, positive: str | None) -> Found:
-    numbered = [(match, name) for name in schema.names if (match := NUMBERED.fullmatch(name))]
+    others = [name for name in schema.names if name not in (query, positive)]
+    numbered = [(match, name) for name in others if (match := NUMBERED.fullmatch(name))]
     negatives = tuple(name for _, name in sorted((int(match[2] or 0), name) for match, name in numbered))
     kinds = {is_list(schema.field(name).type) for name in negatives}
     if len({match[1] for match, _ in numbered}) != 1 or len(kinds) != 1:
