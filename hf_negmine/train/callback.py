@@ -25,7 +25,7 @@ from hf_negmine.select import Top
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
-from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.collator import HardNegativeCollator, epochs_done
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
 from hf_negmine.train.source import NegativeSource
 
@@ -135,7 +135,7 @@ class RemineCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the banks into the run's folder, and undo the refreshes that a resumed run has yet to do."""
         self._began, self._spent = time.perf_counter(), 0.0
-        epoch = float(state.epoch or 0.0)
+        epoch = epochs_done(args, state, kwargs.get("train_dataloader"))
         self._epochs_begun, self._resumes_inside = int(epoch), not epoch.is_integer()
         folder = self.folder or Path(args.output_dir) / "negatives"
         for name, source in self._sources.items():
