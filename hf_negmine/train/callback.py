@@ -141,7 +141,7 @@ class RemineCallback(TrainerCallback):
         for name, source in self._sources.items():
             home = folder / (name or "rows")
             if state.is_world_process_zero:
-                self._settle(name, home, state.global_step, kwargs["model"])
+                self._settle(name, home, state, kwargs["model"])
             _wait_for_all()
             source.bank = NegativeBank(home)
         if self.at_start and state.global_step == 0:
@@ -163,14 +163,21 @@ class RemineCallback(TrainerCallback):
 
     # ---- how ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, name: str, home: Path, step: int, model: Any) -> None:
-        """Start a run's bank at version 0, or restore its state at ``step``."""
+    def _settle(self, name: str, home: Path, state: Any, model: Any) -> None:
+        """Start a run's bank at version 0, or restore its state at the step that the run resumes at."""
         if home.exists() and not is_bank(home):
             raise StorageError(f"{home} holds something other than negatives; give RemineCallback another folder")
-        if step == 0:
+        if state.global_step == 0:
             shutil.rmtree(home, ignore_errors=True)  # left by an earlier run
         elif home.exists():
-            NegativeBank(home).forget_after(step)
+            NegativeBank(home).forget_after(state.global_step)
+        kept = {version["step"] for version in NegativeBank(home).versions()}
+        told = [entry["step"] for entry in state.log_history if entry.get("negatives_dataset") == name]
+        if lost := [step for step in told if step not in kept]:
+            logger.warning(
+                f"The run that resumes had refreshed its negatives at step {lost[-1]}, but {home} does not hold them: "
+                "until the next refresh it trains on earlier ones. Give RemineCallback the folder= of that run."
+            )
         if (home / "0").exists():
             return
         source = self._sources[name]
