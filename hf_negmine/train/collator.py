@@ -365,4 +365,4 @@ def epochs_done(args: Any, state: Any, train_dataloader: Any) -> float:
         steps_an_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
     except TypeError:  # a stream has no length
         return float(state.epoch or 0.0)
-    return state.global_step / max(steps_an_epoch, 1)
+    return float(state.global_step / max(steps_an_epoch, 1))
