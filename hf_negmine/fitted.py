@@ -167,9 +167,9 @@ def first_targets(texts: TextSet, queries: IdArray, positive_score: PositiveScor
     return queries if positive_score == "min" else texts.positive_offsets[queries]
 
 
-def fit_name(settings: dict[str, Any]) -> str:
-    """The name of a fit's folder, which depends only on the settings in its summary."""
-    return digest_of("fits", FORMAT_VERSION, settings)
+def fit_name(settings: dict[str, Any], rows: int) -> str:
+    """The name of a fit's folder, which depends only on the settings and the number of rows in its summary."""
+    return digest_of("fits", FORMAT_VERSION, settings, rows)
 
 
 def write_fit(

@@ -247,11 +247,12 @@ class NegativeMiner:
         ``ids`` and those of other tools, if no row has to be dropped.
 
         Args:
-            batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, or a single row.
+            batch: columns of equal length, as ``map(batched=True)`` passes them, an Arrow table, a data frame, or a
+                single row.
 
         Returns:
             All columns of the batch (rows may be fewer or more) without negatives that it came with, and the new ones;
-            format ``ids`` leaves out the two text columns. An Arrow table for an Arrow table and for what ``map``
+            format ``ids`` leaves out the two text columns. An Arrow table for tables, frames and what ``map``
             passes. For a dictionary, which streams, data sets formatted for NumPy or PyTorch, and single rows are
             passed as, a dictionary: there give ``map(features=miner.features(rows))``, and with format ``ids``, or with
             rows or formats of other tools, the names of the replaced columns as ``map(remove_columns=…)``.

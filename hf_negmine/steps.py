@@ -94,7 +94,7 @@ def fit(
         "columns": list(given.columns),
         **config.to_dict(),
     }
-    folder = config.cache_dir / "fits" / fit_name(settings)
+    folder = config.cache_dir / "fits" / fit_name(settings, given.rows)
     if not folder.exists():
         require_writable(folder)
     pool = None

@@ -35,6 +35,7 @@ from hf_negmine.data.sources import (
     table_of_batch,
     take_rows,
 )
+from hf_negmine.data.sources.tables import as_dataset
 from hf_negmine.data.writing import features_in_format, in_format, mined_features, with_columns, write_dataset
 from hf_negmine.fitted import Fitted
 from hf_negmine.fresh import mine_fresh
@@ -68,6 +69,12 @@ class Transform:
         """See `NegativeMiner.__call__`."""
         if isinstance(batch, LazyBatch):
             batch = table_of_batch(batch)
+        elif not isinstance(
+            batch, Mapping | pa.Table
+        ):  # a data set in the format of pandas or polars passes its frames
+            if (opened := as_dataset(batch, "map")) is None:
+                raise InputError(f"map: expected a batch of rows, got {type(batch).__name__}")
+            batch = opened[0].with_format("arrow")[:]
         if isinstance(batch, pa.Table):
             return self._table(batch, self._reading(batch.schema, "map"))
         if _is_row(batch, self.layout.query_column):

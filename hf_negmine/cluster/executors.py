@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -124,6 +125,13 @@ class LocalExecutor:
 
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
         """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""
+        try:
+            pickle.dumps(stages)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"executor local:{self.ranks}: the teacher cannot be sent to other processes ({error}); define its "
+                "functions and classes at the top of a module that can be imported, or mine in this process"
+            ) from error
         spawn = multiprocessing.get_context("spawn")  # a fork could not use a GPU
         with _threads_per_process(self.ranks), ProcessPoolExecutor(self.ranks, spawn) as processes:
             for stage in stages:
@@ -133,8 +141,9 @@ class LocalExecutor:
                         done.result()
                 except BrokenProcessPool as error:
                     raise RankError(
-                        f"one of {self.ranks} processes was killed, perhaps because memory ran out; what is finished "
-                        "is kept: run again, perhaps with fewer processes"
+                        f"one of {self.ranks} processes was killed, perhaps because memory ran out, or because a "
+                        "script starts them outside of if __name__ == '__main__'; what is finished is kept: run again, "
+                        "perhaps with fewer processes"
                     ) from error
         finish()
 

@@ -42,7 +42,9 @@ class Stage:
         texts: Path,
         store: Store | None = None,
     ) -> None:
-        self.work, self.config, self.texts, self.store = work, config.without_corpus(), texts, store
+        # Filters wait for the last step. They may hold what cannot be sent to a rank, such as a judge's function.
+        self.work, self.config = work, replace(config.without_corpus(), filters=())
+        self.texts, self.store = texts, store
 
     def __call__(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
         """Do the share of this rank; ``data`` is what datatrove passes from step to step, here nothing."""

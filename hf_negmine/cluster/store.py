@@ -74,7 +74,8 @@ class Store:
                 raise InputError(
                     f"store: {self.address} holds another run (of {known['teacher']}, {known['queries']:,} queries and "
                     f"{known['passages']:,} passages; this one: {run['teacher']}, {run['queries']:,} and "
-                    f"{run['passages']:,}), or its texts, model or pool_depth have changed; give another address"
+                    f"{run['passages']:,}), or its texts, model or pool_depth, or the version of hf_negmine, have "
+                    "changed; give another address"
                 )
 
     def run(self) -> dict[str, Any] | None:

@@ -83,7 +83,11 @@ def verify(cache_dir: Path) -> Iterator[Damage | None]:
         for path in (path for pattern in patterns for path in sorted(home.glob(pattern))):
             names = path.relative_to(home).parts
             if home / names[0] in entries and not any(LEFT_BEHIND.fullmatch(name) for name in names):
-                yield _damage(kind, path)
+                damage = _damage(kind, path)
+                if damage is not None and not is_read_only(cache_dir):
+                    with _unlocked(path, cache_dir) as free:  # a run at work may just have replaced or removed it
+                        damage = _damage(kind, path) if free else None
+                yield damage
 
 
 def _damage(kind: str, path: Path) -> Damage | None:
@@ -93,7 +97,7 @@ def _damage(kind: str, path: Path) -> Damage | None:
         elif count := damaged_records(path):
             raise DamagedError(f"{path} is damaged: {count:,} of its records; these pairs will be asked about again")
     except StorageError as error:
-        return Damage(kind, path, error)
+        return Damage(kind, path, error) if path.exists() else None
     return None
 
 
@@ -199,8 +203,15 @@ def _files(path: Path) -> Iterable[Path]:
     return (Path(inner, name) for inner, _, files in os.walk(path) for name in files)
 
 
+def _statuses(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Those of the files that are still there: a run may be at work."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield path.lstat()
+
+
 def _size(path: Path) -> int:
-    return sum(file.lstat().st_size for file in _files(path))
+    return sum(status.st_size for status in _statuses(_files(path)))
 
 
 def _last_used(path: Path) -> float:
@@ -208,8 +219,10 @@ def _last_used(path: Path) -> float:
 
     Mined rows can be read without this library, so the file system's access time counts, though `verify` renews it.
     """
-    times = [path.lstat().st_mtime, *(file.lstat().st_mtime for file in _files(path))]
-    return max([*times, path.lstat().st_atime] if path.suffix == ".arrow" else times)
+    times = [status.st_mtime for status in _statuses([path, *_files(path)])]
+    if path.suffix == ".arrow":
+        times += [status.st_atime for status in _statuses([path])]
+    return max(times, default=time.time())
 
 
 @contextmanager

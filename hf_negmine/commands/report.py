@@ -139,7 +139,7 @@ def _open(mined: str, source: Given, cache_dir: Path | None) -> Shown:
             raise InputError(f"--{name}: for a data set on the Hub, but {mined} is a folder; leave it out")
         summary = open_mined(path).summary
         assert summary is not None
-        fit = home / "fits" / fit_name(summary.settings)
+        fit = home / "fits" / fit_name(summary.settings, summary.rows)
         if not (fit / "fit.json").exists():
             raise InputError(
                 f"{mined}: {home} no longer holds what these rows were mined from; mine again with the same command, "

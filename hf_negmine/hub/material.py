@@ -136,7 +136,7 @@ class Material:
             )
         check_settings(summary.settings, "the summary, settings")
         require_settings(summary.settings, "the summary")
-        folder, texts = cache_dir / "fits" / fit_name(summary.settings), cache_dir / "texts"
+        folder, texts = cache_dir / "fits" / fit_name(summary.settings, summary.rows), cache_dir / "texts"
         if (folder / "fit.json").exists() and (texts / summary.settings["texts"] / "texts.json").exists():
             return cls.of_fit(rows, Fitted.open(folder, texts), cache_dir, summary)
         summary = replace(summary, rows_written=len(rows), seconds={})

@@ -166,6 +166,8 @@ class CandidatePool(Rankings, Sweeping):
         demand = demand_of(queries, positive_scores, method, sampler, n, self.n_passages)
         every_filter = (*self.filters, *self.bound(filters, positive_score))
         survivors, removed = self._survivors(demand, f"{method} with {sampler}", every_filter)
+        found = self.about.get("depth")
+        depth = found if isinstance(found, int) else self.n_passages  # lists from elsewhere have none
         offsets, passages, scores = choose(
             survivors, positive_scores, demand.wanted, sampler, n, seed, self.query_keys[queries], self.passage_keys
         )
@@ -180,7 +182,7 @@ class CandidatePool(Rankings, Sweeping):
             scores=scores,
             positive_scores=positive_scores,
             pair_scores=np.asarray(self.positives.scores),
-            removed={**count_removed(self.lists, demand, method, positive_scores), **removed},
+            removed={**count_removed(self.lists, demand, method, positive_scores, depth), **removed},
             list_ended=~survivors.certain if self.lists_end else None,
             source=self.texts,
             columns=self.columns,

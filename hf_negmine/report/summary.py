@@ -73,7 +73,7 @@ class MiningSummary:
             corpus holds fewer eligible passages.
         list_ended: those for which a list from elsewhere ends before that is known; None for candidates of the miner's
             own search.
-        removed: for each rule, how many of the pool's candidates it kept out.
+        removed: for each rule, how many of the pool's candidates it kept out, the best ``pool_depth`` of each query.
         positive_scores, negative_scores, differences: in the teacher's scale; a difference is the positive score that
             set the ceiling minus a negative's score.
         histograms: histograms of the scores; None in a summary from a version without them.

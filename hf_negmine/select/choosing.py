@@ -90,16 +90,21 @@ def choose(
     return offsets, np.concatenate(passages).astype(np.int32), np.concatenate(scores).astype(np.float32)
 
 
-def count_removed(lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray) -> dict[str, int]:
-    """Count, for each ceiling and shift on its own, the candidates at the top of the pool's rankings it kept out."""
+def count_removed(
+    lists: CandidateLists, demand: Demand, method: Method, positive_scores: FloatArray, depth: int
+) -> dict[str, int]:
+    """Count, for each ceiling and shift on its own, how many of each query's best ``depth`` candidates it kept out.
+
+    Other selections may have deepened the lists since; they do not change the counts.
+    """
     removed = {
-        str(rule): int(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)).sum())
+        str(rule): int(np.minimum(lists.count_at_or_over(demand.queries, rule.ceilings(positive_scores)), depth).sum())
         for rule in method.rules
     }
     top = lists.offsets[demand.queries]
     if demand.first_rank:
         sizes = lists.stops[top] - lists.starts[top]
-        removed[f"ranks before {demand.first_rank}"] = int(np.minimum(sizes, demand.first_rank).sum())
+        removed[f"ranks before {demand.first_rank}"] = int(np.minimum(sizes, min(demand.first_rank, depth)).sum())
     return removed
 
 

@@ -91,8 +91,8 @@ class Selection:
         scores: float32, same shape.
         positive_scores: float32, shape (targets,): the score that set each ceiling.
         pair_scores: float32, shape (pairs,): the score of every positive.
-        removed: for each rule, how many of the pool's candidates it kept out; for each filter, how many of those that
-            it looked at.
+        removed: for each rule, how many of the pool's candidates it kept out, as many of each query as were first
+            searched for; for each filter, how many of those that it looked at.
         chosen_by: for each negative, the index of the ensemble's teacher that chose it; None for a single teacher.
         positive_scores_by: with an ensemble, the score that set each ceiling in every teacher's own scale, shape
             (teachers, targets).

@@ -25,7 +25,7 @@ from hf_negmine.select import Top
 from hf_negmine.teachers import DenseTeacher
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.train.bank import BankVersion, NegativeBank, Notes, is_bank
-from hf_negmine.train.collator import HardNegativeCollator
+from hf_negmine.train.collator import HardNegativeCollator, epochs_done
 from hf_negmine.train.refresh import Reserve, changed_entries, mine_with_student, with_fallback
 from hf_negmine.train.source import NegativeSource
 
@@ -135,13 +135,13 @@ class RemineCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the banks into the run's folder, and undo the refreshes that a resumed run has yet to do."""
         self._began, self._spent = time.perf_counter(), 0.0
-        epoch = float(state.epoch or 0.0)
+        epoch = epochs_done(args, state, kwargs.get("train_dataloader"))
         self._epochs_begun, self._resumes_inside = int(epoch), not epoch.is_integer()
         folder = self.folder or Path(args.output_dir) / "negatives"
         for name, source in self._sources.items():
             home = folder / (name or "rows")
             if state.is_world_process_zero:
-                self._settle(name, home, state.global_step, kwargs["model"])
+                self._settle(name, home, state, kwargs["model"])
             _wait_for_all()
             source.bank = NegativeBank(home)
         if self.at_start and state.global_step == 0:
@@ -163,14 +163,21 @@ class RemineCallback(TrainerCallback):
 
     # ---- how ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, name: str, home: Path, step: int, model: Any) -> None:
-        """Start a run's bank at version 0, or restore its state at ``step``."""
+    def _settle(self, name: str, home: Path, state: Any, model: Any) -> None:
+        """Start a run's bank at version 0, or restore its state at the step that the run resumes at."""
         if home.exists() and not is_bank(home):
             raise StorageError(f"{home} holds something other than negatives; give RemineCallback another folder")
-        if step == 0:
+        if state.global_step == 0:
             shutil.rmtree(home, ignore_errors=True)  # left by an earlier run
         elif home.exists():
-            NegativeBank(home).forget_after(step)
+            NegativeBank(home).forget_after(state.global_step)
+        kept = {version["step"] for version in NegativeBank(home).versions()}
+        told = [entry["step"] for entry in state.log_history if entry.get("negatives_dataset") == name]
+        if lost := [step for step in told if step not in kept]:
+            logger.warning(
+                f"The run that resumes had refreshed its negatives at step {lost[-1]}, but {home} does not hold them: "
+                "until the next refresh it trains on earlier ones. Give RemineCallback the folder= of that run."
+            )
         if (home / "0").exists():
             return
         source = self._sources[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -185,7 +186,7 @@ class HardNegativeCollator(TrainerCallback):
             InputError: a row has no negative, or lists have different lengths without ``num_negatives``.
         """
         self._take_from(args)  # again: a callback added later, or given to several trainers, saw other arguments
-        self._epochs_begun = int(state.epoch or 0)
+        self._epochs_begun = int(epochs_done(args, state, kwargs.get("train_dataloader")))
         self.set_epoch(self._epochs_begun)
         loaded = getattr(kwargs.get("train_dataloader"), "dataset", None)
         for rows in getattr(loaded, "datasets", [loaded]):
@@ -353,3 +354,15 @@ class HardNegativeCollator(TrainerCallback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the inner collators, for workers that are not forks."""
         return {**self.__dict__, "_inner": {}}
+
+
+def epochs_done(args: Any, state: Any, train_dataloader: Any) -> float:
+    """The epochs that lie behind a run, as its trainer counts them.
+
+    ``state.epoch`` is what the run that saved it counted, perhaps with batches of another size or on other devices.
+    """
+    try:
+        steps_an_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+    except TypeError:  # a stream has no length
+        return float(state.epoch or 0.0)
+    return float(state.global_step / max(steps_an_epoch, 1))

@@ -7,16 +7,19 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import datasets
 from sentence_transformers import SentenceTransformer
 
 from hf_negmine.base.errors import InputError, StorageError
-from hf_negmine.base.files import TEMPORARY_PREFIX, scratch_folder, storage_errors, write_json
+from hf_negmine.base.files import TEMPORARY_PREFIX, digest_of, scratch_folder, storage_errors, write_json
+from hf_negmine.data.sources import table_batches
 from hf_negmine.hub.models import stale_weights, with_section
+from hf_negmine.hub.provenance import row_digests
 from hf_negmine.train.data import TrainingData
 from hf_negmine.train.settings import MINI_BATCH, TrainingSettings
 
 CHECKPOINTS, STARTED, MODEL_FILE, CARD = "checkpoints", "started.json", "modules.json", "README.md"
-MAY_CHANGE = ("resume", "progress", "device")
+MAY_CHANGE = ("resume", "progress", "device", "library_version")
 """Settings in which a resumed run may differ."""
 
 
@@ -60,25 +63,29 @@ def begin(checkpoints: Path, model: str, data: TrainingData, settings: TrainingS
     ours = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     ours["mini_batch_size"] = settings.mini_batch_size or MINI_BATCH  # naming the default makes no other run
     drawn = f"{data.collating.get('num_negatives')} by {data.collating.get('sampler')}"
-    ours |= {"model": model, "rows": len(data.rows), "negatives drawn": drawn}
-    if data.summary is not None:
-        mined = data.summary.settings
-        ours |= {name: mined.get(name) for name in ("teacher", "method", "sampler", "num_negatives", "texts")}
-    ours = json.loads(json.dumps(ours))
+    ours |= {"model": model, "rows": len(data.rows), "rows (digest)": _digest(data), "negatives drawn": drawn}
+    mined = {} if data.summary is None else data.summary.settings
+    ours = json.loads(json.dumps({name: mined[name] for name in mined if name not in MAY_CHANGE} | ours))
     note = checkpoints / STARTED
     if not settings.resume or not note.exists():
         write_json(note, ours)
         return None
     theirs = json.loads(note.read_text(encoding="utf-8"))
-    for name in sorted({*ours, *theirs}):
+    for name in sorted({*ours, *theirs}, key=lambda name: (name == "teacher_fingerprints", name)):
         if ours.get(name) != theirs.get(name):
             raise InputError(
                 f"--resume: the interrupted run had {name} {theirs.get(name)!r}, now it is {ours.get(name)!r}; give "
-                "the same settings, or start over with --overwrite"
+                "the same rows and settings, or start over with --overwrite"
             )
     # The trainer's state is written last, so a checkpoint without it is incomplete.
     whole = [path for path in checkpoints.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return max(whole, key=step_of, default=None)
+
+
+def _digest(data: TrainingData) -> str:
+    """A digest of the rows in their order, and of the tables that they name texts of."""
+    tables = [data.rows, *(one for one in data.collating.values() if isinstance(one, datasets.Dataset))]
+    return digest_of(*(row_digests(batch.to_pylist()) for table in tables for batch in table_batches(table)))
 
 
 def step_of(checkpoint: Path) -> int:

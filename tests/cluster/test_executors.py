@@ -22,6 +22,9 @@ from hf_negmine.base.wording import counted
 from hf_negmine.cluster import mine_in_ranks, parse_executor
 from hf_negmine.cluster.executors import LocalExecutor, RankError
 from hf_negmine.commands.cli import app
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
+from hf_negmine.teachers.function import ScoreFunction
 from tests.conftest import ROOT
 
 CORES = os.cpu_count() or 1
@@ -118,8 +121,18 @@ def test_the_code_of_the_docs_is_what_ranks_run(
     assert sorted((tmp_path / "vectors").rglob("*")) == before
 
 
+def test_only_the_teacher_is_sent_to_processes(tmp_path: Path) -> None:
+    judge = Judge(FunctionJudge(lambda queries, passages: [False] * len(queries), name="none"))
+    settings: dict[str, Any] = {"method": "naive", "cache_dir": tmp_path, "device": "cpu", "progress": False}
+    miner = NegativeMiner(Numbers(), filters=[judge], **settings)
+    assert mine_in_ranks(LocalExecutor(1), miner.config, rows(), lambda: miner.fit(rows())) is None
+    miner = NegativeMiner(ScoreFunction(lambda queries, passages: [0.0] * len(queries), version="1"), **settings)
+    with pytest.raises(InputError, match=r"local:1: the teacher cannot be sent .*lambda.* at the top of a module"):
+        mine_in_ranks(LocalExecutor(1), miner.config, rows(), lambda: None)
+
+
 def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RankError, match=r"one of 2 processes was killed.*run again"):
+    with pytest.raises(RankError, match=r"one of 2 processes was killed.*__main__.*run again"):
         LocalExecutor(2).run([killed], lambda: None, tmp_path)
     with pytest.raises(InputError, match=r"rank 0 of 2|rank 1 of 2"):
         LocalExecutor(2).run([fails], lambda: None, tmp_path)

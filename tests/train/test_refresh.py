@@ -338,6 +338,21 @@ def test_a_resumed_run_ends_with_the_same_bank(
     assert told[0] == told[1]
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_resumed_run_says_that_its_refreshed_negatives_are_elsewhere(
+    models: Path, tmp_path: Path, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("hf_negmine.train.callback.logger.warning", said.append)
+    for folder, resumed in (("first", None), ("second" if moved else "first", str(tmp_path / "first/checkpoint-6"))):
+        model = load_model(models)
+        collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+        args = arguments(tmp_path / folder, num_train_epochs=3, save_strategy="steps", save_steps=6)
+        remine = RemineCallback(collator, progress=False)
+        make_trainer(model, collator, rows(), Remembering(model), args, [remine]).train(resume_from_checkpoint=resumed)
+    assert ["had refreshed its negatives at step 4, but" in one for one in said] == [True] * moved
+
+
 # ---- Conan's rule ----------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +241,32 @@ def test_a_resumed_run_continues_the_very_same_losses(models: Path, tmp_path: Pa
 
 
 # ---- prompts and routes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "epochs"),
+    [
+        ({}, {"per_device_train_batch_size": 8}, [1, 2, 2]),
+        ({}, {"gradient_accumulation_steps": 2}, [1, 1, 2, 2, 2, 2]),
+        ({"per_device_train_batch_size": 8}, {}, [0, 1, 1, 1, 1, 2, 2, 2, 2]),
+    ],
+    ids=str,
+)
+def test_a_run_that_is_resumed_with_other_batches_is_in_the_epoch_of_its_trainer(
+    models: Path, tmp_path: Path, first: dict[str, Any], second: dict[str, Any], epochs: list[int]
+) -> None:
+    """The trainer divides the steps that are done by those of an epoch of now, whatever they were before."""
+    for settings, callbacks in ((first, [KillAfter(3)]), (second, [])):
+        model = load_model(models)
+        collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+        loss, began = Remembering(model), bool(callbacks)
+        args = arguments(tmp_path, num_train_epochs=3, save_strategy="steps", save_steps=3, **settings)
+        trainer = make_trainer(model, collator, rows(), loss, args, callbacks)
+        with pytest.raises(KilledError) if began else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=None if began else str(tmp_path / "checkpoint-3"))
+    drawn = [drawn_alone(model, collator, rows(), epoch) for epoch in range(3)]
+    seen = [loss.drawn(batch, batch + 1) for batch in range(len(loss.batches))]
+    assert seen == [{query: drawn[epoch][query] for query in batch} for epoch, batch in zip(epochs, seen, strict=True)]
 
 
 def test_the_trainers_prompts_reach_every_column(model: SentenceTransformer, tmp_path: Path) -> None:

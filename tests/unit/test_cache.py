@@ -164,6 +164,29 @@ def test_a_pool_that_a_run_is_at_work_on_stays(folder: Path) -> None:
     assert pool.exists()
 
 
+def test_what_a_run_at_work_replaces_is_not_damaged(folder: Path) -> None:
+    pool = only(folder, "pools/*/pool.json").parent
+    only(pool, "candidates-*.arrow").unlink()
+    with FileLock(pool / ".lock"):
+        assert not [damage for damage in cache.verify(folder) if damage is not None]
+    assert [damage.kind for damage in cache.verify(folder) if damage is not None] == ["pools"]
+
+
+def test_what_a_run_at_work_removes_is_not_missed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed, left = cache._files, folder / "texts" / ".unfinished-abcdefgh"
+
+    def meanwhile(path: Path) -> list[Path]:
+        found = list(listed(path))
+        left.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(cache, "_files", meanwhile)
+    for work in (cache.measure, lambda folder: list(cache.prune(folder))):
+        left.write_bytes(b"half")
+        work(folder)
+        assert not left.exists()
+
+
 def test_files_of_others_are_never_touched(tmp_path: Path, say: Callable[..., tuple[int, str]]) -> None:
     others = [
         "thesis.tex", "texts/thesis.tex", ".unfinished-thesis", "texts/.unfinished-thesis", "fits/jacket.json",

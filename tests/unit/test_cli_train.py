@@ -18,9 +18,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
+from hf_negmine import NegativeMiner
 from hf_negmine.base.errors import InputError
 from hf_negmine.commands.cli import app
 from hf_negmine.commands.output import open_mined
+from hf_negmine.select.filters import Veto
+from hf_negmine.train.data import TrainingData
+from hf_negmine.train.output import begin
 from hf_negmine.train.settings import TrainingSettings
 
 FRUITS = ["apple", "banana", "cherry", "damson", "elder", "fig", "grape", "hazel", "imbe", "jujube", "kiwi", "lime"]
@@ -302,6 +306,33 @@ def test_an_interrupted_run_goes_on(
     finished = run(*command, "--resume", "-o", output)
     assert finished.exit_code == 1
     assert "holds a model, which is finished: there is nothing to resume" in finished.stderr
+
+
+def test_a_run_goes_on_with_its_own_rows_only(tmp_path: Path) -> None:
+    settings = TrainingSettings(resume=True)
+    rows = datasets.Dataset.from_dict({"query": ["a", "b"], "positive": ["c", "d"], "negative_1": ["e", "f"]})
+    own = TrainingData(rows, {"num_negatives": 1})
+    assert begin(tmp_path, "model", own, settings) is None
+    assert (
+        begin(tmp_path, "model", TrainingData(datasets.Dataset.from_list(rows.to_list()), own.collating), settings)
+        is None
+    )
+    for other in (rows.select([1, 0]), rows.map(lambda row: {"negative_1": row["negative_1"].upper()})):
+        with pytest.raises(InputError, match=r"rows \(digest\) .*the same rows and settings"):
+            begin(tmp_path, "model", TrainingData(other, own.collating), settings)
+
+
+def test_a_run_goes_on_with_its_own_way_of_mining_only(rows_file: Path, tmp_path: Path) -> None:
+    def data(**given: Any) -> TrainingData:
+        settings = {"method": "naive", "num_negatives": 2, "cache_dir": tmp_path / "cache", "progress": False, **given}
+        return TrainingData.to_be_mined(rows_file, NegativeMiner("bm25", **settings))
+
+    settings = TrainingSettings(resume=True)
+    for _ in range(2):
+        assert begin(tmp_path / "run", "model", data(), settings) is None
+    for name, other in (("positive_score", "each"), ("filters", [Veto("bm25", "perc_pos:2")])):
+        with pytest.raises(InputError, match=f"the interrupted run had {name} "):
+            begin(tmp_path / "run", "model", data(**{name: other}), settings)
 
 
 def test_a_folder_that_holds_a_model_or_other_files(run: Run, mined: Path, tiny: Path, tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ def test_a_stream_has_the_columns_it_was_given_as_features(tmp_path: Path, what:
         assert list(mapped) == list(mined)
 
 
-@pytest.mark.parametrize("format", ["numpy", "torch", "pandas"])
+@pytest.mark.parametrize("format", ["numpy", "torch", "pandas", "polars"])
 def test_data_sets_of_another_format_have_the_columns_they_were_given_as_features(tmp_path: Path, format: str) -> None:
+    pytest.importorskip(format)
     for what in ("some rows are dropped", "all rows are dropped"):
         miner = fitted(tmp_path / what, **SETTINGS[what])
         mined = miner.mine(ROWS)
@@ -138,6 +139,14 @@ def test_a_map_of_single_rows_gives_the_same(tmp_path: Path, format: Any, scores
     remove = ["query", "positive"] if format == "ids" else None
     for rows in (ROWS, ROWS.to_iterable_dataset()):
         assert list(rows.map(miner, remove_columns=remove)) == list(miner.mine(ROWS))
+
+
+@pytest.mark.parametrize("format", ["pandas", "polars"])
+def test_a_map_of_frames_of_one_row_gives_the_same(tmp_path: Path, format: str) -> None:
+    pytest.importorskip(format)
+    miner = fitted(tmp_path, method="perc_pos:0.95", num_negatives=3, on_exhausted="keep")
+    result = ROWS.with_format(format).map(miner, load_from_cache_file=False)
+    assert result.with_format(None)[:] == miner.mine(ROWS)[:]
 
 
 @pytest.mark.parametrize(

@@ -646,6 +646,12 @@ def test_the_summary_counts_what_the_output_holds(cache: Path) -> None:
     assert summary.removed["having the query's own text"] == 1
 
 
+def test_a_fit_counts_its_own_rows_though_an_earlier_one_had_the_same_texts(cache: Path) -> None:
+    repeated = datasets.concatenate_datasets([ROWS, ROWS.select(range(5))])
+    for rows in (repeated, ROWS):
+        assert miner_in(cache).fit(rows).fitted.summary.rows == len(rows)
+
+
 def test_the_summary_prints_its_numbers(cache: Path) -> None:
     miner = miner_in(cache)
     mined = miner.mine(ROWS)

@@ -264,6 +264,13 @@ def test_what_each_rule_removed_is_counted(tmp_path: Path) -> None:
     assert selection.removed["ranks before 2"] == 2 * N_QUERIES
 
 
+def test_what_is_counted_as_removed_depends_on_no_earlier_selection(tmp_path: Path) -> None:
+    fresh, deepened = (make_pool(tmp_path / name, teacher(), texts_in(tmp_path), 3) for name in ("fresh", "deepened"))
+    deepened.select("naive", "sampled:20")
+    for method in ("abs:-0.5", "abs:-1+shifted:5", "margin_pos:0.3"):
+        assert deepened.select(method, n=1).removed == fresh.select(method, n=1).removed
+
+
 def test_a_scoring_teacher_fills_a_pool_too(tmp_path: Path) -> None:
     texts = texts_in(tmp_path)
     shallow, deep = (make_pool(tmp_path / str(depth), RandomTeacher(), texts, depth) for depth in (2, 50))
