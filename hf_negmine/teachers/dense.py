@@ -15,7 +15,7 @@ from hf_negmine.base.errors import InputError, require_choice, require_whole
 from hf_negmine.base.files import digest_of
 from hf_negmine.base.protocols import Role, Similarity
 from hf_negmine.base.schema import FloatArray, IdArray
-from hf_negmine.teachers.lengths import TOKENS_A_TEXT, token_batches
+from hf_negmine.teachers.lengths import TOKENS_A_TEXT, TOKENS_A_TEXT_ON_A_CPU, token_batches
 from hf_negmine.teachers.probes import PROBES
 from hf_negmine.teachers.text_encoders import TextEncoderSettings, TextEncoderTeacher
 
@@ -32,8 +32,8 @@ class DenseTeacher(TextEncoderTeacher["SentenceTransformer"]):
         model: a model id, a folder, or a loaded `SentenceTransformer`. An id or folder is loaded when first needed.
         similarity: ``"cosine"`` or ``"dot"``; None takes the model's own.
         truncate_dim: dimensions of a vector to keep, the first ones, for Matryoshka models; None keeps all.
-        batch_size: texts of 128 tokens per forward pass; of shorter texts a pass takes more, of longer ones fewer.
-            A smaller number takes less memory.
+        batch_size: texts of 128 tokens per forward pass, of 64 on a CPU; of shorter texts a pass takes more, of longer
+            ones fewer. A smaller number takes less memory.
         loading: the prompts, and how the model is opened and named, see `TextEncoderTeacher`.
 
     Raises:
@@ -115,7 +115,8 @@ class DenseTeacher(TextEncoderTeacher["SentenceTransformer"]):
         return self._encode_by(self._batch_size, texts, role, workers)
 
     def _encode_batches(self, texts: Sequence[str], role: Role, lengths: IdArray, limit: int) -> FloatArray:
-        batches = token_batches(lengths, self._batch_size * min(limit, TOKENS_A_TEXT))
+        tokens = TOKENS_A_TEXT_ON_A_CPU if self.model.device.type == "cpu" else TOKENS_A_TEXT
+        batches = token_batches(lengths, self._batch_size * min(limit, tokens))
         listed = list(texts)  # a column of a data set takes long, or fails, at single numpy integers
         vectors = [self._encode_by(len(batch), [listed[place] for place in batch], role) for batch in batches]
         return np.concatenate(vectors)[np.argsort(np.concatenate(batches))]
