@@ -65,7 +65,8 @@ class LabelFile:
             except OSError:  # a full disk; the next label must not be joined to half of this one
                 file.truncate(size)
                 raise
-            self.labels[query, document] = relevant
+            # Another dictionary: this one may just be read for another browser.
+            self.labels = {**self.labels, (query, document): relevant}
 
     def _read(self) -> dict[tuple[int, int], bool]:
         """The labels of pairs that are in the set; a last line that a crash has cut off is removed."""
@@ -193,8 +194,7 @@ class _Server(ThreadingHTTPServer):
         every = self.shown.views[teacher].targets
         start = min(max(start, 0), max(len(every) - 1, 0)) // QUERIES_A_SLICE * QUERIES_A_SLICE
         content = self.shown.content({teacher: every[start : start + QUERIES_A_SLICE]})
-        known = list(self.kept.labels.items())  # at once: another browser may be labeling
-        labels = [[f"{query}:{document}", label] for (query, document), label in known]
+        labels = [[f"{query}:{document}", label] for (query, document), label in self.kept.labels.items()]
         return page_of(
             content,
             server={"judgements": "judgements", "labels": labels, "start": start, "step": QUERIES_A_SLICE},
