@@ -95,7 +95,7 @@ def mine_hard_negatives(
         include_positives: whether to rank the positives among the candidates; the format is then ``n-tuple``.
         output_format: ``triplet``, ``n-tuple``, ``labeled-pair`` or ``labeled-list``.
         output_scores: whether to write scores (instead of labels in the labeled formats).
-        batch_size: texts of 128 tokens per forward pass, of 96 on a CPU; of shorter texts a pass takes more, of longer
+        batch_size: texts of 128 tokens per forward pass, of 80 on a CPU; of shorter texts a pass takes more, of longer
             ones fewer.
         faiss_batch_size, use_faiss: accepted; the search is exact and bounded with or without them.
         use_multi_process: whether to encode in several processes, one per device.

@@ -32,7 +32,7 @@ class DenseTeacher(TextEncoderTeacher["SentenceTransformer"]):
         model: a model id, a folder, or a loaded `SentenceTransformer`. An id or folder is loaded when first needed.
         similarity: ``"cosine"`` or ``"dot"``; None takes the model's own.
         truncate_dim: dimensions of a vector to keep, the first ones, for Matryoshka models; None keeps all.
-        batch_size: texts of 128 tokens per forward pass, of 96 on a CPU; of shorter texts a pass takes more, of longer
+        batch_size: texts of 128 tokens per forward pass, of 80 on a CPU; of shorter texts a pass takes more, of longer
             ones fewer. A smaller number takes less memory.
         loading: the prompts, and how the model is opened and named, see `TextEncoderTeacher`.
 
