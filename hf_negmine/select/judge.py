@@ -187,7 +187,8 @@ def _verdicts(judge: PairJudge, kept: PairStore, texts: TextSet, queries: IdArra
             waiting.remove(place)
             yield np.array([place], dtype=np.int64), np.array([relevant], dtype=np.float32)
         if waiting:
-            raise TeacherError(f"judge {judge.name!r} gave no verdict on {len(waiting)} of {len(places)} pairs")
+            said = len(places) - len(waiting)
+            raise TeacherError(f"judge {judge.name!r} gave {said} verdicts on {len(places)} pairs")
 
     pairs = pair_digests(texts.queries.digests[queries], texts.corpus.digests[passages])
     return np.asarray(kept.complete(pairs, ask) > 0.5)

@@ -847,7 +847,7 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
         def judge(self, queries: Sequence[str], passages: Sequence[str]) -> Iterator[tuple[int, bool]]:
             yield 0, False
 
-    with pytest.raises(TeacherError, match=r"judge 'bench' gave no verdict on \d+ of \d+ pairs"):
+    with pytest.raises(TeacherError, match=r"judge 'bench' gave 1 verdicts on \d+ pairs"):
         miner_in(cache, filters=[Judge(Lazy())]).fit(ROWS)
 
 
@@ -861,7 +861,7 @@ def test_a_judge_who_answers_too_little_is_an_error(cache: Path) -> None:
         (lambda count: [(0, 0.7)], r"\(0, 0.7\)"),
         (lambda count: [(0, None)], r"\(0, None\)"),
         (lambda count: [True] * count, "True"),
-        (lambda count: None, r"no verdict on (\d+) of \1 pairs"),
+        (lambda count: None, r"0 verdicts on \d+ pairs"),
     ],
 )
 def test_what_is_no_verdict_about_a_pair_is_an_error(say: Callable[[int], Any], told: str, cache: Path) -> None:
