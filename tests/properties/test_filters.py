@@ -139,7 +139,12 @@ def worlds(draw: st.DrawFn) -> World:
         score_matrix(stored[0], stored[1]),
         score_matrix(stored[2], stored[3]),
         stored[1],
-        {text: LANGUAGES[int(rng.integers(3))] for text in [*queries, *corpus] if rng.random() < 0.8},
+        # Of one text at least: a table that knows none is refused.
+        {
+            text: LANGUAGES[int(rng.integers(3))]
+            for text in [*queries, *corpus]
+            if text == queries[0] or rng.random() < 0.8
+        },
     )
 
 
