@@ -69,9 +69,8 @@ class Transform:
         """See `NegativeMiner.__call__`."""
         if isinstance(batch, LazyBatch):
             batch = table_of_batch(batch)
-        elif not isinstance(
-            batch, Mapping | pa.Table
-        ):  # a data set in the format of pandas or polars passes its frames
+        elif not isinstance(batch, Mapping | pa.Table):
+            # A data set in the format of pandas or polars passes its frames.
             if (opened := as_dataset(batch, "map")) is None:
                 raise InputError(f"map: expected a batch of rows, got {type(batch).__name__}")
             batch = opened[0].with_format("arrow")[:]

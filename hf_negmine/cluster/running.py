@@ -52,7 +52,7 @@ class Stage:
         if config.device is None and torch.cuda.device_count() > 1:  # else each rank has, or all share, the only one
             config = replace(config, device=f"cuda:{rank % torch.cuda.device_count()}")
         if self.store is not None:
-            self.store.fetch(config.cache_dir, shards=set())
+            self.store.fetch(config.cache_dir, shards=set())  # the texts tell which vectors are read
             shards = shards_read(self.work, config, open_text_set(self.texts), rank, world_size)
             self.store.fetch(config.cache_dir, shards=shards)
             self.store.claim(_run(config, open_text_set(self.texts)))  # a model that has changed would fill other parts

@@ -58,7 +58,7 @@ def search_slices(config: MiningConfig, texts: TextSet, rank: int, world_size: i
 
 
 def search_share(config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> None:
-    """Search the corpus for this rank's parts of the queries, or join what `search_slices` has found for them."""
+    """Search the corpus for this rank's parts of the queries, or merge what `search_slices` has found for them."""
     with models_stay_the_same():
         PoolBuilder(config).search_share(texts, slice(rank, None, world_size))
 
@@ -71,7 +71,7 @@ def needs_slices(config: MiningConfig, texts: TextSet) -> bool:
 def shards_read(work: Work, config: MiningConfig, texts: TextSet, rank: int, world_size: int) -> set[str] | None:
     """The names of the shards of vectors that a rank reads; None for all.
 
-    Ranks that search slices need few of a large corpus, and joining what they have found needs none.
+    Ranks that search slices need few of a large corpus, and merging what they have found needs none.
     """
     streaming = any(isinstance(teacher, StreamingTeacher) for teacher in config.members)  # it has shards of any texts
     if streaming or not all(has_slices(teacher, texts) for teacher in config.members):

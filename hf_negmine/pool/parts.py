@@ -1,4 +1,4 @@
-"""The files of a pool in the making: parts of the queries, and what ranks find for a part in slices of the corpus.
+"""The files of a pool in the making: parts of the queries, and what is found for a part in a slice of the corpus.
 
 A part holds the candidates of some queries, and the scores of their positives. If a large corpus has been searched
 slice by slice, what was found is merged into the part, which is what a search of the whole corpus gives.
@@ -34,7 +34,7 @@ def of_slice(part: Path, first: int) -> Path:
     return part.with_name(f"{part.stem}-{first:012d}.npy")
 
 
-def join_slices(texts: TextSet, part: Path, start: int, stop: int, depth: int) -> bool:
+def merge_slices(texts: TextSet, part: Path, start: int, stop: int, depth: int) -> bool:
     """Write the part of the queries from ``start`` to ``stop``, if it has been found in all slices; says whether."""
     found = {(first, end): of_slice(part, first) for first, end in slices(len(texts.corpus))}
     if len(found) < 2 or not all(map(has_part, found.values())):

@@ -21,7 +21,7 @@ from hf_negmine.base.protocols import Searcher
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
-from hf_negmine.pool.parts import has_part, join_slices, of_slice, read_part, slices, write_part
+from hf_negmine.pool.parts import has_part, merge_slices, of_slice, read_part, slices, write_part
 from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.search import open_index
 from hf_negmine.select.candidates import CandidateLists
@@ -163,10 +163,10 @@ def _fill(
 
 
 def _missing(texts: TextSet, paths: dict[int, Path], depth: int) -> list[int]:
-    """The first query of each part that must still be searched for, once those found in slices are joined."""
+    """The first query of each part that must still be searched for, once those found in slices are merged."""
     ends = {start: min(start + QUERIES_A_PART, len(texts.queries)) for start in paths}
     lacking = [start for start, path in paths.items() if not has_part(path)]
-    return [start for start in lacking if not join_slices(texts, paths[start], start, ends[start], depth)]
+    return [start for start in lacking if not merge_slices(texts, paths[start], start, ends[start], depth)]
 
 
 def _candidates(

@@ -183,16 +183,19 @@ def _lines(path: Path) -> Iterator[Any]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _parsed(line, f"Judgements: {path} does not hold JSON lines (line {number}")
+                    yield _parsed(line, path, number)
     except OSError as error:
         raise InputError(f"Judgements: {path} cannot be read ({error.strerror}); give a file of JSON lines") from error
 
 
-def _parsed(line: bytes, what: str) -> Any:
+def _parsed(line: bytes, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise InputError(f"{what}: {getattr(error, 'msg', error)}); {EXPECTED} in each") from error
+        raise InputError(
+            f"Judgements: {path} does not hold JSON lines (line {number}: {getattr(error, 'msg', error)}); {EXPECTED} "
+            "in each"
+        ) from error
 
 
 def _named(source: Any) -> str:

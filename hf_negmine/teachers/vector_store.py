@@ -202,13 +202,17 @@ def _write_shard(folder: Path, kind: str, digests: DigestArray, arrays: Arrays) 
         for name, array in arrays.items():
             write_array(shard / f"{name}.npy", array)
         write_array(shard / "digests.npy", digests)
-        publish_sealed(shard, folder / f"{kind}-{digest_of(digests)}", SHARD, {})
+        publish_sealed(shard, folder / _name(kind, digests), SHARD, {})
 
 
 def shard_names(texts: TextColumn) -> list[str]:
     """The names of the shards of a column whose texts were all encoded for it, and none for another column."""
     starts = range(0, len(texts), TEXTS_A_SHARD)
-    return [f"shard-{digest_of(texts.digests[start : start + TEXTS_A_SHARD])}" for start in starts]
+    return [_name("shard", texts.digests[start : start + TEXTS_A_SHARD]) for start in starts]
+
+
+def _name(kind: str, digests: DigestArray) -> str:
+    return f"{kind}-{digest_of(digests)}"
 
 
 def _whole_shards(folder: Path, own: Sequence[Path] = ()) -> list[Path]:
