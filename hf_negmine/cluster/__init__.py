@@ -10,7 +10,7 @@ from __future__ import annotations
 from hf_negmine.cluster.executors import Executor, parse_executor
 from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.running import mine_in_ranks, plan_ranks, run_rank
-from hf_negmine.cluster.shares import encode_share, search_share, search_slices
+from hf_negmine.cluster.shares import encode_share, search_share, search_slices, select_share
 from hf_negmine.cluster.store import Store, parse_store
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "run_rank",
     "search_share",
     "search_slices",
+    "select_share",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,14 +17,24 @@ from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
 from hf_negmine.cluster.plan import Plan, Workload, plan
-from hf_negmine.cluster.shares import Work, encode_share, needs_slices, search_share, search_slices, shards_read
+from hf_negmine.cluster.shares import (
+    Work,
+    encode_share,
+    needs_selecting,
+    needs_slices,
+    search_share,
+    search_slices,
+    select_share,
+    shards_read,
+)
 from hf_negmine.cluster.store import Store
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 
-WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share)}
+WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share, select_share)}
 
 ELSEWHERE = (LocalExecutor, RayExecutor, SlurmExecutor, JobsExecutor)
 """Executors whose ranks are processes of their own."""
@@ -42,8 +54,7 @@ class Stage:
         texts: Path,
         store: Store | None = None,
     ) -> None:
-        # Filters wait for the last step. They may hold what cannot be sent to a rank, such as a judge's function.
-        self.work, self.config = work, replace(config.without_corpus(), filters=())
+        self.work, self.config = work, config.without_corpus()
         self.texts, self.store = texts, store
 
     def __call__(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:
@@ -109,13 +120,36 @@ def mine_in_ranks(
         store.run()  # before long work: it may not be readable
     texts = steps.read(config, rows, None, split=split, config_name=config_name).texts
     require(len(texts.queries) > 0, "executor: there are no queries to search for")
+    config = sendable(config, executor)
     if store is not None:
         store.claim(_run(config, texts))
         store.send(config.cache_dir)
         finish = partial(_fetch_and, finish, store, config.cache_dir)
-    works = [work for work in WORKS.values() if work is not search_slices or needs_slices(config, texts)]
+    needed = {search_slices: needs_slices, select_share: needs_selecting}
+    works = [work for work in WORKS.values() if work not in needed or needed[work](config, texts)]
     stages = [Stage(work, config, texts.folder, store) for work in works]
     return executor.run(stages, finish, config.cache_dir / "cluster")
+
+
+def sendable(config: MiningConfig, executor: Executor) -> MiningConfig:
+    """The configuration for ranks. If a filter cannot be sent to them, all filters wait for the last step."""
+    if isinstance(executor, JobsExecutor):
+        return _from_settings(config)
+    try:
+        pickled = pickle.dumps(config.filters)
+    except Exception:  # whatever a user's object raises
+        return replace(config, filters=())
+    in_a_notebook = b"__main__" in pickled and not hasattr(sys.modules["__main__"], "__file__")
+    return replace(config, filters=()) if in_a_notebook else config  # other processes do not find its functions
+
+
+def _from_settings(config: MiningConfig) -> MiningConfig:
+    """The configuration as far as `run_rank` can make it from its settings: with all filters or with none."""
+    try:
+        filters_of_settings(settings_of_filters(config.filters))
+    except InputError:
+        return replace(config, filters=())
+    return config
 
 
 def plan_ranks(
@@ -142,8 +176,8 @@ def run_rank(address: str, work: str, rank: int, world_size: int, cache_dir: Pat
 
     Args:
         address: of the store, in which `mine_in_ranks` has noted the run.
-        work: ``encode_share``; once all ranks have done that, for a large corpus ``search_slices``; and then
-            ``search_share``.
+        work: ``encode_share``; once all ranks have done that, for a large corpus ``search_slices``; then
+            ``search_share``; and then ``select_share``.
         rank: from 0.
         world_size: the number of ranks.
         cache_dir: a folder of this machine.
@@ -158,7 +192,7 @@ def run_rank(address: str, work: str, rank: int, world_size: int, cache_dir: Pat
     run = store.run()
     if run is None:
         raise InputError(f"store: {address} holds no run; start one with mine --store {address}")
-    config = MiningConfig.from_dict(run["settings"], filters=(), cache_dir=store.cache_in(cache_dir))
+    config = MiningConfig.from_dict(run["settings"], cache_dir=store.cache_in(cache_dir))
     Stage(WORKS[work], config, config.cache_dir / "texts" / run["texts"], store)(None, rank, world_size)
 
 
@@ -170,7 +204,7 @@ def _run(config: MiningConfig, texts: TextSet) -> dict[str, Any]:
         "passages": len(texts.corpus),
         "texts": texts.folder.name,
         "pools": PoolBuilder(config).pool_names(texts),
-        "settings": config.to_dict(),
+        "settings": _from_settings(config).to_dict(),
     }
 
 

@@ -68,9 +68,9 @@ class Store:
         """Note whose the store is, or raise `InputError` if it holds another run, with other rows or another model."""
         with self._opened() as (files, root):
             known = self.run()
-            if known is None:
-                files.pipe_file(f"{root}/{RUN}", json.dumps(run).encode())
-            elif known["pools"] != run["pools"]:
+            if known is None or known["pools"] == run["pools"]:
+                files.pipe_file(f"{root}/{RUN}", json.dumps(run).encode())  # perhaps with another method
+            else:
                 raise InputError(
                     f"store: {self.address} holds another run (of {known['teacher']}, {known['queries']:,} queries and "
                     f"{known['passages']:,} passages; this one: {run['teacher']}, {run['queries']:,} and "

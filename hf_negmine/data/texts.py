@@ -134,6 +134,18 @@ class TextSet:
             own_text=own_text,
         )
 
+    def of_queries(self, start: int, stop: int) -> TextSet:
+        """The queries from ``start`` to ``stop``, with ids from 0, and the whole corpus."""
+        offsets = self.positive_offsets[start : stop + 1]
+        return TextSet(
+            folder=self.folder / f"queries-{start}-{stop}",
+            queries=self.queries.slice(start, stop),
+            corpus=self.corpus,
+            positive_offsets=offsets - offsets[0],
+            positive_ids=self.positive_ids[offsets[0] : offsets[-1]],
+            own_text=self.own_text[start:stop],
+        )
+
 
 def open_text_set(folder: Path) -> TextSet:
     """Open a `TextSet` that `build_text_set` wrote, by memory map."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from hf_negmine.data.texts import TextSet
 from hf_negmine.pool import CandidatePool, retrieve
 from hf_negmine.pool.deepening import search_in_blocks
 from hf_negmine.pool.ensemble_pool import EnsemblePool
+from hf_negmine.pool.part_pool import PartPool, part_pools
 from hf_negmine.pool.parts import slices
 from hf_negmine.pool.retrieving import OpenSlice, search_share, search_slices
 from hf_negmine.pool.scored_lists import ListedPool, lists_pool_name
@@ -142,6 +143,29 @@ class PoolBuilder:
                 progress=self.config.progress,
             )
 
+    def pools_of_share(self, texts: TextSet, share: slice) -> Iterator[tuple[TextSet, CandidatePool | EnsemblePool]]:
+        """The texts and the pool of each part in a share that all teachers have searched for; see `part_pools`.
+
+        A large corpus is not searched deeper, since each rank would read all of it.
+        """
+        members = self.config.members
+        parts = []
+        for teacher in members:
+            folder, about, searcher = self._stored(teacher, texts)
+            opened = None if has_slices(teacher, texts) else searcher
+            parts.append(part_pools(texts, opened, folder, about, share=share, progress=self.config.progress))
+        for found in zip(*parts, strict=True):
+            pools = [pool for pool in found if pool is not None]
+            if len(pools) == len(members):
+                joined = self._joined([self._of_part(*one) for one in zip(members, pools, strict=True)])
+                yield pools[0].texts, joined
+
+    def _of_part(self, teacher: Teacher, pool: PartPool) -> CandidatePool:
+        def scene() -> Scene:
+            return replace(Scene.of(pool.texts, teacher, self.indexes, counted=pool.counted()), whole=False)
+
+        return self._with_rules(pool, scene)
+
     def _stored(self, teacher: Teacher, texts: TextSet) -> tuple[Path, dict[str, Any], OpenSlice]:
         """A teacher's pool on disk: its folder and its identity; and what opens the searchers that fill it."""
         about = self.about(teacher, texts)  # computed once: it reads a whole model each time
@@ -240,6 +264,7 @@ class PoolBuilder:
                 teacher,
                 self.indexes,
                 pool.counted(),
+                whole=False,
                 known_offsets=offsets_of_rows(known[0], len(pairs.queries)),
                 known_ids=known[1],
             )

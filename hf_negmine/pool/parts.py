@@ -34,6 +34,16 @@ def of_slice(part: Path, first: int) -> Path:
     return part.with_name(f"{part.stem}-{first:012d}.npy")
 
 
+def deeper(part: Path) -> Path:
+    """The file of a part's candidates where a selection has searched deeper; it takes the place of the part's."""
+    return part.with_name(f"{part.stem}-deeper.npy")
+
+
+def deepest(part: Path) -> Path:
+    """The file of a part that is there, or of what has been searched deeper since."""
+    return deeper(part) if has_part(deeper(part)) else part
+
+
 def merge_slices(texts: TextSet, part: Path, start: int, stop: int, depth: int) -> bool:
     """Write the part of the queries from ``start`` to ``stop``, if it has been found in all slices; says whether."""
     found = {(first, end): of_slice(part, first) for first, end in slices(len(texts.corpus))}

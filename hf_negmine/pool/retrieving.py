@@ -21,7 +21,7 @@ from hf_negmine.base.protocols import Searcher
 from hf_negmine.data.texts import TextSet
 from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.deepening import search_in_blocks
-from hf_negmine.pool.parts import has_part, merge_slices, of_slice, read_part, slices, write_part
+from hf_negmine.pool.parts import deepest, has_part, merge_slices, of_slice, read_part, slices, write_part
 from hf_negmine.pool.stored import ABOUT, StoredPool, has_pool, write_pool
 from hf_negmine.search import open_index
 from hf_negmine.select.candidates import CandidateLists
@@ -89,7 +89,7 @@ def search_share(
     """
     if has_pool(folder, about=about):
         return
-    paths = dict(list(_parts(texts, folder / "parts").items())[share])
+    paths = dict(list(paths_of_parts(texts, folder / "parts").items())[share])
     if open_searcher is None:
         _missing(texts, paths, depth)
     else:
@@ -114,7 +114,7 @@ def search_slices(
     """
     if has_pool(folder, about=about):
         return
-    parts, every = _parts(texts, folder / "parts"), slices(len(texts.corpus))
+    parts, every = paths_of_parts(texts, folder / "parts"), slices(len(texts.corpus))
     for one, starts in slices_of_rank(texts, rank, world_size).items():
         some, what = texts.slice(*one), f"Searching slice {every.index(one) + 1} of {len(every)}"
         paths = {start: of_slice(parts[start], one[0]) for start in starts if not has_part(parts[start])}
@@ -131,7 +131,7 @@ def slices_of_rank(texts: TextSet, rank: int, world_size: int) -> dict[tuple[int
     return own
 
 
-def _parts(texts: TextSet, folder: Path) -> dict[int, Path]:
+def paths_of_parts(texts: TextSet, folder: Path) -> dict[int, Path]:
     """The file of each part, by its first query."""
     return {start: folder / f"{start:012d}.npy" for start in range(0, len(texts.queries), QUERIES_A_PART)}
 
@@ -174,10 +174,10 @@ def _candidates(
 ) -> tuple[CandidateLists, Positives]:
     """The best ``depth`` candidates of every query, and the scores of the positives."""
     lists_of_parts, scores_of_parts = [], []
-    paths = _parts(texts, folder)
+    paths = paths_of_parts(texts, folder)
     _fill(texts, open_searcher, paths, depth, progress)
     for path in paths.values():
-        lists, scores = read_part(path)
+        lists, scores = read_part(deepest(path))
         lists_of_parts.append(lists)
         scores_of_parts.append(scores)
     positives = Positives(texts.positive_offsets, texts.positive_ids, np.concatenate(scores_of_parts))

@@ -155,6 +155,19 @@ class CandidateLists:
             np.where(beyond, scored.certain, ranked.certain),
         )
 
+    def slice(self, start: int, stop: int) -> CandidateLists:
+        """The lists of the queries from ``start`` to ``stop``."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return replace(
+            self,
+            offsets=self.offsets[start : stop + 1] - first,
+            starts=self.starts[first:last],
+            stops=self.stops[first:last],
+            ceilings=self.ceilings[first:last],
+            first_ranks=self.first_ranks[first:last],
+            exhausted=self.exhausted[first:last],
+        )
+
     def tops(self) -> CandidateLists:
         """Only the first segment of each query."""
         first = self.offsets[:-1]

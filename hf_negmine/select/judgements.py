@@ -103,9 +103,7 @@ class Judgements:
         Raises:
             InputError: no judgement is about these queries and passages.
         """
-        queries, passages, relevant = self.located(
-            text_digests(scene.queries.texts), scene.corpus, told=scene.known_offsets is None
-        )
+        queries, passages, relevant = self.located(text_digests(scene.queries.texts), scene.corpus, told=scene.whole)
         return not_relevant(str(self), queries[relevant], passages[relevant], len(scene.corpus))
 
     def located(

@@ -14,16 +14,17 @@ import pytest
 from datasets import Dataset
 
 from hf_negmine import steps
-from hf_negmine.cluster import encode_share, search_share, search_slices
+from hf_negmine.cluster import encode_share, search_share, search_slices, select_share
 from hf_negmine.data.texts import open_text_set
-from hf_negmine.pool import parts
+from hf_negmine.pool import parts, rankings
+from hf_negmine.teachers import pair_store
 from tests.faults.world import ROWS, RUNS, miner_of, small
 from tests.forks import exit_of, exits_of, forks
 from tests.thorough import sample
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), forks]
 
-STAGES = (encode_share, search_slices, search_share)
+STAGES = (encode_share, search_slices, search_share, select_share)
 WHAT_COUNTS = ["pools", "fits", "mined"]
 MAY_DIFFER = ("fit.json",)
 """It holds times."""
@@ -38,20 +39,31 @@ def contents(cache: Path, kinds: list[str]) -> dict[str, bytes]:
     }
 
 
-def fit(run: str, cache: Path, *, in_slices: bool = True) -> None:
+def small_files(in_slices: bool) -> None:
     small()
     if not in_slices:
         parts.PASSAGES_A_SLICE = 2**22
+
+
+def fit(run: str, cache: Path, *, in_slices: bool = True) -> None:
+    small_files(in_slices)
     miner_of(run, cache).mine(Dataset.from_dict(ROWS))
 
 
 def in_ranks(
-    run: str, cache: Path, stage: Any, ranks: Sequence[int], world_size: int, dies_at: int | None = None
+    run: str,
+    cache: Path,
+    stage: Any,
+    ranks: Sequence[int],
+    world_size: int,
+    dies_at: int | None = None,
+    *,
+    in_slices: bool = True,
 ) -> list[int]:
     """How ranks end, all at once, each in a fork that perhaps kills itself before it gives a file its name."""
 
     def work(rank: int) -> None:
-        small()
+        small_files(in_slices)
         names = 0
 
         def counted(real: Callable[..., None]) -> Callable[..., None]:
@@ -118,21 +130,46 @@ def test_slices_change_nothing(tmp_path: Path, of_one_process: Callable[[str], P
     assert contents(tmp_path, kinds) == contents(of_one_process("dense"), kinds)
 
 
-@pytest.mark.parametrize("stage", range(3))
+@pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("dies_at", sample(range(12), 4))
 def test_a_rank_that_is_killed_and_started_again_changes_nothing(
     tmp_path: Path, stage: int, dies_at: int, of_one_process: Callable[[str], Path]
 ) -> None:
-    assert read("dense", tmp_path) == 0
+    run = "sparse" if STAGES[stage] is select_share else "dense"  # a large corpus is not searched deeper in ranks
+    assert read(run, tmp_path) == 0
     for number, work in enumerate(STAGES):
-        ends = in_ranks("dense", tmp_path, work, range(2), 2, dies_at if number == stage else None)
+        ends = in_ranks(run, tmp_path, work, range(2), 2, dies_at if number == stage else None)
         assert set(ends) <= {0, -signal.SIGKILL}
         if number == stage and dies_at < 2:
             assert -signal.SIGKILL in ends
-        assert in_ranks("dense", tmp_path, work, range(2), 2) == [0, 0]
-    assert exit_of(lambda: fit("dense", tmp_path)) == 0
+        assert in_ranks(run, tmp_path, work, range(2), 2) == [0, 0]
+    assert exit_of(lambda: fit(run, tmp_path)) == 0
     kinds = [*WHAT_COUNTS, "vectors"]
-    assert contents(tmp_path, kinds) == contents(of_one_process("dense"), kinds)
+    assert contents(tmp_path, kinds) == contents(of_one_process(run), kinds)
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run != "streaming"])
+@pytest.mark.parametrize("pool_there", [False, True])
+def test_the_last_step_searches_no_deeper_and_asks_nothing(
+    tmp_path: Path, run: str, pool_there: bool, of_one_process: Callable[[str], Path]
+) -> None:
+    """But for what would be searched deeper once the whole pool is there."""
+    assert read(run, tmp_path) == 0
+    if pool_there:
+        shutil.copytree(of_one_process(run) / "pools", tmp_path / "pools")
+    for stage in STAGES:
+        assert in_ranks(run, tmp_path, stage, range(3), 3, in_slices=False) == [0, 0, 0]
+
+    def must_not(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("the last step does what ranks should have done")
+
+    def last() -> None:
+        rankings.deepen = must_not  # type: ignore[assignment]
+        pair_store._Writer.add = must_not  # type: ignore[method-assign, assignment]
+        fit(run, tmp_path, in_slices=False)
+
+    assert exit_of(last) == 0
+    assert contents(tmp_path, WHAT_COUNTS) == contents(of_one_process(run), WHAT_COUNTS)
 
 
 def test_a_rank_that_never_came_is_made_up_for(tmp_path: Path, of_one_process: Callable[[str], Path]) -> None:

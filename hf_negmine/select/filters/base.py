@@ -69,6 +69,8 @@ class Scene:
         teacher: the mining teacher.
         indexes: opens teachers over the corpus.
         counted: which of the positives set a ceiling, as in `Positives`; None for all.
+        whole: whether these are all queries of a fit, rather than some of them or those of later rows. A filter that
+            knows none of their texts then says so.
         known_offsets, known_ids: for rows with their own positives, the positives of every query that `fit` knows, as
             CSR; they set no ceiling.
     """
@@ -82,6 +84,7 @@ class Scene:
     teacher: Teacher
     indexes: Indexes
     counted: BoolArray | None = None
+    whole: bool = True
     known_offsets: IdArray | None = None
     known_ids: IdArray | None = None
 

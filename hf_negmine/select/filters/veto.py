@@ -68,7 +68,7 @@ class Veto:
             scene.positive_scores(index, score_pairs),
             scene.counted,
         )
-        if scene.known_offsets is None:  # all rows of a fit, rather than later ones
+        if scene.whole:
             positives.warn_of_zeros(self.teacher.name)
         _, positive_scores = positives.targets(scene.positive_score)
         ceilings = self.method.ceilings(positive_scores)

@@ -92,7 +92,7 @@ class Where:
         """
         queries, passages = self._metadata("queries"), self._metadata("passages")
         row_of_query = queries.find(scene.queries.digests)
-        if scene.known_offsets is None:
+        if scene.whole:
             queries.require_some(row_of_query)
             passages.require_some(passages.find(scene.corpus.digests))
 
