@@ -1,8 +1,8 @@
 """Many processes: each fills its share of the parts that the stores are made of, and a fit then finds them all.
 
-Vectors are stored in shards and searches in parts, from which a killed run continues. So a rank encodes the shards, or
-searches the parts, that are its own, and the last step is an ordinary fit. Of a large corpus it searches slices, and
-what was found in them is merged. Ranks communicate through files alone.
+Vectors are stored in shards and searches in parts, from which a killed run continues. So a rank encodes the shards,
+searches the parts, and selects for the parts, that are its own, and the last step is an ordinary fit. Of a large corpus
+it searches slices, and what was found in them is merged. Ranks communicate through files alone.
 """
 
 from __future__ import annotations

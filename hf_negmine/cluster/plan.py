@@ -32,7 +32,7 @@ class Workload:
         tokens: per text, on average.
         width: of a vector.
         depth: candidates stored per query.
-        deepened: share of the queries that the last step searches again under their ceilings.
+        deepened: share of the queries that must be searched again under their ceilings.
         gpu_gigabytes: memory of a GPU.
         teraflops: what a GPU sustains, in encoding as in a matrix product.
         gigabytes_per_second: what a rank reads from the shared folder while all ranks read.
@@ -61,7 +61,10 @@ class Plan:
         read_hours: its hours to read its slices of the corpus, each once, or for each part of the queries if the GPU
             cannot hold it. Reading and computing do not overlap, so a search takes the sum of both.
         check_hours: its hours to verify the vectors that it has encoded, and those that it searches.
-        last_hours: hours of the last step, in which one process searches the corpus deeper for some queries.
+        deeper_hours: its hours to search deeper for some of its queries; a corpus of several slices is not searched
+            deeper by ranks.
+        last_hours: hours of the last step, in which one process verifies all vectors, and searches deeper if ranks do
+            not.
         gpu_hours: of all ranks, and the last step.
         stored_gigabytes: vectors in the shared folder.
         moved_gigabytes: what is read from it, and what ranks find in slices, written and read.
@@ -75,6 +78,7 @@ class Plan:
     product_hours: float
     read_hours: float
     check_hours: float
+    deeper_hours: float
     last_hours: float
     gpu_hours: float
     stored_gigabytes: float
@@ -103,12 +107,15 @@ def plan(work: Workload) -> Plan:
     all_visits = min(slices * parts, slices + work.ranks - 1)
     held = corpus / slices <= HELD * work.gpu_gigabytes
     reads, all_reads = (visits, all_visits) if held else (turns, slices * parts)
-    more_reads = math.ceil(again / QUERIES_A_BLOCK_ON_A_GPU)
+    searchers = work.ranks if slices == 1 else 1  # of those that must be searched deeper for
+    more_reads = math.ceil(again / searchers / QUERIES_A_BLOCK_ON_A_GPU)
     encode = 2 * work.parameters * work.tokens * texts / work.ranks / operations
     product = 2 * work.width * work.passages * min(QUERIES_A_PART, work.queries) / operations  # for a part
     check = (corpus + queries) / work.ranks + visits * corpus / slices + queries
-    last = product * again / min(QUERIES_A_PART, work.queries) + (more_reads * corpus + corpus + queries) / read
-    each = encode + turns * product / slices + (reads * corpus / slices + check) / read
+    more = product * again / searchers / min(QUERIES_A_PART, work.queries) + more_reads * corpus / read
+    deeper, last = (more, 0.0) if slices == 1 else (0.0, more)
+    last += (corpus + queries) / read
+    each = encode + turns * product / slices + (reads * corpus / slices + check) / read + deeper
     searched = (all_reads + all_visits) * corpus / slices + work.ranks * queries
     found = 2 * slices * pool if slices > 1 else 0
     return Plan(
@@ -116,10 +123,11 @@ def plan(work: Workload) -> Plan:
         product_hours=turns * product / slices,
         read_hours=reads * corpus / slices / read,
         check_hours=check / read,
+        deeper_hours=deeper,
         last_hours=last,
         gpu_hours=work.ranks * each + last,
         stored_gigabytes=corpus + queries,
-        moved_gigabytes=searched + found + (more_reads + 2) * corpus + 2 * queries,
+        moved_gigabytes=searched + found + (searchers * more_reads + 2) * corpus + 2 * queries,
         pool_gigabytes=pool,
         files=FILES_A_SHARD * shards,
         maps=shards,

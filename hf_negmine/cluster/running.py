@@ -1,4 +1,4 @@
-"""Mining in ranks: read once, encode and search in shares, and finish with an ordinary run."""
+"""Mining in ranks: read once, encode, search and select in shares, and finish with an ordinary run."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def mine_in_ranks(
     config_name: str | None = None,
     store: Store | None = None,
 ) -> str | None:
-    """Encode and search in the ranks of an executor, then call ``finish``, whose fit finds that all done.
+    """Encode, search and select in the ranks of an executor, then call ``finish``, whose fit finds that all done.
 
     Run again after a failure: what is done is not done again.
 

@@ -42,6 +42,16 @@ def test_a_slice_that_a_gpu_holds_is_read_once_by_each_rank() -> None:
     assert plan(replace(small, gpu_gigabytes=16)).read_hours == pytest.approx(31 * plan(small).read_hours)
 
 
+def test_ranks_search_a_corpus_of_one_slice_deeper() -> None:
+    found = plan(Workload(passages=4_000_000, queries=1_000_000, ranks=4))
+    product, corpus, queries = 2 * 768 * 17_500 * 4e6 / 200e12, 4e6 * 768 * 4 / 1e9, 1e6 * 768 * 4 / 1e9
+    assert found.deeper_hours == pytest.approx((product + corpus / 2) / 3600)
+    assert found.last_hours == pytest.approx((corpus + queries) / 2 / 3600)
+    # Each rank reads the corpus and verifies it, and reads it again, and so does the last step; all read the queries.
+    assert found.moved_gigabytes == pytest.approx((3 * 4 + 2) * corpus + (4 + 2) * queries)
+    assert plan(BILLION).deeper_hours == 0
+
+
 def test_the_table_of_the_docs_is_this_arithmetic() -> None:
     table = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
     smaller = plan(replace(BILLION, passages=100_000_000, ranks=16))

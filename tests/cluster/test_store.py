@@ -29,6 +29,9 @@ from hf_negmine.cluster import Store, mine_in_ranks, run_rank, running
 from hf_negmine.cluster import store as stores
 from hf_negmine.cluster.running import Stage
 from hf_negmine.commands.cli import app
+from hf_negmine.select.filters import Veto
+from hf_negmine.select.judge import Judge
+from hf_negmine.select.judge_models import FunctionJudge
 from tests.cluster.test_executors import pairs as pairs
 from tests.cluster.test_ranks import WHAT_COUNTS, contents
 from tests.faults.world import CORPUS, ROWS, miner_of
@@ -132,6 +135,33 @@ def test_every_kind_of_teacher(tmp_path: Path, run: str) -> None:
         assert contents(miner.config.cache_dir, WHAT_COUNTS) == alone(run, tmp_path / "alone")
     finally:
         fsspec.filesystem("memory").store.clear()
+
+
+def test_what_ranks_select_reaches_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_negmine.pool.parts, "PASSAGES_A_SLICE", 2**22)  # so that ranks search deeper, too
+    miner = mine_with(Store(f"file://{tmp_path}/store"), "judged", tmp_path)
+    assert contents(miner.config.cache_dir, WHAT_COUNTS) == alone("judged", tmp_path / "alone")
+    names = [{path.name for path in folder.rglob("*.pairs")} for folder in (tmp_path / "last", tmp_path / "store")]
+    assert names[0]
+    assert names[0] <= names[1]  # the last step has asked for nothing
+    assert list((tmp_path / "store").rglob("*-deeper.npy"))
+
+
+def test_ranks_select_by_the_settings_of_the_last_command(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/store")
+    first = NegativeMiner("bm25", corpus=CORPUS, cache_dir=store.cache_in(tmp_path / "here"), progress=False)
+    rows, finish = Dataset.from_dict(ROWS), lambda: None
+    mine_in_ranks(Machines(tmp_path, 2), first.config, rows, finish, store=store)
+    judge = Judge(FunctionJudge(lambda queries, passages: [False] * len(queries), name="none"))
+    for filters, recorded in (([Veto("bm25", "margin_pos:1")], 1), ([Veto("bm25"), judge], 0)):
+        config = first.with_(method="margin_pos:0.01", filters=filters).config
+        mine_in_ranks(Machines(tmp_path, 2), config, rows, finish, store=store)
+        run = store.run()
+        assert run is not None
+        assert run["settings"]["method"] == "margin_pos:0.01"
+        assert len(run["settings"].get("filters", [])) == recorded  # a judge is not made from settings
+        for work in running.WORKS:
+            run_rank(store.address, work, 0, 2, tmp_path / "elsewhere")
 
 
 def test_a_rank_fetches_only_the_vectors_that_it_reads(tmp_path: Path) -> None:
