@@ -17,6 +17,7 @@ from hf_negmine.base.files import is_read_only
 from hf_negmine.base.progress import bar
 from hf_negmine.base.protocols import Sampler
 from hf_negmine.base.schema import BoolArray
+from hf_negmine.base.wording import rules_of
 from hf_negmine.config import MiningConfig
 from hf_negmine.data.collecting import build_text_set
 from hf_negmine.data.sources import CorpusSource, Reading, RowSource, open_corpus, open_rows, pair_batches
@@ -222,8 +223,8 @@ def select(
         first = texts.queries.texts[int(queries[short[0]])].as_py()
         raise ExhaustedError(
             f"{len(short):,} of {len(selection.counts):,} queries have fewer than {n} eligible passages under "
-            f"{config.method}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the method, lower "
-            "num_negatives, or use on_exhausted='drop' or 'keep'"
+            f"{rules_of(config.to_dict())}, for example {selection.counts[short[0]]} for {first[:80]!r}; relax the "
+            "method, lower num_negatives, or use on_exhausted='drop' or 'keep'"
         )
     return selection, verdicts
 

@@ -1,8 +1,9 @@
-"""Numbers in sentences and specs."""
+"""Numbers, names and settings in sentences and specs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def counted(count: int, noun: str) -> str:
@@ -21,3 +22,8 @@ def numbered(names: Sequence[str]) -> list[str]:
         name if names.count(name) == 1 else f"{name} #{names[:place].count(name) + 1}"
         for place, name in enumerate(names)
     ]
+
+
+def rules_of(settings: Mapping[str, Any]) -> str:
+    """What recorded settings ask of a negative: ``perc_pos:0.95 and veto by bm25-english (margin_pos:1)``."""
+    return " and ".join([settings["method"], *(one["filter"] for one in settings.get("filters", []))])

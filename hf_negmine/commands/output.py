@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hf_negmine.base.errors import ExhaustedError, InputError, StorageError, require
 from hf_negmine.base.files import TEMPORARY_PREFIX, finish_or_nothing, scratch_folder, storage_errors, write_json
-from hf_negmine.base.wording import counted
+from hf_negmine.base.wording import counted, rules_of
 from hf_negmine.data.formats.tools import TOOLS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> str:
         settings = miner.summary.settings
         raise ExhaustedError(
             f"no row is left to write: none of {miner.summary.rows:,} rows has the requested negatives "
-            f"({settings['num_negatives']} under {settings['method']}); relax the method or ask for fewer"
+            f"({settings['num_negatives']} under {rules_of(settings)}); relax the method or ask for fewer"
         )
     tables = {DATA: mined}
     if miner.config.format == "ids":
@@ -172,6 +172,7 @@ def note_on_exhausted(summary: MiningSummary) -> str:
             "were left out (--on-exhausted keep keeps them, a longer list or the --teacher that made it finds more)."
         )
     return (
-        f"Note: in the whole corpus {settings['method']} allows fewer than {settings['num_negatives']} passages for "
-        f"{summary.exhausted:,} of {queries:,} queries; their rows were left out (--on-exhausted keep keeps them)."
+        f"Note: in the whole corpus {rules_of(settings)} {'allow' if settings.get('filters') else 'allows'} fewer than "
+        f"{settings['num_negatives']} passages for {summary.exhausted:,} of {queries:,} queries; their rows were left "
+        "out (--on-exhausted keep keeps them)."
     )

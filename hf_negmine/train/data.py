@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from hf_negmine.base.errors import InputError
 from hf_negmine.base.protocols import Sampler
+from hf_negmine.base.wording import rules_of
 from hf_negmine.data.formats.lists import WEIGHTS
 from hf_negmine.data.sources import choose_columns, open_rows, pair_batches
 from hf_negmine.data.writing import in_memory
@@ -49,7 +50,7 @@ class TrainingData:
             settings = summary.settings
             raise InputError(
                 f"no row is left to train on: of {summary.rows:,} rows none has {settings['num_negatives']} negatives "
-                f"under {settings['method']}; relax the method or ask for fewer"
+                f"under {rules_of(settings)}; relax the method or ask for fewer"
             )
         left_out = summary.rows - len(mined)
         return cls(mined.select_columns(columns), {"fill": "random"}, summary, max(left_out, 0), miner)

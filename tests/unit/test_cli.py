@@ -163,6 +163,18 @@ def test_rows_without_enough_negatives_are_named(run: Run, rows_file: Path, tmp_
     assert "10 of 10 queries have fewer than 2 eligible passages" in result.stderr
 
 
+def test_filters_that_leave_too_few_negatives_are_named(run: Run, rows_file: Path, tmp_path: Path) -> None:
+    rules = "naive and veto by random-0 (perc_pos:0)"
+    strict = ("mine", rows_file, "-t", "random", "-m", "naive", "--veto", "random@perc_pos:0", "-n", "2")
+    assert f"(2 under {rules})" in run(*strict, "-o", tmp_path / "dropped").stderr
+    kept = run(*strict, "-o", tmp_path / "error", "--on-exhausted", "error").stderr
+    assert f"fewer than 2 eligible passages under {rules}, for example 0" in kept
+    some = run(
+        "mine", rows_file, "-t", "random", "-m", "naive", "--veto", "random@perc_pos:0.5", "-o", tmp_path / "some"
+    )
+    assert "in the whole corpus naive and veto by random-0 (perc_pos:0.5) allow fewer than 4 passages" in some.stdout
+
+
 # ---- the output folder ---------------------------------------------------------------------------------------------
 
 
