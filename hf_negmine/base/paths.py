@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
+from hf_negmine.base.addresses import is_address
 from hf_negmine.base.errors import InputError, require
 
 
@@ -18,10 +18,7 @@ def folder_of(value: Any, argument: str) -> Path:
         isinstance(text, str) and bool(text.strip()) and "\0" not in text,
         f"{argument}: expected the path of a folder, got {value!r:.80}",
     )
-    require(
-        re.match(r"[a-z][a-z0-9+.-]+:/", str(text)) is None,
-        f"{argument}: expected a folder of this machine, got the address {value!s:.80}",
-    )
+    require(not is_address(text), f"{argument}: expected a folder of this machine, got the address {value!s:.80}")
     folder = Path(os.path.expanduser(str(text)))
     try:
         os.fsencode(folder)

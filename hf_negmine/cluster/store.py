@@ -13,14 +13,15 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hf_negmine.base.addresses import opened_address
 from hf_negmine.base.checksums import PLACE, check_sealed, sums_in
-from hf_negmine.base.errors import DamagedError, InputError, NegmineError, StorageError, require
+from hf_negmine.base.errors import DamagedError, InputError, StorageError, require
 from hf_negmine.base.files import digest_of, publish_folder, read_versioned_json, scratch_folder
 
 logger = logging.getLogger(__name__)
@@ -185,24 +186,9 @@ class Store:
             found = files.find(root, detail=True)
             return {name.removeprefix(root).lstrip("/"): int(about["size"]) for name, about in found.items()}
 
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the folder in it. Its errors become one sentence."""
-        import fsspec
-
-        try:
-            folders = {"auto_mkdir": True} if self.address.startswith("file:") else {}  # elsewhere there are none
-            files, root = fsspec.core.url_to_fs(self.address, **folders)
-            yield files, root.rstrip("/")
-        except NegmineError:
-            raise
-        except (ImportError, ValueError) as error:  # an unknown protocol, or one that needs a package
-            raise InputError(f"store: {self.address}: {' '.join(str(error).split())}") from error
-        except Exception as error:  # each file system has errors of its own, of keys, buckets and connections
-            raise StorageError(
-                f"store: {self.address}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; check the "
-                "address, and the keys that this process has, and run the same again: what is finished is kept"
-            ) from error
+    def _opened(self) -> AbstractContextManager[tuple[Any, str]]:
+        """The file system and the folder in it."""
+        return opened_address(self.address, "store")
 
 
 def _is_missing(cache: Path, name: PurePosixPath, size: int) -> bool:

@@ -14,7 +14,7 @@ from hf_negmine.base.errors import require
 from hf_negmine.commands import miners, options
 from hf_negmine.commands.running import command, set_up_libraries
 from hf_negmine.commands.signatures import Given, Signature, argument, option
-from hf_negmine.commands.specs import FILE, spec
+from hf_negmine.commands.specs import FILE, folder_or_address, spec
 
 if TYPE_CHECKING:
     from hf_negmine.miner import NegativeMiner
@@ -66,6 +66,8 @@ candidates = Signature("candidates", "pool.list_files", "open_lists_at")
 
 DRY_RUN = "Only read the rows, and print what mining them is estimated to take in these ranks."
 
+OUTPUT = "Folder to write to, on this machine or at an address, such as [cyan]s3://bucket/mined[/]."
+
 ESTIMATED = (
     "Estimates for these texts, with a model of 110 million parameters that makes one vector of width 768 per text of "
     "128 tokens, 200 TFLOP/s of a GPU and 2 GB/s of storage for each rank; `hf_negmine.cluster.plan` takes others. "
@@ -88,7 +90,7 @@ OPTIONS = {
     ],
     "Filters": [*miners.FILTERS, *miners.JUDGE],
     options.OUTPUT: [
-        options.OUTPUT_FOLDER,
+        option("output", str, OUTPUT, "-o", metavar="DIR", callback=folder_or_address, default=...),
         options.mining("format", "-f", metavar="NAME"),
         options.mining("include_scores", "--scores"),
         options.OVERWRITE,
@@ -113,7 +115,7 @@ def mine(
     teacher: str | None,
     loading: Given,
     mining: Given,
-    output: Path,
+    output: Path | str,
     overwrite: bool,
     executor: str | None,
     store: str | None,
@@ -128,6 +130,7 @@ def mine(
     from hf_negmine.base.files import default_cache_dir
     from hf_negmine.cluster import mine_in_ranks, parse_executor, parse_store, plan_ranks
     from hf_negmine.commands.output import prepare_folder
+    from hf_negmine.commands.output_address import prepare_address
 
     require(
         not (as_json and (dry_run or executor)), "--json: for a run in this process; leave out --dry-run, --executor"
@@ -154,7 +157,10 @@ def mine(
         assert rows is not None
         typer.echo(f"{plan_ranks(runs, miner.config, rows, **part)}\n\n{ESTIMATED}")
         return
-    prepare_folder(output, overwrite=overwrite, read=read)
+    if isinstance(output, Path):
+        prepare_folder(output, overwrite=overwrite, read=read)
+    else:
+        prepare_address(output, overwrite=overwrite, read=read)
     finish = partial(_mine_and_save, miner, rows, part, output, quiet, as_json)
     if runs is None:
         finish()
@@ -166,12 +172,13 @@ def mine(
 
 
 def _mine_and_save(
-    miner: NegativeMiner, rows: str | None, part: Given, output: Path, quiet: bool, as_json: bool
+    miner: NegativeMiner, rows: str | None, part: Given, output: Path | str, quiet: bool, as_json: bool
 ) -> None:
     from hf_negmine.commands.output import note_on_exhausted, save
+    from hf_negmine.commands.output_address import save_at
 
     mined = miner.mine(miner.fit().labeled_rows) if rows is None else miner.mine(rows, **part)
-    saved = save(mined, miner, output)
+    saved = save(mined, miner, output) if isinstance(output, Path) else save_at(mined, miner, output)
     if as_json:
         typer.echo(json.dumps({**miner.summary.as_dict(), "folder": str(output)}))
         return

@@ -24,7 +24,9 @@ DATA, QUERIES, CORPUS, SUMMARY = "data.parquet", "queries.parquet", "corpus.parq
 POSITIVES = "positives.parquet"
 LINES, LIST = "data.jsonl", "data.json"
 """The rows as other tools load them: an object per line, or for DPR one list."""
-FILES = (DATA, QUERIES, CORPUS, SUMMARY, POSITIVES, LINES, LIST)
+OF_ONE_RUN = frozenset({QUERIES, CORPUS, POSITIVES, LINES, LIST})
+"""Files that one run writes and the next perhaps does not."""
+FILES = (DATA, SUMMARY, *sorted(OF_ONE_RUN))
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,24 @@ def prepare_folder(folder: Path, *, overwrite: bool = False, read: Mapping[str, 
 def is_output(folder: Path) -> bool:
     """Whether an earlier run wrote ``folder``, as its summary shows."""
     try:
-        content = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return "teacher_fingerprints" in content["settings"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return is_summary((folder / SUMMARY).read_bytes())
+    except OSError:
         return False
 
 
-def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> str:
+def is_summary(content: bytes) -> bool:
+    """Whether these are the bytes of a summary that an earlier run wrote."""
+    try:
+        return "teacher_fingerprints" in json.loads(content)["settings"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path, *, shown: str | None = None) -> str:
     """Write ``mined`` and what belongs to it into ``folder``, in batches; an earlier run's files there are replaced.
 
     Everything is written under a temporary name first, and renamed only when all of it is on disk. Returns sentences
-    for the user: what was written, and how to load it.
+    for the user: what was written, and how to load it; there the folder is called as it is ``shown``.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
@@ -139,21 +148,21 @@ def save(mined: datasets.Dataset, miner: NegativeMiner, folder: Path) -> str:
             for name in (SUMMARY, *written):
                 (scratch / name).replace(folder / name)
             if ours:
-                for name in {QUERIES, CORPUS, POSITIVES, LINES, LIST} - set(written):
+                for name in OF_ONE_RUN - set(written):
                     (folder / name).unlink(missing_ok=True)
-    return _what_is_there(folder, tables, for_tool)
+    megabytes = (folder / DATA).stat().st_size / 1e6
+    return _what_is_there(f"{shown or folder}/{DATA}", megabytes, tables, for_tool)
 
 
-def _what_is_there(folder: Path, tables: dict[str, datasets.Dataset], for_tool: str | None) -> str:
+def _what_is_there(data: str, megabytes: float, tables: dict[str, datasets.Dataset], for_tool: str | None) -> str:
     besides = f"{QUERIES} and {CORPUS} (the texts of the ids) and {SUMMARY}" if QUERIES in tables else SUMMARY
     if for_tool is not None:
         besides = f"{for_tool} (the same rows as JSON) and {SUMMARY}"
     if POSITIVES in tables:
         pairs = counted(len(tables[POSITIVES]), "pair")
         besides = f"{POSITIVES} ({pairs} that the judge calls relevant), {besides}"
-    data = folder / DATA
     return (
-        f"Written: {data} ({counted(len(tables[DATA]), 'row')}, {data.stat().st_size / 1e6:,.1f} MB); beside it "
+        f"Written: {data} ({counted(len(tables[DATA]), 'row')}, {megabytes:,.1f} MB); beside it "
         f'{besides}.\nLoad it: rows = datasets.load_dataset("parquet", data_files="{data}", split="train")'
     )
 

@@ -43,11 +43,22 @@ def folder(parameter: typer.CallbackParam, value: str | Path | None) -> Path | N
         raise typer.BadParameter(str(error)) from error
 
 
+def folder_or_address(parameter: typer.CallbackParam, value: str | None) -> Path | str | None:
+    """A folder of this machine (see `folder`), or the address of one, without a slash at its end."""
+    from hf_negmine.base.addresses import is_address
+
+    return value.rstrip("/") if is_address(value) and value is not None else folder(parameter, value)
+
+
 def file(value: str | Path | None) -> Path | None:
     """A file with its ``~`` resolved; a folder is refused at once, rather than after hours of work."""
+    from hf_negmine.base.addresses import is_address
+
     if value is None:
         return None
     path = Path(os.path.expanduser(value))
+    if is_address(value):
+        raise typer.BadParameter(f"expected a file of this machine, got the address {value}")
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder, expected a file")
     return path
