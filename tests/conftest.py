@@ -53,6 +53,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _one_environment() -> Iterator[None]:
+    """`Dataset.map(num_proc=…)` puts a copy in the place of ``os.environ``; rich would go on reading the first one."""
+    environment = os.environ
+    yield
+    os.environ = environment  # noqa: B003
+
+
 class TookTooLong(BaseException):
     """No `Exception`, so that hypothesis does not try the example again."""
 
