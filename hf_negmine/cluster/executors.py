@@ -133,7 +133,7 @@ class LocalExecutor:
                 "functions and classes at the top of a module that can be imported, or mine in this process"
             ) from error
         spawn = multiprocessing.get_context("spawn")  # a fork could not use a GPU
-        with _threads_per_process(self.ranks), ProcessPoolExecutor(self.ranks, spawn) as processes:
+        with _environment(self.ranks), ProcessPoolExecutor(self.ranks, spawn) as processes:
             for stage in stages:
                 ranks = [processes.submit(stage, None, rank, self.ranks) for rank in range(self.ranks)]
                 try:
@@ -149,15 +149,22 @@ class LocalExecutor:
 
 
 @contextmanager
-def _threads_per_process(processes: int) -> Iterator[None]:
-    """Share the processors among new processes: torch would start a thread per processor in each."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or str(max((os.cpu_count() or 1) // processes, 1))
+def _environment(processes: int) -> Iterator[None]:
+    """Share the processors among new processes, since torch would start a thread for each in all of them.
+
+    They load their models without bars, which would mix with one another.
+    """
+    wanted = {
+        "OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // processes, 1)),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    ours = {name: value for name, value in wanted.items() if not os.environ.get(name)}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+        for name in ours:
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
