@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,21 @@ class Source:
 
 
 def by_us(corpus: Any, queries: Any, first_pass: Any) -> None:
-    """`VectorSearcher`, from opening the corpus to the rankings."""
+    """`VectorSearcher`, from opening the corpus to the rankings, slice by slice as in a fit."""
+    from hf_negmine.pool.parts import slices
     from hf_negmine.search import Exclusions, VectorSearcher
+    from hf_negmine.search.ranking import merged
 
-    searcher = VectorSearcher(Source(queries), Source(corpus), Exclusions.none(len(queries)), first_pass=first_pass)
-    for start in range(0, len(queries), searcher.block_size):
-        ids = np.arange(start, min(start + searcher.block_size, len(queries)))
-        searcher.block(ids).best(np.arange(len(ids)), np.full(len(ids), np.inf, dtype=np.float32), DEPTH)
+    found: dict[int, Any] = {}
+    for first, last in slices(len(corpus)):
+        some, nothing = Source(corpus[first:last]), Exclusions.none(len(queries))
+        searcher = VectorSearcher(Source(queries), some, nothing, first_pass=first_pass)
+        for start in range(0, len(queries), searcher.block_size):
+            ids = np.arange(start, min(start + searcher.block_size, len(queries)))
+            no_ceiling = np.full(len(ids), np.inf, dtype=np.float32)
+            ranking = searcher.block(ids).best(np.arange(len(ids)), no_ceiling, DEPTH)
+            ranking = replace(ranking, passages=ranking.passages + np.int32(first))
+            found[start] = merged(found[start], ranking, DEPTH) if start in found else ranking
 
 
 def by_faiss(corpus: Any, queries: Any, _: Any) -> None:
