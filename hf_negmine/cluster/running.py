@@ -66,7 +66,7 @@ class Stage:
             self.store.fetch(config.cache_dir, shards=set())  # the texts tell which vectors are read
             shards = shards_read(self.work, config, open_text_set(self.texts), rank, world_size)
             self.store.fetch(config.cache_dir, shards=shards)
-            self.store.claim(_run(config, open_text_set(self.texts)))  # a model that has changed would fill other parts
+            self.store.require_same(_run(config, open_text_set(self.texts)))  # a changed model fills other parts
         with nullcontext() if self.store is None else self.store.sending(config.cache_dir):
             self.work(config, open_text_set(self.texts), rank, world_size)
 

@@ -66,18 +66,21 @@ class Store:
         return cache_dir / "cluster" / digest_of(self.address.rstrip("/"))
 
     def claim(self, run: dict[str, Any]) -> None:
-        """Note whose the store is, or raise `InputError` if it holds another run, with other rows or another model."""
+        """Note whose the store is, and by which settings ranks select; raises what `require_same` does."""
+        self.require_same(run)
         with self._opened() as (files, root):
-            known = self.run()
-            if known is None or known["pools"] == run["pools"]:
-                files.pipe_file(f"{root}/{RUN}", json.dumps(run).encode())  # perhaps with another method
-            else:
-                raise InputError(
-                    f"store: {self.address} holds another run (of {known['teacher']}, {known['queries']:,} queries and "
-                    f"{known['passages']:,} passages; this one: {run['teacher']}, {run['queries']:,} and "
-                    f"{run['passages']:,}), or its texts, model or pool_depth, or the version of hf_negmine, have "
-                    "changed; give another address"
-                )
+            files.pipe_file(f"{root}/{RUN}", json.dumps(run).encode())
+
+    def require_same(self, run: dict[str, Any]) -> None:
+        """Raise `InputError` if the store holds another run, with other rows or another model."""
+        known = self.run()
+        if known is not None and known["pools"] != run["pools"]:
+            raise InputError(
+                f"store: {self.address} holds another run (of {known['teacher']}, {known['queries']:,} queries and "
+                f"{known['passages']:,} passages; this one: {run['teacher']}, {run['queries']:,} and "
+                f"{run['passages']:,}), or its texts, model or pool_depth, or the version of hf_negmine, have "
+                "changed; give another address"
+            )
 
     def run(self) -> dict[str, Any] | None:
         """What `claim` has noted; None in an empty store."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from hf_negmine.pool.candidate_pool import CandidatePool
 from hf_negmine.pool.parts import deeper, deepest, has_part, read_part, write_part
 from hf_negmine.pool.retrieving import paths_of_parts
 from hf_negmine.pool.stored import has_pool
-from hf_negmine.select.candidates import CandidateLists
+from hf_negmine.select.candidates import CandidateLists, Demand
+from hf_negmine.select.choosing import Survivors
+from hf_negmine.select.filters import BoundFilter
 from hf_negmine.select.selection import Positives
 
 
@@ -29,6 +32,13 @@ class PartPool(CandidatePool):
 
     texts: TextSet
     part: Path | None = None
+
+    def _survivors(
+        self, demand: Demand, purpose: str, filters: Sequence[BoundFilter]
+    ) -> tuple[Survivors, dict[str, int]]:
+        """As in every pool, but nothing for a target of which not enough is known; the last step selects for it."""
+        found, removed = super()._survivors(demand, purpose, filters)
+        return replace(found, counts=np.where(found.certain, found.counts, 0)), removed
 
     def _keep(self, before: CandidateLists) -> None:
         if self.lists is not before and self.part is not None:
@@ -47,7 +57,7 @@ def part_pools(
     """The pools of a share of the parts of the pool in ``folder``; None for a part that is not there.
 
     ``share`` says which parts, by number. Without ``open_searcher``, or if the whole pool is there, nothing is searched
-    deeper: a selection takes what is known.
+    deeper.
     """
     whole = CandidatePool.load(folder) if has_pool(folder, about=about) else None
     paths = paths_of_parts(texts, folder / "parts")
