@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -12,10 +13,11 @@ import pytest
 from huggingface_hub import HfApi
 from typer.testing import CliRunner
 
-from hf_negmine import InputError
+from hf_negmine import InputError, load_mined
 from hf_negmine.cluster import parse_executor
 from hf_negmine.commands.cli import app
 from tests.cluster.test_executors import pairs as pairs
+from tests.conftest import ROOT
 from tests.hub.client import forget, point_clients_at
 from tests.hub.server import Hub
 
@@ -71,6 +73,18 @@ def test_jobs_do_what_one_process_does(hub: Hub, pairs: Path, tmp_path: Path, mo
         assert (request["flavor"], request["timeoutSeconds"]) == ("a10g-small", 7200)
         assert request["secrets"] == {"HF_TOKEN": "hf_test", "STORE_KEY": "a secret"}
         assert "a secret" not in str({**request, "secrets": None})
+
+
+def test_the_script_of_the_docs_mines_and_pushes(
+    hub: Hub, pairs: Path, tmp_path: Path, minilm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(# /// script\n.*?)```", page, re.DOTALL)
+    assert "intfloat/e5-base-v2" in script
+    monkeypatch.setenv("HF_NEGMINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "argv", ["job.py", str(pairs), "tester/mined"])
+    exec(script.replace("intfloat/e5-base-v2", minilm), {"__name__": "__main__"})
+    assert len(load_mined("tester/mined").rows) == 8
 
 
 def test_a_job_that_fails_is_named(hub: Hub, pairs: Path, tmp_path: Path) -> None:
