@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +14,14 @@ import torch
 
 from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
+from hf_negmine.cluster.executors import (
+    Executor,
+    JobsExecutor,
+    LocalExecutor,
+    RayExecutor,
+    SlurmExecutor,
+    is_of_a_notebook,
+)
 from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.shares import (
     Work,
@@ -136,11 +142,10 @@ def sendable(config: MiningConfig, executor: Executor) -> MiningConfig:
     if isinstance(executor, JobsExecutor):
         return _from_settings(config)
     try:
-        pickled = pickle.dumps(config.filters)
+        there = not is_of_a_notebook(pickle.dumps(config.filters))
     except Exception:  # whatever a user's object raises
-        return replace(config, filters=())
-    in_a_notebook = b"__main__" in pickled and not hasattr(sys.modules["__main__"], "__file__")
-    return replace(config, filters=()) if in_a_notebook else config  # other processes do not find its functions
+        there = False
+    return config if there else replace(config, filters=())
 
 
 def _from_settings(config: MiningConfig) -> MiningConfig:
