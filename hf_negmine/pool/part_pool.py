@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hf_negmine.pool.parts import deeper, deepest, has_part, read_part, write_pa
 from hf_negmine.pool.retrieving import paths_of_parts
 from hf_negmine.pool.stored import has_pool
 from hf_negmine.select.candidates import CandidateLists
-from hf_negmine.select.selection import Positives
+from hf_negmine.select.selection import Positives, Selection
 
 
 class PartPool(CandidatePool):
@@ -30,9 +31,20 @@ class PartPool(CandidatePool):
     texts: TextSet
     part: Path | None = None
 
+    def select(self, *arguments: Any, **named: Any) -> Selection:
+        """As `CandidatePool.select`, but no negatives where more of the ranking would be needed than can be known here.
+
+        A judge that reads them would be asked what nobody needs to know.
+        """
+        found = super().select(*arguments, **named)
+        if found.list_ended is None:
+            return found
+        kept = found.ragged.kept(~np.repeat(found.list_ended, found.counts))
+        return replace(found, offsets=kept.offsets, passages=kept.arrays[0], scores=kept.arrays[1])
+
     def _keep(self, before: CandidateLists) -> None:
         if self.lists is not before and self.part is not None:
-            write_part(deeper(self.part), self.lists, self.positives.scores)
+            write_part(deeper(self.part, self.lists), self.lists, self.positives.scores)
 
 
 def part_pools(
