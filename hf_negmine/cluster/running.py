@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -38,6 +38,7 @@ from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.select.judge import Judge
 from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 
 WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share, select_share)}
@@ -138,23 +139,30 @@ def mine_in_ranks(
 
 
 def sendable(config: MiningConfig, executor: Executor) -> MiningConfig:
-    """The configuration for ranks. If a filter cannot be sent to them, all filters wait for the last step."""
-    if isinstance(executor, JobsExecutor):
-        return _from_settings(config)
+    """The configuration for ranks, without what cannot be sent to them; see `_as_far_as`."""
+    return _as_far_as(_is_made_again if isinstance(executor, JobsExecutor) else _is_pickled, config)
+
+
+def _as_far_as(possible: Callable[[Sequence[Any]], bool], config: MiningConfig) -> MiningConfig:
+    """The configuration with all filters, without the judge, which is asked last, or with none, as far as possible."""
+    without_judge = [one for one in config.filters if not isinstance(one, Judge)]
+    return replace(config, filters=next(filter(possible, (config.filters, without_judge)), ()))
+
+
+def _is_pickled(filters: Sequence[Any]) -> bool:
     try:
-        there = not is_of_a_notebook(pickle.dumps(config.filters))
+        return not is_of_a_notebook(pickle.dumps(filters))
     except Exception:  # whatever a user's object raises
-        there = False
-    return config if there else replace(config, filters=())
+        return False
 
 
-def _from_settings(config: MiningConfig) -> MiningConfig:
-    """The configuration as far as `run_rank` can make it from its settings: with all filters or with none."""
+def _is_made_again(filters: Sequence[Any]) -> bool:
+    """Whether `run_rank` can make the filters from their settings."""
     try:
-        filters_of_settings(settings_of_filters(config.filters))
+        filters_of_settings(settings_of_filters(filters))
     except InputError:
-        return replace(config, filters=())
-    return config
+        return False
+    return True
 
 
 def plan_ranks(
@@ -209,7 +217,7 @@ def _run(config: MiningConfig, texts: TextSet) -> dict[str, Any]:
         "passages": len(texts.corpus),
         "texts": texts.folder.name,
         "pools": PoolBuilder(config).pool_names(texts),
-        "settings": _from_settings(config).to_dict(),
+        "settings": _as_far_as(_is_made_again, config).to_dict(),
     }
 
 
