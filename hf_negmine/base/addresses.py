@@ -9,7 +9,8 @@ from typing import Any
 
 from hf_negmine.base.errors import InputError, NegmineError, StorageError
 
-ADDRESS = re.compile("[a-z][a-z0-9+.-]+:/")
+ADDRESS = re.compile("[a-z][a-z0-9+.:-]+:/", re.IGNORECASE)
+"""Also in capitals, and chained with ``::``, which would else be the name of a folder here."""
 
 
 def is_address(value: Any) -> bool:
@@ -40,3 +41,13 @@ def opened_address(address: str, argument: str) -> Iterator[tuple[Any, str]]:
             f"{argument}: {address}: {type(error).__name__}: {' '.join(str(error).split())[:300]}; check the address, "
             "and the keys that this process has, and run the same again: what is finished is kept"
         ) from error
+
+
+def files_below(files: Any, root: str) -> dict[str, int]:
+    """The sizes of the files in a folder of a file system, by their names in it; for a file, its own under ``""``.
+
+    Names that end in a slash are left out: with such empty objects, consoles of object stores make folders.
+    """
+    files.invalidate_cache()
+    found = {name: about for name, about in files.find(root, detail=True).items() if not name.endswith("/")}
+    return {name.removeprefix(root).lstrip("/"): int(about["size"] or 0) for name, about in found.items()}

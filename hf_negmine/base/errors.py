@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
 import numbers
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,10 @@ class ColumnError(InputError):
 
     def __init__(self, column: str, available: Iterable[str], *, argument: str) -> None:
         super().__init__(f"{argument}: column {column!r} is not among {list(available)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled: without this, ``map(num_proc=2)`` would wait forever for a process that raised it."""
+        return copyreg.__newobj__, (type(self), *self.args)  # type: ignore[attr-defined]
 
 
 class TeacherError(NegmineError, ValueError):

@@ -126,8 +126,8 @@ class LocalExecutor:
     def run(self, stages: Sequence[Work], finish: Callable[[], object], folder: Path) -> None:
         """Run the stages, then ``finish`` in this process; ``folder`` stays unused."""
         try:
-            pickle.dumps(stages)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            require(not is_of_a_notebook(pickle.dumps(stages)), "it is defined in a notebook")
+        except (pickle.PicklingError, AttributeError, TypeError, InputError) as error:
             raise InputError(
                 f"executor local:{self.ranks}: the teacher cannot be sent to other processes ({error}); define its "
                 "functions and classes at the top of a module that can be imported, or mine in this process"
@@ -135,7 +135,7 @@ class LocalExecutor:
         spawn = multiprocessing.get_context("spawn")  # a fork could not use a GPU
         with _environment(self.ranks), ProcessPoolExecutor(self.ranks, spawn) as processes:
             for stage in stages:
-                ranks = [processes.submit(stage, None, rank, self.ranks) for rank in range(self.ranks)]
+                ranks = [processes.submit(_done, stage, rank, self.ranks) for rank in range(self.ranks)]
                 try:
                     for done in as_completed(ranks):
                         done.result()
@@ -146,6 +146,11 @@ class LocalExecutor:
                         "perhaps with fewer processes"
                     ) from error
         finish()
+
+
+def is_of_a_notebook(pickled: bytes) -> bool:
+    """Whether something needs the functions or classes of a notebook, which other processes do not find."""
+    return b"__main__" in pickled and not hasattr(sys.modules["__main__"], "__file__")
 
 
 @contextmanager
@@ -211,7 +216,18 @@ class RayExecutor:
 
 
 def _done(stage: Work, rank: int, world_size: int) -> None:
-    stage(None, rank, world_size)
+    """Run a stage in a process of its own. An error that cannot be sent from it, as many clients' cannot, is told."""
+    try:
+        stage(None, rank, world_size)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise RankError(
+                f"rank {rank} of {world_size} failed with {type(error).__name__}: {error}; what is finished is kept: "
+                "run the same again"
+            ) from error
+        raise
 
 
 @dataclass(frozen=True)

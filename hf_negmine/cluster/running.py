@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,7 +14,14 @@ import torch
 
 from hf_negmine import steps
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.cluster.executors import Executor, JobsExecutor, LocalExecutor, RayExecutor, SlurmExecutor
+from hf_negmine.cluster.executors import (
+    Executor,
+    JobsExecutor,
+    LocalExecutor,
+    RayExecutor,
+    SlurmExecutor,
+    is_of_a_notebook,
+)
 from hf_negmine.cluster.plan import Plan, Workload, plan
 from hf_negmine.cluster.shares import (
     Work,
@@ -32,6 +38,7 @@ from hf_negmine.config import MiningConfig
 from hf_negmine.data.sources import RowSource
 from hf_negmine.data.texts import TextSet, open_text_set
 from hf_negmine.pool.builder import PoolBuilder
+from hf_negmine.select.judge import Judge
 from hf_negmine.select.rules import filters_of_settings, settings_of_filters
 
 WORKS: dict[str, Work] = {work.__name__: work for work in (encode_share, search_slices, search_share, select_share)}
@@ -132,24 +139,30 @@ def mine_in_ranks(
 
 
 def sendable(config: MiningConfig, executor: Executor) -> MiningConfig:
-    """The configuration for ranks. If a filter cannot be sent to them, all filters wait for the last step."""
-    if isinstance(executor, JobsExecutor):
-        return _from_settings(config)
+    """The configuration for ranks, without what cannot be sent to them; see `_as_far_as`."""
+    return _as_far_as(_is_made_again if isinstance(executor, JobsExecutor) else _is_pickled, config)
+
+
+def _as_far_as(possible: Callable[[Sequence[Any]], bool], config: MiningConfig) -> MiningConfig:
+    """The configuration with all filters, without the judge, which is asked last, or with none, as far as possible."""
+    without_judge = [one for one in config.filters if not isinstance(one, Judge)]
+    return replace(config, filters=next(filter(possible, (config.filters, without_judge)), ()))
+
+
+def _is_pickled(filters: Sequence[Any]) -> bool:
     try:
-        pickled = pickle.dumps(config.filters)
+        return not is_of_a_notebook(pickle.dumps(filters))
     except Exception:  # whatever a user's object raises
-        return replace(config, filters=())
-    in_a_notebook = b"__main__" in pickled and not hasattr(sys.modules["__main__"], "__file__")
-    return replace(config, filters=()) if in_a_notebook else config  # other processes do not find its functions
+        return False
 
 
-def _from_settings(config: MiningConfig) -> MiningConfig:
-    """The configuration as far as `run_rank` can make it from its settings: with all filters or with none."""
+def _is_made_again(filters: Sequence[Any]) -> bool:
+    """Whether `run_rank` can make the filters from their settings."""
     try:
-        filters_of_settings(settings_of_filters(config.filters))
+        filters_of_settings(settings_of_filters(filters))
     except InputError:
-        return replace(config, filters=())
-    return config
+        return False
+    return True
 
 
 def plan_ranks(
@@ -204,7 +217,7 @@ def _run(config: MiningConfig, texts: TextSet) -> dict[str, Any]:
         "passages": len(texts.corpus),
         "texts": texts.folder.name,
         "pools": PoolBuilder(config).pool_names(texts),
-        "settings": _from_settings(config).to_dict(),
+        "settings": _as_far_as(_is_made_again, config).to_dict(),
     }
 
 

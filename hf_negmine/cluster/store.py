@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hf_negmine.base.addresses import opened_address
+from hf_negmine.base.addresses import files_below, opened_address
 from hf_negmine.base.checksums import PLACE, check_sealed, sums_in
 from hf_negmine.base.errors import DamagedError, InputError, StorageError, require
 from hf_negmine.base.files import digest_of, publish_folder, read_versioned_json, scratch_folder
@@ -92,7 +92,7 @@ class Store:
                 return found
             except FileNotFoundError:
                 require(
-                    not files.find(root),
+                    not files_below(files, root),
                     f"store: {self.address} holds files, but no {RUN} of hf_negmine; give an empty one",
                 )
                 return None
@@ -185,9 +185,7 @@ class Store:
     def _sizes(self) -> dict[str, int]:
         """The files of the store, by their names in a cache folder."""
         with self._opened() as (files, root):
-            files.invalidate_cache()
-            found = files.find(root, detail=True)
-            return {name.removeprefix(root).lstrip("/"): int(about["size"]) for name, about in found.items()}
+            return files_below(files, root)
 
     def _opened(self) -> AbstractContextManager[tuple[Any, str]]:
         """The file system and the folder in it."""

@@ -47,7 +47,11 @@ def folder_or_address(parameter: typer.CallbackParam, value: str | None) -> Path
     """A folder of this machine (see `folder`), or the address of one, without a slash at its end."""
     from hf_negmine.base.addresses import is_address
 
-    return value.rstrip("/") if is_address(value) and value is not None else folder(parameter, value)
+    if value is None or not is_address(value):
+        return folder(parameter, value)
+    if (address := value.rstrip("/")).endswith(":"):
+        raise typer.BadParameter(f"{value} names no folder, expected an address such as s3://bucket/mined")
+    return address
 
 
 def file(value: str | Path | None) -> Path | None:

@@ -42,7 +42,7 @@ class PartPool(CandidatePool):
 
     def _keep(self, before: CandidateLists) -> None:
         if self.lists is not before and self.part is not None:
-            write_part(deeper(self.part), self.lists, self.positives.scores)
+            write_part(deeper(self.part, self.lists), self.lists, self.positives.scores)
 
 
 def part_pools(

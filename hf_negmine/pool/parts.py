@@ -34,14 +34,18 @@ def of_slice(part: Path, first: int) -> Path:
     return part.with_name(f"{part.stem}-{first:012d}.npy")
 
 
-def deeper(part: Path) -> Path:
-    """The file of a part's candidates where a selection has searched deeper; it takes the place of the part's."""
-    return part.with_name(f"{part.stem}-deeper.npy")
+def deeper(part: Path, lists: CandidateLists) -> Path:
+    """The file of a part's candidates where a selection has searched deeper; it takes the place of the part's.
+
+    Each has a name of its own, since a store takes a file that it knows by its name for one that it holds.
+    """
+    return part.with_name(f"{part.stem}-deeper-{len(lists.passages):012d}.npy")
 
 
 def deepest(part: Path) -> Path:
-    """The file of a part that is there, or of what has been searched deeper since."""
-    return deeper(part) if has_part(deeper(part)) else part
+    """The file of a part that is there, or of the most that has been searched deeper since."""
+    found = sorted(part.parent.glob(f"{part.stem}-deeper-*.npy"), reverse=True)
+    return next(filter(has_part, found), part)
 
 
 def merge_slices(texts: TextSet, part: Path, start: int, stop: int, depth: int) -> bool:

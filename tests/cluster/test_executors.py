@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,17 @@ def files(cache: Path) -> dict[str, bytes]:
     }
 
 
+class OfAClient(Exception):
+    """As those of many clients, it cannot be made again from what pickle keeps of it."""
+
+    def __init__(self, message: str, *, response: object) -> None:
+        super().__init__(message)
+
+
+def refused(data: Any, rank: int, world_size: int) -> None:
+    raise OfAClient("rate limit reached", response=None)
+
+
 def test_local_processes_do_what_one_does(tmp_path: Path) -> None:
     ranks, alone = miner_in(tmp_path / "ranks"), miner_in(tmp_path / "alone")
     parts: list[int] = []
@@ -136,6 +148,17 @@ def test_a_process_that_is_killed_or_fails_is_an_error(tmp_path: Path) -> None:
         LocalExecutor(2).run([killed], lambda: None, tmp_path)
     with pytest.raises(InputError, match=r"rank 0 of 2|rank 1 of 2"):
         LocalExecutor(2).run([fails], lambda: None, tmp_path)
+    with pytest.raises(RankError, match=r"rank [01] of 2 failed with OfAClient: rate limit reached; what is finished"):
+        LocalExecutor(2).run([refused], lambda: None, tmp_path)
+
+
+def test_a_teacher_of_a_notebook_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ModuleType("__main__")  # without the name of a file, as in a notebook
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    main.Own = type("Own", (Numbers,), {"__module__": "__main__"})  # type: ignore[attr-defined]
+    miner = NegativeMiner(main.Own(), method="naive", cache_dir=tmp_path, device="cpu", progress=False)  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"local:1: the teacher cannot be sent .*defined in a notebook.*of a module"):
+        mine_in_ranks(LocalExecutor(1), miner.config, rows(), lambda: None)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,17 @@ def test_files_of_others_stay(address: str, pairs: Path, cache: Path) -> None:
     assert files_at(address)["notes.txt"] == b"mine"
 
 
+def test_a_folder_that_a_console_made_is_empty(pairs: Path, cache: Path, bucket: str) -> None:
+    """S3 knows no folders, so a console makes an object whose name ends in a slash."""
+    boto3 = pytest.importorskip("boto3", reason="needs the package boto3")
+    for folder in ("mined/", "run/"):
+        boto3.client("s3").put_object(Bucket="bucket", Key=folder, Body=b"")
+    for _ in range(2):
+        done = mined(pairs, f"{bucket}/mined", cache, "--executor", "local:1", "--store", f"{bucket}/run")
+        assert done.exit_code == 0, done.output
+    assert {"data.parquet", "summary.json"} < set(files_at(f"{bucket}/mined"))
+
+
 def test_what_cannot_be_written_is_said_before_any_work(pairs: Path, cache: Path, tmp_path: Path, bucket: str) -> None:
     def said(rows: str | Path, output: str) -> str:
         done = mined(rows, output, cache)
@@ -85,6 +96,12 @@ def test_what_cannot_be_written_is_said_before_any_work(pairs: Path, cache: Path
     assert "output: nowhere://bucket/mined: Protocol not known: nowhere" in said(pairs, "nowhere://bucket/mined")
     assert "output: s3://no-such-bucket/mined: FileNotFoundError" in said(pairs, "s3://no-such-bucket/mined")
     fsspec.filesystem("s3").put_file(str(pairs), f"{bucket}/mined/data.parquet")
+    assert f"{bucket}/mined/data.parquet is a file" in said(pairs, f"{bucket}/mined/data.parquet")
+    assert "output: S3://bucket/mined: Protocol not known: S3" in said(pairs, "S3://bucket/mined")
+    for nowhere in ("s3://", "memory:///"):
+        done = mined(pairs, nowhere, cache)
+        assert done.exit_code == 2
+        assert f"{nowhere} names no folder, expected an address" in " ".join(done.output.replace("│", " ").split())
     over_itself = said(f"{bucket}/mined/data.parquet", f"{bucket}/mined")
     assert f"ROWS: {bucket}/mined/data.parquet may be replaced by what is written into {bucket}/mined" in over_itself
 

@@ -29,6 +29,7 @@ from hf_negmine.cluster import Store, mine_in_ranks, run_rank, running
 from hf_negmine.cluster import store as stores
 from hf_negmine.cluster.running import Stage
 from hf_negmine.commands.cli import app
+from hf_negmine.pool import rankings
 from hf_negmine.select.filters import Veto
 from hf_negmine.select.judge import Judge
 from hf_negmine.select.judge_models import FunctionJudge
@@ -144,7 +145,25 @@ def test_what_ranks_select_reaches_the_last_step(tmp_path: Path, monkeypatch: py
     names = [{path.name for path in folder.rglob("*.pairs")} for folder in (tmp_path / "last", tmp_path / "store")]
     assert names[0]
     assert names[0] <= names[1]  # the last step has asked for nothing
-    assert list((tmp_path / "store").rglob("*-deeper.npy"))
+    assert list((tmp_path / "store").rglob("*-deeper-*.npy"))
+
+
+def test_a_store_gets_what_is_searched_deeper_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf_negmine.pool.parts, "PASSAGES_A_SLICE", 2**22)
+    store, rows = Store(f"file://{tmp_path}/store"), Dataset.from_dict(ROWS)
+
+    def mined(sampler: str) -> None:
+        miner = miner_of("sparse", store.cache_in(tmp_path / sampler)).with_(method="naive", sampler=sampler)
+
+        def finish() -> None:
+            with monkeypatch.context() as here:
+                here.setattr(rankings, "deepen", lambda *_, **__: pytest.fail("the ranks have searched deeper"))
+                miner.mine(rows)
+
+        mine_in_ranks(Machines(tmp_path, 2), miner.config, rows, finish, store=store)
+
+    for deeper in (28, 60):  # the sizes of the files that seal the parts do not differ
+        mined(f"sampled:{deeper}")
 
 
 def test_ranks_select_by_the_settings_of_the_last_command(tmp_path: Path) -> None:
@@ -153,7 +172,7 @@ def test_ranks_select_by_the_settings_of_the_last_command(tmp_path: Path) -> Non
     rows, finish = Dataset.from_dict(ROWS), lambda: None
     mine_in_ranks(Machines(tmp_path, 2), first.config, rows, finish, store=store)
     judge = Judge(FunctionJudge(lambda queries, passages: [False] * len(queries), name="none"))
-    for filters, recorded in (([Veto("bm25", "margin_pos:1")], 1), ([Veto("bm25"), judge], 0)):
+    for filters, recorded in (([Veto("bm25", "margin_pos:1")], 1), ([Veto("bm25"), judge], 1), ([judge], 0)):
         config = first.with_(method="margin_pos:0.01", filters=filters).config
         mine_in_ranks(Machines(tmp_path, 2), config, rows, finish, store=store)
         run = store.run()

@@ -82,10 +82,10 @@ def test_ranks_ask_what_one_process_asks(seed: int) -> None:
         "progress": False,
         "corpus": passages,
     }
-    sliced = rng.random() < 0.3
+    sliced, earlier = rng.random() < 0.3, rng.random() < 0.3
 
-    def miner_in(folder: Path) -> NegativeMiner:
-        return NegativeMiner.from_config(MiningConfig(**settings, cache_dir=folder))
+    def miner_in(folder: Path, **more: Any) -> NegativeMiner:
+        return NegativeMiner.from_config(MiningConfig(**{**settings, **more}, cache_dir=folder))
 
     def mined(folder: Path) -> tuple[list[Any], set[tuple[str, str]]]:
         asked.clear()
@@ -103,6 +103,8 @@ def test_ranks_ask_what_one_process_asks(seed: int) -> None:
         expected, all_asked = mined(Path(home) / "alone")
         ranks = Path(home) / "ranks"
         config = miner_in(ranks).config
+        if earlier:  # a run that has finished: its pool is there, and ranks do not search deeper
+            miner_in(ranks, method="naive", filters=()).fit(Dataset.from_dict(rows))
         texts = steps.read(config, Dataset.from_dict(rows), None).texts
         asked.clear()
         for work in STAGES:
@@ -113,5 +115,50 @@ def test_ranks_ask_what_one_process_asks(seed: int) -> None:
     assert found == expected
     assert not in_ranks & last
     assert in_ranks | last == all_asked
-    if not sliced and method != "percentile:60" and config.judge is not None and config.judge.budget is None:
+    if (
+        not (sliced or earlier)
+        and method != "percentile:60"
+        and config.judge is not None
+        and config.judge.budget is None
+    ):
         assert not last or (config.consistency is not None and (config.consistency.top_k or 0) > config.pool_depth)
+
+
+@pytest.mark.parametrize("passages_a_slice", [2**22, 20])
+def test_ranks_that_cannot_search_deeper_leave_it_to_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passages_a_slice: int
+) -> None:
+    """A run has finished, or the corpus is searched in slices: who draws from what is known asks about other pairs."""
+    rng = np.random.default_rng(0)
+    texts = [f"q{i}" for i in range(20)], [f"p{i}" for i in range(60)]
+    vectors = [rng.normal(size=(len(some), 4)).astype(np.float32) for some in texts]
+    asked: list[tuple[str, str]] = []
+
+    def judge(some: Sequence[str], others: Sequence[str]) -> list[bool]:
+        asked.extend(zip(some, others, strict=True))
+        return [False] * len(some)
+
+    rows = Dataset.from_dict({"query": texts[0], "positive": texts[1][:20]})
+    shared: dict[str, Any] = {"corpus": texts[1], "method": "naive", "pool_depth": 4, "progress": False}
+    teacher = FixedTeacher(texts[0], vectors[0], *(texts[1], vectors[1]))
+    judged = NegativeMiner(
+        teacher,
+        **shared,
+        sampler="sampled:30",
+        filters=[Judge(FunctionJudge(judge, name="j"))],
+        cache_dir=tmp_path / "a",
+    )
+    expected = judged.mine(rows).to_list()
+    of_one_process = set(asked)
+    asked.clear()
+    monkeypatch.setattr("hf_negmine.pool.parts.PASSAGES_A_SLICE", passages_a_slice)
+    monkeypatch.setattr("hf_negmine.teachers.vector_store.TEXTS_A_SHARD", 2)
+    in_ranks = judged.with_(cache_dir=tmp_path / "b")
+    if passages_a_slice > len(texts[1]):
+        in_ranks.with_(sampler="top", filters=()).fit(rows)
+    read = steps.read(in_ranks.config, rows, None).texts
+    for work in STAGES:
+        work(in_ranks.config, read, 0, 1)
+    assert in_ranks.mine(rows).to_list() == expected
+    assert len(asked) == len(of_one_process)
+    assert set(asked) == of_one_process

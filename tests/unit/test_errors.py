@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from hf_negmine.base import errors
@@ -25,6 +27,13 @@ def test_every_exception_is_of_the_family(kind: type[Exception], python_kind: ty
 def test_a_wrong_column_names_those_there_are() -> None:
     error = errors.ColumnError("querry", ["query", "answer"], argument="query_column")
     assert str(error) == "query_column: column 'querry' is not among ['query', 'answer']"
+
+
+def test_errors_reach_other_processes_as_they_are() -> None:
+    """Else ``map(num_proc=2)`` would wait forever for the process that raised it."""
+    for error in (errors.ColumnError("a", ["b"], argument="map"), errors.StorageError("the disk is full")):
+        other = pickle.loads(pickle.dumps(error))
+        assert (type(other), str(other)) == (type(error), str(error))
 
 
 def test_a_wrong_choice_names_the_choices() -> None:
