@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -132,12 +132,23 @@ def table_of_batch(batch: LazyBatch) -> pa.Table:
     return pa.table(columns)
 
 
-def array_of(values: Any, what: str) -> pa.Array:
-    """Python values as an Arrow array, or `InputError` naming ``what`` they belong to."""
+def array_of(values: Any, what: str, kind: pa.DataType | None = None) -> pa.Array:
+    """Python values as an Arrow array, or `InputError` naming ``what`` they belong to; None infers the type."""
     try:
-        return pa.array(values)
+        return pa.array(values, kind)
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are these, too
         raise InputError(f"{what}: {error}; expected values of one type, and text that is valid UTF-8") from error
+
+
+def with_same_names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str]:
+    """Rows that all have the names that any of them has, in which what was not there is None; and Python for ``rows``.
+
+    `datasets` and pyarrow take the names of the first row for those of all.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not rows or len(names) == len(rows[0]):
+        return list(rows), "rows"
+    return [dict.fromkeys(names) | dict(row) for row in rows], f"[dict.fromkeys({names}) | row for row in rows]"
 
 
 def take_rows(batch: dict[str, Any], rows: np.ndarray[Any, Any]) -> dict[str, list[Any]]:
