@@ -278,6 +278,8 @@ def test_filters_work(pool_of: Any) -> None:
     assert kept.complete.all()
     with pytest.raises(InputError, match=r"lists has no vector per passage .* give a dense teacher"):
         pool.select("naive", None, 1, filters=[NearDuplicates(0.9)])
+    with pytest.raises(InputError, match=r"lists only scored its own lists, and .* or a filter asks it for scores"):
+        pool.select("naive", None, 1, filters=[Veto(pool.list_teacher)])
 
 
 def test_a_veto_that_needs_more_than_the_list_says_so(pool_of: Any) -> None:
