@@ -160,7 +160,8 @@ def try_settings(
     require_whole(seeds, "seeds", at_least=1)
     require(isinstance(miner, NegativeMiner), f"miner: expected a fitted miner, got {miner!r:.80}")
     config, texts, pool = miner.config, miner.fitted.texts, miner.pool
-    teacher = without_index(config.teacher if student is None else resolve_teacher(student))
+    given = config.teacher if student is None else resolve_teacher(student, device=config.device)
+    teacher = without_index(given)
     if not isinstance(teacher, VectorTeacher):
         raise InputError(
             f"try_settings: the student needs the vectors of a dense model, which {teacher.name} does not have; give "

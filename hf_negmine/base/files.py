@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from hf_negmine.base.addresses import is_address
 from hf_negmine.base.errors import DamagedError, StorageError
 from hf_negmine.base.schema import FORMAT_VERSION, DigestArray
 
@@ -74,6 +75,8 @@ def finish_or_nothing(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears as ``path``, whole and on disk, only when the block ends without an error."""
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder; give the name of a file")
+    if is_address(path):  # which would become a folder called s3:
+        raise StorageError(f"cannot write {path}: it is an address; give the name of a file of this machine")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)

@@ -21,7 +21,15 @@ from hf_negmine.data.sources import read_beir_table, read_qrels_table
 from hf_negmine.data.texts import TextColumn, TextSet
 from hf_negmine.data.writing import in_memory
 from hf_negmine.pool.ids import IdIndex, Ids, require_fields, taken
-from hf_negmine.pool.list_sources import DOCUMENTS, QUERY, SCORES, flat_lists, numbers_of, open_lists
+from hf_negmine.pool.list_sources import (
+    DOCUMENTS,
+    QUERY,
+    SCORES,
+    flat_lists,
+    numbers_of,
+    open_lists,
+    require_same_lengths,
+)
 
 QRELS = ("query-id", "corpus-id", "score")
 SEPARATORS = r"[\t\r\n]"
@@ -114,12 +122,13 @@ def write_hard_subset(
 
 def _best(run: Any, asked: IdIndex, passages: IdIndex, wanted: BoolArray, top_k: int, what: str) -> IdArray:
     """The rows of the best passages of the wanted queries in a run."""
-    parts: list[tuple[AnyArray, ...]] = []
+    parts: list[tuple[AnyArray, ...]] = [(np.empty(0, dtype=np.int64),) * 3]
     for table in open_lists(run).tables([QUERY, DOCUMENTS, SCORES]):
         rows = asked.find(whole(table[QUERY]), what)
         documents, lengths = flat_lists(whole(table[DOCUMENTS]), DOCUMENTS)
-        scores = numbers_of(flat_lists(whole(table[SCORES]), SCORES)[0], SCORES)
-        require(len(scores) == len(documents), f"{what}: {len(documents)} ids, but {len(scores)} scores")
+        values, of_scores = flat_lists(whole(table[SCORES]), SCORES)
+        require_same_lengths(whole(table[QUERY]), lengths, of_scores, f"{what}: {DOCUMENTS}", SCORES)
+        scores = numbers_of(values, SCORES)
         require(bool(np.isfinite(scores).all()), f"{what}: a score is not a finite number; give a score for each id")
         of_query = np.repeat(rows, lengths)
         some = np.flatnonzero(_holds(wanted, of_query))
@@ -128,6 +137,8 @@ def _best(run: Any, asked: IdIndex, passages: IdIndex, wanted: BoolArray, top_k:
     query, passage, score = (np.concatenate(column) for column in zip(*parts, strict=True))
     require(len(query) > 0, f"{what}: it has none of the {int(wanted.sum()):,} queries that have a positive")
     order = np.lexsort((-score, query))
+    _, first = np.unique((query * len(passages) + passage)[order], return_index=True)
+    order = order[np.sort(first)]  # each passage once, however often a list names it
     query, passage = query[order], passage[order]
     rank = np.arange(len(query)) - np.searchsorted(query, query)
     return np.asarray(passage[rank < top_k])

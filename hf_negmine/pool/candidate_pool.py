@@ -94,9 +94,10 @@ class CandidatePool(Rankings, Sweeping):
                 relevant.
             positives: rows of ``query_id`` and ``positive_ids``, or of ``query_id`` and ``document_id``; or ``{query
                 id: [document id]}``, or ``{query id: {document id: score}}``, or a file of TREC relevance judgements,
-                of which those over 0 count. None takes the column ``positive_ids`` of
-                ``scores``. Queries without a positive are left out. The score of a positive is the one in the list, or
-                else given in a column ``positive_scores`` (``positive_score``), or else the teacher's.
+                of which those over 0 count; other rows must not label any as not relevant. None takes the column
+                ``positive_ids`` of ``scores``. Queries without a positive are left out. The score of a positive is the
+                one in the list, or else given in a column ``positive_scores`` (``positive_score``), or else the
+                teacher's.
             teacher: the model that made the lists. It scores positives that have no score, and continues lists that
                 end; None leaves both to the lists.
             name: what scored the lists, for summaries; None takes the teacher's name, or ``lists``.
@@ -106,7 +107,8 @@ class CandidatePool(Rankings, Sweeping):
 
         Raises:
             InputError: an id is unknown or has two texts, a score is not a finite number, a list has more ids than
-                scores, a positive has no score, or the teacher's scores are not those of the lists.
+                scores, a positive has no score or is labeled as not relevant, or the teacher's scores are not those of
+                the lists.
             StorageError: the cache folder is full or cannot be written to.
         """
         opened = open_scored_lists(

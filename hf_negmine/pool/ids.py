@@ -24,6 +24,7 @@ from hf_negmine.base.schema import AnyArray, IdArray
 from hf_negmine.data.checks import TEXTS_A_BATCH, check_texts, in_code, whole
 from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources import find_texts, open_rows, read_beir_texts, table_batches
+from hf_negmine.data.sources.columns import array_of
 from hf_negmine.data.texts import TextColumn, TextSet
 
 
@@ -96,7 +97,8 @@ def open_texts(source: Any, what: str) -> TextsById:
     without_blanks = f"{{name: text for name, text in {what}.items() if text.strip()}}"
     by_id = isinstance(source, Mapping) and bool(source) and all(isinstance(text, str) for text in source.values())
     if by_id:
-        source = pa.table({"id": pa.array(list(source)), what: pa.array(list(source.values()), pa.large_string())})
+        texts = array_of(list(source.values()), what, pa.large_string())
+        source = pa.table({"id": array_of(list(source), f"{what}, ids"), what: texts})
     name = {"documents": "corpus"}.get(what, what)
     if isinstance(source, str | os.PathLike) and find_texts(folder := Path(source).expanduser(), name):
         source = pa.table(list(read_beir_texts(folder, name)), names=["id", "text"])

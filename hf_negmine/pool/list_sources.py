@@ -6,7 +6,7 @@ import gzip
 import itertools
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,10 @@ import pyarrow.types as pt
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.base.schema import AnyArray, FloatArray, IdArray
 from hf_negmine.data.checks import is_list, lengths_of, whole
-from hf_negmine.data.sources import Rows, table_batches
+from hf_negmine.data.sources import Rows, label_columns, table_batches
 from hf_negmine.data.sources.columns import array_of
 from hf_negmine.data.sources.files import BUILDERS, endings
+from hf_negmine.data.sources.labels import Labels
 from hf_negmine.pool.ids import stored_rows
 
 LISTS_A_BATCH = 1024
@@ -84,6 +85,8 @@ class ParquetLists:
         """See `ListSource`."""
         for path in self.paths:
             with self._errors(path), pq.ParquetFile(path, memory_map=True) as file:
+                lacking = [name for name in columns if name not in file.schema_arrow.names]
+                require(not lacking, f"{path} lacks the columns {lacking}, which {self.paths[0].name} has; add them")
                 for group in range(file.num_row_groups):
                     for batch in file.iter_batches(LISTS_A_BATCH, row_groups=[group], columns=columns):
                         batch.validate(full=True)  # Parquet does not check that text is UTF-8
@@ -110,7 +113,7 @@ def open_lists(source: Any) -> ListSource:
         opened = ParquetLists((path,))
     elif _is_nested(source):
         table = {
-            QUERY: pa.array(list(source)),
+            QUERY: array_of(list(source), "scores, query ids"),
             DOCUMENTS: array_of([list(one) for one in source.values()], "scores"),
             SCORES: array_of([list(one.values()) for one in source.values()], "scores"),
         }
@@ -135,26 +138,38 @@ def positive_batches(source: Any, lists: ListSource) -> Iterator[Pairs]:
             f"positives: the lists have the columns {lists.column_names} and no {POSITIVES}; give positives=, such as "
             "{query id: [document id]}",
         )
-        opened = lists
+        opened, code = lists, POSITIVES
     else:
         if path is not None and path.is_file() and endings(path.name)[0] not in DATA_SETS:
             source = read_qrels(path)
         elif isinstance(source, Mapping) and not (QUERY in source and {POSITIVES, "document_id"} & source.keys()):
             source = _table_of_positives(source)
-        opened = ListRows(stored_rows(source, "positives")[0])
+        rows, code = stored_rows(source, "positives")
+        opened = ListRows(rows)
     names = opened.column_names
     kept = [name for name in (QUERY, POSITIVES, "document_id", POSITIVE_SCORES, "positive_score") if name in names]
     if QUERY not in kept or not {POSITIVES, "document_id"} & set(kept):
         raise InputError(
             f"positives: expected the columns {QUERY} and {POSITIVES} (lists), or {QUERY} and document_id, got {names}"
         )
-    return (_pairs_of(table, POSITIVES in kept) for table in opened.tables(kept))
+    return _labelled_pairs(opened, kept, [] if source is None else names, code)
+
+
+def _labelled_pairs(opened: ListSource, columns: list[str], names: list[str], code: str) -> Iterator[Pairs]:
+    """The pairs in these columns, or `InputError` if one of ``names`` labels some of them as not relevant."""
+    positives = POSITIVES if POSITIVES in columns else "document_id"
+    features = opened.rows.features if isinstance(opened, ListRows) else None
+    labels = Labels.of([name for name in label_columns(names, QUERY, positives) if name != SCORES], features)
+    for table in opened.tables([*columns, *labels.columns]):
+        labels.add(table, positives)
+        yield _pairs_of(table, positives == POSITIVES)
+    labels.check(positives, code)
 
 
 def _table_of_positives(source: Mapping[Any, Any]) -> pa.Table:
     columns = {
-        QUERY: pa.array(list(source)),
-        POSITIVES: array_of([[one] if isinstance(one, str) else list(one) for one in source.values()], "positives"),
+        QUERY: array_of(list(source), "positives, query ids"),
+        POSITIVES: array_of([_listed(one) for one in source.values()], "positives"),
     }
     if not _is_nested(source):
         return pa.table(columns)
@@ -166,6 +181,11 @@ def _table_of_positives(source: Mapping[Any, Any]) -> pa.Table:
         "give lists of ids, such as {query id: [document id]}",
     )
     return pa.table({**columns, POSITIVE_SCORES: array_of(scores, "positives")})
+
+
+def _listed(ids: Any) -> list[Any]:
+    """The ids of one query's positives, which may be a single one."""
+    return list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
 
 
 def _pairs_of(table: pa.Table, in_lists: bool) -> Pairs:
@@ -284,7 +304,7 @@ def _lines(path: Path, count: int, expected: str) -> Iterator[tuple[int, list[st
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         try:
             for number, line in enumerate(file, 1):
-                fields = line.decode().split()
+                fields = line.decode("utf-8-sig").split()  # a byte order mark is no text
                 if fields and len(fields) != count:
                     raise InputError(f"{path}: line {number} has {len(fields)} fields, expected {count}: {expected}")
                 if fields:

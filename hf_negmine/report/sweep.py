@@ -138,7 +138,7 @@ class Sweep:
         if within and half is not None and half is not best and (half.estimated or 0.0) <= self.tolerance / 2:
             changed = f" If only {100 * self.tolerance / 2:g} % may be false, take {half.name}."
         unsure = ""
-        if within and best.high is not None and best.high > self.tolerance:
+        if within and best.judged != best.negatives and best.high is not None and best.high > self.tolerance:
             unsure = (
                 f" More judgements may change this: measured on {counted(best.judged, 'negative')} of it, the share is "
                 f"at most {percent(best.high)}."

@@ -123,7 +123,8 @@ class Indexes:
             if teacher.continued_by is None:
                 raise InputError(
                     f"{teacher.name} only scored its own lists, and some rows have a query or a positive that is not "
-                    "among them; mine the rows of the lists, or give the teacher that made them"
+                    "among them, or a filter asks it for scores; mine the rows of the lists, or give the teacher that "
+                    "made them"
                 )
             return self.open(teacher.continued_by, corpus)
         if isinstance(teacher, ApproximateTeacher):

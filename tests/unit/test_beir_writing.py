@@ -243,13 +243,27 @@ def test_a_subset_holds_the_positives_and_the_best_of_every_run(
     assert read_qrels(home / "hard" / "qrels" / "test.tsv") == left
 
 
+def test_a_passage_that_a_run_names_twice_counts_once(tmp_path: Path) -> None:
+    write_world(tmp_path / "whole", {"q0": {"d1": 1}}, 6)
+    run = {"query_id": ["q0", "q0"], "document_ids": [["d2", "d3"], ["d2", "d4"]], "scores": [[0.9, 0.8], [0.9, 0.7]]}
+    write_hard_subset(tmp_path / "whole", [run], tmp_path / "hard", top_k=2)
+    assert [row["_id"] for row in read_lines(tmp_path / "hard" / "corpus.jsonl")] == ["d1", "d2", "d3"]
+
+
 def test_a_subset_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     write_world(tmp_path / "whole", {"q0": {"d1": 1}})
     run = {"q0": {"d1": 1.0, "d2": 0.5}}
+    (tmp_path / "empty.trec").touch()
+    crossed = {"query_id": ["q0", "q9"], "document_ids": [["d1", "d2"], ["d3"]], "scores": [[1.0], [0.9, 0.8]]}
     refused: dict[str, tuple[Any, ...]] = {
         r"runs\[0\]: 1 of 1 ids in a batch are not among the 20 ids": ([{"q0": {"lost": 1.0}}], tmp_path / "hard"),
         r"runs\[1\]: it has none of the 1 queries that have a positive": (
             [run, {"q9": {"d1": 1.0}}],
+            tmp_path / "hard",
+        ),
+        r"runs\[0\]: it has none of the 1 queries": ([tmp_path / "empty.trec"], tmp_path / "hard"),
+        r"runs\[0\]: document_ids and scores: 2 row.* is that of query 'q0' with 2 ids and 1 scores": (
+            [crossed],
             tmp_path / "hard",
         ),
         "runs: there is none": ([], tmp_path / "hard"),

@@ -35,6 +35,12 @@ class Polars:
         return self._table.__arrow_c_stream__(requested_schema)
 
 
+def categories(values: list[str]) -> pa.Array:
+    """As polars hands out categories."""
+    indices, views = pa.array(range(len(values)), pa.uint32()), pa.array(values, pa.string_view())
+    return pa.DictionaryArray.from_arrays(indices, views)
+
+
 class PolarsSeries:
     def __init__(self, values: list[str]) -> None:
         self._values = pa.chunked_array([values], pa.string_view())
@@ -61,6 +67,7 @@ CORPORA: dict[str, Any] = {
     "frame under an index": FRAME.set_index("doc"),
     "polars": Polars({"text": PASSAGES}),
     "polars series": PolarsSeries(PASSAGES),
+    "polars categories": pa.chunked_array([categories(PASSAGES)]),
     "Arrow table": pa.table(FRAME),
     "Arrow batch": pa.table(FRAME).to_batches()[0],
     "columns": {"text": PASSAGES, "doc": [1, 2, 3]},
@@ -216,6 +223,23 @@ KINDS: dict[str, Any] = {
 @pytest.mark.parametrize("rows", KINDS.values(), ids=KINDS)
 def test_rows_of_every_kind_read_the_same(rows: Any) -> None:
     assert pairs_of(rows) == PAIRS
+
+
+def test_lists_and_categories_of_polars_are_read() -> None:
+    views = pa.array([["Ada", "Grace"], ["Paris"]], pa.large_list(pa.string_view()))
+    table = pa.table({"query": categories(["who?", "where?"]), "positive": views})
+    assert pairs_of(table) == [("who?", ["Ada", "Grace"]), ("where?", ["Paris"])]
+    assert corpus_of(pa.table({"text": categories(PASSAGES)})) == PASSAGES
+
+
+def test_what_only_later_dictionaries_hold_is_read_too() -> None:
+    rows = [*ROWS, {"query": "why?", "label": 0, "positive": "because"}]
+    assert open_rows(rows).rows.to_list() == [{"query": None, "positive": None, "label": None} | row for row in rows]
+    opened = open_rows(rows)
+    with pytest.raises(InputError, match="column 'label' is 0 for 1 of 1 rows") as caught:
+        list(pair_batches(opened.rows, "query", "positive", code=opened.code))
+    kept = suggested(str(caught.value), rows=rows)
+    assert [row["query"] for row in kept] == ["who?", "where?", "when?"]
 
 
 def test_a_pair_may_have_a_list_of_positives(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_automodels_rows_with_ids_are_mined_in_their_corpus(tmp_path: Path, inde
     (corpus / "merlin_metadata.json").write_text('{"class": "TextQADataset", "corpus_id": "wiki"}')
     rows = [
         {"question_id": f"q{place}", "question": query, "corpus_id": "wiki", "pos_doc": [{"id": f"d{place}"}],
-         "neg_doc": [f"d{place + 6}"]}
+         "neg_doc": [f"d{place + 6}"], **({"note": "last"} if query == QUERIES[-1] else {})}
         for place, query in enumerate(QUERIES)
     ]  # fmt: skip
     path = tmp_path / "train.json"
@@ -287,6 +287,7 @@ def test_automodels_rows_with_ids_are_mined_in_their_corpus(tmp_path: Path, inde
     assert miner.summary.passages == 2 * len(FRUITS)
     assert mined["positive"] == POSITIVES
     assert mined["positive_ids"] == [[f"d{place}"] for place in range(len(FRUITS))]
+    assert mined["note"] == [None] * (len(FRUITS) - 1) + ["last"]
     path.write_text(json.dumps({"corpus": {"path": "elsewhere"}, "data": rows}))
     with pytest.raises(InputError, match=r"elsewhere lacks merlin_metadata.json"):
         miner_in(tmp_path).mine(path)

@@ -49,6 +49,23 @@ def as_stream(rows: Dataset) -> datasets.IterableDataset:
     return rows.to_iterable_dataset()
 
 
+@pytest.mark.parametrize("labelled_row", [0, 2])
+def test_rows_of_a_stream_may_have_other_columns_than_the_first(labelled_row: int, tmp_path: Path) -> None:
+    rows = [{"query": f"query {place}", "passage": f"passage {place}"} for place in range(3)]
+
+    def stream(label: int, *more: dict[str, Any]) -> datasets.IterableDataset:
+        given = [{**row, "label": label} if place == labelled_row else row for place, row in enumerate(rows)]
+        return datasets.IterableDataset.from_generator(lambda: iter([*given, *more]))
+
+    assert read(stream(1)) == 3
+    with pytest.raises(InputError, match="column 'label' is 0 for 1 of 1 rows, which marks them as not relevant"):
+        read(stream(0))
+    with pytest.raises(InputError, match=r"column 'passage' has 1 empty text.* in row 3"):
+        miner_in(tmp_path).fit(stream(1, {"query": "query 3"}))
+    with pytest.raises(InputError, match=r"column 'corpus' has 1 empty text.* in row 3"):
+        miner_in(tmp_path, corpus_column="passage").fit(rows, corpus=stream(1, {"query": "query 3"}))
+
+
 REFUSED: dict[str, tuple[Dataset, str]] = {
     "whole numbers": (labelled("label", BOTH), "column 'label' is 0 for 4 of 8 rows"),
     "booleans": (labelled("relevant", [True, False] * 4), "column 'relevant' is False for 4 of 8 rows"),

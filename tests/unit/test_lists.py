@@ -21,6 +21,7 @@ from hf_negmine.miner import NegativeMiner
 from hf_negmine.pool import CandidatePool
 from hf_negmine.pool.checks import check_pool
 from hf_negmine.pool.list_files import TABLES
+from hf_negmine.pool.list_sources import ParquetLists
 from hf_negmine.pool.list_writing import write_qrels
 from hf_negmine.pool.stored import read_pool
 from hf_negmine.report.summary import MiningSummary
@@ -277,6 +278,8 @@ def test_filters_work(pool_of: Any) -> None:
     assert kept.complete.all()
     with pytest.raises(InputError, match=r"lists has no vector per passage .* give a dense teacher"):
         pool.select("naive", None, 1, filters=[NearDuplicates(0.9)])
+    with pytest.raises(InputError, match=r"lists only scored its own lists, and .* or a filter asks it for scores"):
+        pool.select("naive", None, 1, filters=[Veto(pool.list_teacher)])
 
 
 def test_a_veto_that_needs_more_than_the_list_says_so(pool_of: Any) -> None:
@@ -387,6 +390,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"documents": {"id": [None, "b"], "text": ["one", "two"]}}, "documents: 1 of 2 ids in a batch are missing"),
     ({"documents": {"id": [0.5], "text": ["one"]}}, "documents: the ids are double, expected texts or whole numbers"),
+    ({"queries": {1: "one", "b": "two"}}, "queries, ids: Could not convert 'b' .*; expected values of one type"),
+    ({"documents": {"a": "\ud800"}}, "documents: 'utf-8' codec can't encode .* and text that is valid UTF-8"),
+    ({"scores": {1: {"a": 0.5}, "q2": {"b": 0.5}}}, "scores, query ids: Could not convert 'q2'"),
+    ({"positives": {"q1": ["a"], 2: ["b"]}}, "positives, query ids: Expected bytes, got a 'int' object"),
+    ({"positives": {"q1": ["a"], "q2": None}}, "positives: 1 of 2 ids in a batch are missing"),
+    (
+        {"positives": {"query_id": ["q1", "q2"], "document_id": ["a", "d"], "relevance": [2, 0]}},
+        r"column 'relevance' is 0 for 1 of 2 rows, which marks them as not relevant, .* keep the others, for example",
+    ),
+    (
+        {"positives": [{"query_id": "q1", "positive_ids": ["a", "d"], "labels": [1, 0]}]},
+        "column 'labels' is 0 for 1 of 2 passages, which marks them as not relevant",
+    ),
     ({"queries": "nowhere.parquet"}, "queries: nowhere.parquet does not exist"),
     ({"scores": datasets.Dataset.from_dict(table()).to_iterable_dataset()}, "scores: got a stream"),
     ({"scores": 5}, "scores: "),
@@ -425,6 +441,22 @@ class TestAMinerOfAPool:
     def test_is_not_made_of_other_pools(self, pool_of: Any) -> None:
         with pytest.raises(InputError, match=r"expected a pool from CandidatePool\.from_lists, got CandidatePool"):
             NegativeMiner.from_pool(CandidatePool.load(pool_of().folder))
+
+
+def test_the_lists_themselves_may_say_which_are_positives(pool_of: Any) -> None:
+    lists = table(positive_ids=[[one, "d"] for (one,) in POSITIVES.values()])
+    lists["scores"] = [[0.0] * len(row) for row in lists["scores"]]  # no labels, though as many as positives
+    lists["document_ids"][1], lists["scores"][1] = ["b", "d"], [0.0, 0.0]
+    assert pool_of(scores=lists, positives=lists).folder == pool_of(scores=lists, positives=None).folder
+
+
+def test_shards_of_lists_have_the_same_columns(pool_of: Any, tmp_path: Path) -> None:
+    paths = tmp_path / "one.parquet", tmp_path / "two.parquet"
+    for place, path in enumerate(paths):
+        rows = pa.table(table(query_id=[["q1", "q2", "q3"], ["q3", "q1", "q2"]][place]))
+        pq.write_table(rows.drop_columns(["scores"] if place else []), path)
+    with pytest.raises(InputError, match=r"two\.parquet lacks the columns \['scores'\], which one\.parquet has"):
+        pool_of(scores=ParquetLists(paths), positives=None)
 
 
 def test_a_title_stands_before_its_text() -> None:
@@ -468,6 +500,11 @@ def test_runs_and_judgements_are_read_by_their_names(pool_of: Any, tmp_path: Pat
     pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", tag="some")
     again = pool_of(scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
     assert again.folder == pool.folder
+    for name in ("some.run", "qrels.txt"):  # as some editors save them
+        (tmp_path / name).write_text((tmp_path / name).read_text(), encoding="utf-8-sig", newline="\r\n")
+    again = pool_of(scores=str(tmp_path / "some.run"), positives=tmp_path / "qrels.txt")
+    assert again.folder == pool.folder
+    pool.to_run(tmp_path / "some.run", qrels=tmp_path / "qrels.txt", tag="some")
     pool.to_run(tmp_path / "some.run.gz", qrels=tmp_path / "qrels.txt.gz")
     assert gzip.decompress((tmp_path / "qrels.txt.gz").read_bytes()) == (tmp_path / "qrels.txt").read_bytes()
     again = pool_of(scores=str(tmp_path / "some.run.gz"), positives=tmp_path / "qrels.txt.gz")

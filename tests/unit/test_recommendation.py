@@ -104,6 +104,8 @@ def test_the_hardest_setting_within_the_tolerance_is_recommended_and_why() -> No
     assert "Take perc_pos:0.7 top" in strict.recommendation
     edge = Sweep((setting("perc_pos:0.9", 0.7, 0.095),), "a model", 4, 100, "naive top")
     assert "measured on 500 negatives of it, the share is at most 10.5 %" in edge.recommendation
+    known = Sweep((replace(edge.settings[0], negatives=500),), "a model", 4, 100, "naive top")
+    assert "More judgements" not in known.recommendation  # all 500 of its negatives are judged
     short = Sweep((setting("abs:0.5", 0.8, 0.01, complete=0.5), *settings), "a model", 4, 100, "naive top")
     assert short.recommended == settings[1]  # half of the rows would have no negatives
     beaten = replace(setting("shifted:10", 0.6, 0.09), front=False)  # by a setting that leaves rows without negatives

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from typer.testing import CliRunner
 
-from hf_negmine import BM25Teacher, FixedTeacher, InputError, NegativeMiner, NotFittedError, try_settings
+from hf_negmine import BM25Teacher, DenseTeacher, FixedTeacher, InputError, NegativeMiner, NotFittedError, try_settings
 from hf_negmine.commands.cli import app
 from hf_negmine.teachers.vector_store import VectorStore
 from hf_negmine.trial import SCALE, _Rows
@@ -135,6 +135,15 @@ def test_what_cannot_be_tried_is_said_in_a_sentence(tmp_path: Path) -> None:
     assert try_settings(words, ["naive"], ["top"], student=teacher(), seeds=1).held_out > 20
     with pytest.raises(InputError, match="seeds"):
         try_settings(words, seeds=0)
+
+
+def test_the_student_works_where_the_miner_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = []
+    monkeypatch.setattr(DenseTeacher, "place", lambda self, device: placed.append(device))
+    few = fitted(tmp_path, rows(range(50)), device="cpu")
+    with pytest.raises(InputError):  # there are too few queries, and no such model
+        try_settings(few, student=DenseTeacher("no/model"))
+    assert placed == ["cpu"]
 
 
 def test_the_command_tries_what_it_sweeps(tmp_path: Path) -> None:

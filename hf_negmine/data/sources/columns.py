@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -94,18 +94,38 @@ def pair_batches(
         InputError: after the last batch, if another column marks some of the passages as not relevant.
     """
     needed = () if row_format is None else row_format.read_columns
-    names = [name for name in label_columns(column_names(rows), query, positive) if name not in needed]
-    labels = Labels.of(names, rows.features)
+
+    def labelling(available: Iterable[str]) -> list[str]:
+        return [name for name in label_columns(available, query, positive) if name not in needed]
+
+    labels = Labels.of(labelling(column_names(rows)), rows.features)
     columns = [query, positive] if row_format is None else [name for name in needed if name in column_names(rows)]
-    for batch in table_batches(rows, [*columns, *labels.columns]):
+    for batch in table_batches(rows, [*columns, *labels.columns], and_those=labelling):
+        labels.expect(labelling(batch.column_names))
         table = batch if row_format is None else row_format.pairs(batch, query, positive)
         labels.add(table, positive)
         yield whole(table[query]), whole(table[positive])
     labels.check(positive, code)
 
 
-def table_batches(rows: Rows, columns: list[str] | None = None, size: int = TEXTS_A_BATCH) -> Iterator[pa.Table]:
-    """Batches of rows as Arrow tables, in order."""
+def table_batches(
+    rows: Rows,
+    columns: list[str] | None = None,
+    size: int = TEXTS_A_BATCH,
+    *,
+    and_those: Callable[[Iterable[str]], list[str]] = lambda available: [],
+) -> Iterator[pa.Table]:
+    """Batches of rows as Arrow tables, in order.
+
+    A stream may not know its columns: then a row may lack some, which are None there, and ``and_those`` chooses among
+    those that a batch has besides.
+    """
+    if columns is not None and rows.features is None:
+        for batch in rows.iter(batch_size=size):
+            lacking = [None] * len(next(iter(batch.values())))
+            names = dict.fromkeys([*columns, *and_those(batch)])
+            yield table_of({name: batch.get(name, lacking) for name in names})
+        return
     if columns is not None:
         rows = rows.select_columns(columns)
     if isinstance(rows, datasets.IterableDataset):
@@ -132,12 +152,23 @@ def table_of_batch(batch: LazyBatch) -> pa.Table:
     return pa.table(columns)
 
 
-def array_of(values: Any, what: str) -> pa.Array:
-    """Python values as an Arrow array, or `InputError` naming ``what`` they belong to."""
+def array_of(values: Any, what: str, kind: pa.DataType | None = None) -> pa.Array:
+    """Python values as an Arrow array, or `InputError` naming ``what`` they belong to; None infers the type."""
     try:
-        return pa.array(values)
+        return pa.array(values, kind)
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are these, too
         raise InputError(f"{what}: {error}; expected values of one type, and text that is valid UTF-8") from error
+
+
+def with_same_names(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], str]:
+    """Rows that all have the names that any of them has, in which what was not there is None; and Python for ``rows``.
+
+    `datasets` and pyarrow take the names of the first row for those of all.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if not rows or len(names) == len(rows[0]):
+        return list(rows), "rows"
+    return [dict.fromkeys(names) | dict(row) for row in rows], f"[dict.fromkeys({names}) | row for row in rows]"
 
 
 def take_rows(batch: dict[str, Any], rows: np.ndarray[Any, Any]) -> dict[str, list[Any]]:

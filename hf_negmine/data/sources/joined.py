@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
-from hf_negmine.data.sources.columns import OpenedRows
+from hf_negmine.data.sources.columns import OpenedRows, with_same_names
 from hf_negmine.data.writing import in_memory
 
 LLAMA_INDEX = {"queries", "corpus", "relevant_docs"}
@@ -128,4 +128,4 @@ def _text_of(texts: Mapping[str, Any], key: str, where: str) -> str:
 def _opened(rows: list[dict[str, Any]], corpus: list[str], path: str) -> OpenedRows:
     require(bool(rows), f"{path} holds no rows")
     texts = pa.chunked_array([pa.array(corpus, pa.large_string())])
-    return OpenedRows(in_memory(pa.Table.from_pylist(rows)), texts, columns=("query", "positive"))
+    return OpenedRows(in_memory(pa.Table.from_pylist(with_same_names(rows)[0])), texts, columns=("query", "positive"))

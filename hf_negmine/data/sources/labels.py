@@ -77,10 +77,16 @@ class Labels:
             }
         )
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Read these columns, too, from now on."""
+        for name in names:
+            self.columns.setdefault(name, _Column(None))
+
     def add(self, table: pa.Table, positive: str) -> None:
         """Read the labels of a batch of rows."""
         for name, column in self.columns.items():
-            column.add(table[name], table[positive])
+            if name in table.column_names:
+                column.add(table[name], table[positive])
 
     def check(self, positive: str, code: str, *, tell_grades: bool = True) -> None:
         """Raise `InputError` for the first column with labels of 0 and the like; warn about grades that are not read.

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.beir import is_beir, open_beir
-from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split
+from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split, with_same_names
 from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, is_address, is_pattern, local_path, read_file
 from hf_negmine.data.sources.joined import open_joined
 from hf_negmine.data.sources.on_hub import load_from_hub
@@ -89,8 +89,9 @@ def _rows_of_list(source: Any) -> OpenedRows:
         raise InputError(f"{EXPECTED} {source[wrong]!r:.80} in place {wrong}")
     if pairs:
         source = [{"query": query, "positive": positive} for query, positive in source]
+    named, code = with_same_names(source)
     try:
-        rows = datasets.Dataset.from_list(list(source))
+        rows = datasets.Dataset.from_list(named)
     except (ValueError, TypeError, OverflowError, AttributeError) as error:  # pyarrow's errors are these, too
         raise InputError(
             f"rows: {error}; expected the same type in every row of a column, and text that is valid UTF-8"
@@ -98,7 +99,7 @@ def _rows_of_list(source: Any) -> OpenedRows:
     if pairs:
         code = "Dataset.from_list([{'query': query, 'positive': positive} for query, positive in rows])"
         return OpenedRows(rows, columns=("query", "positive"), code=code)
-    return OpenedRows(rows, code="Dataset.from_list(rows)")
+    return OpenedRows(rows, code=f"Dataset.from_list({code})")
 
 
 def _is_pair(row: Any) -> bool:

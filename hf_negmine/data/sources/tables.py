@@ -36,7 +36,8 @@ def as_dataset(source: Any, what: str) -> tuple[datasets.Dataset, str] | None:
             return None
         if len(set(table.column_names)) < len(table.column_names):
             raise InputError(f"{what}: the columns {table.column_names} include a name twice; rename one")
-        return in_memory(_with_plain_text(table)), code
+        kinds = [field.with_type(_plain(field.type)) for field in table.schema]
+        return in_memory(table.cast(pa.schema(kinds, table.schema.metadata))), code
     except InputError:
         raise
     except (ValueError, TypeError, OverflowError, LookupError, NotImplementedError) as error:
@@ -54,7 +55,8 @@ def as_column(source: Any, what: str) -> pa.Array | pa.ChunkedArray | None:
         return array_of(source, what)
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         try:
-            return pa.chunked_array(source)
+            column = pa.chunked_array(source)
+            return column.cast(_plain(column.type))
         except (ValueError, TypeError) as error:
             raise InputError(f"{what}: {_first_line(error)}; expected texts") from error
     return None
@@ -65,12 +67,17 @@ def _is_column(values: Any) -> bool:
     return isinstance(values, kinds)
 
 
-def _with_plain_text(table: pa.Table) -> pa.Table:
-    """The table with its text in types that data sets support: polars exports string views."""
-    for place, kind in enumerate(table.schema):
-        if pa.types.is_string_view(kind.type):
-            table = table.set_column(place, kind.name, table[place].cast(pa.large_string()))
-    return table
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type with its texts in one that data sets support: polars exports string views."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_plain(field.type)) for field in kind])
+    return kind
 
 
 def _first_line(error: Exception) -> str:
