@@ -213,8 +213,9 @@ class NegativeMiner:
 
         Raises:
             NotFittedError: before `fit`.
-            InputError: the teacher has no vectors, or a text is not among the fitted ones.
+            InputError: the teacher has no vectors or has changed since `fit`, or a text is not among the fitted ones.
         """
+        self._transform.require_unchanged()
         return self._builder.vectors(self.fitted.texts, texts, role)
 
     # ---- mining ------------------------------------------------------------------------------------------------
@@ -296,8 +297,14 @@ class NegativeMiner:
         return self._transform.features(rows.features)
 
     def mine_fresh(self, pairs: RowPairs, **changes: Any) -> RowNegatives:
-        """Mine negatives for rows that were not part of `fit`; see `fresh.mine_fresh`."""
-        return mine_fresh(self._builder, self.fitted.texts, pairs, **changes)
+        """Mine negatives for rows that were not part of `fit`; see `fresh.mine_fresh`.
+
+        Raises:
+            InputError: the teacher has changed since `fit`; or the miner has a judge.
+        """
+        with models_stay_the_same():
+            self._transform.require_unchanged()
+            return mine_fresh(self._builder, self.fitted.texts, pairs, **changes)
 
     # ---- what is fitted ----------------------------------------------------------------------------------------
 
@@ -321,12 +328,14 @@ class NegativeMiner:
         """The teacher's searcher over the fitted texts.
 
         Raises:
-            InputError: the teacher is an ensemble, which has several searchers.
+            InputError: the teacher is an ensemble, which has several searchers, or has changed since `fit`.
         """
         teacher = self.config.teacher
         if isinstance(teacher, Ensemble):
             raise InputError(f"{teacher.name} has a searcher per teacher, but none of its own")
-        return self._builder.searcher(teacher, self.fitted.texts)
+        with models_stay_the_same():
+            self._transform.require_unchanged()
+            return self._builder.searcher(teacher, self.fitted.texts)
 
     @cached_property
     def _builder(self) -> PoolBuilder:

@@ -332,5 +332,6 @@ def _require_same(same: bool, teacher: Teacher) -> None:
     require(
         same,
         f"{teacher.name} is no longer what it was at fit(): its weights or settings have changed since, and its scores "
-        "would mix with the earlier ones; call fit() again",
+        "would mix with the earlier ones; call fit() again, or, if the model is being trained, give the miner a copy "
+        "(copy.deepcopy)",
     )

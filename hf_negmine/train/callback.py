@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hf_negmine.base.choices import RefreshRule
 from hf_negmine.base.errors import InputError, StorageError, require, require_choice, require_whole
-from hf_negmine.base.protocols import PositiveSampler, Searcher
+from hf_negmine.base.protocols import PositiveSampler, Searcher, Similarity
 from hf_negmine.base.schema import FloatArray
 from hf_negmine.search import open_searcher, pair_scores
 from hf_negmine.select import Top
@@ -133,12 +133,23 @@ class RemineCallback(TrainerCallback):
     # ---- when --------------------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Put the banks into the run's folder, and undo the refreshes that a resumed run has yet to do."""
+        """Put the banks into the run's folder, and undo the refreshes that a resumed run has yet to do.
+
+        Raises:
+            InputError: the model compares vectors by a distance, or a prompt is the name of one.
+        """
         self._began, self._spent = time.perf_counter(), 0.0
         epoch = epochs_done(args, state, kwargs.get("train_dataloader"))
         self._epochs_begun, self._resumes_inside = int(epoch), not epoch.is_integer()
         folder = self.folder or Path(args.output_dir) / "negatives"
+        own = kwargs["model"].similarity_fn_name
+        require(
+            own in get_args(Similarity),
+            f"RemineCallback: the model compares vectors by {own!r}, and is searched with by 'cosine' or 'dot'; set "
+            "model.similarity_fn_name to one of these",
+        )
         for name, source in self._sources.items():
+            self._teacher(name, kwargs["model"])  # its prompts are checked now, not after an epoch
             home = folder / (name or "rows")
             if state.is_world_process_zero:
                 self._settle(name, home, state, kwargs["model"])

@@ -49,8 +49,9 @@ class _Lookup:
         if len(values) and not (values == self._place).all():
             self._place = {int(value): place for place, value in enumerate(values)}
 
-    def texts(self, ids: Sequence[int]) -> list[str]:
-        """The texts with these ids, in this order."""
+    def texts(self, ids: Sequence[Any]) -> list[str]:
+        """The texts with these ids, in this order; of rows in torch's format they are tensors."""
+        ids = [value.item() if hasattr(value, "item") else value for value in ids]
         missing = next((value for value in ids if value not in self._place), None)
         if missing is not None:
             raise InputError(
@@ -224,6 +225,8 @@ def one_length(lengths: set[int]) -> int:
 
 def feature_batches(rows: datasets.Dataset) -> Iterator[list[Feature]]:
     """All rows in order, a batch at a time, as a data loader passes them to its collator."""
+    if rows.format["type"] in ("arrow", "pandas", "polars"):
+        rows = rows.with_format(None)
     for batch in rows.iter(FEATURES_A_BATCH):
         yield [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 

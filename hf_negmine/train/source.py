@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +87,8 @@ class NegativeSource:
             columns=(fitted.query_column, fitted.positive_column),
             miner=miner,
         )
+        if source.compares_vectors:
+            _ = source.searcher  # opened now, while a teacher that is trained itself is what it was at fit
         return source._with_bank(miner.config.cache_dir)
 
     @classmethod
@@ -254,10 +255,14 @@ class NegativeSource:
             pool = its_pool if isinstance(its_pool, CandidatePool) else pool
         return replace(pool.positives, counted=pool.counted())
 
-    @property
-    def open_searcher(self) -> Callable[[], Searcher] | None:
-        """Opens the teacher's searcher, if there is a miner."""
-        return None if self.miner is None else self.miner.open_searcher
+    @cached_property
+    def searcher(self) -> Searcher:
+        """The searcher of the miner's teacher, opened once.
+
+        If the teacher compares vectors, these are the stored ones, whatever becomes of a model that is itself trained.
+        """
+        assert self.miner is not None
+        return self.miner.open_searcher()
 
     @property
     def compares_vectors(self) -> bool:
@@ -268,8 +273,7 @@ class NegativeSource:
 
     def teacher_scores(self, queries: IdArray, passages: IdArray) -> FloatArray:
         """The teacher's score of every query with every passage, shape (queries, passages)."""
-        assert self.miner is not None
-        block = self.miner.open_searcher().block(queries)
+        block = self.searcher.block(queries)
         rows = np.repeat(np.arange(len(queries)), len(passages))
         scores = block.pair_scores(rows, np.tile(passages, len(queries)).astype(np.int32))
         return scores.reshape(len(queries), len(passages))
@@ -293,7 +297,7 @@ class NegativeSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Only paths and settings: every process opens texts and pool by memory map."""
-        left_out = ("finder", "filters", "positives", "_lowest", "texts", "pool")
+        left_out = ("finder", "filters", "positives", "_lowest", "searcher", "texts", "pool")
         state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return {**state, "texts": self.texts.folder, "pool": None if self.pool is None else self.pool.folder}
 

@@ -12,13 +12,15 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 
+from hf_negmine.base.errors import InputError
 from hf_negmine.base.files import text_digests
 from hf_negmine.select.filters import Consistency
-from hf_negmine.teachers import FixedTeacher
+from hf_negmine.teachers import DenseTeacher, FixedTeacher
 from hf_negmine.train import HardNegativeCollator
 from hf_negmine.train.false_negatives import BatchKeys, false_negatives
 from hf_negmine.train.source import NegativeSource
@@ -189,3 +191,21 @@ def test_an_inconsistent_positive_sets_no_ceiling(
     assert source.ceilings(np.array([0]), np.array([0.0], dtype=np.float32))[0] == pytest.approx(
         0.95 * cosine(QUERIES[0], CORPUS[0]), rel=1e-5
     )
+
+
+def test_a_model_that_is_its_own_teacher_leaves_out_by_the_scores_of_the_fit(
+    tmp_path: Path, model: SentenceTransformer
+) -> None:
+    """Its vectors of today would be those of the whole corpus again, at every step, under ceilings of the fit."""
+    miner = make_miner(tmp_path, DenseTeacher(model)).fit(data())
+    sources = list(HardNegativeCollator(model, miner).sources.values())
+    rows = [[QUERIES[query], CORPUS[query], CORPUS[query + 5]] for query, _ in KNOWN]
+    before = masked(rows, sources)
+    stored = sorted((tmp_path / "vectors").rglob("*"))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(torch.randn_like(weights))
+    assert masked(rows, sources) == before
+    assert sorted((tmp_path / "vectors").rglob("*")) == stored
+    with pytest.raises(InputError, match=r"no longer what it was at fit.*copy\.deepcopy"):
+        HardNegativeCollator(model, miner)

@@ -139,8 +139,7 @@ def test_any_teacher_has_its_veto(model: SentenceTransformer, tmp_path: Path, te
     bank = mine_with_student(source, DenseTeacher(model), tmp_path / "student", device="cpu", progress=False)
     queries = np.repeat(np.arange(16), np.diff(bank.offsets))
     assert len(queries) > 16
-    assert source.open_searcher is not None
-    scores = pair_scores(source.open_searcher(), queries, bank.passages)
+    scores = pair_scores(source.searcher, queries, bank.passages)
     lowest = source.positives.targets("min")[1]
     assert (scores < (lowest - 0.05 * abs(lowest))[queries]).all()
     free = make_miner(tmp_path / "free", given, method="naive").fit(rows())  # no ceiling, so nothing to be asked
@@ -452,6 +451,22 @@ def test_what_cannot_be_refreshed_is_an_error(frozen: SentenceTransformer, model
     for wrong in ({"rule": "hard"}, {"every_epochs": 0}, {"every_steps": 0}, {"every_epochs": 1, "every_steps": 1}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             RemineCallback(collator, **wrong)
+
+
+@pytest.mark.parametrize("distance", [True, False])
+def test_a_model_that_cannot_search_is_an_error_before_the_first_step(
+    model: SentenceTransformer, tmp_path: Path, distance: bool
+) -> None:
+    settings = {} if distance else {"prompts": {"query": "query"}}
+    message = "compares vectors by 'euclidean'.*set model.similarity_fn_name" if distance else "name of the model's"
+    model.similarity_fn_name = "euclidean" if distance else "cosine"
+    model.prompts["query"] = "ask: "
+    collator = HardNegativeCollator(model, make_miner(tmp_path / "cache").fit(rows()))
+    args, callbacks = arguments(tmp_path / "run", **settings), [RemineCallback(collator)]
+    trainer = make_trainer(model, collator, rows(), PositiveAwareMNRL(model, collator), args, callbacks)
+    with pytest.raises(InputError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 0
 
 
 def test_a_copy_of_a_bank_sees_what_the_other_one_publishes(frozen: SentenceTransformer, tmp_path: Path) -> None:

@@ -55,6 +55,23 @@ def test_ids_are_read_by_the_miners_lookup_tables(tmp_path: Path, expected: dict
     assert all(max(row.scores) < row.positive_score for row in found)
 
 
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_ids_of_formatted_rows_are_found_in_tables_of_any_order(
+    tmp_path: Path, expected: dict[str, Any], kind: str
+) -> None:
+    miner = make_miner(tmp_path / "cache", format="ids")
+    mined = miner.mine(rows()).with_format(kind)
+    queries, corpus = (table.select(range(len(table))[::-1]) for table in (miner.queries, miner.corpus))
+    assert named(read_all(mined, lookups=LookupTables(queries, corpus))) == expected
+
+
+@pytest.mark.parametrize("kind", ["arrow", "numpy", "pandas", "polars", "torch"])
+def test_rows_in_any_format_are_told_apart_by_their_negatives(frozen: SentenceTransformer, kind: str) -> None:
+    given = {"query": ["q", "r"], "positive": ["p", "s"], "negatives": [["n", "m"], []]}
+    left = HardNegativeCollator(frozen).with_negatives(datasets.Dataset.from_dict(given).with_format(kind))
+    assert (left.with_format(None)["query"][:], left.format["type"]) == (["q"], kind)
+
+
 def test_triplets_are_read_one_negative_a_row(tmp_path: Path, expected: dict[str, Any]) -> None:
     found = read_all(make_miner(tmp_path / "cache", format="triplet").mine(rows()))
     assert [(row.query, row.positives, row.negatives) for row in found] == [

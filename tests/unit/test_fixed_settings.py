@@ -142,6 +142,23 @@ def test_rows_that_come_later_are_not_mined_by_a_teacher_that_has_changed(tmp_pa
         miner.mine(later)
 
 
+def test_nothing_that_a_miner_answers_later_comes_of_a_teacher_that_has_changed(tmp_path: Path) -> None:
+    teacher = Trained()
+    seen = ROWS.select_columns(["query", "positive"])
+    miner = NegativeMiner(teacher, num_negatives=2, cache_dir=tmp_path, progress=False).fit(seen)
+    pairs = miner.fitted.pairs_of(seen.with_format("arrow")[:2])
+    teacher.train()
+    stored = sorted((tmp_path / "vectors").rglob("*"))
+    for ask in (
+        miner.open_searcher,
+        lambda: miner.mine_fresh(pairs),
+        lambda: miner.vectors([ROWS[0]["positive"]]),
+    ):
+        with pytest.raises(InputError, match="no longer what it was at fit"):
+            ask()
+    assert sorted((tmp_path / "vectors").rglob("*")) == stored
+
+
 FILTERS = [Veto("bm25", abstain_at=0), NearDuplicates(0.95), Veto(RandomTeacher(3), "abs:0.4")]
 
 
