@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +89,8 @@ class NegativeSource:
             miner=miner,
         )
         if source.compares_vectors:
-            _ = source.searcher  # opened now, while a teacher that is trained itself is what it was at fit
+            with suppress(InputError):  # it has changed since the fit, which only matters to what needs its scores
+                _ = source.searcher  # opened now, while a teacher that is trained itself is what it was at fit
         return source._with_bank(miner.config.cache_dir)
 
     @classmethod

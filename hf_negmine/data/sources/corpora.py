@@ -12,12 +12,13 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_negmine.base.addresses import is_address
 from hf_negmine.base.errors import ColumnError, InputError, require
 from hf_negmine.data.checks import batches_of, in_code, is_text, whole
 from hf_negmine.data.formats.cells import after_titles
 from hf_negmine.data.sources.beir import find_texts, read_beir_texts
 from hf_negmine.data.sources.columns import Rows, array_of, choose_split, table_batches
-from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, files_of, is_address, local_path, read_file
+from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, files_of, local_path, read_file
 from hf_negmine.data.sources.reading import schema_of
 from hf_negmine.data.sources.rows import hub_id, open_rows, refuse_config
 from hf_negmine.data.sources.tables import as_column, as_dataset

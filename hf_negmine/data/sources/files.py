@@ -14,6 +14,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
+from hf_negmine.base.addresses import is_address
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.separated import reading_options
 
@@ -37,11 +38,6 @@ def local_path(source: str | os.PathLike[str], what: str) -> str:
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     return os.path.expanduser(path)
-
-
-def is_address(path: str) -> bool:
-    """Whether this looks like ``https://…``, ``s3://…`` or ``hf://…``."""
-    return "://" in path
 
 
 def endings(path: str) -> tuple[str, str]:

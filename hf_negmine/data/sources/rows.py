@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import datasets
 import pyarrow as pa
 
+from hf_negmine.base.addresses import is_address
 from hf_negmine.base.errors import InputError, require
 from hf_negmine.data.sources.beir import is_beir, open_beir
 from hf_negmine.data.sources.columns import OpenedRows, Rows, choose_split, with_same_names
-from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, is_address, is_pattern, local_path, read_file
+from hf_negmine.data.sources.files import BUILDERS, are_shards, endings, is_pattern, local_path, read_file
 from hf_negmine.data.sources.joined import open_joined
 from hf_negmine.data.sources.on_hub import load_from_hub
 from hf_negmine.data.sources.tables import as_dataset
