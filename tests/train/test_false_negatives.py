@@ -207,5 +207,6 @@ def test_a_model_that_is_its_own_teacher_leaves_out_by_the_scores_of_the_fit(
             weights.copy_(torch.randn_like(weights))
     assert masked(rows, sources) == before
     assert sorted((tmp_path / "vectors").rglob("*")) == stored
+    later = HardNegativeCollator(model, miner)  # which draws from the bank as before
     with pytest.raises(InputError, match=r"no longer what it was at fit.*copy\.deepcopy"):
-        HardNegativeCollator(model, miner)
+        masked(rows, list(later.sources.values()))
