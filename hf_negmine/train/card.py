@@ -59,8 +59,8 @@ def negatives_section(
     if not settings.in_batch_negatives:
         lines.append("- **In the batch:** a query is compared with its own negatives only")
     elif masked is not None:
-        why = "as repeats or as likely false negatives"
-        lines.append(f"- **In the batch:** {masked:.2%} of the passages were left out, {why}")
+        share = f"with repeats {masked:.2%}"
+        lines.append(f"- **In the batch:** {share} of the passages were left out as likely false negatives")
     if resumed_at is not None:
         lines.append(
             f"- **Interrupted:** training continued at step {resumed_at:,}; logs, time and shares cover the part after"

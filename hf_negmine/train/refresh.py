@@ -63,9 +63,9 @@ def _teachers_veto(source: NegativeSource, deepest: int) -> list[BoundFilter]:
     """The filter that the teacher scores a negative under the query's ceiling, if there are a teacher and ceilings."""
     _, positive_scores = source.positives.targets(source.positive_score)
     ceilings = source.method.settled(source.positives.deciding).ceilings(positive_scores)
-    if source.miner is None or np.isposinf(ceilings).all():
+    if source.open_searcher is None or np.isposinf(ceilings).all():
         return []
-    searcher = source.searcher
+    searcher = source.open_searcher()
     return [
         bound_veto("teacher", deepest, lambda queries, passages: pair_scores(searcher, queries, passages), ceilings)
     ]

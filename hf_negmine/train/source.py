@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -256,6 +257,11 @@ class NegativeSource:
             its_pool = self.miner.pool
             pool = its_pool if isinstance(its_pool, CandidatePool) else pool
         return replace(pool.positives, counted=pool.counted())
+
+    @property
+    def open_searcher(self) -> Callable[[], Searcher] | None:
+        """Opens the teacher's searcher, if there is a miner."""
+        return None if self.miner is None else lambda: self.searcher
 
     @cached_property
     def searcher(self) -> Searcher:

@@ -139,7 +139,8 @@ def test_any_teacher_has_its_veto(model: SentenceTransformer, tmp_path: Path, te
     bank = mine_with_student(source, DenseTeacher(model), tmp_path / "student", device="cpu", progress=False)
     queries = np.repeat(np.arange(16), np.diff(bank.offsets))
     assert len(queries) > 16
-    scores = pair_scores(source.searcher, queries, bank.passages)
+    assert source.open_searcher is not None
+    scores = pair_scores(source.open_searcher(), queries, bank.passages)
     lowest = source.positives.targets("min")[1]
     assert (scores < (lowest - 0.05 * abs(lowest))[queries]).all()
     free = make_miner(tmp_path / "free", given, method="naive").fit(rows())  # no ceiling, so nothing to be asked

@@ -157,7 +157,7 @@ def test_a_mined_folder_is_trained_on(run: Run, mined: Path, tiny: Path, beir: P
         "",
     ]
     assert section.splitlines()[7].startswith("- **Mined with:** hf_negmine ")
-    assert section.splitlines()[8].endswith("of the passages were left out, as repeats or as likely false negatives")
+    assert section.splitlines()[8].endswith("of the passages were left out as likely false negatives")
     assert "PositiveAwareMNRL" in card
     assert str(tmp_path.parent) not in card
     assert str(tiny.parent.parent) not in card
