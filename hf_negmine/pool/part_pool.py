@@ -60,6 +60,7 @@ def part_pools(
     deeper.
     """
     whole = CandidatePool.load(folder) if has_pool(folder, about=about) else None
+    open_searcher = open_searcher if whole is None else None
     paths = paths_of_parts(texts, folder / "parts")
     ends = dict(zip(paths, [*list(paths)[1:], len(texts.queries)], strict=True))
     for start, path in list(paths.items())[share]:
@@ -78,10 +79,9 @@ def part_pools(
             some.queries.digests[:, 0],
             some.corpus.digests[:, 0],
             about,
-            open_searcher=None if open_searcher is None or whole is not None else partial(open_searcher, some),
+            open_searcher=None if open_searcher is None else partial(open_searcher, some),
             progress=progress,
         )
-        pool.texts = some
-        pool.part = None if whole is not None else path
-        pool.lists_end = pool.part is None or open_searcher is None
+        pool.texts, pool.part = some, path if whole is None else None
+        pool.lists_end = open_searcher is None
         yield pool

@@ -59,7 +59,7 @@ def negatives_section(
     if not settings.in_batch_negatives:
         lines.append("- **In the batch:** a query is compared with its own negatives only")
     elif masked is not None:
-        share = f"with repeats {masked:.2%}"
+        share = f"counting repeats, {masked:.2%}"
         lines.append(f"- **In the batch:** {share} of the passages were left out as likely false negatives")
     if resumed_at is not None:
         lines.append(
